@@ -1,0 +1,251 @@
+"""The settings: every one with its unit, its default and its rule, checked when a process starts."""
+
+import difflib
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.log import configure_logging
+from config.redaction import redact
+from config.redis_url import parse_redis_url
+
+_log = logging.getLogger(__name__)
+
+PREFIX = "CALLWATCH_"
+_ENV_FILE, _ENV_ENCODING = ".env", "utf-8-sig"  # an editor may have put a byte order mark first
+_REDIS_URL = "redis://127.0.0.1:6379/0"
+_SLOWEST_DIAL = 90.0
+_NET = 600
+_LONGEST_QUOTE = 60
+
+Pool = Literal["threads", "prefork", "gevent", "eventlet", "solo", "processes", "custom"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+LogFormat = Literal["auto", "json", "text"]
+
+
+class _ShouldBe(str):
+    """What would be right, in the words of a refusal."""
+
+    __slots__ = ()
+
+
+def _one_of(literal: Any) -> _ShouldBe:
+    return _ShouldBe("one of " + ", ".join(get_args(literal)))
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _ShouldBe("a positive number of seconds")]
+Count = Annotated[int, Field(ge=1), _ShouldBe("a whole number, 1 or more")]
+Switch = Annotated[bool, _ShouldBe("true or false")]
+
+
+class SettingsError(Exception):
+    """Settings that no process may start with: one line per fault, each naming its variable, none quoting a secret."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class Settings(BaseSettings):
+    """Everything that a deployment may choose, from `CALLWATCH_…` variables, `.env`, or keyword arguments in code."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=_ENV_FILE,
+        env_file_encoding=_ENV_ENCODING,
+        dotenv_filtering="only_existing",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    redis_url: str = Field(_REDIS_URL, description="lock, records, and broker and results unless those live elsewhere")
+    broker_url: str = Field("", description="the broker's Redis; the Redis URL if empty")
+    result_url: str = Field("", description="the results' Redis; the Redis URL if empty")
+    visibility_timeout: Seconds = Field(
+        180.0, description="seconds until the broker hands an unacknowledged message out again (S28)"
+    )
+    api_base_url: str | None = Field(None, description="upstream's address, required to dial (S39)")
+    api_token: SecretStr | None = Field(None, description="sent as `Authorization: Bearer …` (S37)")
+    api_trust_env: Switch = Field(False, description="take proxy and CA bundle from the environment (S39)")
+    connect_timeout: Seconds = Field(3.0, description="seconds to connect to upstream (S12)")
+    status_timeout: Seconds = Field(10.0, description="seconds to wait for a status answer (S23)")
+    call_timeout: Seconds = Field(_SLOWEST_DIAL, description="seconds to wait for a call's answer (S14)")
+    poll_interval: Seconds = Field(10.0, description="seconds between two polls of a call, from due to due (S20)")
+    max_poll_duration: Seconds = Field(7200.0, description="seconds a call is watched (S20)")
+    max_retry_count: Count = Field(10, description="failed queries in a row that end a watch (S24)")
+    sweep_interval: Seconds = Field(1.0, description="seconds between two sweeps for overdue polls (S28)")
+    overdue_grace: Seconds = Field(2.0, description="seconds past its due time after which a poll is missing (S28)")
+    unknown_lookup: Seconds = Field(120.0, description="seconds an unknown outcome is looked up (S14)")
+    unknown_hold: Seconds = Field(600.0, description="seconds a pair is held after the look-up (S14)")
+    history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")
+    enabled: Switch = Field(True, description="false stops new calls whatever the flag in Redis says (S16)")
+    key_prefix: str = Field("callwatch", description="prefix of every key outside the broker's own")
+    worker_pool: Annotated[Pool, _one_of(Pool)] = Field("threads", description="Celery's pool")
+    worker_concurrency: Annotated[int, Field(ge=2), _ShouldBe("a whole number, 2 or more")] = Field(
+        32, description="tasks at once per worker: a dial may take long, polls go on beside it"
+    )
+    log_level: Annotated[LogLevel, _one_of(LogLevel)] = Field("INFO", description="the least level that is logged")
+    log_format: Annotated[LogFormat, _one_of(LogFormat)] = Field(
+        "auto", description="auto: text on a terminal, JSON lines otherwise"
+    )
+
+    @property
+    def redis_client_url(self) -> str:
+        """The Redis of lock and records, as `redis.Redis.from_url` reads it."""
+        return parse_redis_url(self.redis_url).for_redis_py()
+
+    @property
+    def celery_broker_url(self) -> str:
+        """The broker's Redis, as kombu reads it."""
+        return parse_redis_url(self.broker_url).for_celery()
+
+    @property
+    def celery_result_url(self) -> str:
+        """The results' Redis, as Celery's result backend reads it."""
+        return parse_redis_url(self.result_url).for_celery()
+
+    @property
+    def lock_ttl(self) -> int:
+        """Seconds that a pair's lock lives: a net that outlasts dial, watch, look-up and hold (S5)."""
+        longest = self.max_poll_duration + self.connect_timeout + self.call_timeout
+        return math.ceil(longest + self.unknown_lookup + self.unknown_hold + _NET)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
+
+    @field_validator("api_base_url", "api_token", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return (value.strip() or None) if isinstance(value, str) else value
+
+    @field_validator("broker_url", "result_url", mode="before")
+    @classmethod
+    def _the_redis_url_if_empty(cls, value: object, info: ValidationInfo) -> object:
+        return value or info.data.get("redis_url", _REDIS_URL)
+
+    @field_validator("redis_url", "broker_url", "result_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        parse_redis_url(value)
+        return value
+
+    @field_validator("api_base_url")
+    @classmethod
+    def _check_api_base_url(cls, value: str | None) -> str | None:
+        if value and not _is_http_url(value):
+            raise ValueError("is no URL, should be http://host:port or https://host")
+        return value and value.rstrip("/")
+
+    @field_validator("key_prefix")
+    @classmethod
+    def _check_key_prefix(cls, value: str) -> str:
+        if not value or any(character.isspace() or character in "{}" for character in value):
+            raise ValueError("is empty or holds a blank or a brace, should be a word such as callwatch")
+        return value
+
+    @field_validator(
+        "connect_timeout", "status_timeout", "call_timeout", "poll_interval", "sweep_interval", "overdue_grace"
+    )
+    @classmethod
+    def _check_below_visibility(cls, value: float, info: ValidationInfo) -> float:
+        limit = info.data.get("visibility_timeout", math.inf)  # absent if refused itself
+        if value >= limit:
+            raise ValueError(
+                f"{value:g} s is as long as the broker waits for a message or longer,"
+                f" should be less than {PREFIX}VISIBILITY_TIMEOUT ({limit:g} s)"
+            )
+        return value
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redact(value) if isinstance(value, str) else value
+
+    def warn(self) -> Self:
+        """Log what is allowed and yet unwise; return the settings."""
+        if self.call_timeout < _SLOWEST_DIAL:
+            _log.warning(
+                "%sCALL_TIMEOUT: %g s is less than the %g s that a dial may take: unknown outcomes become likely (S14)",
+                PREFIX,
+                self.call_timeout,
+                _SLOWEST_DIAL,
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """Return the settings of the environment and of `.env` in the current folder, logging what is unwise.
+
+    Raises SettingsError, one line per fault.
+    """
+    faults = [_unknown_variable(name) for name in sorted(_given_names() - _known_names())]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults += [_fault(details) for details in error.errors(include_url=False)]
+    if faults:
+        raise SettingsError(faults)
+    if not logging.getLogger().handlers:  # else a warning would stand as a bare line between JSON lines
+        configure_logging(settings)
+    return settings.warn()
+
+
+def _given_names() -> set[str]:
+    try:
+        names = {*os.environ, *dotenv_values(_ENV_FILE, encoding=_ENV_ENCODING)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{_ENV_FILE}: cannot be read ({type(error).__name__}), should be UTF-8 text"]) from None
+    return {name.upper() for name in names if name.upper().startswith(PREFIX)}
+
+
+def _known_names() -> set[str]:
+    return {PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def _unknown_variable(name: str) -> str:
+    nearest = difflib.get_close_matches(name, sorted(_known_names()), n=1, cutoff=0.75)
+    return f"{name}: is no setting, " + (f"did you mean {nearest[0]}?" if nearest else "should be taken away")
+
+
+def _fault(details: ErrorDetails) -> str:
+    field = str(details["loc"][0])
+    if details["type"] == "value_error":  # one of the validators above, which quote no secret
+        return f"{PREFIX}{field.upper()}: {details['ctx']['error']}"
+    should_be = next(item for item in Settings.model_fields[field].metadata if isinstance(item, _ShouldBe))
+    text = str(details["input"]).strip()
+    quoted = redact(repr(text))
+    if len(quoted) > _LONGEST_QUOTE:
+        quoted = quoted[:_LONGEST_QUOTE] + "…'"
+    return f"{PREFIX}{field.upper()}: {quoted} is {_kind(text)}, should be {should_be}"
+
+
+def _kind(text: str) -> str:
+    if not text:
+        return "empty"
+    try:
+        number = float(text)
+    except ValueError:
+        return "a text"
+    if math.isnan(number) or math.isinf(number):
+        return "no finite number"
+    if number <= 0:
+        return "not positive"
+    return "a whole number" if number.is_integer() else "a fraction"
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:
+        return False

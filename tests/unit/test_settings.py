@@ -1,0 +1,270 @@
+"""Settings are read, checked and refused with one line that names the variable, and never show a secret."""
+
+import logging
+from pathlib import Path
+from typing import Any, get_args
+from unittest.mock import patch
+
+import celery
+import kombu.connection
+import kombu.transport.redis
+import pytest
+import redis
+from celery.concurrency import get_available_pool_names
+from pydantic import ValidationError
+
+from config.settings import Pool, Settings, SettingsError, load_settings
+
+DEFAULTS = {
+    "redis_url": "redis://127.0.0.1:6379/0", "broker_url": "redis://127.0.0.1:6379/0",
+    "result_url": "redis://127.0.0.1:6379/0", "api_base_url": None, "api_token": None, "api_trust_env": False,
+    "connect_timeout": 3, "status_timeout": 10, "call_timeout": 90, "poll_interval": 10, "max_poll_duration": 7200,
+    "max_retry_count": 10, "sweep_interval": 1, "overdue_grace": 2, "unknown_lookup": 120, "unknown_hold": 600,
+    "history_ttl": 86400, "enabled": True, "key_prefix": "callwatch", "visibility_timeout": 180,
+    "worker_concurrency": 32, "worker_pool": "threads", "log_level": "INFO", "log_format": "auto",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"CALLWATCH_{name.upper()}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def fault_of(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    assert load_settings().model_dump() == DEFAULTS
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field", "expected"),
+    [
+        ("POLL_INTERVAL", "0.5", "poll_interval", 0.5),
+        ("MAX_RETRY_COUNT", "3", "max_retry_count", 3),
+        ("ENABLED", "false", "enabled", False),
+        ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
+        ("API_BASE_URL", "http://127.0.0.1:9015/", "api_base_url", "http://127.0.0.1:9015"),
+        ("API_BASE_URL", "", "api_base_url", None),
+        ("API_TOKEN", "", "api_token", None),
+        ("BROKER_URL", "", "broker_url", DEFAULTS["redis_url"]),
+        ("BROKER_URL", "redis://b:1/2", "broker_url", "redis://b:1/2"),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_a_variable_is_read(
+    monkeypatch: pytest.MonkeyPatch, place: str, variable: str, value: str, field: str, expected: object
+) -> None:
+    if place == "environment":
+        monkeypatch.setenv(f"CALLWATCH_{variable}", value)
+    else:
+        Path(".env").write_text(f"OTHER=1\nCALLWATCH_{variable}={value}\n", encoding="utf-8-sig")
+    assert getattr(load_settings(), field) == expected
+
+
+def test_broker_and_results_follow_the_redis_url_unless_they_live_elsewhere() -> None:
+    settings = Settings(redis_url="redis://a:1/2", result_url="redis://b:1/3")
+    assert (settings.broker_url, settings.result_url) == ("redis://a:1/2", "redis://b:1/3")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("POLL_INTERVAL", "abc", "'abc' is a text, should be a positive number of seconds"),
+        ("POLL_INTERVAL", "", "'' is empty, should be a positive number of seconds"),
+        ("POLL_INTERVAL", "0", "'0' is not positive, should be a positive number of seconds"),
+        ("HISTORY_TTL", "-1", "'-1' is not positive, should be a positive number of seconds"),
+        ("HISTORY_TTL", "nan", "'nan' is no finite number, should be a positive number of seconds"),
+        ("HISTORY_TTL", "inf", "'inf' is no finite number, should be a positive number of seconds"),
+        ("MAX_RETRY_COUNT", "1.5", "'1.5' is a fraction, should be a whole number, 1 or more"),
+        ("WORKER_CONCURRENCY", "1", "'1' is a whole number, should be a whole number, 2 or more"),
+        ("ENABLED", "maybe", "'maybe' is a text, should be true or false"),
+        ("LOG_LEVEL", "loud", "'loud' is a text, should be one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("KEY_PREFIX", "", "is empty or holds a blank or a brace, should be a word such as callwatch"),
+        ("KEY_PREFIX", "{a}", "is empty or holds a blank or a brace, should be a word such as callwatch"),
+        ("KEY_PREFIX", "a b", "is empty or holds a blank or a brace, should be a word such as callwatch"),
+        ("API_BASE_URL", "127.0.0.1:9015", "is no URL, should be http://host:port or https://host"),
+        ("API_BASE_URL", "http://h:x", "is no URL, should be http://host:port or https://host"),
+        ("API_BASE_URL", "http://h:1/a\x01", "is no URL, should be http://host:port or https://host"),
+        ("POLL_INTERVL", "1", "is no setting, did you mean CALLWATCH_POLL_INTERVAL?"),
+        ("COLOUR_OF_THE_SKY", "1", "is no setting, should be taken away"),
+        ("POLL_INTERVAL", "z" * 99, f"'{'z' * 59}…' is a text, should be a positive number of seconds"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str
+) -> None:
+    assert fault_of(monkeypatch, f"CALLWATCH_{variable}", value) == f"CALLWATCH_{variable}: {line}"
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["CONNECT_TIMEOUT", "STATUS_TIMEOUT", "CALL_TIMEOUT", "POLL_INTERVAL", "SWEEP_INTERVAL", "OVERDUE_GRACE"],
+)
+def test_a_time_out_or_interval_at_the_visibility_time_out_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    assert fault_of(monkeypatch, f"CALLWATCH_{variable}", "180") == (
+        f"CALLWATCH_{variable}: 180 s is as long as the broker waits for a message or longer,"
+        " should be less than CALLWATCH_VISIBILITY_TIMEOUT (180 s)"
+    )
+    monkeypatch.setenv(f"CALLWATCH_{variable}", "179.9")
+    load_settings()
+
+
+def test_every_fault_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("CALLWATCH_OOPS=1\ncallwatch_log_format=xml\n", encoding="utf-8")
+    monkeypatch.setenv("CALLWATCH_VISIBILITY_TIMEOUT", "x")  # nothing can be compared with it then
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", "x")
+    text = fault_of(monkeypatch, "CALLWATCH_CALL_TIMEOUT", "-3")
+    assert [line.partition(":")[0].removeprefix("CALLWATCH_") for line in text.splitlines()] == [
+        "OOPS", "REDIS_URL", "VISIBILITY_TIMEOUT", "CALL_TIMEOUT", "LOG_FORMAT"
+    ]  # fmt: skip
+    assert "pydantic" not in text
+
+
+def test_an_env_file_that_is_no_text_is_one_line() -> None:
+    Path(".env").write_bytes(b"CALLWATCH_KEY_PREFIX=\xff\n")
+    with pytest.raises(SettingsError, match=r"^\.env: cannot be read \(UnicodeDecodeError\), should be UTF-8 text$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REDIS_URL", "amqp://user:s3cret@h/0"), ("REDIS_URL", "redis://:s3cret/x@h:1/0"),
+        ("REDIS_URL", "redis://:a@h/s3cret"), ("REDIS_URL", "user:s3cret@h:6379"), ("REDIS_URL", "redis://:s3cret@"),
+        ("REDIS_URL", "redis://:s3 cret@h"), ("BROKER_URL", "unix://s3cret"), ("RESULT_URL", "redis://s3cret:x/0"),
+        ("REDIS_URL", "unix:///?password=s3cret"), ("API_BASE_URL", "ftp://u:s3cret@h"),
+        ("POLL_INTERVAL", "redis://:s3cret@h"), ("REDIS_URL", "redis:s3cret"), ("REDIS_URL", "redis://[s3cret/0"),
+    ],
+)  # fmt: skip
+def test_s37_no_refusal_quotes_a_secret(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    text = fault_of(monkeypatch, f"CALLWATCH_{variable}", value)
+    assert text.startswith(f"CALLWATCH_{variable}: ")
+    assert "should be" in text
+    assert "cret" not in text
+
+
+def test_s37_no_repr_shows_a_secret() -> None:
+    settings = Settings(
+        redis_url="redis://:s3cret@h/0", api_base_url="http://u:s3cret@h/p?key=s3cret", api_token=" s3cret\n"
+    )
+    assert "s3cret" not in f"{settings!r} {settings}"
+    assert "redis://***@h/0" in repr(settings)
+    assert settings.api_token is not None
+    assert settings.api_token.get_secret_value() == "s3cret"
+    with pytest.raises(ValidationError) as caught:
+        Settings(redis_url="s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_in_code_a_name_that_is_no_setting_is_refused_and_nothing_can_be_changed() -> None:
+    anything: dict[str, Any] = {"poll_intervl": 1}
+    with pytest.raises(ValidationError):
+        Settings(**anything)
+    with pytest.raises(ValidationError):
+        Settings().enabled = False  # type: ignore[misc]
+
+
+def test_s5_the_lock_outlasts_dial_watch_look_up_and_hold() -> None:
+    settings = Settings(max_poll_duration=100, call_timeout=90, connect_timeout=0.5, unknown_lookup=20, unknown_hold=30)
+    assert settings.lock_ttl == 841
+    assert isinstance(settings.lock_ttl, int)
+
+
+@pytest.mark.parametrize(("call_timeout", "warned"), [("89.9", True), ("90", False)])
+def test_s14_a_short_read_time_out_is_only_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call_timeout: str, warned: bool
+) -> None:
+    monkeypatch.setenv("CALLWATCH_CALL_TIMEOUT", call_timeout)
+    load_settings()
+    assert any("CALLWATCH_CALL_TIMEOUT: 89.9 s" in text for text in caplog.messages) is warned
+
+
+def test_a_warning_stands_as_a_log_line_even_if_nobody_configured_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with patch("config.settings.configure_logging") as configure:
+        configure.assert_not_called()
+        settings = load_settings()
+    configure.assert_called_once_with(settings)
+
+
+def test_the_pools_are_those_of_celery() -> None:
+    assert set(get_args(Pool)) == {*get_available_pool_names()} | {"custom"}
+
+
+URLS = [
+    pytest.param("redis://h", {"host": "h", "port": 6379, "db": 0}, id="a host alone"),
+    pytest.param("redis://h:1/2", {"host": "h", "port": 1, "db": 2}, id="port and database"),
+    pytest.param("redis://[::1]:1/2", {"host": "::1", "port": 1, "db": 2}, id="an IPv6 address"),
+    pytest.param("redis://h:1/?db=3", {"host": "h", "port": 1, "db": 3}, id="the database as an option"),
+    pytest.param(
+        "redis://u%3Ax:p%40%2F%3B%3F@h:1/2",
+        {"host": "h", "port": 1, "db": 2, "username": "u:x", "password": "p@/;?"},
+        id="a password with every mark",
+    ),
+    pytest.param("redis://u@h:1/2", {"host": "h", "port": 1, "db": 2, "username": "u"}, id="a user alone"),
+    pytest.param("redis://:p+w@h:1/2", {"host": "h", "port": 1, "db": 2, "password": "p+w"}, id="a password alone"),
+    pytest.param("unix:///run/r%20s.sock", {"path": "/run/r s.sock", "db": 0}, id="a socket"),
+    pytest.param("unix://:p@/run/r.sock?db=4", {"path": "/run/r.sock", "db": 4, "password": "p"}, id="a socket, db"),
+    pytest.param(
+        "redis+socket://u:p@/run/r.sock?virtual_host=4",
+        {"path": "/run/r.sock", "db": 4, "username": "u", "password": "p"},
+        id="a socket as kombu spells it",
+    ),
+    pytest.param(
+        "rediss://:p@h:1/2?ssl_ca_certs=/etc/ca.pem",
+        {"host": "h", "port": 1, "db": 2, "password": "p", "ssl_ca_certs": "/etc/ca.pem"},
+        id="TLS",
+    ),
+    pytest.param(
+        "rediss://h:1/2?ssl_cert_reqs=CERT_NONE", {"host": "h", "port": 1, "db": 2, "tls": "none"}, id="TLS unchecked"
+    ),
+]
+
+
+def told(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the connection parameters in one shape, whoever read them."""
+    told = {name: parameters.get(name) for name in ("host", "path", "username", "password", "ssl_ca_certs")}
+    checked = str(parameters.get("ssl_cert_reqs", "required")).lower()  # a text or a constant of ssl
+    is_tls = issubclass(parameters.get("connection_class", object), redis.SSLConnection)
+    return {name: value for name, value in told.items() if value} | {
+        "db": parameters.get("db") or 0,
+        "port": parameters.get("port", 6379),
+        "tls": {"required": "required", "2": "required", "none": "none", "0": "none"}[checked] if is_tls else None,
+    }
+
+
+def told_by_redis_py(url: str) -> dict[str, Any]:
+    pool = redis.Redis.from_url(url).connection_pool
+    return told({**pool.connection_kwargs, "connection_class": pool.connection_class})
+
+
+def told_by_kombu(url: str) -> dict[str, Any]:
+    connection: Any = kombu.connection.Connection
+    channel: Any = kombu.transport.redis.Channel
+    with connection(url) as broker:
+        unconnected = channel.__new__(channel)  # its __init__ would ask the server
+        unconnected.connection = broker.transport
+        return told(unconnected._connparams())
+
+
+def told_by_celery(url: str) -> dict[str, Any]:
+    return told(celery.Celery(broker="memory://", backend=url, set_as_current=False).backend.connparams)
+
+
+@pytest.mark.parametrize(("url", "expected"), URLS)
+def test_a_redis_url_means_the_same_to_redis_py_kombu_and_celery(url: str, expected: dict[str, Any]) -> None:
+    settings = Settings(redis_url=url)
+    whole = {"port": 6379, "db": 0, "tls": "required" if url.startswith("rediss") else None} | expected
+    assert told_by_redis_py(settings.redis_client_url) == whole
+    assert told_by_kombu(settings.celery_broker_url) == whole
+    assert told_by_celery(settings.celery_result_url) == whole
