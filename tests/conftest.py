@@ -1,0 +1,74 @@
+"""What every tier shares: a real server, the tiers' marks and their closing lines, how Hypothesis searches."""
+
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import redis
+
+from cli.embedded import EmbeddedServer
+
+TIERS = ("unit", "eager", "contract", "system", "faults")
+HERE = Path(__file__).parent
+
+# A shared machine pauses at will, so no example has a deadline; CI repeats the same examples in every run.
+hypothesis.settings.register_profile("local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "callwatch-ci", hypothesis.settings.get_profile("local"), derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("callwatch-ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedServer]:
+    """One server for all tests that do not harm it."""
+    with EmbeddedServer(appendfsync="no") as server:
+        yield server
+
+
+_databases = itertools.cycle(range(16))
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedServer) -> str:
+    """An empty database for one test; the next test gets another, so that no straggler can reach it."""
+    url = f"{redis_server.url.removesuffix('/0')}/{next(_databases)}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make each tier's mark known."""
+    for tier in TIERS:
+        config.addinivalue_line("markers", f"{tier}: the tests under tests/{tier}, marked by their folder")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the folder that it is in, so that `-m unit` runs a tier."""
+    for item in items:
+        tier = _tier(item.path)
+        if tier in TIERS:
+            item.add_marker(tier)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests of each tier ran, and how long they took with what they set up."""
+    tests: defaultdict[str, set[str]] = defaultdict(set)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            tier = _tier(terminalreporter.config.rootpath / report.nodeid.partition("::")[0])
+            tests[tier].add(report.nodeid)
+            seconds[tier] += report.duration
+    for tier in (tier for tier in TIERS if tier in tests):
+        terminalreporter.write_line(f"tier {tier}: {len(tests[tier])} tests in {seconds[tier]:.1f} s")
+
+
+def _tier(path: Path) -> str:
+    """The first folder below tests/; empty elsewhere."""
+    return path.relative_to(HERE).parts[0] if path.is_relative_to(HERE) else ""

@@ -1,0 +1,34 @@
+"""The store, on fakeredis and on a real server: the same tests hold both to the same contract."""
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+import redis
+
+from worker.store import Keys, RedisStore, Terms, connect
+
+TERMS = Terms(lock_ttl=9_000, history_ttl=86_400, max_poll_duration=7_200, lease=10)
+
+
+@pytest.fixture(params=["fakeredis", "server"])
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    if request.param == "fakeredis":
+        fake = fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
+        yield fake
+        fake.close()
+        return
+    real = connect(request.getfixturevalue("redis_url"), max_connections=64)
+    yield real
+    real.close()
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Iterator[RedisStore]:
+    """A store whose surviving keys are checked after each test: every key of ours has a time to live or a bound."""
+    keys = Keys("t")
+    yield RedisStore(client, keys, TERMS)
+    bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused}
+    names = {str(name) for name in client.scan_iter("*")}
+    assert all(name.startswith("t:") for name in names)
+    assert [name for name in names - bounded if client.pttl(name) < 0] == []

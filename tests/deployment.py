@@ -1,0 +1,133 @@
+"""Real worker processes on a real broker against the simulated upstream, as a producer without any code of ours sees it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from celery import Celery
+from celery.result import AsyncResult
+
+from config.settings import Settings
+from simulator.testing import SimulatorProcess
+from worker.store import RedisStore
+from worker.wiring import build_store
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 60.0  # seconds: generous, for shared machines
+
+
+def wait_until(condition: Callable[[], object], *, limit: float = LIMIT) -> None:
+    """Wait until a condition holds; AssertionError after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit} s"
+        time.sleep(0.02)
+
+
+class Worker:
+    """One real worker process."""
+
+    def __init__(self, environment: dict[str, str], *options: str, name: str = "w") -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="callwatch-worker-")
+        self._log = Path(self._directory.name) / f"{name}.log"
+        command = (sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@%h", *options)
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        """What it has written."""
+        return self._log.read_text(encoding="utf-8")
+
+    def ready(self) -> Self:
+        """Wait until it takes tasks."""
+        wait_until(lambda: self.process.poll() is not None or " ready." in self.log)
+        assert self.process.poll() is None, self.log
+        return self
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """End it, if it has not ended, and take its log away."""
+        if self.process.poll() is None:
+            self.kill()
+        self._directory.cleanup()
+
+    def stop(self) -> int:
+        """End it in order; returns the exit code."""
+        self.send(signal.SIGTERM)
+        try:
+            return self.process.wait(LIMIT)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+
+
+class Deployment:
+    """One Redis, one simulated upstream, workers; everything ends with the `with` block."""
+
+    def __init__(self, redis_url: str, *, speed: float = 1.0, **settings: object) -> None:
+        self.redis_url = redis_url
+        self.simulator = SimulatorProcess(speed=speed)
+        self.workers: list[Worker] = []
+        self._settings = settings
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.simulator)
+        self.producer = Celery("somebody-else", broker=self.redis_url, backend=self.redis_url)
+        self._stack.callback(self.producer.close)
+        self.store: RedisStore = build_store(Settings(redis_url=self.redis_url))
+        self._stack.callback(self.store.client.close)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.close()
+        self._stack.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker of this deployment is started with."""
+        ours = {f"CALLWATCH_{name.upper()}": str(value) for name, value in self._settings.items()}
+        theirs = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")}
+        addresses = {"CALLWATCH_REDIS_URL": self.redis_url, "CALLWATCH_API_BASE_URL": self.simulator.url}
+        return theirs | addresses | ours
+
+    def worker(self, *options: str, name: str = "w") -> Worker:
+        """Start a worker and wait until it takes tasks."""
+        worker = Worker(self.environment, *options, name=name)
+        self.workers.append(worker)
+        return worker.ready()
+
+    def trigger(self, case_id: str, mediation_id: str | int = "20", **options: Any) -> AsyncResult:
+        """Enqueue a trigger as any back end does."""
+        kwargs = {"case_id": case_id, "mediation_id": mediation_id}
+        return self.producer.send_task(
+            "outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=3600, **options
+        )
+
+    def finished(self, number: int) -> bool:
+        """Tell whether that many calls have a verdict."""
+        return sum(call.verdict is not None for call in self.store.calls(finished=True)) >= number
+
+    def largest_gap(self, job_id: str) -> float:
+        """Return the longest time without a poll of a call, in seconds, between its first poll and its last."""
+        at = [entry["at"] for entry in self.simulator.status_requests(job_id)]
+        return max((later - earlier for earlier, later in zip(at, at[1:], strict=False)), default=0.0)

@@ -1,0 +1,291 @@
+"""A call is watched from its start to its end: cadence, failures, deadline, fence, what is said."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+
+from api_client import ApiError, ProtocolError, Unavailable
+from tests.fakes import START, StatusAnswer, World, job_id, record
+from worker.ports import StoreUnavailable
+
+JOB = job_id(1)
+
+
+def life(*steps: tuple[float, str]) -> Callable[[str, float], StatusAnswer]:
+    """A call that has each status from its second on."""
+
+    def status(_job: str, age: float) -> str:
+        return next(name for start, name in reversed(steps) if age >= start)
+
+    return status
+
+
+def start(world: World, *jobs: str) -> None:
+    world.upstream.dials = [[record(job, person=f"P-{number:04}") for number, job in enumerate(jobs or (JOB,))]]
+    assert world.trigger()["outcome"] == "started"
+
+
+def verdict(world: World, job: str = JOB) -> str | None:
+    return world.store.calls(job_id=job)[0].verdict
+
+
+def test_a_call_is_watched_to_its_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S20 S22 S30: a poll every 10 s, a progress event for each change, silence after the end."""
+    caplog.set_level(logging.DEBUG)
+    world.upstream.life = life((0, "Scheduling"), (15, "Executing"), (35, "Succeeded"))
+    start(world)
+    lines = world.run(3_600)
+    polled = [at for at, _ in world.upstream.queries]
+    assert [round(later - earlier, 3) for earlier, later in itertools.pairwise(polled)] == [10.0] * (len(polled) - 1)
+    assert lines[-1].startswith("已完成 · ended")
+    assert lines[0].startswith("拨号中 · poll 1 · failures 0/10")
+    assert world.events() == ["started", "status_changed", "ended"]
+    assert verdict(world) == "ended"
+    assert f"轮询查询 jobId: {JOB}" in caplog.messages
+    assert f"检测到终态,移除 jobId: {JOB}" in caplog.messages
+    assert len(world.queue) == 0
+
+
+def test_a_call_may_end_between_two_polls(world: World) -> None:
+    """S27: Scheduling → Succeeded."""
+    world.upstream.life = life((0, "Scheduling"), (12, "Succeeded"))
+    start(world)
+    world.run(60)
+    assert world.events() == ["started", "ended"]
+    assert len(world.upstream.queries) <= 2
+
+
+def test_one_ends_and_the_others_go_on(world: World) -> None:
+    """S22 S5: the pair is let go with the last one, and may be called again."""
+    world.upstream.life = lambda job, age: "Succeeded" if job == JOB or age > 100 else "Executing"
+    start(world, JOB, job_id(2))
+    world.run(60)
+    assert (verdict(world), verdict(world, job_id(2))) == ("ended", None)
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+    world.run(60)
+    world.upstream.dials = [[record(job_id(3))]]
+    assert world.trigger(task_id="task-3")["outcome"] == "started"
+
+
+def test_two_hours_are_720_polls(
+    world: World, record_property: Callable[[str, float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """S20 S25: and then the watch expires, without a word to the user."""
+    world.upstream.life = lambda _job, _age: "Scheduling"
+    before = time.perf_counter()
+    start(world)
+    lines = world.run(7_300)
+    assert len(world.upstream.queries) == 720
+    assert lines[-1].startswith("拨号中 · expired")
+    assert verdict(world) == "expired"
+    assert f"轮询超时,jobId: {JOB}" in caplog.messages
+    assert "message" not in world.store.history("C-1")[-1]
+    assert world.redis.exists("t:lock:C-1:20") == 0
+    record_property("seconds", time.perf_counter() - before)
+
+
+def test_a_slow_answer_shifts_nothing(world: World) -> None:
+    """S20: from due to due."""
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.slow = 7
+    start(world)
+    world.run(65)
+    polled = [at for at, _ in world.upstream.queries]
+    assert {round(later - earlier, 3) for earlier, later in itertools.pairwise(polled)} == {10.0}
+
+
+FAILURES = [
+    pytest.param(Unavailable("GET /status: ReadTimeout"), id="time-out"),
+    pytest.param(Unavailable("GET /status: 500", status=500), id="HTTP 500"),
+    pytest.param(ProtocolError("GET /status: data null"), id="data null"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_tenth_failure_in_a_row_loses_the_watch(
+    world: World, failure: ApiError, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S23 S24: same cadence; told to the person and to the log."""
+    world.upstream.life = lambda _job, _age: failure
+    start(world)
+    lines = world.run(600)
+    assert len(world.upstream.queries) == 10
+    assert [f"查询失败,重试次数: {n}/10, jobId: {JOB}" in caplog.messages for n in range(1, 11)] == [True] * 10
+    assert f"重试次数超限,jobId: {JOB}" in caplog.messages
+    assert lines[-1].startswith("拨号中 · lost")
+    assert (verdict(world), world.store.calls(job_id=JOB)[0].retry_count) == ("lost", 10)
+    assert world.store.history("C-1")[-1]["message"] == "获取通话状态失败,请检查网络连接"
+
+
+def test_a_good_answer_resets_the_count(world: World) -> None:
+    """S23: nine failures, an answer, nine failures, an answer … never lost."""
+    asked = iter(range(10_000))
+    world.upstream.life = lambda _job, _age: "Executing" if next(asked) % 10 == 9 else Unavailable("down")
+    start(world)
+    world.run(500)
+    assert len(world.upstream.queries) == 50
+    assert verdict(world) is None
+
+
+def test_an_unheard_of_status_is_shown_raw_and_watched_on(world: World) -> None:
+    """S19 S30."""
+    world.upstream.life = lambda _job, _age: "Ringing"
+    start(world)
+    assert world.run(15)[0].startswith("Ringing · poll 1")
+    assert verdict(world) is None
+
+
+def test_a_poll_that_comes_after_the_deadline_looks_once_more(world: World) -> None:
+    """S25: it was late, so news may be waiting."""
+    world.upstream.life = life((0, "Scheduling"), (7_000, "Succeeded"))
+    start(world)
+    world.clock.move_to(START + 9_000)
+    assert world.run(0)[0].startswith("已完成 · ended")
+    assert len(world.upstream.queries) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [pytest.param("Executing", id="still active"), pytest.param(Unavailable("x"), id="failed")]
+)
+def test_a_last_look_that_brings_no_end_expires(world: World, answer: str | ApiError) -> None:
+    """S25: it says nothing about the call."""
+    world.upstream.life = lambda _job, _age: answer
+    start(world)
+    world.clock.move_to(START + 9_000)
+    world.run(1)
+    assert verdict(world) == "expired"
+    assert len(world.upstream.queries) == 1
+
+
+def test_every_poll_message_delivered_twice_makes_one_chain(world: World) -> None:
+    """S28: the second copy is dropped before any request."""
+    world.upstream.life = life((0, "Scheduling"), (95, "Succeeded"))
+    start(world)
+    publish = world.queue.publish
+
+    def twice(**options: object) -> None:
+        publish(**options)  # type: ignore[arg-type]
+        publish(**options)  # type: ignore[arg-type]
+
+    from worker import tasks  # noqa: PLC0415
+
+    tasks.poll.apply_async = twice
+    lines = world.run(300)
+    polled = [at for at, _ in world.upstream.queries]
+    assert len(polled) == len({round(at, 3) for at in polled}) <= 11
+    assert lines.count("dropped: fenced") + lines.count("dropped: finished") >= len(polled) - 2
+    assert world.events() == ["started", "ended"]
+
+
+def test_a_poll_that_comes_early_is_put_back(world: World) -> None:
+    """S20: with its number, and without a request."""
+    start(world)
+    early = world.queue.published[0]
+    assert world.poll(**early).startswith("early: put back")
+    assert world.queue.published[1]["poll_no"] == early["poll_no"] == 1
+    assert world.upstream.queries == []
+    world.run(11)
+    assert len(world.upstream.queries) == 1
+
+
+def test_the_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> None:
+    """S20 S38: the state of the watch travels in the message."""
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    start(world)
+    world.run(35)
+    message = world.queue.published[2]
+    assert message.keys() == {
+        *("job_id", "case_id", "mediation_id", "person_id", "countdown", "due", "deadline", "retry_count", "poll_no"),
+    }
+    assert (message["job_id"], message["case_id"], message["mediation_id"]) == (JOB, "C-1", "20")
+    assert (message["poll_no"], message["retry_count"], message["countdown"]) == (3, 2, 10)
+    assert message["deadline"] == START + 7_200
+
+
+def test_kwargs_of_another_version_are_coped_with(world: World) -> None:
+    """S38: unknown ones ignored, missing ones taken from the record."""
+    start(world)
+    world.clock.sleep(10)
+    assert world.poll(job_id=JOB, poll_no=1, novelty="x") == "已完成 · ended after poll 1"
+    assert world.events() == ["started", "ended"]
+    assert world.redis.exists("t:lock:C-1:20") == 0
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"job_id": JOB}, id="no number"),
+        pytest.param({"job_id": 5, "poll_no": "x"}, id="wrong kinds"),
+        pytest.param({"job_id": "j-unknown", "poll_no": 1}, id="no record"),
+    ],
+)
+def test_a_poll_that_means_nothing_is_dropped(world: World, kwargs: dict[str, object]) -> None:
+    """S20 S38: and asks nobody."""
+    start(world)
+    assert world.poll(**kwargs).startswith("dropped:")
+    assert world.upstream.queries == []
+
+
+def test_an_overtaken_polls_answer_counts_only_if_terminal(world: World) -> None:
+    """S28: the end of a poll is fenced too; a terminal status counts all the same."""
+    world.upstream.life = lambda _job, _age: "Executing"
+    start(world)
+    number = world.queue.published[0]["poll_no"]
+    world.clock.sleep(10)
+
+    def overtake(_job: str, _age: float) -> str:
+        world.redis.hincrby(f"t:job:{JOB}", "poll_no", 1)
+        return "Paused"
+
+    world.upstream.life = overtake
+    assert world.poll(job_id=JOB, poll_no=number) == "overtaken: nothing written"
+    assert world.store.calls(job_id=JOB)[0].call_status == "Scheduling"
+
+    world.upstream.life = lambda job, age: overtake(job, age) and "Failed"
+    assert world.poll(job_id=JOB, poll_no=number + 2).startswith("失败 · ended")
+    assert world.poll(job_id=JOB, poll_no=number + 4) == "dropped: finished"
+
+
+def test_a_verdict_that_stands_is_not_announced_twice(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S27: one terminal event."""
+    start(world)
+    world.clock.sleep(10)
+
+    def end_meanwhile(_job: str, _age: float) -> str:
+        world.upstream.life = lambda _job, _age: "Succeeded"
+        world.poll(job_id=JOB, poll_no=2)
+        return "Succeeded"
+
+    world.upstream.life = end_meanwhile
+    assert world.poll(job_id=JOB, poll_no=1) == "overtaken: nothing written"
+    assert world.events() == ["started", "ended"]
+    assert caplog.messages.count(f"检测到终态,移除 jobId: {JOB}") <= 1
+
+
+def test_a_successor_that_cannot_be_published_stays_in_the_store(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S28: the record and the due time stand, for a sweep to reissue the poll from."""
+    world.upstream.life = lambda _job, _age: "Executing"
+    start(world)
+    world.queue.broken = ConnectionResetError("broker away")
+    world.run(11)
+    call = world.store.calls()[0]
+    assert (call.poll_no, call.call_status) == (2, "Executing")
+    assert world.redis.zscore("t:due", JOB) == pytest.approx(call.due)
+    assert any("not published" in message for message in caplog.messages)
+
+
+def test_a_store_that_is_away_ends_a_poll_quietly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S28: the poll gives up; its due time still stands."""
+    start(world)
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("Redis: ConnectionError")
+
+    monkeypatch.setattr(type(world.store), "begin_poll", away)
+    assert world.run(11) == ["given up, the store has it: Redis: ConnectionError"]

@@ -1,0 +1,151 @@
+"""The whole: real workers, the real broker, the simulated upstream over HTTP, judged from the simulator's log."""
+
+import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from tests.deployment import Deployment, wait_until
+
+
+def test_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
+    """S1 S4 S6 S20 S22: many producers, two workers, one call a pair, one poller a call, one terminal event each."""
+    cases = [f"C-{number}" for number in range(8)]
+    with Deployment(redis_url, speed=8, poll_interval=1) as deployment:
+        deployment.worker("-Q", "outbound.poll,outbound.control", name="poll")
+        deployment.worker("-Q", "outbound.trigger", name="dial")
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda number: deployment.trigger(cases[number % len(cases)]), range(64)))
+        outcomes = [result.get(timeout=60)["outcome"] for result in results]
+        assert sorted(set(outcomes)) == ["skipped", "started"]
+        assert outcomes.count("started") == len(cases)
+        jobs = deployment.simulator.jobs()
+        assert len(jobs) == 2 * len(cases)
+        wait_until(lambda: deployment.finished(len(jobs)))
+
+        calls = deployment.store.calls(finished=True)
+        assert {call.verdict for call in calls} == {"ended"}
+        assert {call.job_id for call in calls} == {job["job_id"] for job in jobs}
+        assert set(deployment.simulator.calls_per_pair().values()) == {1}
+        for job in jobs:
+            polls = deployment.simulator.status_requests(job["job_id"])
+            assert len(polls) >= 2
+            assert all(later["at"] - earlier["at"] > 0.5 for earlier, later in zip(polls, polls[1:], strict=False))
+        kinds = [event["kind"] for case in cases for event in deployment.store.history(case)]
+        assert (kinds.count("started"), kinds.count("ended")) == (len(jobs), len(jobs))
+        assert deployment.store.pairs() == []
+        again = deployment.trigger(cases[0]).get(timeout=60)
+        assert again["outcome"] == "started"
+
+
+def hanging_dials(deployment: Deployment) -> int:
+    return sum(entry["done_at"] is None for entry in deployment.simulator.log("call-v2"))
+
+
+def test_hanging_dials_never_hold_up_polls(redis_url: str) -> None:
+    """A worker that serves all queues: 100 dials that hang for as long as they may, beside 200 watched calls."""
+    with Deployment(redis_url, poll_interval=3, call_timeout=90) as deployment:
+        deployment.simulator.script("*", life="talking")
+        deployment.worker()
+        for number in range(100):
+            deployment.trigger(f"C-{number}")
+        wait_until(lambda: len(deployment.store.calls()) == 200)
+        deployment.simulator.fault("hang", "call-v2")
+        for number in range(100):
+            deployment.trigger(f"H-{number}")
+        wait_until(lambda: hanging_dials(deployment) == 16)  # half of the 32 threads
+        begin = max(call.last_polled_at or 0 for call in deployment.store.calls())
+        wait_until(lambda: min(call.last_polled_at or 0 for call in deployment.store.calls()) > begin + 9)
+        assert hanging_dials(deployment) == 16
+        gaps = [deployment.largest_gap(job["job_id"]) for job in deployment.simulator.jobs()]
+        assert len(gaps) == 200
+        assert max(gaps) < 4 * 3  # a dial that took a poll's thread would make gaps of 90 s
+        assert set(deployment.simulator.calls_per_pair().values()) == {1}
+
+
+def test_a_raw_message_of_another_language_is_a_trigger(redis_url: str) -> None:
+    """S1: a producer needs nothing of ours, nor of Celery: a list push of the documented message."""
+    task_id = str(uuid.uuid4())
+    body = [
+        [],
+        {"case_id": "C-raw", "mediation_id": 20},
+        {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
+    ]
+    message = {
+        "body": json.dumps(body),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"lang": "js", "task": "outbound.trigger", "id": task_id, "root_id": task_id},
+        "properties": {
+            "correlation_id": task_id,
+            "delivery_mode": 2,
+            "delivery_tag": str(uuid.uuid4()),
+            "delivery_info": {"exchange": "", "routing_key": "outbound.trigger"},
+            "priority": 0,
+        },
+    }
+    with Deployment(redis_url, speed=20, poll_interval=1) as deployment:
+        deployment.worker()
+        with redis.Redis.from_url(redis_url) as client:
+            client.lpush("outbound.trigger", json.dumps(message))
+        result = deployment.producer.AsyncResult(task_id).get(timeout=60)
+        assert (result["outcome"], result["mediation_id"]) == ("started", "20")
+        wait_until(lambda: deployment.finished(2))
+
+
+def test_what_workers_write_and_show_is_masked(redis_url: str) -> None:
+    """S37: logs and inspections (Flower's pages) hold no person, whatever the producer sent along."""
+    with Deployment(redis_url, poll_interval=30, log_level="DEBUG") as deployment:
+        worker = deployment.worker("-E")
+        deployment.simulator.script("C-1", life="talking", parties=[{"person_id": "person-secret-0001"}])
+        kwargs = {"case_id": "C-1", "mediation_id": "20", "call_person_id": "person-secret-0001"}
+        sent = deployment.producer.send_task(
+            "outbound.trigger", kwargs=kwargs, queue="outbound.trigger", kwargsrepr=repr(kwargs)
+        )
+        result = sent.get(timeout=60)
+        assert result["jobs"][0]["person_id"] == "person-secret-0001"
+        seen: list[object] = []
+        wait_until(lambda: seen.append(deployment.producer.control.inspect().scheduled()) or seen[-1])
+        assert "outbound.poll" in str(seen[-1])
+        assert "person-secret" not in str(seen[-1])
+        assert "***0001" in str(seen[-1])
+        assert "发起外呼,mediationId: 20, caseId: C-1" in worker.log
+        assert "person-secret" not in worker.log
+
+
+def test_held_polls_are_handed_over_on_sigterm(redis_url: str) -> None:
+    """S28: a worker that leaves in order loses no poll; the next one goes on."""
+    with Deployment(redis_url, poll_interval=2) as deployment:
+        deployment.simulator.script("*", life="talking")
+        first = deployment.worker(name="first")
+        assert deployment.trigger("C-1").get(timeout=60)["outcome"] == "started"
+        jobs = [job["job_id"] for job in deployment.simulator.jobs()]
+        wait_until(lambda: all(deployment.simulator.status_requests(job) for job in jobs))
+        assert first.stop() == 0
+        polled = {job: len(deployment.simulator.status_requests(job)) for job in jobs}
+        deployment.worker(name="second")
+        wait_until(lambda: all(len(deployment.simulator.status_requests(job)) > polled[job] + 1 for job in jobs))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CALLWATCH_POLL_INTERVAL", "often"), ("CALLWATCH_API_BASE_URL", "")],
+    ids=["wrong", "missing"],
+)
+def test_a_worker_with_a_bad_setting_says_so_in_one_line(redis_url: str, variable: str, value: str) -> None:
+    """A wrong setting is refused at the start, by name, without a trace."""
+    from tests.deployment import Worker  # noqa: PLC0415
+
+    with Deployment(redis_url) as deployment:
+        environment = deployment.environment | {variable: value}
+        if not value:
+            del environment[variable]
+        worker = Worker(environment)
+        deployment.workers.append(worker)
+        wait_until(lambda: worker.process.poll() is not None)
+        assert worker.process.returncode != 0
+        lines = [line for line in worker.log.splitlines() if variable in line]
+        assert len(lines) == 1
+        assert "Traceback" not in worker.log

@@ -1,0 +1,174 @@
+"""What follows one poll, and what an answer says: the whole table, and its boundaries by search."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.decision import (
+    ACTIVE,
+    TERMINAL,
+    Answer,
+    Finish,
+    Next,
+    Outcome,
+    Phase,
+    Policy,
+    Poll,
+    RecordKind,
+    decide,
+    first_delay,
+    judge_answer,
+    judge_record,
+    may_look,
+    next_due,
+    phase_after,
+    read_status,
+)
+
+POLICY = Policy(interval=10, max_retry_count=10)
+
+
+def poll(*, no: int = 1, due: float = 10, deadline: float = 7_200, retry_count: int = 0) -> Poll:
+    return Poll(no, due, deadline, retry_count)
+
+
+@pytest.mark.parametrize(
+    ("answer", "retry_count", "now", "expected"),
+    [
+        pytest.param("running", 7, 10, Next(poll(no=2, due=20)), id="S23 a good answer clears the failures"),
+        pytest.param("silent", 0, 10, Next(poll(no=2, due=20, retry_count=1)), id="S23 a failure counts"),
+        pytest.param("silent", 8, 10, Next(poll(no=2, due=20, retry_count=9)), id="S24 the ninth failure goes on"),
+        pytest.param("silent", 9, 10, Finish("lost", 10), id="S24 the tenth failure in a row ends it"),
+        pytest.param("running", 0, 19.9, Next(poll(no=2, due=20)), id="S20 a slow answer shifts nothing"),
+        pytest.param("running", 0, 20.1, Next(poll(no=2, due=20)), id="S20 the due time just missed is served at once"),
+        pytest.param("running", 0, 65, Next(poll(no=2, due=60)), id="S20 missed due times are not caught up"),
+        pytest.param("running", 0, 7_195, Next(poll(no=2, due=7_190)), id="S20 late, and on the grid"),
+        pytest.param("running", 0, 7_200, Finish("expired", 0), id="S25 the deadline itself is too late"),
+        pytest.param("silent", 9, 7_200, Finish("expired", 10), id="S25 expired says nothing about the call"),
+        pytest.param("ended", 9, 9_999, Finish("ended", 0), id="S25 S27 late news still counts"),
+    ],
+)
+def test_decide(answer: Answer, retry_count: int, now: float, expected: Next | Finish) -> None:
+    assert decide(answer, poll(retry_count=retry_count), POLICY, now=now) == expected
+
+
+def test_the_last_poll_is_due_at_the_deadline_and_does_not_ask() -> None:
+    """S25: at most 2 hours; the poll at the deadline only ends the watch."""
+    decision = decide("running", poll(due=7_195), POLICY, now=7_195)
+    assert decision == Next(poll(no=2, due=7_200))
+    assert not may_look(poll(due=7_200))
+    assert may_look(poll(due=7_199.999))
+
+
+near_deadline = st.floats(7_140, 7_260)
+
+
+@given(near_deadline, near_deadline, st.integers(0, 12), st.sampled_from(["running", "silent", "ended"]))
+def test_decisions_near_the_deadline(due: float, now: float, failures: int, answer: Answer) -> None:
+    """S20-S25 within a minute of the deadline: what ends, ends for the right reason; what goes on, moves forward."""
+    before = poll(no=5, due=min(due, 7_200), retry_count=failures)
+    decision = decide(answer, before, POLICY, now=now)
+    match decision:
+        case Finish("ended"):
+            assert answer == "ended"
+        case Finish("expired"):
+            assert now >= before.deadline
+            assert answer != "ended"
+        case Finish("lost", count):
+            assert answer == "silent"
+            assert count >= POLICY.max_retry_count
+            assert now < before.deadline
+        case Next(after):
+            assert after.poll_no == before.poll_no + 1
+            assert before.due < after.due <= before.deadline or before.due == before.deadline
+            assert after.retry_count == (failures + 1 if answer == "silent" else 0) < POLICY.max_retry_count
+
+
+@given(st.lists(st.sampled_from(["running", "silent"]), max_size=60))
+def test_only_failures_in_a_row_count(answers: list[Answer]) -> None:
+    """S23, S24: lost exactly when the last ten in a row failed."""
+    current = poll()
+    for index, answer in enumerate(answers):
+        decision = decide(answer, current, POLICY, now=current.due)
+        if answers[max(0, index - 9) : index + 1] == ["silent"] * 10:
+            assert decision == Finish("lost", 10)
+            return
+        assert isinstance(decision, Next)
+        current = decision.poll
+
+
+@given(st.floats(0, 1e6), st.floats(0.1, 600), st.floats(0, 1e5))
+def test_the_next_due_time_stays_on_the_grid(due: float, interval: float, late: float) -> None:
+    """S20: from due to due in whole intervals, and never more than one interval behind."""
+    after = next_due(due, interval, now=due + late)
+    steps = (after - due) / interval
+    assert steps >= 1 - 1e-9
+    assert math.isclose(steps, round(steps), abs_tol=1e-4)
+    assert after > due + late - interval - 1e-6
+
+
+@given(st.text("0123456789abcdef-", min_size=1), st.floats(0.1, 600))
+def test_first_polls_fall_within_one_interval(job_id: str, interval: float) -> None:
+    """S20: spread over one interval."""
+    assert 0 < first_delay(job_id, interval) <= interval
+
+
+def test_first_polls_are_spread() -> None:
+    """S20: a thousand calls started at once are not asked about at once."""
+    delays = sorted(first_delay(f"17704630{number:05}-447e", 10) for number in range(1_000))
+    for tenth in range(10):
+        assert 50 < sum(tenth < delay <= tenth + 1 for delay in delays) < 200
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_terminal_statuses_end_a_call(status: str) -> None:
+    """S19."""
+    assert read_status(status) == "ended"
+
+
+@pytest.mark.parametrize("status", [*sorted(ACTIVE), "Ringing", "succeeded", "新状态"])
+def test_active_and_unheard_of_statuses_go_on(status: str) -> None:
+    """S19: a status outside both sets is treated as active."""
+    assert read_status(status) == "running"
+
+
+@pytest.mark.parametrize(
+    ("code", "job_id", "kind"),
+    [
+        pytest.param(0, "j-1", "started", id="S7 code 0 and a job"),
+        pytest.param(0, None, "fault", id="S7 code 0 without a job"),
+        pytest.param(0, "", "fault", id="S7 code 0 with an empty job"),
+        pytest.param(None, "j-1", "fault", id="a job without a code may be ringing"),
+        pytest.param(None, None, "fault", id="a record that says nothing"),
+        pytest.param(1001, None, "refused", id="S9 must wait"),
+        pytest.param(1002, None, "refused", id="S9 limit reached"),
+        pytest.param(-1, "j-1", "refused", id="S9 any other code"),
+    ],
+)
+def test_judge_record(code: int | None, job_id: str | None, kind: RecordKind) -> None:
+    assert judge_record(code, job_id) == kind
+
+
+@pytest.mark.parametrize(
+    ("kinds", "outcome", "phase"),
+    [
+        pytest.param(["started"], "started", "watching", id="all started"),
+        pytest.param(["refused", "started"], "started", "watching", id="S8 some refused"),
+        pytest.param(["fault", "started"], "started", "watching", id="S7 one without a job among started ones"),
+        pytest.param(["refused", "refused"], "refused", "done", id="S8 all refused"),
+        pytest.param(["fault"], "unknown", "unknown", id="S7 no record has a job"),
+        pytest.param(["refused", "fault"], "unknown", "unknown", id="S7 refused, and one that may be ringing"),
+        pytest.param([], "unknown", "unknown", id="S7 nobody named: no record has a job"),
+    ],
+)
+def test_judge_answer(kinds: list[RecordKind], outcome: Outcome, phase: Phase) -> None:
+    assert judge_answer(kinds) == outcome
+    assert phase_after(outcome) == phase
+
+
+@pytest.mark.parametrize("outcome", ["refused", "failed", "disabled"])
+def test_a_trigger_that_started_no_call_frees_its_pair(outcome: Outcome) -> None:
+    """S5, S12."""
+    assert phase_after(outcome) == "done"

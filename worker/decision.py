@@ -1,0 +1,130 @@
+"""Decide every step of a trigger and of a watch. Pure: no clock, no Redis, no Celery, no logging."""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Outcome = Literal["started", "skipped", "refused", "failed", "unknown", "invalid", "disabled", "deferred"]
+Phase = Literal["claimed", "sending", "watching", "unknown", "waiting", "done"]
+Verdict = Literal["ended", "expired", "lost"]
+RecordKind = Literal["started", "refused", "fault"]
+Answer = Literal["running", "ended", "silent"]
+
+ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
+TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
+FIRST_STATUS = "Scheduling"  # S10: what a started record means that names no status
+
+DIAL_BACKOFF = (
+    0.5,
+    1.0,
+    2.0,
+)  # seconds before the 2nd, 3rd and 4th try: S12 allows three more, S18 30 s for all of them
+
+
+# -- a trigger ---------------------------------------------------------------------------------------------------------
+
+
+def judge_record(error_code: int | None, job_id: str | None) -> RecordKind:
+    """Return what one record of an answer says (S7, S9): started, refused, or a fault of the protocol.
+
+    A code of 0 without a job, or a job without a code, may be a telephone that rings: a fault, to be looked up.
+    """
+    if error_code == 0 and job_id:
+        return "started"
+    return "fault" if not error_code else "refused"
+
+
+def judge_answer(kinds: Sequence[RecordKind]) -> Outcome:
+    """Return the outcome of a readable answer (S7, S8).
+
+    One started call makes the trigger `started`. Where nothing started, one record that says neither (or an answer
+    that names nobody) leaves the outcome `unknown`: a person's telephone may be ringing.
+    """
+    if "started" in kinds:
+        return "started"
+    return "refused" if kinds and all(kind == "refused" for kind in kinds) else "unknown"
+
+
+def phase_after(outcome: Outcome) -> Phase:
+    """Return the ledger's phase once a dial has come to `outcome` (S18): only what may ring keeps the pair."""
+    if outcome == "started":
+        return "watching"
+    return "unknown" if outcome == "unknown" else "done"
+
+
+# -- a watch -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How calls are watched: `interval` seconds from due to due, `max_retry_count` failed queries in a row (S20)."""
+
+    interval: float
+    max_retry_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One poll of a call: its number (the fence), when it is due, when the watch ends, failures so far (S20).
+
+    `due` and `deadline` are epoch seconds on the store's clock.
+    """
+
+    poll_no: int
+    due: float
+    deadline: float
+    retry_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The watch goes on with `poll`."""
+
+    poll: Poll
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The watch is over with `verdict`, after `retry_count` failures in a row."""
+
+    verdict: Verdict
+    retry_count: int
+
+
+def first_delay(job_id: str, interval: float) -> float:
+    """Return the seconds from storing a job to its first poll: spread over one interval, the same for the same job."""
+    return interval * (zlib.crc32(job_id.encode()) % 1000 + 1) / 1000
+
+
+def read_status(call_status: str) -> Answer:
+    """Return whether a status ends a call; a status outside both sets is treated as active (S19)."""
+    return "ended" if call_status in TERMINAL else "running"
+
+
+def may_look(poll: Poll) -> bool:
+    """Tell whether a poll asks upstream: the one that is due at the deadline only ends the watch (S25)."""
+    return poll.due < poll.deadline
+
+
+def decide(answer: Answer, poll: Poll, policy: Policy, *, now: float) -> Next | Finish:
+    """Return the next poll, or the verdict that ends the watch (S20, S22-S25)."""
+    if answer == "ended":  # first: news that arrives late is still news
+        return Finish("ended", 0)
+    failures = poll.retry_count + 1 if answer == "silent" else 0
+    if now >= poll.deadline:
+        return Finish("expired", failures)
+    if failures >= policy.max_retry_count:
+        return Finish("lost", failures)
+    due = min(next_due(poll.due, policy.interval, now=now), poll.deadline)
+    return Next(replace(poll, poll_no=poll.poll_no + 1, due=due, retry_count=failures))
+
+
+def next_due(due: float, interval: float, *, now: float) -> float:
+    """Return the next due time: a whole number of intervals after `due`, so that lateness shifts nothing (S20).
+
+    The newest due time that has passed is still served, at once; those before it are left out, so that a worker that
+    was away does not catch up in a burst.
+    """
+    return due + interval * max(1, math.floor((now - due) / interval))

@@ -1,0 +1,26 @@
+"""How Celery's worker shows a task: with its arguments masked, whatever the producer sent along (S37)."""
+
+from typing import Any
+
+from celery.worker.request import Request
+
+from worker.messages import masked_kwargs
+
+
+class MaskedRequest(Request):
+    """A request whose arguments are masked in events, logs and inspections; by position they do not appear."""
+
+    @property
+    def argsrepr(self) -> str:
+        """Return the arguments given by position as they may be shown."""
+        return f"({len(self.args)} by position)" if self.args else "()"
+
+    @property
+    def kwargsrepr(self) -> str:
+        """Return the arguments given by name as they may be shown."""
+        return masked_kwargs(self.kwargs) if isinstance(self.kwargs, dict) else "not by name"
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's own signature
+        """Return what inspections show, Flower's pages among them."""
+        shown: dict[str, Any] = super().info(safe=True)
+        return shown | {"args": self.argsrepr, "kwargs": self.kwargsrepr}

@@ -1,0 +1,167 @@
+"""The kwargs of the tasks and the result of a trigger: validated on arrival, masked in every repr (S37, S38)."""
+
+from collections import UserDict
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+
+from config.redaction import mask_person, redact
+from worker.decision import Outcome, Poll
+
+MAX_ID_LENGTH = 200  # characters: far above any real id, far below what would swell every key and log line
+
+
+MISSING, EMPTY = "missing", "an empty text"
+
+
+class BadTrigger(ValueError):  # noqa: N818 - named for what it is
+    """A trigger that cannot be carried out; `missing` tells the case of S2 from other bad kwargs."""
+
+    def __init__(self, reason: str, *, missing: bool) -> None:
+        super().__init__(reason)
+        self.missing = missing
+
+
+def _text_id(value: object) -> object:
+    """Take ids as text or as whole numbers (S2), and refuse what cannot be part of a key or of a JSON text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
+        return value.strip()
+    return value
+
+
+Id = Annotated[str, BeforeValidator(_text_id), Field(min_length=1, max_length=MAX_ID_LENGTH)]
+
+
+class TriggerRequest(BaseModel):
+    """The kwargs of `outbound.trigger`; unknown ones of another version are passed over (S38)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    case_id: Id
+    mediation_id: Id
+    call_auto: Annotated[StrictInt, Field(ge=0, le=1)] = 0
+    call_person_id: Annotated[str, BeforeValidator(_text_id), Field(max_length=MAX_ID_LENGTH)] = ""
+
+    def __repr__(self) -> str:
+        return masked_kwargs(self.model_dump())
+
+
+def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
+    """Return the validated kwargs of a trigger.
+
+    Raises BadTrigger, whose text names each field, the kind of its value and what would be right, and never the value.
+    """
+    present = {name: value for name, value in kwargs.items() if value is not None}
+    try:
+        return TriggerRequest.model_validate(present)
+    except ValidationError as error:
+        faults = dict.fromkeys(str(fault["loc"][0]) for fault in error.errors(include_url=False))
+    kinds = {name: _kind(present.get(name)) for name in faults}
+    missing = any(kinds.get(name) in (MISSING, EMPTY) for name in ("case_id", "mediation_id"))
+    wanted = {
+        "case_id": f"a text of 1 to {MAX_ID_LENGTH} characters",
+        "mediation_id": f"a text of 1 to {MAX_ID_LENGTH} characters or a whole number",
+        "call_auto": "0 (automatic) or 1 (manual)",
+        "call_person_id": f"a text of at most {MAX_ID_LENGTH} characters, empty for everyone in the case",
+    }
+    reason = "; ".join(f"{name}: {kind}, should be {wanted[name]}" for name, kind in kinds.items())
+    raise BadTrigger(reason, missing=missing)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters" if value.strip() else EMPTY
+    return f"of type {type(value).__name__}" if not isinstance(value, int) else "a number out of range"
+
+
+class PollMessage(BaseModel):
+    """The kwargs of `outbound.poll`. The record rules where it differs from them (S20)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job_id: str
+    case_id: str = ""
+    mediation_id: str = ""
+    person_id: str = ""
+    countdown: float = 0  # seconds, at publishing
+    due: float = 0  # epoch seconds
+    deadline: float = 0  # epoch seconds
+    retry_count: int = 0
+    poll_no: int = 0  # the fence; no record ever has number 0, so a message without one is dropped
+
+    def follow(self, poll: Poll, *, countdown: float) -> "PollMessage":
+        """Return the message of `poll` of the same call, to be delivered in `countdown` seconds."""
+        update = {
+            "countdown": round(max(0.0, countdown), 3),
+            "due": poll.due,
+            "deadline": poll.deadline,
+            "retry_count": poll.retry_count,
+            "poll_no": poll.poll_no,
+        }
+        return self.model_copy(update=update)
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the task's kwargs."""
+        return self.model_dump()
+
+    def __repr__(self) -> str:
+        return (
+            f"{{'job_id': '{self.job_id}', 'case_id': '{self.case_id}', 'mediation_id': '{self.mediation_id}', "
+            f"'person_id': '{mask_person(self.person_id)}', 'countdown': {self.countdown}, 'due': {self.due}, "
+            f"'deadline': {self.deadline}, 'retry_count': {self.retry_count}, 'poll_no': {self.poll_no}}}"
+        )
+
+
+def masked_kwargs(kwargs: dict[str, Any]) -> str:
+    """Return how kwargs of ours appear in Flower and in logs: person ids masked, anything else redacted (S37)."""
+    keep = {str(kwargs.get(name, "")) for name in ("case_id", "mediation_id", "job_id")}
+    shown = {
+        name: mask_person(value) if name.endswith("person_id") and value else value for name, value in kwargs.items()
+    }
+    return redact(repr(shown), keep=keep)
+
+
+class TriggerResult(UserDict[str, Any]):
+    """The result of `outbound.trigger`: JSON as the back end gets it, masked wherever Celery prints it.
+
+    Celery prints results into events (Flower) and logs by `repr`, and stores them as what `__json__` returns.
+    """
+
+    @classmethod
+    def of(
+        cls,
+        outcome: Outcome,
+        case_id: str,
+        mediation_id: str,
+        *,
+        jobs: list[dict[str, str]] | None = None,
+        refused: list[dict[str, Any]] | None = None,
+        message: str = "",
+    ) -> "TriggerResult":
+        """Return a result; `jobs` and `refused` hold whole person ids, `message` is what a person may read."""
+        return cls(
+            outcome=outcome,
+            case_id=case_id,
+            mediation_id=mediation_id,
+            jobs=jobs or [],
+            refused=refused or [],
+            message=message,
+        )
+
+    def __json__(self) -> dict[str, Any]:
+        return self.data
+
+    def __repr__(self) -> str:
+        jobs = " ".join(f"{job['job_id']}({mask_person(job['person_id'])})" for job in self["jobs"])
+        refused = " ".join(f"{mask_person(one['person_id'])}({one['error_code']})" for one in self["refused"])
+        parts = (
+            f"{self['outcome']} {self['case_id']}/{self['mediation_id']}",
+            jobs and f"jobs {jobs}",
+            refused and f"refused {refused}",
+        )
+        return ", ".join(part for part in parts if part)

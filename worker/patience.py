@@ -1,0 +1,31 @@
+"""Wait for a store that is away: what a dial came to must not be lost to a restart of Redis."""
+
+import itertools
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from worker.ports import Clock, StoreUnavailable
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+PAUSES = (0.5, 1, 2, 4, 8)  # seconds, then the last one again and again
+
+
+def patiently(step: Callable[[], T], clock: Clock, *, limit: float) -> T:
+    """Return what `step` returns, trying again while the store is away, for `limit` seconds; then StoreUnavailable.
+
+    Only for steps that may be taken twice with the same token.
+    """
+    end = clock.monotonic() + limit
+    for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+        try:
+            return step()
+        except StoreUnavailable as error:
+            if clock.monotonic() + pause > end:
+                raise
+            log.warning("store away, next try in %s s: %s", pause, error)
+            clock.sleep(pause)
+    raise AssertionError("unreachable")

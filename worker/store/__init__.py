@@ -1,0 +1,32 @@
+"""The shared state in Redis, whole: every change of it is one atomic step."""
+
+import redis
+
+from worker.store.base import Steps, Terms
+from worker.store.keys import Keys
+from worker.store.poll_steps import PollSteps
+from worker.store.trigger_steps import TriggerSteps
+from worker.store.views import Views
+
+__all__ = ["Keys", "RedisStore", "Steps", "Terms", "connect"]
+
+
+class RedisStore(TriggerSteps, PollSteps, Views):
+    """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
+
+
+def connect(url: str, *, max_connections: int) -> redis.Redis:
+    """Return a client for the store: bounded in time, so that a half-open connection never hangs a worker.
+
+    The bounds are seconds; one silent retry over a fresh connection is safe, for every step can be taken twice.
+    """
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        max_connections=max_connections,
+        socket_timeout=15,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=25,
+        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
+    )

@@ -1,0 +1,85 @@
+"""The names of all keys of ours, and what each holds. Every key has a time to live or a bound."""
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from worker.ports import Pair
+
+EVENTS_KEPT = 10_000  # entries of the live stream: enough for a looker-on that was away for minutes
+HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Builds key names under one prefix; ids are quoted, so that none can reach into another's name."""
+
+    prefix: str
+
+    def lock(self, pair: Pair) -> str:
+        """String: the owner's token (S4)."""
+        return f"{self.prefix}:lock:{member(pair)}"
+
+    def ledger(self, pair: Pair) -> str:
+        """Hash: how the pair's last trigger stands (S18)."""
+        return f"{self.prefix}:ledger:{member(pair)}"
+
+    def live(self, pair: Pair) -> str:
+        """Set: the jobs of the pair that are being watched (S5)."""
+        return f"{self.prefix}:live:{member(pair)}"
+
+    def job(self, job_id: str) -> str:
+        """Hash: the record of a call (S11)."""
+        return f"{self.prefix}:job:{job_id}"
+
+    def task(self, task_id: str) -> str:
+        """String: the recorded result of a handled trigger, JSON (S17)."""
+        return f"{self.prefix}:task:{quote(task_id, safe='')}"
+
+    def history(self, case_id: str) -> str:
+        """List: the events of a case, newest last, bounded (S36)."""
+        return f"{self.prefix}:history:{quote(case_id, safe='')}"
+
+    def jobs(self, case_id: str) -> str:
+        """Set: the jobs of a case whose records are kept."""
+        return f"{self.prefix}:jobs:{quote(case_id, safe='')}"
+
+    @property
+    def due(self) -> str:
+        """Sorted set: watched jobs by the time at which their next poll counts as due. Bounded by the watched calls."""
+        return f"{self.prefix}:due"
+
+    @property
+    def finished(self) -> str:
+        """Sorted set: finished jobs by the time of their verdict, trimmed to the history's age."""
+        return f"{self.prefix}:finished"
+
+    @property
+    def pairs(self) -> str:
+        """Sorted set: pairs that are not done by the time of their last step. Bounded by the active pairs."""
+        return f"{self.prefix}:pairs"
+
+    @property
+    def done(self) -> str:
+        """Sorted set: pairs that are done by the time at which they were let go, trimmed to the history's age."""
+        return f"{self.prefix}:done"
+
+    @property
+    def events(self) -> str:
+        """Stream: every change, for lookers-on, bounded."""
+        return f"{self.prefix}:events"
+
+    @property
+    def paused(self) -> str:
+        """String: present while new calls are stopped (S16)."""
+        return f"{self.prefix}:paused"
+
+
+def member(pair: Pair) -> str:
+    """Return a pair as one text, the two ids quoted."""
+    return f"{quote(pair.case_id, safe='')}:{quote(pair.mediation_id, safe='')}"
+
+
+def pair_of(text: str) -> Pair:
+    """Return the pair that `member` wrote."""
+    case_id, mediation_id = text.split(":")
+    return Pair(unquote(case_id), unquote(mediation_id))

@@ -1,0 +1,89 @@
+"""Product texts: what people and logs get to read, letter for letter, and the labels and durations of S30 and S31."""
+
+from collections.abc import Iterable
+
+LABELS = {
+    "Scheduling": "拨号中",
+    "Executing": "通话中",
+    "Paused": "已暂停",
+    "Drafted": "草稿",
+    "Succeeded": "已完成",
+    "Failed": "失败",
+    "Cancelled": "已取消",
+}
+
+MISSING_PARAMETERS = "缺少必要参数,跳过外呼触发"
+ALREADY_ACTIVE = "已有活跃外呼任务,跳过发起新外呼"
+DISABLED = "外呼已暂停,未发起新外呼"
+DIAL_FAILED = "发起外呼失败,请稍后重试"
+OUTCOME_UNKNOWN = "外呼结果未知,电话可能已拨出,请勿重复发起"
+WATCH_LOST = "获取通话状态失败,请检查网络连接"
+UNKNOWN_ERROR = "未知错误"
+UNKNOWN_CONTACT = "未知联系人"
+
+
+def label(call_status: str) -> str:
+    """Return the label of a call status (S30); a status that nobody named is shown raw."""
+    return LABELS.get(call_status, call_status)
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as `MM:SS`, beyond an hour as `H:MM:SS`, and `00:00` where nothing is known (S31)."""
+    total = max(0, int(seconds or 0))
+    hours, rest = divmod(total, 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes:02}:{secs:02}"
+
+
+def dialling(case_id: str, mediation_id: str) -> str:
+    """Return the line logged before a call request (S15)."""
+    return f"发起外呼,mediationId: {mediation_id}, caseId: {case_id}"
+
+
+def job_stored(job_id: str, call_status: str) -> str:
+    """Return the line logged for each started job (S15)."""
+    return f"存储 jobId: {job_id}, callStatus: {call_status}"
+
+
+def refusals(refused: Iterable[tuple[str, str]], *, some_started: bool) -> str:
+    """Return the warning about refused persons (S8).
+
+    `refused` holds a person and a message each; the caller masks the persons where the text goes to a log.
+    """
+    head = "部分联系人外呼失败:" if some_started else "外呼失败:"
+    return head + "、".join(f"{person or UNKNOWN_CONTACT}({message or UNKNOWN_ERROR})" for person, message in refused)
+
+
+def dial_failed(reason: str) -> str:
+    """Return the line logged when a trigger failed (S12)."""
+    return f"makeCallV2 failed: {reason}"
+
+
+def polling(job_id: str) -> str:
+    """Return the line logged for each poll (S26)."""
+    return f"轮询查询 jobId: {job_id}"
+
+
+def terminal(job_id: str) -> str:
+    """Return the line logged when a call has ended (S22)."""
+    return f"检测到终态,移除 jobId: {job_id}"
+
+
+def query_failed(failures: int, limit: int, job_id: str) -> str:
+    """Return the line logged for a failed query (S23)."""
+    return f"查询失败,重试次数: {failures}/{limit}, jobId: {job_id}"
+
+
+def retries_exceeded(job_id: str) -> str:
+    """Return the line logged when a call is given up (S24)."""
+    return f"重试次数超限,jobId: {job_id}"
+
+
+def watch_expired(job_id: str) -> str:
+    """Return the line logged when a watch ends at its deadline (S25)."""
+    return f"轮询超时,jobId: {job_id}"
+
+
+def records_without_job(persons: Iterable[str]) -> str:
+    """Return the warning about records that neither started a call nor refused one (S7); persons come masked."""
+    return "外呼记录缺少 jobId,通话结果未知:" + "、".join(persons)

@@ -1,0 +1,189 @@
+"""The flow of a trigger: validate → claim → dial → judge → store → schedule the first polls."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Rejected
+from worker import texts
+from worker.decision import DIAL_BACKOFF, phase_after
+from worker.messages import BadTrigger, PollMessage, TriggerRequest, TriggerResult, read_trigger
+from worker.outcomes import DialEnd, nobody_called, read_answer
+from worker.patience import patiently
+from worker.ports import (
+    Answered,
+    Claimed,
+    Clock,
+    Copy,
+    Pair,
+    Schedule,
+    ScheduleFailed,
+    Settled,
+    Settlement,
+    Store,
+    StoreUnavailable,
+    Upstream,
+)
+
+log = logging.getLogger(__name__)
+
+CLAIM_PATIENCE = 60  # seconds a trigger waits for the store before it goes back to the queue
+ANSWER_PATIENCE = 3600  # seconds: this process alone knows the answer, and an answer is never thrown away (S18)
+
+
+class NotOurs(Exception):  # noqa: N818 - named for what it is
+    """The claim has passed to another owner: this one must not send, and says nothing."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """New calls were stopped between the claim and the request (S16)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One trigger that wants its pair, under the owner token that it would hold it by."""
+
+    request: TriggerRequest
+    pair: Pair
+    token: str
+    task_id: str
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The fields that every log line of this trigger carries."""
+        return {"case_id": self.pair.case_id, "mediation_id": self.pair.mediation_id, "task_id": self.task_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The flow with its surroundings; `interval` in seconds, `new_token` gives owner tokens that nobody can guess."""
+
+    store: Store
+    upstream: Upstream
+    schedule: Schedule
+    clock: Clock
+    interval: float
+    enabled: bool
+    new_token: Callable[[], str]
+
+    def __call__(self, kwargs: dict[str, Any], *, task_id: str) -> TriggerResult | None:
+        """Carry a trigger out and return its result; None for a copy that must say nothing (S17)."""
+        try:
+            request = read_trigger(kwargs)
+        except BadTrigger as bad:
+            return _invalid(kwargs, bad, task_id)
+        claim = Claim(request, Pair(request.case_id, request.mediation_id), self.new_token(), task_id)
+        match patiently(lambda: self._claim(claim), self.clock, limit=CLAIM_PATIENCE):
+            case Copy():
+                return None
+            case Answered(why, result):
+                text = "redelivered: answered with its recorded result" if why == "handled" else result["message"]
+                log.info(text, extra=claim.names | {"outcome": result["outcome"]})
+                return result
+            case Claimed():
+                return self._call(claim)
+
+    def _claim(self, claim: Claim) -> Claimed | Answered | Copy:
+        return self.store.claim(
+            claim.pair,
+            token=claim.token,
+            task_id=claim.task_id,
+            arguments=claim.request.model_dump_json(),
+            enabled=self.enabled,
+        )
+
+    def _call(self, claim: Claim) -> TriggerResult | None:
+        """Dial, store what came of it in one step, and set the polls off."""
+        log.info(texts.dialling(claim.pair.case_id, claim.pair.mediation_id), extra=claim.names)
+        try:
+            end, sent_at = self._dial(claim)
+        except NotOurs:
+            log.warning("the claim passed to another owner before the request: nothing sent", extra=claim.names)
+            return None
+        settlement = Settlement(
+            pair=claim.pair,
+            token=claim.token,
+            task_id=claim.task_id,
+            result=end.result,
+            phase=phase_after(end.outcome),
+            sent_at=sent_at,
+            jobs=end.jobs,
+            events=end.events,
+        )
+        settled = patiently(lambda: self.store.settle(settlement), self.clock, limit=ANSWER_PATIENCE)
+        if settled is None:
+            return None
+        for warning in end.warnings:
+            log.warning(warning, extra=claim.names | {"outcome": end.outcome})
+        self._watch(claim, end, settled)
+        return end.result
+
+    def _dial(self, claim: Claim) -> tuple[DialEnd, float | None]:
+        """Request the calls and return what came of it, with the store's time at which the request left."""
+        sent_at: list[float] = []
+
+        def write_sending() -> None:
+            sent_at.append(self._begin_sending(claim))
+
+        try:
+            records = self._dial_patiently(claim, write_sending)
+        except Stopped:
+            return nobody_called("disabled", claim.pair, texts.DISABLED), None
+        except (NotSent, Rejected) as error:
+            log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - expected, its trace says no more
+            return nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None
+        except OutcomeUnknown as error:
+            log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=claim.names)  # noqa: TRY400
+            return nobody_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"), sent_at[-1]
+        return read_answer(records, claim.pair, interval=self.interval), sent_at[-1]
+
+    def _dial_patiently(self, claim: Claim, write_sending: Callable[[], None]) -> list[CallRecord]:
+        """Request the calls; only what never left this machine is tried again, up to three times (S12)."""
+        request = CallRequest(**claim.request.model_dump())
+        for pause in DIAL_BACKOFF:
+            try:
+                return self.upstream.dial(request, before_send=write_sending)
+            except NotSent as error:
+                log.warning("%s; next try in %s s", texts.dial_failed(str(error)), pause, extra=claim.names)
+                self.clock.sleep(pause)
+        return self.upstream.dial(request, before_send=write_sending)
+
+    def _begin_sending(self, claim: Claim) -> float:
+        try:
+            answer = self.store.begin_sending(claim.pair, claim.token)
+        except StoreUnavailable as error:
+            raise NotSent(str(error)) from error
+        if answer == "taken":
+            raise NotOurs
+        if answer == "paused":
+            raise Stopped
+        return answer
+
+    def _watch(self, claim: Claim, end: DialEnd, settled: Settled) -> None:
+        """Set the polls of the started calls off; what cannot be published stands in the store with its due time."""
+        for job in end.jobs:
+            names = claim.names | {"job_id": job.job_id}
+            log.info(texts.job_stored(job.job_id, job.call_status), extra=names)
+            poll = settled.polls.get(job.job_id)
+            if poll is None:  # this call was known before: its polls are under way
+                continue
+            message = PollMessage(
+                job_id=job.job_id,
+                case_id=claim.pair.case_id,
+                mediation_id=claim.pair.mediation_id,
+                person_id=job.person_id,
+            )
+            try:
+                self.schedule(message.follow(poll, countdown=poll.due - settled.now))
+            except ScheduleFailed as error:
+                log.warning("first poll not published, the store has it: %s", error, extra=names)
+
+
+def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerResult:
+    """Return the result of a trigger that cannot be carried out (S2)."""
+    ids = {name: str(kwargs.get(name) or "") for name in ("case_id", "mediation_id")}
+    message = f"{texts.MISSING_PARAMETERS}: {bad}" if bad.missing else str(bad)
+    text = texts.MISSING_PARAMETERS if bad.missing else "外呼参数无效,跳过外呼触发"
+    log.warning(text, extra=ids | {"task_id": task_id, "reason": str(bad)})
+    return TriggerResult.of("invalid", ids["case_id"], ids["mediation_id"], message=message)

@@ -1,0 +1,96 @@
+"""The real adapters, built once per process: Redis, the upstream, the clock, owner tokens."""
+
+import functools
+import secrets
+import time
+from dataclasses import dataclass
+
+from api_client import UpstreamClient
+from config.settings import Settings, load_settings
+from worker.decision import Policy
+from worker.poll import Watch
+from worker.ports import Clock, Schedule, Upstream
+from worker.store import Keys, RedisStore, Terms, connect
+from worker.trigger import Trigger
+
+STORE_CONNECTIONS_SPARE = 8  # beyond one for each thread: the command line's and the worker's own
+
+
+class SystemClock:
+    """The process's own clock."""
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary moment; goes on while the process is stopped."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that the flows of one process stand on."""
+
+    settings: Settings
+    store: RedisStore
+    upstream: Upstream
+    clock: Clock
+
+    def trigger(self, schedule: Schedule) -> Trigger:
+        """Return the flow of a trigger."""
+        return Trigger(
+            store=self.store,
+            upstream=self.upstream,
+            schedule=schedule,
+            clock=self.clock,
+            interval=self.settings.poll_interval,
+            enabled=self.settings.enabled,
+            new_token=functools.partial(secrets.token_urlsafe, 16),
+        )
+
+    def watch(self, schedule: Schedule) -> Watch:
+        """Return the flow of a poll."""
+        policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
+        return Watch(self.store, self.upstream, schedule, self.clock, policy)
+
+
+def build_store(settings: Settings) -> RedisStore:
+    """Return the store of a deployment; connects when first used."""
+    client = connect(settings.redis_client_url, max_connections=settings.worker_concurrency + STORE_CONNECTIONS_SPARE)
+    return RedisStore(client, Keys(settings.key_prefix), terms(settings))
+
+
+def terms(settings: Settings) -> Terms:
+    """Return for how long a deployment keeps and watches things."""
+    return Terms(
+        lock_ttl=settings.lock_ttl,
+        history_ttl=settings.history_ttl,
+        max_poll_duration=settings.max_poll_duration,
+        lease=max(settings.poll_interval, settings.status_timeout),
+    )
+
+
+def build_upstream(settings: Settings) -> UpstreamClient:
+    """Return the client of the upstream; ValueError where the settings name none."""
+    if settings.api_base_url is None:
+        raise ValueError(
+            "CALLWATCH_API_BASE_URL: missing, should be the upstream's address, like http://127.0.0.1:9015"
+        )
+    token = settings.api_token.get_secret_value() if settings.api_token else None
+    return UpstreamClient(
+        str(settings.api_base_url),
+        token=token,
+        connect_timeout=settings.connect_timeout,
+        status_timeout=settings.status_timeout,
+        call_timeout=settings.call_timeout,
+        pool_size=settings.worker_concurrency,
+        trust_env=settings.api_trust_env,
+    )
+
+
+@functools.cache
+def parts() -> Parts:
+    """Return this process's parts, built at the first call (after a fork, where there is one)."""
+    settings = load_settings()
+    return Parts(settings, build_store(settings), build_upstream(settings), SystemClock())
