@@ -1,0 +1,22 @@
+# One image for every service of docker-compose.yml. What is built stays behind in the first stage: the second has
+# no compiler and no package cache, and nothing in it can be written to by the user that it runs as.
+FROM python:3.13-slim AS build
+RUN python -m venv /opt/callwatch
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+COPY requirements.lock ./
+RUN /opt/callwatch/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements.lock
+COPY pyproject.toml README.md ./
+COPY api_client api_client/
+COPY cli cli/
+COPY config config/
+COPY simulator simulator/
+COPY worker worker/
+RUN /opt/callwatch/bin/pip install --no-deps --no-build-isolation .
+
+FROM python:3.13-slim
+COPY --from=build /opt/callwatch /opt/callwatch
+ENV PATH=/opt/callwatch/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+USER 10001:10001
+WORKDIR /opt/callwatch
+CMD ["callwatch", "--help"]

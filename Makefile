@@ -1,0 +1,86 @@
+# Everything a person or CI does with this project, on a machine that has Python 3.11 or newer with venv, make and a
+# package index. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:  # the targets share one virtual environment
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# The stamps carry the folder's checksum: programs in a virtual environment that was copied here belong elsewhere.
+HERE := $(shell pwd | cksum | cut -d' ' -f1)
+MADE := $(VENV)/.made-$(HERE)
+RUNTIME := $(VENV)/.runtime-$(HERE)
+TESTING := $(VENV)/.testing-$(HERE)
+
+NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p $(NEW_ENOUGH) && echo $$p && break; done)
+
+.PHONY: help install run test check bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(RUNTIME) ## Make .venv with what callwatch runs with
+
+run: $(RUNTIME) ## Show it all with a simulated upstream; Ctrl-C stops everything
+	@$(VENV)/bin/callwatch up $(ARGS)
+
+test: $(TESTING) ## Run every tier of tests; ARGS="-m unit" narrows it
+	@$(PY) -m coverage run -m pytest tests $(ARGS)
+	@$(PY) -m coverage report
+
+check: $(TESTING) ## Lint, formatting, types, import floors
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+bench: $(TESTING) ## Measure what a poll costs and how late it comes
+	@$(PY) -m benchmarks.polls $(ARGS)
+
+# The pins that stand are kept where they still fit; without the two files everything is the newest.
+UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+lock: $(TESTING) ## Write both lock files anew from pyproject.toml
+	@test -x $(VENV)/bin/uv || $(PIP) install --quiet uv
+	@printf 'setuptools>=77\nuv\n' | $(UV_COMPILE) --extra test pyproject.toml - -o requirements-test.lock
+	@echo 'setuptools>=77' | $(UV_COMPILE) --extra ops --extra demo -c requirements-test.lock pyproject.toml - \
+		-o requirements.lock
+
+clean: ## Remove .venv and everything that tools left here
+	@rm -rf $(VENV) *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the targets above stand on -------------------------------------------------------------------------------
+
+# A sound virtual environment is kept; one that is half made, too old or from another folder is made afresh.
+$(MADE):
+	@if ! grep -qsF '$(CURDIR)/$(VENV)' $(VENV)/bin/activate || ! $(PY) $(NEW_ENOUGH) \
+		|| ! $(PIP) --version >/dev/null 2>&1; then \
+		"$(PYTHON)" $(NEW_ENOUGH) || { echo 'callwatch needs Python 3.11 or newer with venv and found' \
+			'$(or $(PYTHON),none): name one with make PYTHON=/path/to/python3' >&2; exit 1; }; \
+		echo 'making $(VENV) …'; \
+		"$(PYTHON)" -m venv --clear $(VENV); \
+	fi
+	@touch $@
+
+$(RUNTIME): requirements.lock requirements-test.lock pyproject.toml $(MADE)
+	$(call install_lock,requirements.lock)
+	@touch $@
+
+$(TESTING): requirements.lock requirements-test.lock pyproject.toml $(MADE)
+	$(call install_lock,requirements-test.lock)
+	@touch $(RUNTIME) $@
+
+# uv is six times faster than pip, but reads none of its settings: where pip was told of another index, or uv cannot
+# reach one, pip does the same work. Both check the hashes. Byte code is written now rather than by the first workers.
+define install_lock
+	@echo 'installing $(1) (well under a minute) …'
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements-test.lock >$(VENV)/uv.lock
+	@{ ! $(PIP) config list | grep '[.]index-url=' >/dev/null \
+		&& $(PIP) install -qq --require-hashes --only-binary :all: -r $(VENV)/uv.lock \
+		&& $(VENV)/bin/uv pip install --quiet --python $(PY) --require-hashes --no-deps --compile-bytecode -r $(1); \
+	} || { echo '… with pip'; $(PIP) install -qq --require-hashes --no-deps -r $(1); }
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+endef

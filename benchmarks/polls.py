@@ -1,0 +1,221 @@
+"""What a poll costs: callwatch beside a naive and a tuned chain, in one run, in CPU time of worker and Redis.
+
+Run it with `make bench`. Each contender polls 2,000 calls every 10 s against a status server that costs next to
+nothing; the CPU time of all its processes and of its Redis, user and system, is divided by the polls that the server
+saw. CPU time on a shared machine swings, so a fixed loop is timed beside each run and its time is divided out.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from cli.embedded import EmbeddedServer
+
+INTERVAL = 10.0  # seconds between two polls of a call
+WARM_UP = 15.0  # seconds before the measured time: all calls polled once and more
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who is measured: the worker's command line, and what sets its chains off."""
+
+    name: str
+    worker: tuple[str, ...]
+    start: str
+
+
+CONTENDERS = (
+    Contender("naive", ("-A", "benchmarks.naive_app", "worker", "-c", "4", "-E", "-l", "WARNING"), "naive"),
+    Contender(
+        "tuned", ("-A", "benchmarks.tuned_app", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"), "tuned"
+    ),
+    Contender("callwatch", ("-A", "worker.app", "worker", "-Q", "outbound.poll"), "callwatch"),
+    Contender("callwatch -E", ("-A", "worker.app", "worker", "-Q", "outbound.poll", "-E"), "callwatch"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender's figures: CPU milliseconds a poll, the loop's time beside it, lateness in seconds."""
+
+    name: str
+    polls: int
+    worker_ms: float
+    redis_ms: float
+    loop_ms: float
+    lateness: list[float]
+
+    @property
+    def normalised(self) -> float:
+        """CPU time of a poll in times of the fixed loop."""
+        return (self.worker_ms + self.redis_ms) / self.loop_ms
+
+
+def main() -> None:
+    """Measure and print the table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--calls", type=int, default=2_000, help="watched calls; a tenth of it are the polls a second")
+    options.add_argument("--seconds", type=float, default=60, help="measured time of each contender")
+    options.add_argument("--only", nargs="*", choices=[one.name for one in CONTENDERS], help="leave the others out")
+    chosen = options.parse_args()
+    results = [
+        measure(contender, chosen.calls, chosen.seconds)
+        for contender in CONTENDERS
+        if not chosen.only or contender.name in chosen.only
+    ]
+    report(results)
+
+
+def measure(contender: Contender, calls: int, seconds: float) -> Result:
+    """Run one contender on a Redis and a status server of its own."""
+    with EmbeddedServer() as redis_server, status_server() as server_url:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")} | {
+            "BENCH_REDIS_URL": redis_server.url,
+            "BENCH_API_URL": server_url,
+            "BENCH_INTERVAL": str(INTERVAL),
+            "CALLWATCH_REDIS_URL": redis_server.url,
+            "CALLWATCH_API_BASE_URL": server_url,
+            "CALLWATCH_LOG_LEVEL": "WARNING",
+        }
+        command = (sys.executable, "-m", "celery", *contender.worker)
+        with child(command, environment, stderr=subprocess.DEVNULL) as worker:
+            starter = (sys.executable, "-m", "benchmarks.start_chains", contender.start, str(calls))
+            subprocess.run(starter, env=environment, check=True)
+            wait_for(lambda: len(asked(server_url)) >= calls, 120)
+            time.sleep(WARM_UP)
+            return observe(contender, worker.pid, redis_server.pid, server_url, seconds)
+
+
+def observe(contender: Contender, worker: int, redis_server: int, server_url: str, seconds: float) -> Result:
+    """Read the CPU clocks before and after the measured time."""
+    loops: list[float] = []
+    begin, before = time.time(), (cpu_seconds(worker), cpu_seconds(redis_server))
+    while time.time() < begin + seconds:
+        loops.append(fixed_loop())
+        time.sleep(1)
+    after, end = (cpu_seconds(worker), cpu_seconds(redis_server)), time.time()
+    seen = asked(server_url)
+    polls = sum(begin <= at < end for _, at in seen)
+    return Result(
+        contender.name,
+        polls,
+        1_000 * (after[0] - before[0]) / polls,
+        1_000 * (after[1] - before[1]) / polls,
+        1_000 * statistics.median(loops),
+        lateness(seen, begin, end),
+    )
+
+
+def lateness(seen: list[tuple[str, float]], begin: float, end: float) -> list[float]:
+    """Return how late each poll came against the grid of its call, in seconds.
+
+    The grid is the earliest of the call's arrivals, counted in whole intervals; a chain that drifts shows it here.
+    """
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for job_id, at in seen:
+        times[job_id].append(at)
+    late = []
+    for arrivals in times.values():
+        offsets = [at - number * INTERVAL for number, at in enumerate(arrivals)]
+        base = min(offsets)
+        late += [offset - base for offset, at in zip(offsets, arrivals, strict=True) if begin <= at < end]
+    return sorted(late)
+
+
+def report(results: list[Result]) -> None:
+    """Print the table, ratios against each reference."""
+    by_name = {result.name: result for result in results}
+    print("| | polls | polls/s | worker ms | Redis ms | loop ms | of naive | of tuned | late p50 / p99 / max s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for one in results:
+        ratios = [
+            f"{one.normalised / by_name[name].normalised:.2f}" if name in by_name else "-" for name in ("naive", "tuned")
+        ]
+        late = " / ".join(f"{quantile(one.lateness, share):.3f}" for share in (0.5, 0.99, 1))
+        rate = one.polls / (one.polls and sum(1 for _ in one.lateness) or 1)
+        print(
+            f"| {one.name} | {one.polls} | {rate:.0f} | {one.worker_ms:.2f} | {one.redis_ms:.2f} | {one.loop_ms:.2f} | "
+            f"{ratios[0]} | {ratios[1]} | {late} |"
+        )
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Return the value below which a share of sorted values lies."""
+    return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+def fixed_loop() -> float:
+    """Return the CPU seconds of a fixed piece of Python."""
+    start = time.process_time()
+    total = 0
+    for number in range(200_000):
+        total += number % 7
+    return time.process_time() - start
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and of its living children, user and system."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def asked(server_url: str) -> list[tuple[str, float]]:
+    """Return which calls the status server was asked about, and when."""
+    with urllib.request.urlopen(server_url + "/asked") as answer:  # noqa: S310 - our own server on loopback
+        return [(job_id, at) for job_id, at in json.load(answer)]
+
+
+def wait_for(condition: Callable[[], bool], limit: float) -> None:
+    """Wait until a condition holds; SystemExit after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit("the chains did not start")
+        time.sleep(0.5)
+
+
+@contextmanager
+def status_server() -> Iterator[str]:
+    """Start the status server; yields its URL."""
+    command = (sys.executable, "-m", "benchmarks.status_server")
+    with child(command, dict(os.environ), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+
+@contextmanager
+def child(command: tuple[str, ...], environment: dict[str, str], **options: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process and end it with its children."""
+    process = subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        for one in itertools.chain((process,), children):
+            with_suppressed_kill(one)
+        process.wait()
+
+
+def with_suppressed_kill(process: subprocess.Popen[bytes] | psutil.Process) -> None:
+    """Kill a process that may have gone."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass
+
+
+if __name__ == "__main__":
+    main()

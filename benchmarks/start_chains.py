@@ -1,0 +1,54 @@
+"""Set off the polling chains of one contender, spread over one interval."""
+
+import os
+import sys
+
+from worker.messages import PollMessage, TriggerResult
+from worker.ports import NewJob, Pair, Settlement
+
+INTERVAL = float(os.environ["BENCH_INTERVAL"])
+
+
+def job_ids(calls: int) -> list[str]:
+    """Return job ids as the upstream makes them."""
+    return [f"{1_770_463_000_000 + number}-447e-96ea-{number:012x}" for number in range(calls)]
+
+
+def start_reference(name: str, calls: int) -> None:
+    """Set off a reference's chains."""
+    if name == "naive":
+        from benchmarks.naive_app import poll  # noqa: PLC0415
+    else:
+        from benchmarks.tuned_app import poll  # noqa: PLC0415
+    for number, job_id in enumerate(job_ids(calls)):
+        poll.apply_async(args=(job_id, "C-1", 0), countdown=INTERVAL * number / calls)
+
+
+def start_callwatch(calls: int) -> None:
+    """Store records as a trigger's answer does, and publish their first polls."""
+    from worker.tasks import publish_poll  # noqa: PLC0415
+    from worker.wiring import parts  # noqa: PLC0415
+
+    store, pair = parts().store, Pair("C-1", "20")
+    store.claim(pair, token="bench", task_id="bench", arguments="{}", enabled=True)  # noqa: S106
+    sent_at = store.begin_sending(pair, "bench")
+    assert isinstance(sent_at, float)
+    jobs = [
+        NewJob(job_id, f"P-{number}", "Scheduling", INTERVAL * (number + 1) / calls)
+        for number, job_id in enumerate(job_ids(calls))
+    ]
+    result = TriggerResult.of("started", "C-1", "20")
+    settled = store.settle(Settlement(pair, "bench", "bench", result, "watching", sent_at, jobs, []))
+    assert settled
+    for job in jobs:
+        message = PollMessage(job_id=job.job_id, case_id="C-1", mediation_id="20", person_id=job.person_id)
+        poll = settled.polls[job.job_id]
+        publish_poll(message.follow(poll, countdown=poll.due - settled.now))
+
+
+if __name__ == "__main__":
+    contender, number_of_calls = sys.argv[1], int(sys.argv[2])
+    if contender == "callwatch":
+        start_callwatch(number_of_calls)
+    else:
+        start_reference(contender, number_of_calls)

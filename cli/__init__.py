@@ -1,0 +1,1 @@
+"""What an operator types: the callwatch command, and the server that it brings along."""
