@@ -1,0 +1,20 @@
+"""The upstream's outbound-bot API: three calls, and errors that say what may be done next."""
+
+from api_client.client import UpstreamClient
+from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
+from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog, Utterance
+
+__all__ = [
+    "ApiError",
+    "CallRecord",
+    "CallRequest",
+    "CallStatus",
+    "ConversationLog",
+    "NotSent",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "Rejected",
+    "Unavailable",
+    "UpstreamClient",
+    "Utterance",
+]

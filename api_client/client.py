@@ -1,0 +1,190 @@
+"""The upstream's three calls, each one request on the wire, with failures that say what the caller may do."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPException, IncompleteRead
+from typing import TypeVar
+
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Retry, Timeout
+
+from api_client.envelope import UnexpectedAnswerError, call_records, call_status, conversation_logs, retry_after
+from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
+from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog
+from api_client.route import Route
+from api_client.transport import Gate
+
+_API = "/api/v1/outbound-bot"
+_CALL_PATH = f"{_API}/call-v2"
+_STATUS_PATH = f"{_API}/status"
+_CONVERSATION_PATH = f"{_API}/conversation-log"
+_NO_RETRIES = Retry(total=False, redirect=False)
+_MAYBE_CARRIED_OUT = frozenset({408, 409})
+_ASKS_TO_WAIT = frozenset({429, 503})
+
+T = TypeVar("T")
+
+
+class UpstreamClient:
+    """The outbound-bot API at `base_url`, for any number of threads.
+
+    Times are in seconds. `connect_timeout` bounds TCP and TLS (name resolution has no bound), `call_timeout` the whole
+    answer to a dial, `status_timeout` a whole read with its connecting. Reads share `pool_size` kept-alive connections;
+    every dial has a fresh one. Proxies, .netrc and CA bundle come from the environment only with `trust_env` (S39).
+    Raises ValueError, without quoting a credential, where an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        connect_timeout: float = 3,
+        status_timeout: float = 10,
+        call_timeout: float = 90,
+        pool_size: int = 32,
+        trust_env: bool = False,
+    ) -> None:
+        self._call_timeout = Timeout(connect=connect_timeout, read=call_timeout)
+        self._read_timeout = Timeout(connect=connect_timeout, total=status_timeout)
+        self._route = Route(base_url, token=token, trust_env=trust_env)
+        self._pool = self._route.open_pool(pool_size)
+
+    def dial(self, request: CallRequest, *, before_send: Callable[[], None]) -> list[CallRecord]:
+        """Start the calls of `request` and return one record per person; it rings, so it is sent once at most.
+
+        `before_send` is called exactly once, when the connection stands and nothing has been sent; what it raises
+        propagates unchanged. Raises NotSent before that point and if more than 2 s pass in it (S18); afterwards
+        Rejected (3xx, 4xx except 408 and 409: S12) or OutcomeUnknown (anything else without a readable list: S13).
+        """
+        gate = Gate(before_send)
+        try:
+            return self._dial(request, gate)
+        except ApiError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever went wrong, the gate alone knows what it means
+            reason = f"POST {_CALL_PATH}: {_reason(error)}"
+        # Raised out here, so that no exception with a URL in it hangs on as their context.
+        if gate.refusal is not None:
+            raise gate.refusal
+        if gate.passed:
+            raise OutcomeUnknown(reason)
+        raise NotSent(reason)
+
+    def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
+        """Return where a call stands, by exactly one request (S21); without `job_id`, that of any call of the case.
+
+        Raises Unavailable or ProtocolError (S23).
+        """
+        query = {"caseRef": case_ref} if job_id is None else {"caseRef": case_ref, "jobId": job_id}
+        return self._get(_STATUS_PATH, query, lambda body: call_status(body, asked=job_id))
+
+    def conversations(
+        self, *, case_id: str | None = None, person_id: str | None = None, job_id: str | None = None
+    ) -> list[ConversationLog]:
+        """Return what was said, newest call first, in at most `status_timeout`. Raises Unavailable or ProtocolError."""
+        asked = {"caseId": case_id, "personId": person_id, "jobId": job_id}
+        query = {name: value for name, value in asked.items() if value is not None}
+        return self._get(_CONVERSATION_PATH, query, conversation_logs)
+
+    def close(self) -> None:
+        """Close the kept-alive connections; reads fail from now on."""
+        self._pool.close()
+
+    def _dial(self, request: CallRequest, gate: Gate) -> list[CallRecord]:
+        body = json.dumps(request.body(), ensure_ascii=False).encode()
+        headers = {**self._route.headers, "Content-Type": "application/json"}
+        with self._route.open_pool(1, gate=gate) as pool:
+            response = pool.urlopen(
+                "POST",
+                self._route.target(_CALL_PATH),
+                body=body,
+                headers=headers,
+                retries=_NO_RETRIES,
+                redirect=False,
+                assert_same_host=False,
+                timeout=self._call_timeout,
+                preload_content=False,  # the status decides alone, even if the body never comes
+                decode_content=False,
+            )
+            with closing(response):
+                _check_accepted(response.status)
+                return call_records(response.read())
+
+    def _get(self, path: str, query: dict[str, str], read: Callable[[bytes], T]) -> T:
+        response = self._exchange(path, query)
+        if not _succeeded(response.status):
+            response.release_conn()
+            raise Unavailable(
+                f"GET {path}: HTTP {response.status}", status=response.status, retry_after=_pause_asked_for(response)
+            )
+        try:
+            answer = read(response.data)
+        except UnexpectedAnswerError as error:
+            response.close()  # not back to the pool: it may be one answer behind
+            raise ProtocolError(f"GET {path}: {error}") from None
+        response.release_conn()
+        return answer
+
+    def _exchange(self, path: str, query: dict[str, str]) -> BaseHTTPResponse:
+        """Return a complete answer that still holds its connection."""
+        try:
+            # Past requests, straight to its connection pool: a poll happens hundreds of times a second.
+            return self._pool.urlopen(
+                "GET",
+                self._route.target(path, query),
+                headers=self._route.headers,
+                retries=_NO_RETRIES,
+                redirect=False,
+                assert_same_host=False,
+                timeout=self._read_timeout,
+                release_conn=False,
+                decode_content=False,
+            )
+        except HTTPError as error:
+            kind, reason = ProtocolError if _is_gibberish(error) else Unavailable, _reason(error)
+        except Exception as error:  # noqa: BLE001  an answer too large, or one that the parsers beneath stumble over
+            kind, reason = ProtocolError, _reason(error)
+        raise kind(f"GET {path}: {reason}")
+
+
+def _succeeded(status: int) -> bool:
+    return 200 <= status <= 299  # noqa: PLR2004  as HTTP counts
+
+
+def _check_accepted(status: int) -> None:
+    """Raise unless a dial was answered with a success."""
+    if _succeeded(status):
+        return
+    reason = f"POST {_CALL_PATH}: HTTP {status}"
+    if 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT:  # noqa: PLR2004  as HTTP counts
+        raise Rejected(reason, status=status)
+    raise OutcomeUnknown(reason)
+
+
+def _pause_asked_for(response: BaseHTTPResponse) -> float | None:
+    if response.status not in _ASKS_TO_WAIT:
+        return None
+    return retry_after(response.headers.get("Retry-After"), now=time.time())
+
+
+def _beneath(error: Exception) -> BaseException | None:
+    return error.__cause__ or error.__context__
+
+
+def _is_gibberish(error: HTTPError) -> bool:
+    """Whether something answered that does not speak HTTP, rather than nothing or half of it."""
+    beneath = _beneath(error)
+    return isinstance(beneath, HTTPException) and not isinstance(beneath, ConnectionError | IncompleteRead)
+
+
+def _reason(error: Exception) -> str:
+    """Return an error of ours in its own words and any other by its class alone, as its text quotes URLs (S37)."""
+    if isinstance(error, UnexpectedAnswerError):
+        return str(error)
+    beneath = _beneath(error) if isinstance(error, HTTPError) else None
+    name = type(error).__name__
+    return f"{name} ({type(beneath).__name__})" if beneath else name

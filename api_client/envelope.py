@@ -1,0 +1,77 @@
+"""Take the envelope off an answer: bytes in, models out, and one exception for everything that is wrong with it."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from api_client.models import CallRecord, CallStatus, ConversationLog, text, whole
+
+MAX_RETRY_AFTER = 300.0
+_SUCCESS = frozenset({200, 201})
+_DELTA = re.compile(r"[0-9]+")
+
+
+class UnexpectedAnswerError(Exception):
+    """The answer is not what the API promises; `str()` says in our own words what is wrong, and quotes none of it."""
+
+
+def call_records(body: bytes) -> list[CallRecord]:
+    """Return the records of an answer to a dial, one per person, odd ones included."""
+    return [CallRecord.model_validate(record) for record in _list(_data(body))]
+
+
+def conversation_logs(body: bytes) -> list[ConversationLog]:
+    """Return the conversation logs of an answer, newest first as they came."""
+    return [ConversationLog.model_validate(log) for log in _list(_data(body))]
+
+
+def call_status(body: bytes, *, asked: str | None) -> CallStatus:
+    """Return the status of an answer, which must not be another job's than the one `asked` for, if one was (S23)."""
+    data = _data(body)
+    try:
+        status = CallStatus.model_validate(data)
+    except ValidationError:
+        raise UnexpectedAnswerError("no callStatus") from None
+    # The raw value is compared: an id that is no usable id is not the asked one either.
+    answered = data.get("jobId")
+    if asked is not None and answered not in (None, "") and text(answered) != asked:
+        raise UnexpectedAnswerError("another job's answer")
+    return status
+
+
+def retry_after(header: str | None, *, now: float) -> float | None:
+    """Return the seconds from `now` (epoch) that a Retry-After asks for, at most 300; None if it cannot be read."""
+    if header is None:
+        return None
+    if _DELTA.fullmatch(header.strip()):
+        return min(float(header), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return None
+    return min(max(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now, 0.0), MAX_RETRY_AFTER)
+
+
+def _data(body: bytes) -> Any:
+    try:
+        envelope = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        # `from None`: the parser's words quote what it read, and that may be anybody's (S37).
+        raise UnexpectedAnswerError("unreadable") from None
+    if not isinstance(envelope, dict):
+        raise UnexpectedAnswerError("no envelope")
+    code = whole(envelope.get("code"))
+    if code not in _SUCCESS:
+        raise UnexpectedAnswerError(f"inner code {code}")
+    return envelope.get("data")
+
+
+def _list(data: Any) -> Iterable[Any]:
+    if not isinstance(data, list):
+        raise UnexpectedAnswerError("data is no list")
+    return data

@@ -1,0 +1,197 @@
+"""What travels to and from the upstream, read so leniently that no odd field ever costs a job its id."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_WHOLE_LIMIT = 10**18
+_EXPIRES = re.compile(r"[?&]Expires=([0-9]{1,12})(?:[&#]|$)")
+_LONG_ENOUGH_TO_SHOW_ENDS = 8
+
+
+def mask(person_id: str | None) -> str | None:
+    """Return a person id as logs and reprs may show it: only its ends, and nothing of a short one (S37)."""
+    if not person_id:
+        return person_id
+    return f"{person_id[:2]}***{person_id[-2:]}" if len(person_id) >= _LONG_ENOUGH_TO_SHOW_ENDS else "***"
+
+
+def whole(value: object) -> int | None:
+    """Return the whole number of at most 18 digits that `value` is or spells, else None; a boolean is no number."""
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and -_WHOLE_LIMIT < value < _WHOLE_LIMIT:
+        return value
+    return None
+
+
+def text(value: object) -> str | None:
+    """Return a string as it is and a whole number as its digits, else None."""
+    if isinstance(value, str):
+        return value
+    number = whole(value)
+    return None if number is None else str(number)
+
+
+def _as_it_came(value: object) -> int | str | None:
+    return value if isinstance(value, str) else whole(value)
+
+
+def _job_id(value: object) -> str | None:
+    job_id = text(value)
+    return job_id if job_id and _JOB_ID.fullmatch(job_id) else None
+
+
+Text = Annotated[str | None, BeforeValidator(text)]
+Whole = Annotated[int | None, BeforeValidator(whole)]
+IntOrText = Annotated[int | str | None, BeforeValidator(_as_it_came)]
+JobId = Annotated[str | None, BeforeValidator(_job_id)]
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """What one dial asks for (S3): `call_auto` 0 automatic, 1 manual; an empty person means everyone in the case."""
+
+    case_id: str
+    mediation_id: str
+    call_auto: int = 0
+    call_person_id: str = ""
+
+    def body(self) -> dict[str, str | int]:
+        """Return the JSON body of the request."""
+        return {
+            "caseId": self.case_id,
+            "mediationId": self.mediation_id,
+            "callAuto": self.call_auto,
+            "callPersonId": self.call_person_id,
+        }
+
+    def __repr__(self) -> str:
+        """Show everything but the person (S37)."""
+        return (
+            f"CallRequest(case_id={self.case_id!r}, mediation_id={self.mediation_id!r}, "
+            f"call_auto={self.call_auto!r}, call_person_id={mask(self.call_person_id)!r})"
+        )
+
+
+class _Lenient(BaseModel):
+    """A JSON object by its camelCase names; what is no object counts as an empty one, unknown fields as absent."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,  # S37
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _object_or_nothing(cls, raw: Any) -> Any:
+        return raw if isinstance(raw, dict) else {}
+
+
+class CallRecord(_Lenient):
+    """One person's part of the answer to a dial (S7–S11). A field without a usable value is None, never an error."""
+
+    error_code: Whole = None
+    message: Text = None
+    id: Whole = None
+    mediation_id: Text = None
+    node_id: Whole = None
+    task_name: Text = None
+    result: Text = None
+    person_type: Whole = None
+    mediation_type: Whole = None
+    person_id: Text = None
+    job_id: JobId = None
+    instance_id: Text = None
+    job_group_id: Text = None
+    script_id: Text = None
+    call_status: Text = None
+    remark: Text = None
+    delete_status: Whole = None
+    creator: Text = None
+    create_time: Text = None
+    modifier: Text = None
+    modify_time: Text = None
+    start_time: IntOrText = None
+    """The next round's start as it came (S9); never this call's (S31)."""
+    call_interval: IntOrText = None
+    """The interval to the next round as it came (S9)."""
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """Show what is safe in a log: no message, no free text, the person masked (S37)."""
+        yield "error_code", self.error_code
+        yield "person_id", mask(self.person_id)
+        yield "job_id", self.job_id
+        yield "call_status", self.call_status
+
+
+class CallStatus(_Lenient):
+    """Where one call stands. `call_status` is an open set (S19); the phone number is dropped at the door (S37)."""
+
+    call_status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    job_id: JobId = None
+    case_ref: Text = None
+    fetch_time: Text = None
+    """`YYYY-MM-DD HH:MM:SS`, China time, without a zone."""
+    job_group_id: Text = None
+    instance_id: Text = None
+
+
+class Utterance(_Lenient):
+    """One line of a transcript; `timestamp` in epoch milliseconds, `speaker` Contact or Robot."""
+
+    timestamp: Whole = None
+    speaker: Text = None
+    script: Text = Field(default=None, repr=False)
+    action: Text = None
+
+
+class ConversationLog(_Lenient):
+    """What was said in one call (S36), and where its recording lies for about a day."""
+
+    call_type: Text = None
+    job_id: JobId = None
+    call_status: Text = None
+    record_url: Text = Field(default=None, repr=False)
+    conversations: list[Utterance] = Field(default_factory=list, repr=False)
+    conversations_unreadable: bool = False
+    """There was a transcript and it could not be read; `conversations` is empty then."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unpack_transcript(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return {}
+        spoken, unreadable = _transcript(raw.get("conversations"))
+        return {**raw, "conversations": spoken, "conversations_unreadable": unreadable}
+
+    @property
+    def record_expires(self) -> float | None:
+        """When `record_url` dies, in epoch seconds; None if it does not say."""
+        found = _EXPIRES.search(self.record_url or "")
+        return float(found[1]) if found else None
+
+
+def _transcript(raw: object) -> tuple[list[Any], bool]:
+    """Return the lines of a transcript, a list or a list inside a JSON string, and whether it was unreadable."""
+    if raw is None or raw == "":
+        return [], False
+    if isinstance(raw, str):
+        try:
+            raw = from_json(raw)
+        except ValueError:
+            return [], True
+    return (raw, False) if isinstance(raw, list) else ([], True)

@@ -1,0 +1,119 @@
+"""How the upstream is reached: its address, the headers, the proxy if any, and pools of connections to it."""
+
+import functools
+import re
+import ssl
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import HTTPConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+from api_client.transport import BoundedHTTPConnectionPool, BoundedHTTPSConnectionPool, Gate
+
+_POOL_CLASSES = {"http": BoundedHTTPConnectionPool, "https": BoundedHTTPSConnectionPool}
+_TOKEN = re.compile(r"[!-~]+")
+
+
+class _BoundedAdapter(HTTPAdapter):
+    """An adapter whose pools, through a proxy or not, hold nothing but bounded connections."""
+
+    def __init__(self, pool_size: int, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if not proxy.lower().startswith(("http://", "https://")):
+            # A SOCKS one would come with connections that know neither gate nor bounds.
+            raise ValueError("the proxy must be an http or https one")
+        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, proxy_ssl_context=self._tls, **kwargs)
+        manager.pool_classes_by_scheme = _POOL_CLASSES
+        return manager
+
+
+class Route:
+    """The way to one upstream, resolved once: requests reads the environment (if trusted), urllib3 does the rest.
+
+    Raises ValueError, which names no credential, if `base_url` or `token` cannot be used.
+    """
+
+    def __init__(self, base_url: str, *, token: str | None, trust_env: bool) -> None:
+        _check(base_url, token)
+        with requests.Session() as session:
+            session.trust_env = trust_env
+            session.headers.clear()
+            try:
+                self._base = session.prepare_request(_template(base_url, token))
+                found = session.merge_environment_settings(base_url, {}, None, None, None)
+                self._proxies = found["proxies"]
+                self._tls = _tls_context(_bundle(found["verify"]))
+                adapter = _BoundedAdapter(1, self._tls)
+                self._prefix = adapter.request_url(self._base, self._proxies).rstrip("/")
+                self.open_pool(1).close()
+            except (ValueError, OSError) as error:
+                kind = type(error).__name__  # its text quotes addresses, passwords included (S37)
+                raise ValueError(f"the upstream's address or the way to it is unusable ({kind})") from None
+        self.headers = dict(self._base.headers)
+
+    def open_pool(self, size: int, *, gate: Gate | None = None) -> HTTPConnectionPool:
+        """Return a new pool of `size` connections; with a `gate`, each asks it before its first byte."""
+        adapter = _BoundedAdapter(size, self._tls)
+        pool = cast(
+            "HTTPConnectionPool",
+            adapter.get_connection_with_tls_context(self._base, verify=True, proxies=self._proxies),
+        )
+        if gate is not None:
+            pool.conn_kw["gate"] = gate
+        return pool
+
+    def target(self, path: str, query: dict[str, str] | None = None) -> str:
+        """Return what the request line names: `path` below the address's own path, with its query."""
+        return f"{self._prefix}{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+
+def _check(base_url: str, token: str | None) -> None:
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in _POOL_CLASSES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise ValueError("base_url must be http(s)://host[:port][/path], without query and fragment")
+    if token and not _TOKEN.fullmatch(token):
+        raise ValueError("token must consist of visible ASCII characters")
+
+
+def _template(base_url: str, token: str | None) -> requests.Request:
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "callwatch"}
+    if not token:
+        return requests.Request("GET", base_url, headers=headers)
+
+    def bearer(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # As auth and not as a header, which a .netrc or a password in the address would replace.
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return requests.Request("GET", base_url, headers=headers, auth=bearer)
+
+
+def _bundle(verify: object) -> Path:
+    return Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
+
+
+@functools.cache  # reading a bundle takes a tenth of a second
+def _tls_context(bundle: Path) -> ssl.SSLContext:
+    """Return what verifies an upstream by this file or folder of authorities."""
+    context = create_urllib3_context()
+    if bundle.is_dir():
+        context.load_verify_locations(capath=bundle)
+    else:
+        context.load_verify_locations(cafile=bundle)
+    return context

@@ -1,0 +1,158 @@
+"""The two bounds of an answer, time and size, against a server that drips or pours (S39)."""
+
+import socket
+import time
+
+import pytest
+
+from api_client import CallRequest, OutcomeUnknown, ProtocolError, Unavailable, transport
+from tests.rawserver import PATIENCE, Connection, Script, answers, http, ok, upstream
+
+REQUEST = CallRequest("C1", "M1")
+GOOD = ok({"jobId": "J1", "callStatus": "Executing"})
+MIB = 1024 * 1024
+HEAD = b"HTTP/1.1 200 OK\r\n"
+LONG = 2000  # bytes at 50 a second: for ever, compared with the half second that is granted
+
+
+def dripping(at_once: bytes, then: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(at_once)
+        connection.drip(then)
+
+    return script
+
+
+def pouring(at_once: bytes, again_and_again: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(at_once)
+        for _ in range(4 * MIB // len(again_and_again)):
+            connection.send(again_and_again)
+        connection.read_request()
+
+    return script
+
+
+DRIPS = [
+    pytest.param(dripping(b"", HEAD + b"x" * LONG), id="status line"),
+    pytest.param(dripping(HEAD, b"X-Header: y\r\n" * LONG), id="headers"),
+    pytest.param(dripping(http(200, b" " * LONG).split(b"  ")[0], b" " * LONG), id="body"),
+    pytest.param(dripping(HEAD + b"\r\n", b" " * LONG), id="body without a length"),
+    pytest.param(dripping(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * LONG), id="chunks"),
+    pytest.param(dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * LONG), id="one 100 Continue after the other"),
+]
+FLOODS = [
+    pytest.param(pouring(HEAD + b"Content-Length: %d\r\n\r\n" % (4 * MIB), b" " * 4096), id="with Content-Length"),
+    pytest.param(
+        answers(HEAD + b"Content-Length: 999999999999999\r\n\r\n", GOOD), id="a length that nobody could hold"
+    ),
+    pytest.param(pouring(HEAD + b"\r\n", b" " * 4096), id="without Content-Length"),
+    pytest.param(
+        pouring(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b" " * 4096 + b"\r\n"), id="chunks"
+    ),
+    pytest.param(answers(HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffff\r\n", GOOD), id="one endless chunk"),
+    pytest.param(pouring(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), id="one 100 Continue after the other"),
+    pytest.param(pouring(HEAD, b"X-Header: y\r\n" * 100), id="headers"),
+]
+
+
+@pytest.mark.parametrize("script", DRIPS)
+def test_a_dripping_answer_ends_a_poll_in_time(script: Script) -> None:
+    """The limit is for the whole answer, not for each read; the next poll has a connection of its own."""
+    with upstream(script, answers(GOOD), status_timeout=0.5) as (server, client):
+        with pytest.raises(Unavailable):
+            client.status(case_ref="C1", job_id="J1")
+        assert server.gone.wait(PATIENCE), "the client waited until the server gave up"
+        assert client.status(case_ref="C1", job_id="J1").call_status == "Executing"
+        assert (server.connections, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("script", DRIPS)
+def test_a_dripping_answer_ends_a_dial_in_time(script: Script) -> None:
+    """S13: with an unknown outcome."""
+    with upstream(script, call_timeout=0.5) as (server, client), pytest.raises(OutcomeUnknown):
+        client.dial(REQUEST, before_send=lambda: None)
+    assert server.gone.wait(PATIENCE)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("script", FLOODS)
+def test_a_flood_ends_a_poll(script: Script) -> None:
+    with upstream(script, answers(GOOD)) as (server, client):
+        with pytest.raises(ProtocolError, match=r"AnswerTooLargeError|HTTPException"):  # or more headers than are read
+            client.status(case_ref="C1", job_id="J1")
+        assert client.status(case_ref="C1", job_id="J1").call_status == "Executing"
+        assert (server.connections, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("script", FLOODS)
+def test_a_flood_ends_a_dial(script: Script) -> None:
+    """S13: with an unknown outcome."""
+    with upstream(script) as (server, client), pytest.raises(OutcomeUnknown):
+        client.dial(REQUEST, before_send=lambda: None)
+    assert len(server.requests) == 1
+
+
+def chunked(answer: bytes) -> bytes:
+    body = answer.partition(b"\r\n\r\n")[2]
+    half = len(body) // 2
+    parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:], b""))
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + parts
+
+
+def until_closed(answer: bytes) -> Script:
+    body = answer.partition(b"\r\n\r\n")[2]
+
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(HEAD + b"\r\n" + body)
+
+    return script
+
+
+LARGE = ok({"jobId": "J1", "callStatus": "Executing", "more": "x" * (MIB - 1000)})
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(answers(LARGE), id="Content-Length"),
+        pytest.param(answers(chunked(LARGE)), id="chunks"),
+        pytest.param(until_closed(LARGE), id="until the end"),
+    ],
+)
+def test_an_answer_just_within_the_limit_is_read(script: Script) -> None:
+    with upstream(script) as (_, client):
+        assert client.status(case_ref="C1", job_id="J1").call_status == "Executing"
+
+
+def test_connecting_counts_for_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status_timeout` is a total: what connecting took is no longer there for the answer."""
+    granted: list[float | None] = []
+
+    class Reader(transport._BoundedReader):
+        def __init__(self, raw: object, sock: object) -> None:
+            granted.append(sock.gettimeout())  # type: ignore[attr-defined]
+            super().__init__(raw, sock)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(transport, "_BoundedReader", Reader)
+    with upstream(answers(GOOD, GOOD), status_timeout=7) as (_, client):
+        client.status(case_ref="C1", job_id="J1")
+    assert granted[0] is not None
+    assert 0 < granted[0] < 7
+
+
+def test_at_the_deadline_nothing_is_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what has already arrived: a server that always has one more byte would never end otherwise."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.settimeout(5)
+        response = transport.BoundedResponse(near)
+        far.sendall(HEAD)
+        later = time.monotonic() + 5
+        monkeypatch.setattr("api_client.transport.monotonic", lambda: later)
+        with pytest.raises(TimeoutError):
+            response.begin()
+        response.close()

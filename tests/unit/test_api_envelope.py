@@ -1,0 +1,129 @@
+"""The envelope: every way in which bytes fail to be an answer ends in one exception that quotes nothing."""
+
+import json
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api_client.envelope import UnexpectedAnswerError, call_records, call_status, conversation_logs, retry_after
+
+SECRET = "张三"
+STATUS = {"jobId": "J1", "callStatus": "Executing"}
+
+
+def envelope(data: Any, code: Any = 200) -> bytes:
+    return json.dumps({"code": code, "message": SECRET, "data": data}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>502</html>", id="HTML"),
+        pytest.param(envelope([])[:-1], id="cut off"),
+        pytest.param(envelope([]) + b"x", id="something behind it"),
+        pytest.param(b"\xef\xbb\xbf" + envelope([]), id="byte order mark"),
+        pytest.param(envelope([]).decode().encode("utf-16"), id="UTF-16"),
+        pytest.param('{"code": 200, "data": [], "message": "成功"}'.encode("gbk"), id="GBK"),
+        pytest.param(b'{"code": 200, "data": [], "message": "\\ud800"}', id="lone surrogate"),
+        pytest.param(b'{"code": 200, "data": [NaN]}', id="NaN"),
+        pytest.param(b'{"code": 200, "data": ' + b"[" * 200_000, id="nested without end"),
+        pytest.param(b'{"code": 200, "data": ' + b"9" * 5000 + b"}", id="an endless number"),
+        pytest.param(b"[]", id="no envelope"),
+        pytest.param(b'"200"', id="a string"),
+        pytest.param(b'{"data": []}', id="no code"),
+        pytest.param(envelope([], code=500), id="inner code 500"),
+        pytest.param(envelope([], code=True), id="inner code true"),
+        pytest.param(envelope(None), id="data null"),
+        pytest.param(b'{"code": 200}', id="data missing"),
+        pytest.param(envelope("x"), id="data a string"),
+    ],
+)
+@pytest.mark.parametrize("read", [call_records, conversation_logs, lambda body: call_status(body, asked=None)])
+def test_what_is_no_answer(read: Any, body: bytes) -> None:
+    """S13, S23."""
+    with pytest.raises(UnexpectedAnswerError) as caught:
+        read(body)
+    assert SECRET not in str(caught.value)
+
+
+@given(st.binary() | st.recursive(st.none() | st.text(), st.lists).map(lambda data: json.dumps(data).encode()))
+def test_no_bytes_provoke_another_exception(body: bytes) -> None:
+    for read in (call_records, conversation_logs):
+        with pytest.raises(UnexpectedAnswerError):
+            read(body)
+
+
+@pytest.mark.parametrize("code", [200, 201, "201"])
+def test_both_successes_are_one(code: Any) -> None:
+    """Section 5: 201, and 200 accepted too."""
+    assert [record.job_id for record in call_records(envelope([{"jobId": "J1"}, None], code))] == ["J1", None]
+    assert conversation_logs(envelope([], code)) == []
+    assert call_status(envelope(STATUS, code), asked="J1").call_status == "Executing"
+
+
+@pytest.mark.parametrize("data", [{}, [STATUS], {"callStatus": None}, {"callStatus": " "}, {"callStatus": 3}], ids=repr)
+def test_a_status_without_call_status(data: Any) -> None:
+    """S23."""
+    with pytest.raises(UnexpectedAnswerError, match="no callStatus"):
+        call_status(envelope(data), asked="J1")
+
+
+@pytest.mark.parametrize(
+    ("answered", "asked", "accepted"),
+    [
+        pytest.param("J1", "J1", True, id="the job asked for"),
+        pytest.param(None, "J1", True, id="the answer names none"),
+        pytest.param("", "J1", True, id="the answer names an empty one"),
+        pytest.param(17, "17", True, id="as a number"),
+        pytest.param("J2", None, True, id="a look-up asks for no job"),
+        pytest.param("J2", "J1", False, id="another job"),
+        pytest.param("no id", "J1", False, id="nothing that could be a job id"),
+        pytest.param(["J1"], "J1", False, id="a list"),
+    ],
+)
+def test_whose_answer_it_is(answered: Any, asked: str | None, accepted: bool) -> None:
+    """S23: another job's answer is a failed query."""
+    body = envelope({**STATUS, "jobId": answered})
+    if accepted:
+        assert call_status(body, asked=asked).call_status == "Executing"
+    else:
+        with pytest.raises(UnexpectedAnswerError, match="another job's answer"):
+            call_status(body, asked=asked)
+
+
+NOW = 1_770_463_000.0
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(NOW + seconds, UTC), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        pytest.param("7", 7.0, id="seconds"),
+        pytest.param(" 0 ", 0.0, id="none"),
+        pytest.param("3600", 300.0, id="more than five minutes"),
+        pytest.param("9" * 5000, 300.0, id="for ever"),
+        pytest.param(http_date(20), 20.0, id="a date"),
+        pytest.param(http_date(20).replace("GMT", "-0000"), 20.0, id="a date without a zone"),
+        pytest.param(http_date(-20), 0.0, id="a date gone by"),
+        pytest.param(http_date(9999), 300.0, id="a late date"),
+        pytest.param("-5", None, id="negative"),
+        pytest.param("soon", None, id="a word"),
+        pytest.param(None, None, id="not asked"),
+    ],
+)
+def test_retry_after(header: str | None, expected: float | None) -> None:
+    assert retry_after(header, now=NOW) == expected
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,6} \d\d:\d\d:\d\d ([A-Z]{3}|[+-]\d{2,5})"))
+def test_no_header_provokes_an_exception(header: str) -> None:
+    asked = retry_after(header, now=NOW)
+    assert asked is None or 0 <= asked <= 300

@@ -1,0 +1,208 @@
+"""The lenient models: nothing that the upstream puts into a field may raise, or cost a job its id."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api_client import CallRecord, CallRequest, CallStatus, ConversationLog, Utterance
+from api_client.models import mask
+
+JOB_ID = "1770463000471-447e-96ea-97523c61189b"
+PHONE = "138" + "0000" + "1111"
+FIELDS = [
+    "errorCode", "message", "id", "mediationId", "nodeId", "taskName", "result", "personType", "mediationType",
+    "personId", "jobId", "instanceId", "jobGroupId", "scriptId", "callStatus", "remark", "deleteStatus", "creator",
+    "createTime", "modifier", "modifyTime", "startTime", "callInterval",
+]  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), JSON))
+def test_no_field_value_costs_a_started_job_its_id(fields: dict[str, Any]) -> None:
+    """S7: whatever stands beside them, errorCode 0 and a jobId come through."""
+    record = CallRecord.model_validate({**fields, "errorCode": 0, "jobId": JOB_ID})
+    assert (record.error_code, record.job_id) == (0, JOB_ID)
+
+
+@given(JSON)
+def test_any_json_at_all_is_a_record(value: Any) -> None:
+    """S7: one odd record never costs the others theirs."""
+    assert isinstance(CallRecord.model_validate(value), CallRecord)
+    assert isinstance(ConversationLog.model_validate(value), ConversationLog)
+    assert isinstance(Utterance.model_validate(value), Utterance)
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 7, True], ids=repr)
+def test_a_record_that_is_no_object_is_an_empty_record(value: Any) -> None:
+    assert CallRecord.model_validate(value) == CallRecord()
+
+
+def test_every_field_of_a_record_is_read() -> None:
+    """The names of the API, section 5."""
+    whole = {"errorCode", "id", "nodeId", "personType", "mediationType", "deleteStatus"}
+    sent = {name: 7 if name in whole else name for name in FIELDS}
+    assert CallRecord.model_validate(sent).model_dump(by_alias=True) == sent
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(0, 0, id="a number"),
+        pytest.param("0", 0, id="a number spelt"),
+        pytest.param("-12", -12, id="a negative one"),
+        pytest.param(1001.0, 1001, id="a whole float"),
+        pytest.param(0.5, None, id="a fraction"),
+        pytest.param(float("inf"), None, id="infinity"),
+        pytest.param(False, None, id="false is not zero, or a refusal would count as a start"),
+        pytest.param("", None, id="an empty string"),
+        pytest.param("０", None, id="a full-width digit"),
+        pytest.param(10**18, None, id="too long"),
+        pytest.param("9" * 5000, None, id="too long, spelt"),
+        pytest.param([0], None, id="a list"),
+    ],
+)
+def test_error_code(value: Any, expected: int | None) -> None:
+    assert CallRecord.model_validate({"errorCode": value}).error_code == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(JOB_ID, JOB_ID, id="as the upstream makes them"),
+        pytest.param("x" * 128, "x" * 128, id="128 characters"),
+        pytest.param("x" * 129, None, id="129 characters"),
+        pytest.param("", None, id="empty"),
+        pytest.param("a b", None, id="a blank"),
+        pytest.param(f"{JOB_ID}\n", None, id="a line feed at its end"),
+        pytest.param("作业", None, id="other letters"),
+        pytest.param(17704630, "17704630", id="a number"),
+        pytest.param(None, None, id="null"),
+        pytest.param({}, None, id="an object"),
+    ],
+)
+def test_job_id(value: Any, expected: str | None) -> None:
+    assert CallRecord.model_validate({"jobId": value}).job_id == expected
+    assert CallStatus.model_validate({"jobId": value, "callStatus": "Executing"}).job_id == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, 3), ("3", "3"), ("2026-02-07", "2026-02-07"), (True, None)])
+def test_the_next_round_is_kept_as_it_came(value: Any, expected: int | str | None) -> None:
+    """S9."""
+    record = CallRecord.model_validate({"startTime": value, "callInterval": value})
+    assert (record.start_time, record.call_interval) == (expected, expected)
+
+
+def test_numbers_stand_in_for_strings() -> None:
+    """The mediation id goes in as a string and comes back as a number."""
+    record = CallRecord.model_validate({"mediationId": 42, "personId": 7})
+    assert (record.mediation_id, record.person_id) == ("42", "7")
+
+
+@pytest.mark.parametrize("show", [repr, str])
+def test_nothing_personal_shows(show: Any) -> None:
+    """S37."""
+    record = CallRecord(
+        error_code=1002, message=f"张三 {PHONE}", person_id="P20260001", job_id=JOB_ID, task_name="张三", creator="李四"
+    )
+    request = CallRequest("C1", "M1", call_person_id="P20260001")
+    log = ConversationLog.model_validate(
+        {"recordUrl": f"http://oss/{PHONE}", "conversations": [{"script": f"我是张三 {PHONE}", "speaker": "Contact"}]}
+    )
+    shown = show(record) + show(request) + show(log) + show(log.conversations[0])
+    for secret in ("P20260001", PHONE, "张三", "李四", "oss"):
+        assert secret not in shown
+    assert JOB_ID in shown
+    assert "C1" in shown
+
+
+@pytest.mark.parametrize(
+    ("person_id", "expected"),
+    [(None, None), ("", ""), ("P1", "***"), ("P123456", "***"), ("P1234567", "P1***67")],
+)
+def test_mask(person_id: str | None, expected: str | None) -> None:
+    assert mask(person_id) == expected
+
+
+def test_request_body() -> None:
+    """S2, S3: strings and an int, automatic and for everyone unless told otherwise."""
+    assert CallRequest("C1", "M1").body() == {
+        "caseId": "C1",
+        "mediationId": "M1",
+        "callAuto": 0,
+        "callPersonId": "",
+    }
+
+
+def test_a_status_is_an_open_set_and_carries_no_phone_number() -> None:
+    """S19, S37."""
+    status = CallStatus.model_validate(
+        {
+            "caseRef": "C1",
+            "phoneNumber": PHONE,
+            "jobId": JOB_ID,
+            "callStatus": " Ringing ",
+            "fetchTime": "2026-02-07 11:00:00",
+            "jobGroupId": "G",
+            "instanceId": 5,
+        }
+    )
+    assert status == CallStatus(
+        call_status="Ringing",
+        job_id=JOB_ID,
+        case_ref="C1",
+        fetch_time="2026-02-07 11:00:00",
+        job_group_id="G",
+        instance_id="5",
+    )
+    assert PHONE not in status.model_dump_json()
+
+
+LINE = {"timestamp": 1770463012000, "speaker": "Robot", "script": "您好", "action": "BeginDialogue", "more": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "lines", "unreadable"),
+    [
+        pytest.param(json.dumps([LINE, {}]), 2, False, id="JSON inside a string"),
+        pytest.param([LINE], 1, False, id="a list"),
+        pytest.param("[]", 0, False, id="nothing said"),
+        pytest.param(None, 0, False, id="null"),
+        pytest.param("", 0, False, id="empty"),
+        pytest.param("[{", 0, True, id="cut off"),
+        pytest.param("[" * 5000, 0, True, id="nested without end"),
+        pytest.param('{"a": 1}', 0, True, id="no list inside"),
+        pytest.param(7, 0, True, id="a number"),
+    ],
+)
+def test_a_transcript_is_unpacked(value: Any, lines: int, unreadable: bool) -> None:
+    """S36."""
+    log = ConversationLog.model_validate({"conversations": value})
+    assert (len(log.conversations), log.conversations_unreadable) == (lines, unreadable)
+    if lines:
+        assert log.conversations[0] == Utterance(
+            timestamp=1770463012000, speaker="Robot", script="您好", action="BeginDialogue"
+        )
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("http://oss/a.mp3?Expires=1770549400&Signature=x", 1770549400.0, id="first"),
+        pytest.param("http://oss/a.mp3?a=b&Expires=1770549400#top", 1770549400.0, id="last"),
+        pytest.param("http://oss/a.mp3?NotExpires=1770549400", None, id="another name"),
+        pytest.param("http://oss/a.mp3?Expires=soon", None, id="no number"),
+        pytest.param("http://oss/a.mp3", None, id="unsigned"),
+        pytest.param("http://[", None, id="no link at all"),
+        pytest.param(None, None, id="none"),
+    ],
+)
+def test_when_a_recording_link_dies(url: str | None, expected: float | None) -> None:
+    """S36."""
+    assert ConversationLog(record_url=url).record_expires == expected
