@@ -38,9 +38,7 @@ class Contender:
 
 CONTENDERS = (
     Contender("naive", ("-A", "benchmarks.naive_app", "worker", "-c", "4", "-E", "-l", "WARNING"), "naive"),
-    Contender(
-        "tuned", ("-A", "benchmarks.tuned_app", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"), "tuned"
-    ),
+    Contender("tuned", ("-A", "benchmarks.tuned_app", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"), "tuned"),
     Contender("callwatch", ("-A", "worker.app", "worker", "-Q", "outbound.poll"), "callwatch"),
     Contender("callwatch -E", ("-A", "worker.app", "worker", "-Q", "outbound.poll", "-E"), "callwatch"),
 )
@@ -141,10 +139,11 @@ def report(results: list[Result]) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for one in results:
         ratios = [
-            f"{one.normalised / by_name[name].normalised:.2f}" if name in by_name else "-" for name in ("naive", "tuned")
+            f"{one.normalised / by_name[name].normalised:.2f}" if name in by_name else "-"
+            for name in ("naive", "tuned")
         ]
         late = " / ".join(f"{quantile(one.lateness, share):.3f}" for share in (0.5, 0.99, 1))
-        rate = one.polls / (one.polls and sum(1 for _ in one.lateness) or 1)
+        rate = one.polls / ((one.polls and sum(1 for _ in one.lateness)) or 1)
         print(
             f"| {one.name} | {one.polls} | {rate:.0f} | {one.worker_ms:.2f} | {one.redis_ms:.2f} | {one.loop_ms:.2f} | "
             f"{ratios[0]} | {ratios[1]} | {late} |"

@@ -4,7 +4,7 @@ import os
 import sys
 
 from worker.messages import PollMessage, TriggerResult
-from worker.ports import NewJob, Pair, Settlement
+from worker.values import NewJob, Pair, Settlement
 
 INTERVAL = float(os.environ["BENCH_INTERVAL"])
 
@@ -30,7 +30,7 @@ def start_callwatch(calls: int) -> None:
     from worker.wiring import parts  # noqa: PLC0415
 
     store, pair = parts().store, Pair("C-1", "20")
-    store.claim(pair, token="bench", task_id="bench", arguments="{}", enabled=True)  # noqa: S106
+    store.claim(pair, token="bench", task_id="bench", arguments="{}", expires=None, enabled=True)  # noqa: S106
     sent_at = store.begin_sending(pair, "bench")
     assert isinstance(sent_at, float)
     jobs = [

@@ -13,7 +13,7 @@ from typing import Any
 import fakeredis
 import time_machine
 
-from api_client import ApiError, CallRecord, CallRequest, CallStatus
+from api_client import ApiError, CallRecord, CallRequest, CallStatus, ConversationLog, ProtocolError
 from config.settings import Settings
 from worker.messages import TriggerResult
 from worker.store import Keys, RedisStore
@@ -71,6 +71,8 @@ class ScriptedUpstream:
     dials: list[Dial] = field(default_factory=list)
     life: Callable[[str, float], StatusAnswer] = lambda _job, _age: "Succeeded"
     slow: float = 0  # seconds that each status query takes
+    case_status: Callable[[str], CallStatus | ApiError] = lambda _case: ProtocolError("GET /status: data null")
+    log_entries: list[ConversationLog] | ApiError = field(default_factory=list)
     requests: list[tuple[float, CallRequest]] = field(default_factory=list)
     queries: list[tuple[float, str]] = field(default_factory=list)
     before_connect: Callable[[], None] = lambda: None
@@ -89,8 +91,11 @@ class ScriptedUpstream:
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
         """Answer as the call's life says."""
-        assert case_ref
-        assert job_id is not None
+        if job_id is None:
+            by_case = self.case_status(case_ref)
+            if isinstance(by_case, ApiError):
+                raise by_case
+            return by_case
         self.queries.append((time.time(), job_id))
         if self.slow:
             self.clock.sleep(self.slow)
@@ -99,6 +104,15 @@ class ScriptedUpstream:
             raise answer
         return CallStatus.model_validate({"jobId": job_id, "callStatus": answer, "caseRef": case_ref})
 
+    def conversations(
+        self, *, case_id: str | None = None, person_id: str | None = None, job_id: str | None = None
+    ) -> list[ConversationLog]:
+        """Answer with the entries that were put here."""
+        assert (case_id, person_id, job_id) == (case_id, None, None)
+        if isinstance(self.log_entries, ApiError):
+            raise self.log_entries
+        return self.log_entries
+
     def calls_per_pair(self) -> Counter[tuple[str, str]]:
         """How often each pair was called."""
         return Counter((request.case_id, request.mediation_id) for _, request in self.requests)
@@ -106,59 +120,70 @@ class ScriptedUpstream:
 
 @dataclass(order=True)
 class Delivery:
-    """A message on its way."""
+    """A message on its way to a task."""
 
     at: float
     number: int
+    task: str = field(compare=False)
     kwargs: dict[str, Any] = field(compare=False)
+    task_id: str = field(compare=False)
 
 
 class VirtualQueue:
     """Takes the place of `apply_async`: messages pass through JSON and come in the order of their due times."""
 
-    def __init__(self, clock: VirtualClock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._heap: list[Delivery] = []
+        self.heap: list[Delivery] = []
         self.broken: Exception | None = None
         self.published: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self.heap)
 
-    def publish(self, *, kwargs: dict[str, Any], countdown: float = 0, **options: Any) -> None:
-        """Take a message as Celery does: through JSON, with every argument's display given."""
-        assert {"argsrepr", "kwargsrepr"} <= options.keys()
-        if self.broken:
-            raise self.broken
-        self.published.append(json.loads(json.dumps(kwargs)))
-        heapq.heappush(self._heap, Delivery(time.time() + countdown, next(self._numbers), self.published[-1]))
+    def publisher(self, task: str) -> Callable[..., None]:
+        """Return what stands in for a task's `apply_async`."""
 
-    def deliver(self, handle: Callable[[dict[str, Any]], Any], *, until: float) -> Iterator[Any]:
-        """Deliver all that is due by `until` (epoch seconds), moving the clock along, and yield what came back."""
-        while self._heap and self._heap[0].at <= until:
-            delivery = heapq.heappop(self._heap)
-            self._clock.move_to(delivery.at)
-            yield handle(delivery.kwargs)
-        self._clock.move_to(until)
+        def publish(*, kwargs: dict[str, Any], countdown: float = 0, task_id: str = "", **options: Any) -> None:
+            assert {"argsrepr", "kwargsrepr"} <= options.keys()
+            if self.broken:
+                raise self.broken
+            message = json.loads(json.dumps(kwargs))
+            self.published.append(message)
+            heapq.heappush(self.heap, Delivery(time.time() + countdown, next(self._numbers), task, message, task_id))
+
+        return publish
+
+    def pop(self, until: float) -> Delivery | None:
+        """Return the next message that is due by `until` (epoch seconds)."""
+        return heapq.heappop(self.heap) if self.heap and self.heap[0].at <= until else None
 
 
 class World:
-    """The tasks on fakeredis under a virtual clock, with a scripted upstream."""
+    """The tasks on fakeredis under a virtual clock, with a scripted upstream; sweeps every `sweeping` seconds."""
 
     def __init__(self, traveller: time_machine.Traveller, settings: Settings, client: Any = None) -> None:
         self.settings = settings
         self.clock = VirtualClock(traveller)
-        self.queue = VirtualQueue(self.clock)
+        self.queue = VirtualQueue()
         self.upstream = ScriptedUpstream(self.clock)
         self.redis = client or fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
         self.keys = Keys(settings.key_prefix)
         self.store = RedisStore(self.redis, self.keys, terms(settings))
         self.parts = Parts(settings, self.store, self.upstream, self.clock)
+        self.sweeping = 0.0
+
+    def install(self, monkeypatch: Any) -> None:
+        """Put this world under the tasks."""
+        from worker import tasks  # noqa: PLC0415 - the application is configured by then
+
+        monkeypatch.setattr(tasks, "parts", lambda: self.parts)
+        for task in (tasks.trigger, tasks.poll, tasks.look_up):
+            monkeypatch.setattr(task, "apply_async", self.queue.publisher(task.name))
 
     def trigger(self, case_id: Any = "C-1", mediation_id: Any = "20", *, task_id: str = "task-1", **kwargs: Any) -> Any:
         """Deliver a trigger; returns the task's result, None for a copy."""
-        from worker import tasks  # noqa: PLC0415 - the application is configured by then
+        from worker import tasks  # noqa: PLC0415
 
         outcome = tasks.trigger.apply(
             kwargs={"case_id": case_id, "mediation_id": mediation_id, **kwargs}, task_id=task_id, throw=True
@@ -171,10 +196,37 @@ class World:
 
         return str(tasks.poll.apply(kwargs=kwargs, throw=True).result)
 
-    def run(self, seconds: float) -> list[str]:
-        """Let time pass; returns what the polls returned."""
+    def sweep(self) -> int:
+        """Sweep once; returns how many messages were published."""
+        from worker import tasks  # noqa: PLC0415
+
+        return self.parts.sweep(tasks.Publisher())()
+
+    def deliver(self, delivery: Delivery) -> Any:
+        """Hand a message to its task."""
+        from worker import tasks  # noqa: PLC0415
+
+        if delivery.task == "outbound.poll":
+            return self.poll(**delivery.kwargs)
+        if delivery.task == "outbound.trigger":
+            return self.trigger(task_id=delivery.task_id, **delivery.kwargs)
+        return str(tasks.look_up.apply(kwargs=delivery.kwargs, throw=True).result)
+
+    def run(self, seconds: float) -> list[Any]:
+        """Let time pass; returns what the tasks returned."""
         end = time.time() + seconds
-        return list(self.queue.deliver(lambda kwargs: self.poll(**kwargs), until=end))
+        returned: list[Any] = []
+        while time.time() < end or seconds == 0:
+            step = min(end, time.time() + self.sweeping) if self.sweeping else end
+            while delivery := self.queue.pop(step):
+                self.clock.move_to(delivery.at)
+                returned.append(self.deliver(delivery))
+            self.clock.move_to(step)
+            if self.sweeping:
+                self.sweep()
+            if seconds == 0:
+                break
+        return returned
 
     def events(self, case_id: str = "C-1") -> list[str]:
         """The kinds of events in a case's history."""

@@ -15,7 +15,7 @@ TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
 CONTROL_QUEUE = "outbound.control"
 
-DIAL_GRACE = 15  # seconds beyond a dial's time-outs: for storing what it came to
+DIAL_GRACE = 30  # seconds beyond a dial's time-outs that a worker which leaves in order waits for what it comes to
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 def create_app(settings: Settings) -> Celery:
     """Return the application."""
     broker.install()
-    application = Celery("callwatch", include=["worker.tasks"])
+    application = Celery("callwatch", include=["worker.tasks", "worker.steps"])
     application.conf.update(celery_config(settings))
     return application
 

@@ -10,17 +10,16 @@ Outcome = Literal["started", "skipped", "refused", "failed", "unknown", "invalid
 Phase = Literal["claimed", "sending", "watching", "unknown", "waiting", "done"]
 Verdict = Literal["ended", "expired", "lost"]
 RecordKind = Literal["started", "refused", "fault"]
-Answer = Literal["running", "ended", "silent"]
+Answer = Literal["running", "ended", "silent", "outage"]
 
 ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 FIRST_STATUS = "Scheduling"  # S10: what a started record means that names no status
 
-DIAL_BACKOFF = (
-    0.5,
-    1.0,
-    2.0,
-)  # seconds before the 2nd, 3rd and 4th try: S12 allows three more, S18 30 s for all of them
+EPOCH_MS_DIGITS = 13
+OUTAGE_CALLS = 5  # with fewer failing calls the tenth failure alone ends a watch (S29)
+ADOPTION_SLACK = 60  # seconds by which upstream's clock may be behind the store's (S14)
+DIAL_BACKOFF = (0.5, 1.0, 2.0)  # seconds before the 2nd, 3rd and 4th try (S12): all within the 30 s of a claim (S18)
 
 
 # -- a trigger ---------------------------------------------------------------------------------------------------------
@@ -48,10 +47,22 @@ def judge_answer(kinds: Sequence[RecordKind]) -> Outcome:
 
 
 def phase_after(outcome: Outcome) -> Phase:
-    """Return the ledger's phase once a dial has come to `outcome` (S18): only what may ring keeps the pair."""
-    if outcome == "started":
+    """Return the ledger's phase once a trigger has come to `outcome` (S18): only what may ring keeps the pair."""
+    if outcome in ("started", "skipped"):  # skipped after a look: calls of the pair are still under way (S5)
         return "watching"
     return "unknown" if outcome == "unknown" else "done"
+
+
+def created_at(job_id: str) -> float | None:
+    """Return when a job was created, in epoch seconds, or None where its id does not begin with 13 digits (S14)."""
+    head, dash, _ = job_id.partition("-")
+    return int(head) / 1000 if dash and len(head) == EPOCH_MS_DIGITS and head.isascii() and head.isdigit() else None
+
+
+def may_be_ours(job_id: str, sending_at: float) -> bool:
+    """Tell whether a job may come of a request whose answer was lost: created after `sending` less 60 s (S14)."""
+    created = created_at(job_id)
+    return created is not None and created > sending_at - ADOPTION_SLACK
 
 
 # -- a watch -----------------------------------------------------------------------------------------------------------
@@ -108,16 +119,20 @@ def may_look(poll: Poll) -> bool:
     return poll.due < poll.deadline
 
 
-def decide(answer: Answer, poll: Poll, policy: Policy, *, now: float) -> Next | Finish:
-    """Return the next poll, or the verdict that ends the watch (S20, S22-S25)."""
+def decide(answer: Answer, poll: Poll, policy: Policy, *, now: float, not_before: float = 0) -> Next | Finish:
+    """Return the next poll, or the verdict that ends the watch (S20, S22-S25, S29).
+
+    `not_before` (epoch seconds) is what a `Retry-After` asked for: the due times before it are left out.
+    """
     if answer == "ended":  # first: news that arrives late is still news
         return Finish("ended", 0)
-    failures = poll.retry_count + 1 if answer == "silent" else 0
+    failures = {"running": 0, "silent": poll.retry_count + 1, "outage": poll.retry_count}[answer]
     if now >= poll.deadline:
         return Finish("expired", failures)
     if failures >= policy.max_retry_count:
         return Finish("lost", failures)
-    due = min(next_due(poll.due, policy.interval, now=now), poll.deadline)
+    due = next_due(poll.due, policy.interval, now=now)
+    due = min(due + policy.interval * max(0, math.ceil((not_before - due) / policy.interval)), poll.deadline)
     return Next(replace(poll, poll_no=poll.poll_no + 1, due=due, retry_count=failures))
 
 

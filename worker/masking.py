@@ -1,4 +1,4 @@
-"""How Celery's worker shows a task: with its arguments masked, whatever the producer sent along (S37)."""
+"""How Celery's worker shows a task: with its arguments masked (S37)."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ from worker.messages import masked_kwargs
 
 
 class MaskedRequest(Request):
-    """A request whose arguments are masked in events, logs and inspections; by position they do not appear."""
+    """A request whose arguments are masked in events, logs and inspections, whatever the producer sent along.
+
+    Arguments by position do not appear at all.
+    """
 
     @property
     def argsrepr(self) -> str:
@@ -24,3 +27,9 @@ class MaskedRequest(Request):
         """Return what inspections show, Flower's pages among them."""
         shown: dict[str, Any] = super().info(safe=True)
         return shown | {"args": self.argsrepr, "kwargs": self.kwargsrepr}
+
+
+class PollRequest(MaskedRequest):
+    """A poll: its publishers are ours and sent the masked arguments along, so that nobody has to mask them again."""
+
+    kwargsrepr = Request.kwargsrepr

@@ -9,18 +9,19 @@ from config.redaction import mask_person, redact
 from worker import texts
 from worker.decision import FIRST_STATUS, Outcome, first_delay, judge_answer, judge_record
 from worker.messages import TriggerResult
-from worker.ports import Event, EventKind, NewJob, Pair
+from worker.values import Event, EventKind, NewJob, Pair
 
 
 @dataclass(frozen=True, slots=True)
 class DialEnd:
-    """What one dial came to. `warnings` are lines for the log, with persons masked."""
+    """What one dial came to. `warnings` are lines for the log, with persons masked; `look_up` as in Settlement."""
 
     outcome: Outcome
     result: TriggerResult
     jobs: Sequence[NewJob] = ()
     events: Sequence[Event] = ()
     warnings: Sequence[str] = ()
+    look_up: bool = False
 
 
 def nobody_called(outcome: Outcome, pair: Pair, message: str, kind: EventKind | None = None) -> DialEnd:
@@ -53,7 +54,20 @@ def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -
         refused=[_refusal(record) for record in refused],
         message=message,
     )
-    return DialEnd(outcome, result, jobs, events, warnings)
+    return DialEnd(outcome, result, jobs, events, warnings, look_up=bool(faulty))
+
+
+def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
+    """Return the end of a trigger that found its pair's calls still under way and called nobody (S5)."""
+    result = TriggerResult.of(
+        "skipped",
+        pair.case_id,
+        pair.mediation_id,
+        jobs=[{"job_id": job.job_id, "person_id": job.person_id, "call_status": job.call_status} for job in jobs],
+        message=texts.ALREADY_ACTIVE,
+    )
+    events = [Event("adopted", pair.case_id, pair.mediation_id, job.job_id) for job in jobs]
+    return DialEnd("skipped", result, jobs, events)
 
 
 def _job(record: CallRecord, interval: float) -> NewJob:

@@ -7,7 +7,8 @@ from api_client import ProtocolError, Unavailable
 from worker import texts
 from worker.decision import Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
 from worker.messages import PollMessage
-from worker.ports import Begun, Clock, Dropped, Early, Event, EventKind, Schedule, ScheduleFailed, Store, Upstream
+from worker.ports import Clock, Schedule, ScheduleFailed, Store, Upstream
+from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, Written
 
 log = logging.getLogger(__name__)
 
@@ -37,65 +38,90 @@ class Watch:
 
     def _poll(self, message: PollMessage, start: Begun) -> str:
         clock_start = self.clock.monotonic()
-        answer, call_status = self._ask(message, start.poll)
+        heard = self._ask(message, start)
         now = start.now + self.clock.monotonic() - clock_start
-        decision = decide(answer, start.poll, self.policy, now=now)
-        if answer == "silent" and may_look(start.poll):
+        not_before = now + heard.retry_after if heard.retry_after else 0
+        decision = decide(heard.answer, start.poll, self.policy, now=now, not_before=not_before)
+        if heard.answer == "silent":
             failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
-            log.warning(
-                texts.query_failed(failures, self.policy.max_retry_count, message.job_id), extra=_names(message)
-            )
+            line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
+            log.warning(line, extra=_names(message))
         if isinstance(decision, Next):
-            return self._continue(message, start, decision.poll, call_status, now)
-        return self._finish(message, start, decision, call_status)
+            return self._continue(message, start, decision.poll, heard, now)
+        return self._finish(message, start, decision, heard)
 
-    def _ask(self, message: PollMessage, poll: Poll) -> tuple[Answer, str | None]:
-        """Ask how the call stands: one request, or none when the watch is over anyway (S21, S25)."""
-        if not may_look(poll):
-            return "silent", None
+    def _ask(self, message: PollMessage, start: Begun) -> "Answered":
+        """Ask how the call stands: one request, or none when the watch is over or others ask (S21, S25, S29)."""
+        if not may_look(start.poll) or start.outage == "wait":
+            return Answered("outage", "nothing")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))
         try:
             status = self.upstream.status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:
             log.info("status query: %s", error, extra=_names(message))
-            return "silent", None
-        return read_status(status.call_status), status.call_status
+            uncounted: Answer = "silent" if start.outage == "none" else "outage"
+            return Answered(uncounted, "failure", retry_after=getattr(error, "retry_after", None))
+        return Answered(read_status(status.call_status), "answer", status.call_status)
 
-    def _continue(self, message: PollMessage, start: Begun, poll: Poll, call_status: str | None, now: float) -> str:
+    def _continue(self, message: PollMessage, start: Begun, poll: Poll, heard: "Answered", now: float) -> str:
         event = None
-        if call_status not in (None, start.call_status):
-            event = _event("status_changed", message, call_status=call_status, label=texts.label(call_status))
-        if not self.store.continue_poll(start.pair, message.job_id, poll, call_status=call_status, event=event):
+        label = texts.label(heard.call_status or start.call_status)
+        if heard.call_status not in (None, start.call_status):
+            event = _event("status_changed", message, call_status=heard.call_status, label=label)
+        written = self.store.continue_poll(
+            start.pair, message.job_id, poll, heard=heard.heard, call_status=heard.call_status, event=event
+        )
+        if written is None:
             return "overtaken: nothing written"
+        _log_change(written)
         self._schedule(message.follow(poll, countdown=poll.due - now))
-        label = texts.label(call_status or start.call_status)
         return f"{label} · poll {start.poll.poll_no} · failures {poll.retry_count}/{self.policy.max_retry_count}"
 
-    def _finish(self, message: PollMessage, start: Begun, end: Finish, call_status: str | None) -> str:
-        label = texts.label(call_status or start.call_status)
-        detail = {"call_status": call_status or start.call_status, "label": label}
+    def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Answered") -> str:
+        call_status = heard.call_status or start.call_status
+        detail = {"call_status": call_status, "label": texts.label(call_status)}
         if end.verdict == "lost":
             detail["message"] = texts.WATCH_LOST
-        kept = self.store.finish_poll(
+        written = self.store.finish_poll(
             start.pair,
             message.job_id,
             start.poll.poll_no,
             verdict=end.verdict,
             retry_count=end.retry_count,
-            call_status=call_status,
+            heard=heard.heard,
+            call_status=heard.call_status,
             event=_event(end.verdict, message, **detail),
         )
-        if not kept:
+        if written is None:
             return "overtaken: nothing written"
+        _log_change(written)
         _log_end(end, message)
-        return f"{label} · {end.verdict} after poll {start.poll.poll_no}"
+        return f"{texts.label(call_status)} · {end.verdict} after poll {start.poll.poll_no}"
 
     def _schedule(self, message: PollMessage) -> None:
         try:
             self.schedule(message)
         except ScheduleFailed as error:
             log.warning("next poll not published, the store has it: %s", error, extra=_names(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a poll got: a word for the decision, one for the outage, the status, and seconds for which not to ask."""
+
+    answer: Answer
+    heard: Heard
+    call_status: str | None = None
+    retry_after: float | None = None
+
+
+def _log_change(written: Written) -> None:
+    """Tell an outage once, when it begins and when it ends (S29)."""
+    if written.change == "outage_began":
+        log.error(texts.OUTAGE_BEGAN)
+    elif written.change == "outage_ended":
+        log.warning(texts.OUTAGE_ENDED)
 
 
 def _log_end(end: Finish, message: PollMessage) -> None:

@@ -1,15 +1,30 @@
-"""What the flows need from the world, as protocols, and the values that pass through them."""
+"""What the flows need of the world, as protocols, and how each says that it cannot."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from api_client import CallRecord, CallRequest, CallStatus
-from config.redaction import mask_person
-from worker.decision import Phase, Poll, Verdict
-from worker.messages import PollMessage, TriggerResult
-
-EventKind = Literal["started", "status_changed", "ended", "expired", "lost", "refused", "dial_failed", "unknown"]
+from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
+from worker.decision import Poll, Verdict
+from worker.messages import PollMessage
+from worker.values import (
+    Abandoned,
+    Answered,
+    Begun,
+    Call,
+    Claimed,
+    Copy,
+    Dropped,
+    Early,
+    Event,
+    Heard,
+    LookUp,
+    NewJob,
+    Overdue,
+    Pair,
+    Settled,
+    Settlement,
+    Written,
+)
 
 
 class ScheduleFailed(Exception):  # noqa: N818 - named for what it is
@@ -20,145 +35,16 @@ class StoreUnavailable(Exception):  # noqa: N818
     """The store did not answer; whether the step was taken is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """What a lock stands for: one mediation of one case."""
-
-    case_id: str
-    mediation_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change, as the stream of lookers-on and the case's history hold it. Without personal data."""
-
-    kind: EventKind
-    case_id: str
-    mediation_id: str
-    job_id: str = ""
-    detail: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The pair is ours under the token; nobody else may call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The claim already has its result: handled before, or the pair is taken, or new calls are stopped."""
-
-    why: Literal["handled", "skipped", "disabled"]
-    result: TriggerResult
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A copy of a trigger whose first delivery may still be at work."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A started call to be kept and watched; `first_delay` is the seconds to its first poll (S20)."""
-
-    job_id: str
-    person_id: str
-    call_status: str
-    first_delay: float
-
-    def __repr__(self) -> str:
-        return f"NewJob({self.job_id}, {mask_person(self.person_id)}, {self.call_status})"
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """All that one dial came to, stored in one step (S18): `sent_at` is None where nothing was sent."""
-
-    pair: Pair
-    token: str
-    task_id: str
-    result: TriggerResult
-    phase: Phase
-    sent_at: float | None
-    jobs: Sequence[NewJob]
-    events: Sequence[Event]
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A settlement was stored at `now` (epoch seconds); `polls` are the first polls of the calls that it started."""
-
-    now: float
-    polls: dict[str, Poll]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A poll that passed the fence: the record's state, which rules over the message's, and the store's time."""
-
-    now: float
-    pair: Pair
-    poll: Poll
-    call_status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Early:
-    """A poll that came over a second before its time: to be put back with its number."""
-
-    now: float
-    poll: Poll
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A poll that must not run: another one has its number, a verdict stands, or there is no record."""
-
-    why: Literal["fenced", "finished", "absent"]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched."""
-
-    job_id: str
-    case_id: str
-    mediation_id: str
-    person_id: str
-    call_status: str
-    verdict: Verdict | None
-    retry_count: int
-    poll_no: int
-    started_at: float
-    watched_at: float
-    deadline: float
-    due: float
-    executing_since: float | None = None
-    last_polled_at: float | None = None
-    finished_at: float | None = None
-
-    def __repr__(self) -> str:
-        return f"Call({self.job_id}, {mask_person(self.person_id)}, {self.call_status}, {self.verdict})"
-
-
-@dataclass(frozen=True, slots=True)
-class PairState:
-    """How the last trigger of a pair stands."""
-
-    pair: Pair
-    phase: Phase
-
-
 class Store(Protocol):
     """The state that all processes share. Every method is one atomic step; all raise StoreUnavailable."""
 
     def claim(
-        self, pair: Pair, *, token: str, task_id: str, arguments: str, enabled: bool
+        self, pair: Pair, *, token: str, task_id: str, arguments: str, expires: float | None, enabled: bool
     ) -> Claimed | Answered | Copy:
         """Take the pair for a new call, or say why not (S4, S16, S17)."""
         ...
 
-    def begin_sending(self, pair: Pair, token: str) -> float | Literal["paused", "taken"]:
+    def begin_sending(self, pair: Pair, token: str) -> float | Literal["paused", "taken", "watched"]:
         """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18)."""
         ...
 
@@ -171,9 +57,9 @@ class Store(Protocol):
         ...
 
     def continue_poll(
-        self, pair: Pair, job_id: str, poll: Poll, *, call_status: str | None, event: Event | None
-    ) -> bool:
-        """Write the record and its successor `poll`; False where another poll has moved the number on (S28).
+        self, pair: Pair, job_id: str, poll: Poll, *, heard: Heard, call_status: str | None, event: Event | None
+    ) -> Written | None:
+        """Write the record and its successor `poll`; None where another poll has moved the number on (S28).
 
         `call_status` None leaves the status as it is (a failed query).
         """
@@ -187,10 +73,43 @@ class Store(Protocol):
         *,
         verdict: Verdict,
         retry_count: int,
+        heard: Heard,
         call_status: str | None,
         event: Event,
-    ) -> bool:
-        """Write the verdict and let the pair go after its last call (S5); False where a verdict stands or the fence."""
+    ) -> Written | None:
+        """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
+        ...
+
+    def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
+        """Return the watched calls, and the finished ones if asked, the oldest first."""
+        ...
+
+    def take_sweep(self, owner: str, interval: float) -> bool:
+        """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
+        ...
+
+    def overdue(self, *, grace: float, limit: int) -> list[Overdue]:
+        """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
+        ...
+
+    def pairs_to_attend(self, *, limit: int) -> list[Pair]:
+        """Return the pairs at which somebody has to look by now (S18)."""
+        ...
+
+    def attend(self, pair: Pair, *, token: str) -> Abandoned | Literal["look", "none"]:
+        """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
+        ...
+
+    def trim(self) -> None:
+        """Drop what is older than the history (S36)."""
+        ...
+
+    def open_look_up(self, pair: Pair) -> LookUp | None:
+        """Return the pair's open look-up, None where none is open."""
+        ...
+
+    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob]) -> Settled | None:
+        """Watch jobs that nobody knows; None where that must wait for another mediation's request (S14)."""
         ...
 
 
@@ -205,12 +124,34 @@ class Upstream(Protocol):
         """Ask how a call stands, in one request: Unavailable or ProtocolError where that did not work."""
         ...
 
+    def conversations(
+        self, *, case_id: str | None = None, person_id: str | None = None, job_id: str | None = None
+    ) -> list[ConversationLog]:
+        """Return what was said in the calls of a case, newest first: Unavailable or ProtocolError."""
+        ...
+
 
 class Schedule(Protocol):
     """The queue of polls."""
 
     def __call__(self, message: PollMessage) -> None:
         """Publish a poll to be delivered after its countdown; raises ScheduleFailed."""
+        ...
+
+
+class Publish(Protocol):
+    """What the sweep sends to the queues; each raises ScheduleFailed."""
+
+    def poll(self, message: PollMessage) -> None:
+        """Publish a poll to be delivered after its countdown."""
+        ...
+
+    def trigger(self, abandoned: Abandoned) -> None:
+        """Publish a trigger again as it was, under its own task id."""
+        ...
+
+    def look_up(self, pair: Pair, *, expires: float) -> None:
+        """Publish a look-up of a pair that is worth nothing after `expires` seconds."""
         ...
 
 

@@ -1,6 +1,10 @@
 """The Celery tasks: thin. Each reads what arrived, calls its flow, and obeys its answer."""
 
+import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Task, signals
@@ -12,6 +16,7 @@ from redis.exceptions import RedisError
 from worker.app import POLL_QUEUE, app
 from worker.messages import PollMessage, TriggerResult, masked_kwargs
 from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.values import Abandoned, Pair
 from worker.wiring import parts
 
 BUSY_COUNTDOWN = 1  # seconds after which a trigger that found every dial slot taken comes again
@@ -71,7 +76,8 @@ def trigger(
         put_back(self, kwargs)
         raise Ignore
     try:
-        result = parts().trigger(publish_poll)(kwargs, task_id=self.request.id)
+        flow = parts().trigger(publish_poll)
+        result = flow(kwargs, task_id=self.request.id, expires=epoch(self.request.expires))
     except StoreUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:
@@ -81,7 +87,7 @@ def trigger(
     return result
 
 
-@app.task(name="outbound.poll", bind=True, ignore_result=True, Request="worker.masking:MaskedRequest")
+@app.task(name="outbound.poll", bind=True, ignore_result=True, Request="worker.masking:PollRequest")
 def poll(self: Task, *_: Any, **kwargs: Any) -> str:  # noqa: ARG001 - a task has itself as its first argument
     """Ask once how a call stands, and set off the next poll (S20-S28)."""
     try:
@@ -94,13 +100,22 @@ def poll(self: Task, *_: Any, **kwargs: Any) -> str:  # noqa: ARG001 - a task ha
         return f"given up, the store has it: {error}"
 
 
+@app.task(name="outbound.lookup", ignore_result=True)
+def look_up(case_id: str = "", mediation_id: str = "", **_others: Any) -> str:
+    """Look once for the calls of a request whose answer was lost (S14)."""
+    try:
+        return parts().look_up(publish_poll)(Pair(str(case_id), str(mediation_id)))
+    except StoreUnavailable as error:
+        return f"given up, the sweep asks again: {error}"
+
+
 def publish_poll(message: PollMessage) -> None:
     """Publish a poll; ScheduleFailed where the broker does not take it at once: the sweep is the second try.
 
     The options spare two thirds of what Celery does for a message: nothing declared anew, no retries of its own, no
     trail of results, no search for a readable form of the arguments.
     """
-    try:
+    with translated():
         poll.apply_async(
             kwargs=message.kwargs(),
             countdown=message.countdown,
@@ -110,8 +125,48 @@ def publish_poll(message: PollMessage) -> None:
             retry=False,
             add_to_parent=False,
         )
+
+
+class Publisher:
+    """What the sweep sends to the queues."""
+
+    def poll(self, message: PollMessage) -> None:
+        """Publish a poll."""
+        publish_poll(message)
+
+    def trigger(self, abandoned: Abandoned) -> None:
+        """Publish a trigger again as it was, under its own task id."""
+        kwargs = json.loads(abandoned.arguments)
+        with translated():
+            trigger.apply_async(
+                kwargs=kwargs,
+                task_id=abandoned.task_id,
+                expires=abandoned.expires and datetime.fromtimestamp(abandoned.expires, UTC),
+                argsrepr="()",
+                kwargsrepr=masked_kwargs(kwargs),
+                retry=False,
+            )
+
+    def look_up(self, pair: Pair, *, expires: float) -> None:
+        """Publish a look-up of a pair that is worth nothing after `expires` seconds."""
+        kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
+        with translated():
+            look_up.apply_async(kwargs=kwargs, expires=expires, argsrepr="()", kwargsrepr=repr(kwargs), retry=False)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Let nothing of the broker's libraries past the tasks."""
+    try:
+        yield
     except (OperationalError, RedisError, OSError) as error:
         raise ScheduleFailed(type(error).__name__) from error
+
+
+def epoch(expires: str | datetime | None) -> float | None:
+    """Return a message's expiry in epoch seconds."""
+    moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires
+    return moment.timestamp() if moment else None
 
 
 def put_back(task: Task, kwargs: dict[str, Any]) -> None:

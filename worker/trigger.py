@@ -5,26 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Rejected
+from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
-from worker.messages import BadTrigger, PollMessage, TriggerRequest, TriggerResult, read_trigger
-from worker.outcomes import DialEnd, nobody_called, read_answer
+from worker.lookup import schedule_first_polls, still_under_way
+from worker.messages import BadTrigger, TriggerRequest, TriggerResult, read_trigger
+from worker.outcomes import DialEnd, found_again, nobody_called, read_answer
 from worker.patience import patiently
-from worker.ports import (
-    Answered,
-    Claimed,
-    Clock,
-    Copy,
-    Pair,
-    Schedule,
-    ScheduleFailed,
-    Settled,
-    Settlement,
-    Store,
-    StoreUnavailable,
-    Upstream,
-)
+from worker.ports import Clock, Schedule, Store, StoreUnavailable, Upstream
+from worker.values import Answered, Claimed, Copy, Pair, Settlement
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +29,19 @@ class Stopped(Exception):  # noqa: N818
     """New calls were stopped between the claim and the request (S16)."""
 
 
+class Watched(Exception):  # noqa: N818
+    """A call of the pair is being watched: an earlier owner's late answer has brought it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One trigger that wants its pair, under the owner token that it would hold it by."""
+    """One trigger that wants its pair, under the owner token that it would hold it by; `expires` in epoch seconds."""
 
     request: TriggerRequest
     pair: Pair
     token: str
     task_id: str
+    expires: float | None
 
     @property
     def names(self) -> dict[str, str]:
@@ -67,13 +61,13 @@ class Trigger:
     enabled: bool
     new_token: Callable[[], str]
 
-    def __call__(self, kwargs: dict[str, Any], *, task_id: str) -> TriggerResult | None:
+    def __call__(self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None) -> TriggerResult | None:
         """Carry a trigger out and return its result; None for a copy that must say nothing (S17)."""
         try:
             request = read_trigger(kwargs)
         except BadTrigger as bad:
             return _invalid(kwargs, bad, task_id)
-        claim = Claim(request, Pair(request.case_id, request.mediation_id), self.new_token(), task_id)
+        claim = Claim(request, Pair(request.case_id, request.mediation_id), self.new_token(), task_id, expires)
         match patiently(lambda: self._claim(claim), self.clock, limit=CLAIM_PATIENCE):
             case Copy():
                 return None
@@ -81,8 +75,9 @@ class Trigger:
                 text = "redelivered: answered with its recorded result" if why == "handled" else result["message"]
                 log.info(text, extra=claim.names | {"outcome": result["outcome"]})
                 return result
-            case Claimed():
-                return self._call(claim)
+            case Claimed(since):
+                found = None if since is None else self._look_first(claim, since)
+                return found or self._call(claim)
 
     def _claim(self, claim: Claim) -> Claimed | Answered | Copy:
         return self.store.claim(
@@ -90,8 +85,21 @@ class Trigger:
             token=claim.token,
             task_id=claim.task_id,
             arguments=claim.request.model_dump_json(),
+            expires=claim.expires,
             enabled=self.enabled,
         )
+
+    def _look_first(self, claim: Claim, since: float) -> TriggerResult | None:
+        """Look upstream before a new call after a bad end; None where nothing is under way any more (S5)."""
+        try:
+            jobs = still_under_way(self.store, self.upstream, claim.pair, since=since, interval=self.interval)
+        except (Unavailable, ProtocolError) as error:
+            log.error(texts.dial_failed(f"{texts.LOOK_FAILED}: {error}"), extra=claim.names)  # noqa: TRY400
+            return self._settle(claim, nobody_called("failed", claim.pair, texts.LOOK_FAILED, "dial_failed"), None)
+        if not jobs:
+            return None
+        log.info(texts.ALREADY_ACTIVE, extra=claim.names)
+        return self._settle(claim, found_again(claim.pair, jobs), None)
 
     def _call(self, claim: Claim) -> TriggerResult | None:
         """Dial, store what came of it in one step, and set the polls off."""
@@ -101,6 +109,9 @@ class Trigger:
         except NotOurs:
             log.warning("the claim passed to another owner before the request: nothing sent", extra=claim.names)
             return None
+        return self._settle(claim, end, sent_at)
+
+    def _settle(self, claim: Claim, end: DialEnd, sent_at: float | None) -> TriggerResult | None:
         settlement = Settlement(
             pair=claim.pair,
             token=claim.token,
@@ -110,13 +121,16 @@ class Trigger:
             sent_at=sent_at,
             jobs=end.jobs,
             events=end.events,
+            look_up=end.look_up,
         )
         settled = patiently(lambda: self.store.settle(settlement), self.clock, limit=ANSWER_PATIENCE)
         if settled is None:
             return None
         for warning in end.warnings:
             log.warning(warning, extra=claim.names | {"outcome": end.outcome})
-        self._watch(claim, end, settled)
+        for job in end.jobs:
+            log.info(texts.job_stored(job.job_id, job.call_status), extra=claim.names | {"job_id": job.job_id})
+        schedule_first_polls(self.schedule, claim.pair, end.jobs, settled, claim.names)
         return end.result
 
     def _dial(self, claim: Claim) -> tuple[DialEnd, float | None]:
@@ -130,6 +144,8 @@ class Trigger:
             records = self._dial_patiently(claim, write_sending)
         except Stopped:
             return nobody_called("disabled", claim.pair, texts.DISABLED), None
+        except Watched:
+            return found_again(claim.pair, []), None
         except (NotSent, Rejected) as error:
             log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - expected, its trace says no more
             return nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None
@@ -158,26 +174,9 @@ class Trigger:
             raise NotOurs
         if answer == "paused":
             raise Stopped
+        if answer == "watched":
+            raise Watched
         return answer
-
-    def _watch(self, claim: Claim, end: DialEnd, settled: Settled) -> None:
-        """Set the polls of the started calls off; what cannot be published stands in the store with its due time."""
-        for job in end.jobs:
-            names = claim.names | {"job_id": job.job_id}
-            log.info(texts.job_stored(job.job_id, job.call_status), extra=names)
-            poll = settled.polls.get(job.job_id)
-            if poll is None:  # this call was known before: its polls are under way
-                continue
-            message = PollMessage(
-                job_id=job.job_id,
-                case_id=claim.pair.case_id,
-                mediation_id=claim.pair.mediation_id,
-                person_id=job.person_id,
-            )
-            try:
-                self.schedule(message.follow(poll, countdown=poll.due - settled.now))
-            except ScheduleFailed as error:
-                log.warning("first poll not published, the store has it: %s", error, extra=names)
 
 
 def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerResult:

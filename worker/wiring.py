@@ -1,18 +1,23 @@
 """The real adapters, built once per process: Redis, the upstream, the clock, owner tokens."""
 
 import functools
+import os
 import secrets
+import socket
 import time
 from dataclasses import dataclass
 
 from api_client import UpstreamClient
 from config.settings import Settings, load_settings
 from worker.decision import Policy
+from worker.lookup import Search
 from worker.poll import Watch
-from worker.ports import Clock, Schedule, Upstream
+from worker.ports import Clock, Publish, Schedule, Upstream
 from worker.store import Keys, RedisStore, Terms, connect
+from worker.sweep import Sweep
 from worker.trigger import Trigger
 
+DIAL_GRACE = 15  # seconds beyond a dial's time-outs before its outcome counts as unknown (S18)
 STORE_CONNECTIONS_SPARE = 8  # beyond one for each thread: the command line's and the worker's own
 
 
@@ -46,13 +51,33 @@ class Parts:
             clock=self.clock,
             interval=self.settings.poll_interval,
             enabled=self.settings.enabled,
-            new_token=functools.partial(secrets.token_urlsafe, 16),
+            new_token=new_token,
+        )
+
+    def look_up(self, schedule: Schedule) -> Search:
+        """Return the flow of a look-up."""
+        return Search(self.store, self.upstream, schedule, self.settings.poll_interval)
+
+    def sweep(self, publish: Publish) -> Sweep:
+        """Return the flow of the sweep, under a name that tells who sweeps."""
+        return Sweep(
+            store=self.store,
+            publish=publish,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            interval=self.settings.sweep_interval,
+            grace=self.settings.overdue_grace,
+            new_token=new_token,
         )
 
     def watch(self, schedule: Schedule) -> Watch:
         """Return the flow of a poll."""
         policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
         return Watch(self.store, self.upstream, schedule, self.clock, policy)
+
+
+def new_token() -> str:
+    """Return an owner token that nobody can guess."""
+    return secrets.token_urlsafe(16)
 
 
 def build_store(settings: Settings) -> RedisStore:
@@ -67,7 +92,11 @@ def terms(settings: Settings) -> Terms:
         lock_ttl=settings.lock_ttl,
         history_ttl=settings.history_ttl,
         max_poll_duration=settings.max_poll_duration,
+        interval=settings.poll_interval,
         lease=max(settings.poll_interval, settings.status_timeout),
+        sending_limit=settings.call_timeout + settings.connect_timeout + DIAL_GRACE,
+        look_up=settings.unknown_lookup,
+        hold=settings.unknown_hold,
     )
 
 

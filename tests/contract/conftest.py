@@ -8,7 +8,16 @@ import redis
 
 from worker.store import Keys, RedisStore, Terms, connect
 
-TERMS = Terms(lock_ttl=9_000, history_ttl=86_400, max_poll_duration=7_200, lease=10)
+TERMS = Terms(
+    lock_ttl=9_000,
+    history_ttl=86_400,
+    max_poll_duration=7_200,
+    interval=10,
+    lease=10,
+    sending_limit=108,
+    look_up=120,
+    hold=600,
+)
 
 
 @pytest.fixture(params=["fakeredis", "server"])
@@ -28,7 +37,7 @@ def store(client: redis.Redis) -> Iterator[RedisStore]:
     """A store whose surviving keys are checked after each test: every key of ours has a time to live or a bound."""
     keys = Keys("t")
     yield RedisStore(client, keys, TERMS)
-    bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused}
+    bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused, keys.outage}
     names = {str(name) for name in client.scan_iter("*")}
     assert all(name.startswith("t:") for name in names)
     assert [name for name in names - bounded if client.pttl(name) < 0] == []

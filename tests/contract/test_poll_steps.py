@@ -5,8 +5,8 @@ import redis
 
 from tests.contract.test_trigger_steps import PAIR, phase, settlement, started
 from worker.decision import Poll, Verdict
-from worker.ports import Begun, Dropped, Early, Event
 from worker.store import RedisStore
+from worker.values import Begun, Dropped, Early, Event, Heard
 
 
 def make_due(client: redis.Redis, job_id: str, *, ago: float = 0) -> float:
@@ -24,19 +24,22 @@ def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: 
 
 
 def go_on(store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None) -> bool:
-    return store.continue_poll(PAIR, "j-1", poll, call_status=status, event=event)
+    heard: Heard = "answer" if status else "failure"
+    return store.continue_poll(PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
 
 
 def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_id: str = "j-1") -> bool:
-    return store.finish_poll(
+    written = store.finish_poll(
         PAIR,
         job_id,
         poll_no,
         verdict=verdict,
         retry_count=0,
+        heard="answer" if verdict == "ended" else "failure",
         call_status="Succeeded" if verdict == "ended" else None,
         event=Event(verdict, "C-1", "20", job_id),
     )
+    return written is not None
 
 
 def test_one_copy_of_a_poll_gets_past_the_fence(store: RedisStore, client: redis.Redis) -> None:
@@ -205,6 +208,6 @@ def test_views_narrow_to_a_case_and_a_job(store: RedisStore, client: redis.Redis
 
 def test_the_first_poll_is_never_due_after_the_deadline(store: RedisStore) -> None:
     """S20: at most 2 hours from `sending`, also for an answer that came late."""
-    assert store.claim(PAIR, token="tok", task_id="task", arguments="{}", enabled=True)
+    assert store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
     store.settle(settlement("started", "watching", "tok", "j-1"))  # sent in 1970
     assert [call.due for call in store.calls()] == [1_007_200.0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from api_client import CallRecord, CallRequest, CallStatus
+from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
 from tests.fakes import job_id, record
 from worker.store import RedisStore
 from worker.trigger import Trigger
@@ -28,7 +28,10 @@ class CountingUpstream:
             self.requests.append(request)
         return [record(job_id(len(self.requests)))]
 
-    def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
+    def status(self, **_: str | None) -> CallStatus:
+        raise AssertionError
+
+    def conversations(self, **_: str | None) -> list[ConversationLog]:
         raise AssertionError
 
 

@@ -9,15 +9,15 @@ import redis
 
 from worker.decision import Outcome, Phase
 from worker.messages import TriggerResult
-from worker.ports import Answered, Claimed, Copy, Event, NewJob, Pair, Settlement
 from worker.store import RedisStore
+from worker.values import Answered, Claimed, Copy, Event, NewJob, Pair, Settlement
 
 PAIR = Pair("C-1", "20")
 OTHERS = [Pair("C-2", "20"), Pair("C-1", "21"), Pair("C-1:20", "x"), Pair("案件/1", "20")]
 
 
 def claim(store: RedisStore, token: str = "tok", task_id: str = "task", pair: Pair = PAIR) -> Claimed | Answered | Copy:
-    return store.claim(pair, token=token, task_id=task_id, arguments="{}", enabled=True)
+    return store.claim(pair, token=token, task_id=task_id, arguments="{}", expires=None, enabled=True)
 
 
 def settlement(
@@ -182,7 +182,7 @@ def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
 
 def test_a_deployment_can_be_switched_off(store: RedisStore) -> None:
     """S16: the setting forces it whatever the flag says."""
-    answer = store.claim(PAIR, token="tok", task_id="task", arguments="{}", enabled=False)
+    answer = store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=False)
     assert isinstance(answer, Answered)
     assert answer.why == "disabled"
     assert phase(store) is None

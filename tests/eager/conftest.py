@@ -9,14 +9,12 @@ from tests.fakes import World, virtual_time
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    from worker import tasks  # noqa: PLC0415 - after the environment is cleared
-
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world of its own for each test; settings by indirect parametrisation."""
     with virtual_time() as traveller:
-        world = World(traveller, Settings(key_prefix="t"))
-        monkeypatch.setattr(tasks, "parts", lambda: world.parts)
-        monkeypatch.setattr(tasks.poll, "apply_async", world.queue.publish)
+        world = World(traveller, Settings(key_prefix="t", **getattr(request, "param", {})))
+        world.install(monkeypatch)
         yield world
         keys = world.keys
-        bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused}
+        bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused, keys.outage}
         assert [name for name in set(world.redis.scan_iter("*")) - bounded if world.redis.pttl(name) < 0] == []

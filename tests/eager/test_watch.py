@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -160,19 +161,19 @@ def test_a_last_look_that_brings_no_end_expires(world: World, answer: str | ApiE
     assert len(world.upstream.queries) == 1
 
 
-def test_every_poll_message_delivered_twice_makes_one_chain(world: World) -> None:
+def test_every_poll_message_delivered_twice_makes_one_chain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """S28: the second copy is dropped before any request."""
     world.upstream.life = life((0, "Scheduling"), (95, "Succeeded"))
     start(world)
-    publish = world.queue.publish
-
-    def twice(**options: object) -> None:
-        publish(**options)  # type: ignore[arg-type]
-        publish(**options)  # type: ignore[arg-type]
-
     from worker import tasks  # noqa: PLC0415
 
-    tasks.poll.apply_async = twice
+    publish = world.queue.publisher("outbound.poll")
+
+    def twice(**options: Any) -> None:
+        publish(**options)
+        publish(**options)
+
+    monkeypatch.setattr(tasks.poll, "apply_async", twice)
     lines = world.run(300)
     polled = [at for at, _ in world.upstream.queries]
     assert len(polled) == len({round(at, 3) for at in polled}) <= 11

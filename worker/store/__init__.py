@@ -4,14 +4,16 @@ import redis
 
 from worker.store.base import Steps, Terms
 from worker.store.keys import Keys
+from worker.store.look_up_steps import LookUpSteps
 from worker.store.poll_steps import PollSteps
+from worker.store.sweep_steps import SweepSteps
 from worker.store.trigger_steps import TriggerSteps
 from worker.store.views import Views
 
 __all__ = ["Keys", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, PollSteps, Views):
+class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 

@@ -1,15 +1,17 @@
 """What every step of the store shares: the client, the key names, the times to live, and the Lua prelude."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
 from redis.commands.core import Script
 
-from worker.ports import Event, StoreUnavailable
+from worker.ports import StoreUnavailable
 from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
+from worker.values import Event
 
 PRELUDE = (
     f"local EVENTS_KEPT, HISTORY_KEPT = {EVENTS_KEPT}, {HISTORY_KEPT}"
@@ -32,13 +34,27 @@ local function emit(events, history, ttl, t, json)
 end
 
 -- The pair is let go (S5): the lock by its owner's token only, the ledger done, and kept as long as the history.
-local function let_go(lock, ledger, pairs_key, done, member, token, ttl, t)
+local function let_go(prefix, member, token, ttl, t)
+  local lock, ledger, done = prefix .. ':lock:' .. member, prefix .. ':ledger:' .. member, prefix .. ':done'
   if redis.call('GET', lock) == token then redis.call('DEL', lock) end
   redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t))
+  redis.call('HDEL', ledger, 'lookup', 'held_until')
   redis.call('PEXPIRE', ledger, ttl)
-  redis.call('ZREM', pairs_key, member)
+  redis.call('ZREM', prefix .. ':pairs', member)
   redis.call('ZADD', done, t, member)
   redis.call('ZREMRANGEBYSCORE', done, '-inf', t - ttl / 1000)
+end
+
+-- A new record of a watched call (S11), with its first due time; the caller has seen that there is none.
+local function watch(prefix, member, job, t, started_at, deadline, job_ttl)
+  local key, first = prefix .. ':job:' .. job.job_id, math.min(t + job.first_delay, deadline)
+  redis.call('HSET', key, 'started_at', stamp(started_at), 'watched_at', stamp(t), 'deadline', stamp(deadline),
+    'due', stamp(first), 'poll_no', 1, 'retry_count', 0, unpack(job.fields))
+  if job.executing then redis.call('HSET', key, 'executing_since', stamp(t)) end
+  redis.call('PEXPIRE', key, job_ttl)
+  redis.call('ZADD', prefix .. ':due', first, job.job_id)
+  redis.call('SADD', prefix .. ':live:' .. member, job.job_id)
+  return first
 end
 """
 )
@@ -46,17 +62,23 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """For how long things are kept and watched, in seconds.
+    """For how long things are kept, watched and waited for, in seconds.
 
     `lock_ttl` is the net under the lock (S5), `history_ttl` the age to which finished things are kept (S36),
-    `max_poll_duration` the length of a watch (S20), `lease` how long after its start a poll counts as missing unless
-    it has ended.
+    `max_poll_duration` the length of a watch and `interval` the time between two polls (S20), `lease` how long after
+    its start a poll counts as missing unless it has ended, `sending_limit` how long a request may take at the most
+    before its outcome is unknown (S18), `look_up` and `hold` how long a lost answer is looked for and its pair held
+    after that (S14).
     """
 
     lock_ttl: float
     history_ttl: float
     max_poll_duration: float
+    interval: float
     lease: float
+    sending_limit: float
+    look_up: float
+    hold: float
 
     @property
     def task_ttl(self) -> float:
@@ -83,8 +105,21 @@ class Steps:
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
         """Run a step; StoreUnavailable where Redis did not answer well."""
-        try:
+        with self.translated():
             return script(keys=keys, args=args)
+
+    def now(self) -> float:
+        """Return the server's time in epoch seconds, the one that all records are written in."""
+        with self.translated():
+            seconds, micros = self.client.time()
+        return seconds + micros / 1_000_000
+
+    @staticmethod
+    @contextmanager
+    def translated() -> Iterator[None]:
+        """Let nothing of the Redis library past the store."""
+        try:
+            yield
         except redis.RedisError as error:
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from worker.ports import Pair
+from worker.values import Pair
 
 EVENTS_KEPT = 10_000  # entries of the live stream: enough for a looker-on that was away for minutes
 HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
@@ -43,6 +43,10 @@ class Keys:
         """Set: the jobs of a case whose records are kept."""
         return f"{self.prefix}:jobs:{quote(case_id, safe='')}"
 
+    def mediations(self, case_id: str) -> str:
+        """Set: the pairs of a case that were triggered of late (S14 compares them)."""
+        return f"{self.prefix}:mediations:{quote(case_id, safe='')}"
+
     @property
     def due(self) -> str:
         """Sorted set: watched jobs by the time at which their next poll counts as due. Bounded by the watched calls."""
@@ -55,7 +59,7 @@ class Keys:
 
     @property
     def pairs(self) -> str:
-        """Sorted set: pairs that are not done by the time of their last step. Bounded by the active pairs."""
+        """Sorted set: pairs that are not done by the time at which a sweep attends to them. Bounded by the pairs."""
         return f"{self.prefix}:pairs"
 
     @property
@@ -72,6 +76,31 @@ class Keys:
     def paused(self) -> str:
         """String: present while new calls are stopped (S16)."""
         return f"{self.prefix}:paused"
+
+    @property
+    def sweeper(self) -> str:
+        """String: who sweeps at the moment (S28)."""
+        return f"{self.prefix}:sweeper"
+
+    @property
+    def outage(self) -> str:
+        """Hash: since when the upstream has been away; absent while it answers (S29)."""
+        return f"{self.prefix}:outage"
+
+    @property
+    def good(self) -> str:
+        """String: when a status query was last answered well, in epoch seconds (S29)."""
+        return f"{self.prefix}:good"
+
+    @property
+    def failing(self) -> str:
+        """Sorted set: calls whose queries failed since then, by time (S29)."""
+        return f"{self.prefix}:failing"
+
+    @property
+    def probe(self) -> str:
+        """String: present while one poll asks on behalf of all during an outage (S29)."""
+        return f"{self.prefix}:probe"
 
 
 def member(pair: Pair) -> str:

@@ -1,43 +1,59 @@
 """The steps of a trigger in Redis: claim the pair, write `sending`, store what the dial came to."""
 
+import functools
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import redis
 
 from worker import texts
 from worker.decision import Poll
 from worker.messages import TriggerResult
-from worker.ports import Answered, Claimed, Copy, Pair, Settled, Settlement
+from worker.ports import StoreUnavailable
 from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.durability import Durability, durability_of
 from worker.store.keys import Keys, member
+from worker.values import Answered, Claimed, Copy, NewJob, Pair, Settled, Settlement
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim that has not sent by then has lost its owner (S18)
+TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
+FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: within the 2 s of its gate
+
+REFUSALS = ("paused", "taken", "watched")
 
 # Invariant: of all triggers of a pair one alone holds its lock, and a task that was handled is never handled again.
 CLAIM = """
-local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
-local token, task_id, arguments, enabled, member, job_prefix = unpack(ARGV, 1, 6)
-local lock_ttl, task_ttl, stale_after = unpack(ARGV, 7, 9)
-local skipped_head, skipped_tail, disabled = unpack(ARGV, 10, 12)
+local lock, ledger, task, paused, live, pairs_key, mediations = unpack(KEYS)
+local token, task_id, arguments, expires, enabled, member, job_prefix = unpack(ARGV, 1, 7)
+local lock_ttl, task_ttl, job_ttl, stale_after, remembered = unpack(ARGV, 8, 12)
+local skipped_head, skipped_tail, disabled = unpack(ARGV, 13, 15)
 
 local handled = redis.call('GET', task)
 if handled then return {'handled', handled} end
 
 local t = now()
-local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
-local phase, holder = state[1], redis.call('GET', lock)
-if holder == token then return {'claimed'} end  -- this very step, sent twice over a broken connection
-
+local function claimed()
+  return {'claimed', redis.call('HGET', ledger, 'trouble_since') or ''}
+end
 local function take()
+  local trouble = redis.call('HMGET', ledger, 'trouble', 'trouble_at', 'trouble_since')
   redis.call('SET', lock, token, 'PX', lock_ttl)
   redis.call('DEL', ledger)
   redis.call('HSET', ledger, 'phase', 'claimed', 'token', token, 'task_id', task_id, 'arguments', arguments,
-    'claimed_at', stamp(t))
+    'expires', expires, 'claimed_at', stamp(t))
+  if trouble[1] and t - tonumber(trouble[2]) <= tonumber(remembered) then
+    redis.call('HSET', ledger, 'trouble', trouble[1], 'trouble_at', trouble[2], 'trouble_since', trouble[3])
+  end
   redis.call('PEXPIRE', ledger, lock_ttl)
-  redis.call('ZADD', pairs_key, t, member)
-  return {'claimed'}
+  redis.call('SADD', mediations, member)
+  redis.call('PEXPIRE', mediations, job_ttl)
+  redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+  return claimed()
 end
+
+local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
+local phase, holder = state[1], redis.call('GET', lock)
+if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
 
 if phase and phase ~= 'done' and state[2] == task_id then
   local abandoned = state[4] or t > tonumber(state[3]) + tonumber(stale_after)
@@ -66,45 +82,58 @@ if not redis.call('SET', lock, token, 'NX', 'PX', lock_ttl) then return {'copy'}
 return take()
 """
 
-# Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped.
+# Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped and no call of
+# the pair is being watched (an earlier owner's late answer may have brought one).
 BEGIN_SENDING = """
-local lock, ledger, paused, pairs_key = unpack(KEYS)
-local token, member, lock_ttl = unpack(ARGV)
+local lock, ledger, live, paused, pairs_key = unpack(KEYS)
+local token, member, lock_ttl, sending_limit = unpack(ARGV)
 local state = redis.call('HMGET', ledger, 'token', 'phase')
 local ours = redis.call('GET', lock) == token and state[1] == token
 if not ours or not (state[2] == 'claimed' or state[2] == 'sending') then return 'taken' end
+if redis.call('SCARD', live) > 0 then return 'watched' end
 if redis.call('EXISTS', paused) == 1 then return 'paused' end
 local t = now()
 redis.call('HSET', ledger, 'phase', 'sending', 'sending_at', stamp(t))
+redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since')
 redis.call('PEXPIRE', lock, lock_ttl)
 redis.call('PEXPIRE', ledger, lock_ttl)
-redis.call('ZADD', pairs_key, t, member)
+redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
 return stamp(t)
 """
 
 # Invariant: an answer is stored whole or not at all, and a started call is watched whoever owns the pair by now.
 SETTLE = """
-local lock, ledger, live, task, pairs_key, done, due, events, history, case_jobs = unpack(KEYS, 1, 10)
-local token, task_id, member, phase, result, answer = unpack(ARGV, 1, 6)
-local lock_ttl, task_ttl, history_ttl, job_ttl, duration, sent_at = unpack(ARGV, 7, 12)
+local lock, ledger, live, task, pairs_key, done, events, history, case_jobs = unpack(KEYS, 1, 9)
+local prefix, token, task_id, member, phase, look_up, result, answer = unpack(ARGV, 1, 8)
+local lock_ttl, task_ttl, history_ttl, job_ttl, duration, sent_at = unpack(ARGV, 9, 14)
 local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase')
 local ours = state[1] == token
 if not ours and #new.jobs == 0 then return false end
 
-local deadline = (tonumber(sent_at) or t) + tonumber(duration)
+local started_at = tonumber(sent_at) or t
+local deadline = started_at + tonumber(duration)
 local reply = {stamp(t)}
 for i, job in ipairs(new.jobs) do
-  local key = KEYS[10 + i]
-  if redis.call('EXISTS', key) == 0 then
-    local first = math.min(t + job.first_delay, deadline)
-    redis.call('HSET', key, 'started_at', sent_at, 'watched_at', stamp(t), 'deadline', stamp(deadline),
-      'due', stamp(first), 'poll_no', 1, 'retry_count', 0, unpack(job.fields))
+  local key, first = KEYS[9 + i], nil
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id')
+  if not known[1] then
+    first = watch(prefix, member, job, t, started_at, deadline, job_ttl)
+    reply[#reply + 1] = '1'
+  elseif known[2] and known[2] ~= 'ended' and job.watch_again then
+    first = math.min(t + job.first_delay, deadline)
+    redis.call('HSET', key, 'poll_no', known[1] + 1, 'retry_count', 0, 'due', stamp(first), 'deadline', stamp(deadline))
+    redis.call('HDEL', key, 'verdict', 'finished_at')
     redis.call('PEXPIRE', key, job_ttl)
-    redis.call('ZADD', due, first, job.job_id)
+    redis.call('ZADD', prefix .. ':due', first, job.job_id)
+    redis.call('ZREM', prefix .. ':finished', job.job_id)
     redis.call('SADD', live, job.job_id)
+    reply[#reply + 1] = tostring(known[1] + 1)
+  elseif known[3] == '' then
+    redis.call('HSET', key, unpack(job.fields))  -- adopted before its answer came: now its person is known
+  end
+  if first then
     redis.call('SADD', case_jobs, job.job_id)
-    if job.executing then redis.call('HSET', key, 'executing_since', stamp(t)) end
     for _, field in ipairs({job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
   end
 end
@@ -114,16 +143,24 @@ for _, event in ipairs(new.events) do emit(events, history, history_ttl, t, even
 redis.call('SET', task, result, 'PX', task_ttl)
 
 if not ours and state[2] and state[2] ~= 'done' then return reply end  -- another owner's pair: its live set holds it
-if phase == 'done' and redis.call('SCARD', live) == 0 then
-  let_go(lock, ledger, pairs_key, done, member, token, history_ttl, t)
+if phase ~= 'unknown' and look_up == '0' and redis.call('SCARD', live) == 0 then
+  let_go(prefix, member, token, history_ttl, t)
   return reply
 end
 if phase == 'done' then phase = 'watching' end  -- an earlier owner's answer came late: its calls are still watched
 redis.call('SET', lock, token, 'NX', 'PX', lock_ttl)
 redis.call('HSET', ledger, 'phase', phase, 'token', token, 'task_id', task_id, phase .. '_at', stamp(t))
-if phase == 'unknown' then redis.call('HSET', ledger, 'trouble', 'unknown', 'trouble_at', stamp(t)) end
+redis.call('HDEL', ledger, 'lookup', 'held_until')
+local attend_at = deadline + 60
+if phase == 'unknown' then
+  redis.call('HSET', ledger, 'trouble', 'unknown', 'trouble_at', stamp(t), 'trouble_since', stamp(started_at))
+end
+if phase == 'unknown' or look_up == '1' then
+  redis.call('HSET', ledger, 'sending_at', stamp(started_at), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
+  attend_at = t
+end
 redis.call('PEXPIRE', ledger, lock_ttl)
-redis.call('ZADD', pairs_key, t, member)
+redis.call('ZADD', pairs_key, attend_at, member)
 redis.call('ZREM', done, member)
 return reply
 """
@@ -139,26 +176,30 @@ class TriggerSteps(Steps):
         self._settle = self.script(SETTLE)
 
     def claim(
-        self, pair: Pair, *, token: str, task_id: str, arguments: str, enabled: bool
+        self, pair: Pair, *, token: str, task_id: str, arguments: str, expires: float | None, enabled: bool
     ) -> Claimed | Answered | Copy:
         """Take the pair for a new call, or say why not (S4, S16, S17)."""
-        k = self.keys
+        k, terms = self.keys, self.terms
         case_id, mediation_id = pair.case_id, pair.mediation_id
         skipped = TriggerResult.of("skipped", case_id, mediation_id, message=texts.ALREADY_ACTIVE)
         head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
         disabled = TriggerResult.of("disabled", case_id, mediation_id, message=texts.DISABLED)
         reply = self.run(
             self._claim,
-            [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
             [
-                *(token, task_id, arguments, int(enabled), member(pair), k.job("")),
-                *(milliseconds(self.terms.lock_ttl), milliseconds(self.terms.task_ttl), CLAIM_STALE_AFTER),
+                *(k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs),
+                k.mediations(case_id),
+            ],
+            [
+                *(token, task_id, arguments, expires or "", int(enabled), member(pair), k.job("")),
+                *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.job_ttl)),
+                *(CLAIM_STALE_AFTER, TROUBLE_REMEMBERED),
                 *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False)),
             ],
         )
         match reply:
-            case ["claimed"]:
-                return Claimed()
+            case ["claimed", since]:
+                return Claimed(float(since) if since else None)
             case ["copy"]:
                 return Copy()
             case [why, text]:
@@ -166,53 +207,80 @@ class TriggerSteps(Steps):
             case _:
                 raise AssertionError(f"claim answered {reply!r}")
 
-    def begin_sending(self, pair: Pair, token: str) -> float | Literal["paused", "taken"]:
-        """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18)."""
-        k = self.keys
-        reply: str = self.run(
-            self._begin_sending,
-            [k.lock(pair), k.ledger(pair), k.paused, k.pairs],
-            [token, member(pair), milliseconds(self.terms.lock_ttl)],
-        )
-        return reply if reply in ("paused", "taken") else float(reply)  # type: ignore[return-value]
+    @functools.cached_property
+    def durability(self) -> Durability:
+        """How this server says that `sending` is on disk."""
+        with self.translated():
+            return durability_of(self.client)
+
+    def begin_sending(self, pair: Pair, token: str) -> float | Literal["paused", "taken", "watched"]:
+        """Write `sending`, see it on disk, and return the store's time, or say why nothing may be sent (S16, S18)."""
+        k, terms = self.keys, self.terms
+        keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs]
+        args: list[str | float] = [token, member(pair), milliseconds(terms.lock_ttl), terms.sending_limit]
+        step = self._durably if self.durability == "waitaof" else self._plainly
+        reply = step(keys, args)
+        return reply if reply in REFUSALS else float(reply)  # type: ignore[return-value]
+
+    def _plainly(self, keys: list[str], args: list[str | float]) -> str:
+        return str(self.run(self._begin_sending, keys, args))
+
+    def _durably(self, keys: list[str], args: list[str | float]) -> str:
+        """Run the step and wait, on the same connection, until the server says that it is on disk."""
+        with self.translated(), self.client.pipeline(transaction=False) as pipeline:
+            self._begin_sending(keys, args, client=pipeline)
+            pipeline.execute_command("WAITAOF", 1, 0, FSYNC_WAIT)  # type: ignore[no-untyped-call]
+            reply, (on_disk, _) = pipeline.execute()
+        if not on_disk and reply not in REFUSALS:
+            raise StoreUnavailable(f"Redis: not on disk within {FSYNC_WAIT} ms")
+        return str(reply)
 
     def settle(self, settlement: Settlement) -> Settled | None:
         """Store what a dial came to; None where the claim has passed to another owner and no call was started."""
         k, pair, terms = self.keys, settlement.pair, self.terms
         answer = {
-            "jobs": [
-                {
-                    "job_id": job.job_id,
-                    "first_delay": job.first_delay,
-                    "executing": job.call_status == "Executing",
-                    "fields": [
-                        *("job_id", job.job_id, "person_id", job.person_id, "call_status", job.call_status),
-                        *("case_id", pair.case_id, "mediation_id", pair.mediation_id),
-                    ],
-                }
-                for job in settlement.jobs
-            ],
+            "jobs": [job_fields(job, pair) for job in settlement.jobs],
             "events": [event_json(event) for event in settlement.events],
         }
         reply = self.run(
             self._settle,
             [
-                *(k.lock(pair), k.ledger(pair), k.live(pair), k.task(settlement.task_id), k.pairs, k.done, k.due),
+                *(k.lock(pair), k.ledger(pair), k.live(pair), k.task(settlement.task_id), k.pairs, k.done),
                 *(k.events, k.history(pair.case_id), k.jobs(pair.case_id)),
                 *(k.job(job.job_id) for job in settlement.jobs),
             ],
             [
-                *(settlement.token, settlement.task_id, member(pair), settlement.phase),
+                *(k.prefix, settlement.token, settlement.task_id, member(pair), settlement.phase),
+                int(settlement.look_up),
                 *(json.dumps(settlement.result.data, ensure_ascii=False), json.dumps(answer, ensure_ascii=False)),
                 *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.history_ttl)),
                 *(milliseconds(terms.job_ttl), terms.max_poll_duration, settlement.sent_at or ""),
             ],
         )
-        if reply is None:
-            return None
-        now, *started = reply
-        polls = {
-            job_id: Poll(poll_no=1, due=float(due), deadline=float(deadline), retry_count=0)
-            for job_id, due, deadline in zip(*[iter(started)] * 3, strict=True)
-        }
-        return Settled(float(now), polls)
+        return settled(reply)
+
+
+def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:
+    """Return a job as the scripts read it."""
+    return {
+        "job_id": job.job_id,
+        "first_delay": job.first_delay,
+        "executing": job.call_status == "Executing",
+        "watch_again": job.watch_again,
+        "fields": [
+            *("job_id", job.job_id, "person_id", job.person_id, "call_status", job.call_status),
+            *("case_id", pair.case_id, "mediation_id", pair.mediation_id),
+        ],
+    }
+
+
+def settled(reply: list[str] | None) -> Settled | None:
+    """Return a script's list of first polls as a value."""
+    if reply is None:
+        return None
+    now, *started = reply
+    polls = {
+        job_id: Poll(poll_no=int(number), due=float(due), deadline=float(deadline), retry_count=0)
+        for number, job_id, due, deadline in zip(*[iter(started)] * 4, strict=True)
+    }
+    return Settled(float(now), polls)

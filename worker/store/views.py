@@ -4,12 +4,10 @@ import json
 from collections.abc import Iterable
 from typing import Any, cast
 
-import redis
-
 from worker.decision import Phase, Verdict
-from worker.ports import Call, PairState, StoreUnavailable
 from worker.store.base import Steps
 from worker.store.keys import pair_of
+from worker.values import Call, PairState
 
 
 class Views(Steps):
@@ -17,7 +15,7 @@ class Views(Steps):
 
     def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
         """Return the watched calls, and the finished ones if asked, the oldest first."""
-        with _translated():
+        with self.translated():
             if job_id is not None:
                 ids = {job_id}
             elif case_id is not None:
@@ -36,7 +34,7 @@ class Views(Steps):
 
     def pairs(self, *, case_id: str | None = None, finished: bool = False) -> list[PairState]:
         """Return the pairs whose last trigger is not done, and the done ones if asked, the oldest first."""
-        with _translated():
+        with self.translated():
             members = self._members(self.keys.pairs)
             if finished:
                 members = [*self._members(self.keys.done), *members]
@@ -50,12 +48,12 @@ class Views(Steps):
 
     def history(self, case_id: str) -> list[dict[str, Any]]:
         """Return the events of a case, the oldest first (S36)."""
-        with _translated():
+        with self.translated():
             return [json.loads(entry) for entry in self.client.lrange(self.keys.history(case_id), 0, -1)]
 
     def events(self, after: str, *, wait: float) -> list[tuple[str, dict[str, Any]]]:
         """Return what changed after the entry `after` (`$`: from now on), waiting up to `wait` seconds for one."""
-        with _translated():
+        with self.translated():
             reply = cast(
                 "list[tuple[str, list[tuple[str, dict[str, str]]]]] | None",
                 self.client.xread({self.keys.events: after}, block=max(1, round(wait * 1000))),
@@ -64,24 +62,18 @@ class Views(Steps):
 
     def pause(self, reason: str) -> None:
         """Stop new calls at once (S16)."""
-        with _translated():
+        with self.translated():
             self.client.set(self.keys.paused, reason)
 
     def resume(self) -> bool:
         """Allow new calls again; False where they were not stopped."""
-        with _translated():
+        with self.translated():
             return bool(self.client.delete(self.keys.paused))
 
     def paused(self) -> str | None:
         """Return why new calls are stopped, None where they are not."""
-        with _translated():
+        with self.translated():
             return cast("str | None", self.client.get(self.keys.paused))
-
-    def now(self) -> float:
-        """Return the server's time in epoch seconds, the one that all records are written in."""
-        with _translated():
-            seconds, micros = self.client.time()
-        return seconds + micros / 1_000_000
 
     def _members(self, name: str) -> list[str]:
         return cast("list[str]", self.client.zrange(name, 0, -1))
@@ -91,17 +83,6 @@ class Views(Steps):
         for name in names:
             pipeline.hgetall(name)
         return cast("list[dict[str, str]]", pipeline.execute())
-
-
-class _translated:  # noqa: N801 - reads as a word of the with statement
-    """Let nothing of the Redis library past the store."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, redis.RedisError):
-            raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
 
 def _call(record: dict[str, str]) -> Call:

@@ -1,0 +1,78 @@
+"""An outage of the upstream is one event (S29), and a `Retry-After` is obeyed."""
+
+import itertools
+import logging
+
+import pytest
+
+from api_client import ApiError, Unavailable
+from tests.fakes import START, World, job_id, record
+
+DOWN = Unavailable("GET /status: ConnectionError")
+
+
+def watching(world: World, jobs: int) -> None:
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [[record(job_id(number)) for number in range(jobs)]]
+    assert world.trigger()["outcome"] == "started"
+
+
+def test_three_minutes_of_outage_lose_no_call(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S29: told once when it begins and once when it ends; polling thins out and recovers within one interval."""
+    caplog.set_level(logging.WARNING)
+    watching(world, 50)
+    world.run(30)
+
+    def life(_job: str, age: float) -> str | ApiError:
+        return DOWN if 30 <= age < 210 else "Executing"
+
+    world.upstream.life = life
+    world.run(180)
+    asked = sum(START + 60 <= at < START + 210 for at, _ in world.upstream.queries)
+    assert 150 / 10 <= asked <= 5 * 150 / 10 + 5
+    world.run(12)
+    assert {job for at, job in world.upstream.queries if at >= START + 210} == {job_id(number) for number in range(50)}
+    assert [call.verdict for call in world.store.calls()] == [None] * 50
+    assert [call.retry_count for call in world.store.calls()] == [0] * 50
+    notices = [message for message in caplog.messages if message.startswith("上游状态查询")]
+    assert notices == ["上游状态查询中断,期间不计失败次数", "上游状态查询已恢复"]
+    kinds = [event["kind"] for _, event in world.store.events("0", wait=0.01)]
+    assert (kinds.count("outage_began"), kinds.count("outage_ended")) == (1, 1)
+
+
+@pytest.mark.parametrize("calls", [1, 4])
+def test_with_fewer_than_five_calls_the_tenth_failure_alone_holds(world: World, calls: int) -> None:
+    """S29 S24."""
+    watching(world, calls)
+    world.upstream.life = lambda _job, _age: DOWN
+    world.run(200)
+    assert [call.verdict for call in world.store.calls(finished=True)] == ["lost"] * calls
+
+
+def test_five_failing_calls_among_others_that_are_answered_are_no_outage(world: World) -> None:
+    """S29: no query of any call was answered well for one interval."""
+    watching(world, 6)
+    world.upstream.life = lambda job, _age: "Executing" if job == job_id(0) else DOWN
+    world.run(200)
+    assert sorted(str(call.verdict) for call in world.store.calls(finished=True)) == ["None", *["lost"] * 5]
+
+
+@pytest.mark.parametrize("world", [{"max_poll_duration": 600}], indirect=True, ids=["10 minutes"])
+def test_the_watch_still_ends_at_its_deadline_during_an_outage(world: World) -> None:
+    """S25 S29."""
+    watching(world, 6)
+    world.upstream.life = lambda _job, _age: DOWN
+    world.run(700)
+    assert [call.verdict for call in world.store.calls(finished=True)] == ["expired"] * 6
+
+
+@pytest.mark.parametrize(("asked", "gap"), [(None, 10), (25, 30), (300, 300)], ids=["none", "25 s", "300 s"])
+def test_retry_after_is_obeyed(world: World, asked: float | None, gap: float) -> None:
+    """The due times before it are left out; the grid stays."""
+    watching(world, 1)
+    world.run(10)
+    busy = iter([Unavailable("GET /status: HTTP 429", status=429, retry_after=asked)])
+    world.upstream.life = lambda _job, _age: next(busy, "Executing")
+    world.run(400)
+    times = [at for at, _ in world.upstream.queries]
+    assert max(round(later - earlier, 2) for earlier, later in itertools.pairwise(times)) == gap

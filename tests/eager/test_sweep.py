@@ -1,0 +1,211 @@
+"""What nobody carries out any more is carried out all the same: polls, claims, requests (S18, S28)."""
+
+import itertools
+import json
+import logging
+import time
+
+import pytest
+
+from tests.fakes import START, World, job_id, record
+from worker.values import Claimed, Pair
+
+JOB = job_id(1)
+PAIR = Pair("C-1", "20")
+
+
+def watching(world: World, jobs: int = 1) -> None:
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [[record(job_id(number)) for number in range(1, jobs + 1)]]
+    assert world.trigger()["outcome"] == "started"
+
+
+def dead_claim(world: World, *, expires: float | None = None, **kwargs: str) -> None:
+    """A claim whose owner has died."""
+    arguments = json.dumps({"case_id": "C-1", "mediation_id": "20", **kwargs})
+    claimed = world.store.claim(
+        PAIR, token="dead", task_id="task-1", arguments=arguments, expires=expires, enabled=True
+    )
+    assert claimed == Claimed()
+
+
+def test_a_lost_poll_is_reissued_with_its_number(world: World) -> None:
+    """S28: within the grace and one sweep of its due time, and the chain goes on as if nothing had happened."""
+    watching(world)
+    world.run(25)
+    (lost,) = world.queue.heap
+    world.queue.heap.clear()  # the worker that held it was killed
+    world.sweeping = 1
+    world.run(15)
+    assert world.queue.published[-1]["poll_no"] > lost.kwargs["poll_no"]
+    times = [at for at, _ in world.upstream.queries]
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 10 + 2 + 1 + 0.01
+    world.run(200)
+    assert {round((at - times[0]) % 10, 3) % 10 for at, _ in world.upstream.queries[-10:]} == {0.0}
+
+
+def test_nothing_is_reissued_while_all_is_well(world: World) -> None:
+    """S28: a sweep costs nothing and says nothing."""
+    watching(world, jobs=5)
+    world.sweeping = 1
+    world.run(100)
+    assert len(world.upstream.queries) == 50
+    assert len(world.queue.published) == 55
+
+
+def test_a_poll_at_work_is_not_reissued(world: World) -> None:
+    """S28: while it waits for a slow answer, nothing is overdue."""
+    watching(world)
+    world.upstream.slow = 9.9
+    asked: list[int] = []
+    original = world.upstream.life
+
+    def sweep_meanwhile(job: str, age: float) -> object:
+        asked.append(world.sweep())
+        return original(job, age)
+
+    world.upstream.life = sweep_meanwhile  # type: ignore[assignment]
+    world.run(100)
+    assert len(asked) > 8
+    assert set(asked) == {0}
+
+
+def test_a_poll_that_died_at_work_is_reissued_after_its_lease(world: World) -> None:
+    """S28: started, never ended."""
+    watching(world)
+    world.clock.sleep(10)
+    assert world.store.begin_poll(JOB, 1)
+    world.queue.heap.clear()
+    world.sweeping = 1
+    begin = time.time()
+    world.run(20)
+    (first, _), *_ = world.upstream.queries
+    assert 10 < first - begin <= 10 + 2 + 1.01
+
+
+def test_a_backlog_is_reissued_at_growing_distances(world: World) -> None:
+    """S28: the sweep never feeds an overload."""
+    watching(world)
+    world.queue.heap.clear()
+    reissued = []
+    for _ in range(500):
+        world.clock.sleep(2)
+        if world.sweep():
+            reissued.append(time.time())
+            world.queue.heap.clear()  # nobody gets to it
+    gaps = [later - earlier for earlier, later in itertools.pairwise(reissued)]
+    assert gaps[:4] == sorted(gaps[:4])
+    assert gaps[0] >= 10
+    assert max(gaps) >= 120
+    assert len(reissued) < 15
+
+
+def test_one_sweeps_at_a_time(world: World) -> None:
+    """S28: by a key that lives no longer than one interval."""
+    watching(world)
+    world.queue.heap.clear()
+    world.clock.sleep(30)
+    assert world.store.take_sweep("another", 1)
+    assert world.sweep() == 0
+    world.clock.sleep(1.1)
+    assert world.sweep() == 1
+
+
+def test_records_that_went_leave_the_due_set(world: World) -> None:
+    """A due time without a record is dropped, not reissued for ever."""
+    world.redis.zadd("t:due", {"gone": START})
+    world.clock.sleep(60)
+    assert world.sweep() == 0
+    assert world.redis.zcard("t:due") == 0
+
+
+def test_an_abandoned_claim_is_triggered_again_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S18: claimed for over 30 s: a new token, and the trigger as it was, under its own task id."""
+    caplog.set_level(logging.INFO)
+    world.upstream.dials = [[record(JOB)]]
+    dead_claim(world, call_person_id="P-9")
+    world.clock.sleep(29)
+    assert world.sweep() == 0
+    world.clock.sleep(2)
+    assert world.sweep() == 1
+    assert world.store.begin_sending(PAIR, "dead") == "taken"
+    world.run(1)
+    (_, request), *others = world.upstream.requests
+    assert (request.call_person_id, others) == ("P-9", [])
+    assert world.trigger()["outcome"] == "started"
+    assert len(world.upstream.requests) == 1
+
+
+def test_an_abandoned_claim_is_not_triggered_again_and_again(world: World) -> None:
+    """S18: with no worker to take it, the queue gets it at growing distances."""
+    dead_claim(world)
+    for _ in range(360):
+        world.clock.sleep(10)
+        world.sweep()
+    assert 4 <= len(world.queue.published) <= 12
+
+
+def test_an_abandoned_claim_whose_trigger_has_expired_rings_nobody(world: World) -> None:
+    """A weekend's backlog does not ring on Monday."""
+    dead_claim(world, expires=START + 20)
+    world.clock.sleep(31)
+    assert world.sweep() == 0
+    assert world.redis.exists("t:lock:C-1:20") == 0
+    assert world.events() == ["dial_failed"]
+
+
+def test_a_sender_that_died_leaves_an_unknown_outcome(world: World) -> None:
+    """S18 S17: only after read, connect and 15 s more; delivered again, its trigger answers `unknown`."""
+    dead_claim(world)
+    world.store.begin_sending(PAIR, "dead")
+    world.sweeping = 1
+    world.run(107)
+    assert [one.phase for one in world.store.pairs()] == ["sending"]
+    assert world.trigger() is None
+    world.run(3)
+    assert [one.phase for one in world.store.pairs()] == ["unknown"]
+    assert world.events()[0] == "unknown"
+    assert world.trigger()["outcome"] == "unknown"
+    assert world.upstream.requests == []
+
+
+def test_a_late_answer_of_a_stopped_sender_is_still_kept(world: World) -> None:
+    """S18: an answer is never thrown away, whatever the phase."""
+
+    def stopped(_request: object) -> list[object]:
+        for _ in range(115):
+            world.clock.sleep(1)
+            world.sweep()
+        assert [one.phase for one in world.store.pairs()] == ["unknown"]
+        return [record(JOB, person="P-1")]
+
+    world.upstream.dials = [stopped]  # type: ignore[list-item]
+    assert world.trigger()["outcome"] == "started"
+    assert [(call.job_id, call.person_id, call.deadline) for call in world.store.calls()] == [
+        (JOB, "P-1", START + 7_200)
+    ]
+    assert [one.phase for one in world.store.pairs()] == ["watching"]
+    assert world.trigger()["outcome"] == "started"
+
+
+def test_a_pair_without_watched_calls_is_let_go(world: World) -> None:
+    """A net under the release: a pair that watches nothing any more does not wait for its lock to lapse."""
+    watching(world)
+    world.redis.delete("t:live:C-1:20")
+    world.queue.heap.clear()
+    world.redis.zrem("t:due", JOB)
+    world.clock.sleep(7_300)
+    world.sweep()
+    assert world.redis.exists("t:lock:C-1:20") == 0
+
+
+def test_what_is_older_than_the_history_is_dropped(world: World) -> None:
+    """S36: also when nothing new is finished."""
+    watching(world)
+    world.upstream.life = lambda _job, _age: "Succeeded"
+    world.run(20)
+    assert world.redis.zcard("t:finished") == world.redis.zcard("t:done") == 1
+    world.clock.sleep(86_401)
+    world.sweep()
+    assert world.redis.zcard("t:finished") == world.redis.zcard("t:done") == 0
+    assert world.redis.exists(f"t:job:{JOB}") == 0

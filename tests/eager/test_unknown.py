@@ -1,0 +1,250 @@
+"""A lost answer is an unknown outcome: looked up, adopted, held, released; and the look after a bad end."""
+
+import pytest
+
+from api_client import CallStatus, ConversationLog, OutcomeUnknown, Unavailable
+from tests.fakes import START, World, job_id, record
+from worker.values import Pair
+
+JOB = job_id(1, at=START + 1)
+LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
+
+
+def entry(job: str, status: str = "Executing") -> ConversationLog:
+    return ConversationLog.model_validate({"jobId": job, "callStatus": status, "conversations": "[]"})
+
+
+def phase(world: World, mediation_id: str = "20") -> str:
+    pairs = {one.pair: one.phase for one in world.store.pairs(finished=True)}
+    return pairs[Pair("C-1", mediation_id)]
+
+
+def lose_the_answer(world: World) -> None:
+    world.upstream.dials = [LOST]
+    assert world.trigger()["outcome"] == "unknown"
+    world.sweeping = 5
+
+
+@pytest.mark.parametrize("where", ["conversation log", "status"])
+def test_a_call_that_turns_up_is_adopted_and_watched_to_its_end(world: World, where: str) -> None:
+    """S14: person unknown, deadline counted from `sending`; either question may fail."""
+    lose_the_answer(world)
+    world.run(30)
+    if where == "status":
+        world.upstream.log_entries = Unavailable("down")
+        world.upstream.case_status = lambda _case: CallStatus.model_validate({"jobId": JOB, "callStatus": "Executing"})
+    else:
+        world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 100 else "Executing"
+    world.run(20)
+    (call,) = world.store.calls()
+    assert (call.job_id, call.person_id, call.started_at, call.deadline) == (JOB, "", START, START + 7_200)
+    world.run(100)
+    assert world.events() == ["unknown", "adopted", "ended"]
+    assert phase(world) == "done"
+    assert len(world.upstream.requests) == 1
+
+
+def test_the_first_find_does_not_end_the_window(world: World) -> None:
+    """S14: upstream dials one person after the other."""
+    lose_the_answer(world)
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.log_entries = [entry(JOB)]
+    world.run(40)
+    world.upstream.log_entries = [entry(job_id(2, at=START + 17)), entry(JOB)]
+    world.run(40)
+    assert {call.job_id for call in world.store.calls()} == {JOB, job_id(2, at=START + 17)}
+    world.run(60)
+    assert phase(world) == "watching"
+
+
+def test_only_calls_that_may_be_ours_are_adopted(world: World) -> None:
+    """S14: created after `sending` less 60 s, and not known yet."""
+    old, strange = job_id(7, at=START - 60.001), "not-a-time-447e"
+    world.upstream.dials = [[record(job_id(5))]]
+    world.trigger("C-1", "other", task_id="task-0")
+    lose_the_answer(world)
+    recent = job_id(6, at=START - 59.9)
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.log_entries = [entry(old), entry(strange), entry(job_id(5)), entry(recent)]
+    world.run(30)
+    assert {call.job_id for call in world.store.calls()} == {job_id(5), recent}
+    assert world.events().count("adopted") == 1
+
+
+def test_if_nothing_turns_up_the_pair_is_held_and_then_let_go(world: World) -> None:
+    """S14: 120 s of looking, said, 600 s more; never sent again; the next trigger looks first and may call."""
+    lose_the_answer(world)
+    world.run(119)
+    assert world.events() == ["unknown"]
+    world.run(12)
+    assert world.events() == ["unknown", "nothing_found"]
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+    world.run(570)
+    assert phase(world) == "unknown"
+    world.run(40)
+    assert world.events() == ["unknown", "nothing_found", "released"]
+    assert phase(world) == "done"
+    assert len(world.upstream.requests) == 1
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-3")["outcome"] == "started"
+
+
+def test_a_person_may_release_it_earlier(world: World) -> None:
+    """S14: with who and why in the history; and nothing but an unknown outcome."""
+    lose_the_answer(world)
+    pair = Pair("C-1", "20")
+    assert world.store.release(pair, by="op", why="asked the party") == "released"
+    assert world.store.history("C-1")[-1]["by"] == "op"
+    assert world.store.history("C-1")[-1]["why"] == "asked the party"
+    assert phase(world) == "done"
+    assert world.store.release(pair, by="op", why="again") == "done"
+    assert world.store.release(Pair("C-1", "nobody"), by="op", why="") == "absent"
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-3")["outcome"] == "started"
+    assert world.store.release(pair, by="op", why="") == "watching"
+
+
+def test_calls_that_were_found_outlast_a_persons_release(world: World) -> None:
+    """S14 S5: they are watched on, and hold the pair."""
+    lose_the_answer(world)
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.log_entries = [entry(JOB)]
+    world.run(30)
+    assert world.store.release(Pair("C-1", "20"), by="op", why="") == "released"
+    assert phase(world) == "watching"
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+
+
+def test_adoption_waits_while_another_mediation_is_sending(world: World) -> None:
+    """S14: the job may be the other one's."""
+    lose_the_answer(world)
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Executing"
+    seen: list[int] = []
+
+    def during_the_other_dial(_request: object) -> list[object]:
+        world.run(40)
+        seen.append(len(world.store.calls()))
+        return [record(JOB, person="P-1")]
+
+    world.upstream.dials = [during_the_other_dial]  # type: ignore[list-item]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    assert seen == [0]
+    world.run(40)
+    (call,) = world.store.calls()
+    assert (call.mediation_id, call.person_id) == ("21", "P-1")
+
+
+def test_a_job_that_two_lost_answers_could_own_is_watched_once_and_holds_both(world: World) -> None:
+    """S14."""
+    lose_the_answer(world)
+    world.upstream.dials = [LOST]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "unknown"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 300 else "Executing"
+    world.run(200)
+    assert len(world.store.calls()) == 1
+    assert (phase(world), phase(world, "21")) == ("watching", "watching")
+    for mediation_id in ("20", "21"):
+        assert world.trigger("C-1", mediation_id, task_id=f"again-{mediation_id}")["outcome"] == "skipped"
+    world.run(150)
+    assert (phase(world), phase(world, "21")) == ("done", "done")
+    assert world.events().count("ended") == 1
+
+
+def test_an_answer_that_comes_after_adoption_names_the_person(world: World) -> None:
+    """S18: kept, and nobody is watched twice."""
+
+    def stopped(_request: object) -> list[object]:
+        world.upstream.log_entries = [entry(JOB)]
+        world.upstream.life = lambda _job, _age: "Executing"
+        world.run(140)
+        assert [(call.job_id, call.person_id) for call in world.store.calls()] == [(JOB, "")]
+        return [record(JOB, person="P-1")]
+
+    world.sweeping = 5
+    world.upstream.dials = [stopped]  # type: ignore[list-item]
+    assert world.trigger()["outcome"] == "started"
+    assert [(call.job_id, call.person_id) for call in world.store.calls()] == [(JOB, "P-1")]
+
+
+def test_a_record_without_a_job_is_looked_up_beside_the_watched_ones(world: World) -> None:
+    """S7 S5: the look-up holds the pair, also when the others have ended."""
+    world.upstream.dials = [[record(JOB, person="P-1"), record(None, person="P-2")]]
+    assert world.trigger()["outcome"] == "started"
+    world.sweeping = 5
+    world.run(30)
+    assert world.events() == ["started", "ended"]
+    assert phase(world) == "watching"
+    assert world.redis.exists("t:lock:C-1:20")
+    found = job_id(2, at=START + 5)
+    world.upstream.log_entries = [entry(JOB, "Succeeded"), entry(found)]
+    world.run(150)
+    assert world.events() == ["started", "ended", "adopted", "ended"]
+    assert phase(world) == "done"
+
+
+# -- S5: the look before a new call ------------------------------------------------------------------------------------
+
+
+def lose_the_watch(world: World) -> None:
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger()["outcome"] == "started"
+    world.run(200)
+    assert phase(world) == "done"
+    world.upstream.dials = [[record(job_id(9))]]
+
+
+def test_a_lost_call_that_is_still_active_is_watched_again(world: World) -> None:
+    """S5: and the new trigger is skipped; the person is not rung a second time."""
+    lose_the_watch(world)
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 400 else "Executing"
+    result = world.trigger(task_id="task-2")
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
+    assert phase(world) == "watching"
+    world.run(300)
+    assert [call.verdict for call in world.store.calls(job_id=JOB)] == ["ended"]
+    assert phase(world) == "done"
+    assert len(world.upstream.requests) == 1
+
+
+def test_a_lost_call_that_has_ended_meanwhile_frees_the_pair(world: World) -> None:
+    """S5: looked at, found ended, called anew."""
+    lose_the_watch(world)
+    world.upstream.life = lambda _job, _age: "Failed"
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    assert len(world.upstream.requests) == 2
+
+
+def test_no_answer_to_the_look_sends_nothing(world: World) -> None:
+    """S5: failed, and the pair is free for another try; the look is still owed then."""
+    lose_the_watch(world)
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger(task_id="task-2")["outcome"] == "failed"
+    world.upstream.log_entries = []
+    assert world.trigger(task_id="task-3")["outcome"] == "failed"  # the call's own status is still not answered
+    assert len(world.upstream.requests) == 1
+    world.upstream.life = lambda _job, _age: "Failed"
+    assert world.trigger(task_id="task-4")["outcome"] == "started"
+
+
+def test_a_call_that_nobody_knew_is_found_by_the_look(world: World) -> None:
+    """S5 S14: after an unknown outcome that was let go."""
+    lose_the_answer(world)
+    world.run(800)
+    assert phase(world) == "done"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Executing"
+    result = world.trigger(task_id="task-2")
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
+    assert len(world.upstream.requests) == 1
+
+
+def test_a_bad_end_is_forgotten_after_a_day(world: World) -> None:
+    """S5: within 24 h."""
+    lose_the_watch(world)
+    world.clock.sleep(86_401)
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger(task_id="task-2")["outcome"] == "started"

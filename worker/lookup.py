@@ -1,0 +1,114 @@
+"""The flow of a look-up: ask upstream for a case's calls → take those that may be ours → watch them."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from api_client import ProtocolError, Unavailable
+from worker.decision import FIRST_STATUS, first_delay, may_be_ours, read_status
+from worker.messages import PollMessage
+from worker.ports import Schedule, ScheduleFailed, Store, Upstream
+from worker.values import NewJob, Pair, Settled
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Sightings:
+    """What upstream says of a case: the status by job, and how many of the questions were answered."""
+
+    statuses: dict[str, str] = field(default_factory=dict)
+    answers: int = 0
+
+
+def look(upstream: Upstream, case_id: str) -> Sightings:
+    """Ask for the case's newest call and for its conversation log; either may fail (S14)."""
+    seen = Sightings()
+    try:
+        for entry in upstream.conversations(case_id=case_id):
+            if entry.job_id:
+                seen.statuses[entry.job_id] = entry.call_status or FIRST_STATUS
+        seen.answers += 1
+    except (Unavailable, ProtocolError) as error:
+        log.info("conversation log: %s", error, extra={"case_id": case_id})
+    try:
+        status = upstream.status(case_ref=case_id)
+        if status.job_id:
+            seen.statuses[status.job_id] = status.call_status
+        seen.answers += 1
+    except (Unavailable, ProtocolError) as error:
+        log.info("status by case: %s", error, extra={"case_id": case_id})
+    return seen
+
+
+def still_under_way(store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float) -> list[NewJob]:
+    """Return the pair's calls that are still active, and those that nobody has heard of yet (S5).
+
+    Looked at before a new call, where the last trigger, sent at `since` (epoch seconds), ended badly. Unavailable or
+    ProtocolError where that cannot be told.
+    """
+    seen = look(upstream, pair.case_id)
+    if not seen.answers:
+        raise Unavailable("neither status nor conversation log was answered")
+    known = {call.job_id: call for call in store.calls(case_id=pair.case_id, finished=True)}
+    jobs = [
+        NewJob(job_id, "", call_status, first_delay(job_id, interval))
+        for job_id, call_status in seen.statuses.items()
+        if job_id not in known and may_be_ours(job_id, since)
+    ]
+    for call in known.values():
+        if (call.case_id, call.mediation_id) != (pair.case_id, pair.mediation_id) or call.verdict in (None, "ended"):
+            continue
+        status = upstream.status(case_ref=pair.case_id, job_id=call.job_id).call_status
+        if read_status(status) == "running":
+            delay = first_delay(call.job_id, interval)
+            jobs.append(NewJob(call.job_id, call.person_id, status, delay, watch_again=True))
+    return jobs
+
+
+def schedule_first_polls(
+    schedule: Schedule, pair: Pair, jobs: Iterable[NewJob], settled: Settled, names: dict[str, str]
+) -> None:
+    """Set the polls of newly watched calls off; what cannot be published stands in the store with its due time."""
+    for job in jobs:
+        poll = settled.polls.get(job.job_id)
+        if poll is None:  # this call was known before: its polls are under way
+            continue
+        message = PollMessage(
+            job_id=job.job_id, case_id=pair.case_id, mediation_id=pair.mediation_id, person_id=job.person_id
+        )
+        try:
+            schedule(message.follow(poll, countdown=poll.due - settled.now))
+        except ScheduleFailed as error:
+            line = "first poll not published, the store has it: %s"
+            log.warning(line, error, extra=names | {"job_id": job.job_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The flow with its surroundings; `interval` in seconds spreads the first polls (S20)."""
+
+    store: Store
+    upstream: Upstream
+    schedule: Schedule
+    interval: float
+
+    def __call__(self, pair: Pair) -> str:
+        """Carry one look-up out and return one line on what it found."""
+        names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
+        look_up = self.store.open_look_up(pair)
+        if look_up is None:
+            return "closed: nothing to look up"
+        seen = look(self.upstream, pair.case_id)
+        jobs = [
+            NewJob(job_id, "", call_status, first_delay(job_id, self.interval))
+            for job_id, call_status in seen.statuses.items()
+            if may_be_ours(job_id, look_up.sending_at)
+        ]
+        adopted = self.store.adopt(pair, look_up, jobs)
+        if adopted is None:
+            return "waiting: another mediation's request is under way"
+        for job_id in adopted.polls:
+            log.warning("adopted jobId: %s", job_id, extra=names | {"job_id": job_id})
+        schedule_first_polls(self.schedule, pair, jobs, adopted, names)
+        return f"looked up: {seen.answers}/2 answers, {len(jobs)} candidates, {len(adopted.polls)} adopted"

@@ -1,0 +1,132 @@
+"""The steps of a look-up in Redis: is one open, adopt what was found, let go by a person's word."""
+
+import json
+from collections.abc import Sequence
+
+import redis
+
+from worker.decision import ADOPTION_SLACK, created_at
+from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.keys import Keys, member
+from worker.store.trigger_steps import job_fields, settled
+from worker.values import Event, LookUp, NewJob, Pair, Settled
+
+# Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
+# making it; and one that two lost answers could own is watched once and holds both pairs (S14).
+ADOPT = """
+local ledger, mediations, events, history, case_jobs = unpack(KEYS, 1, 5)
+local prefix, member, token, found, slack, duration, lock_ttl, history_ttl, job_ttl = unpack(ARGV)
+local t = now()
+local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until')
+if s[1] ~= token or not s[2] or s[4] then return {stamp(t)} end
+
+local others = {}
+for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
+  local o = redis.call('HMGET', prefix .. ':ledger:' .. other, 'phase', 'lookup', 'sending_at')
+  if other ~= member and o[1] == 'sending' then return false end
+  if other ~= member and o[2] then others[#others + 1] = {member = other, after = tonumber(o[3]) - slack} end
+end
+
+local reply, started_at = {stamp(t)}, tonumber(s[3])
+local deadline = started_at + tonumber(duration)
+for i, job in ipairs(cjson.decode(found)) do
+  if redis.call('EXISTS', KEYS[5 + i]) == 0 then
+    local first = watch(prefix, member, job, t, started_at, deadline, job_ttl)
+    redis.call('SADD', case_jobs, job.job_id)
+    redis.call('HINCRBY', ledger, 'found', 1)
+    emit(events, history, history_ttl, t, job.event)
+    local also = {}
+    for _, other in ipairs(others) do
+      if job.created > other.after then
+        also[#also + 1] = other.member
+        redis.call('SADD', prefix .. ':live:' .. other.member, job.job_id)
+        redis.call('PEXPIRE', prefix .. ':live:' .. other.member, lock_ttl)
+        redis.call('HINCRBY', prefix .. ':ledger:' .. other.member, 'found', 1)
+      end
+    end
+    if #also > 0 then redis.call('HSET', KEYS[5 + i], 'also', table.concat(also, ' ')) end
+    for _, field in ipairs({'1', job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
+  end
+end
+redis.call('PEXPIRE', prefix .. ':live:' .. member, lock_ttl)
+redis.call('PEXPIRE', case_jobs, job_ttl)
+return reply
+"""
+
+# Invariant: a person lets an unknown outcome go, and nothing else; calls that were found stay watched and hold it.
+RELEASE = """
+local ledger, live, pairs_key, events, history = unpack(KEYS)
+local prefix, member, history_ttl, lock_ttl, event = unpack(ARGV)
+local t = now()
+local s = redis.call('HMGET', ledger, 'phase', 'token', 'lookup')
+if not s[1] then return 'absent' end
+if s[1] ~= 'unknown' then return s[1] end
+emit(events, history, history_ttl, t, event)
+redis.call('HDEL', ledger, 'lookup', 'held_until')
+if redis.call('SCARD', live) == 0 then
+  let_go(prefix, member, s[2], history_ttl, t)
+else
+  redis.call('HSET', ledger, 'phase', 'watching')
+  redis.call('ZADD', pairs_key, t + lock_ttl / 1000, member)
+end
+return 'released'
+"""
+
+
+class LookUpSteps(Steps):
+    """What a look-up does; see worker.ports.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._adopt = self.script(ADOPT)
+        self._release = self.script(RELEASE)
+
+    def open_look_up(self, pair: Pair) -> LookUp | None:
+        """Return the pair's open look-up, None where none is open."""
+        with self.translated():
+            token, is_open, sending_at, held_until = self.client.hmget(
+                self.keys.ledger(pair), ["token", "lookup", "sending_at", "held_until"]
+            )
+        return LookUp(str(token), float(sending_at)) if token and is_open and sending_at and not held_until else None
+
+    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob]) -> Settled | None:
+        """Watch jobs that nobody knows; None where that must wait for another mediation's request (S14)."""
+        k, terms = self.keys, self.terms
+        found = [
+            job_fields(job, pair)
+            | {
+                "created": created_at(job.job_id) or 0,
+                "event": event_json(Event("adopted", pair.case_id, pair.mediation_id, job.job_id)),
+            }
+            for job in jobs
+        ]
+        reply = self.run(
+            self._adopt,
+            [
+                *(k.ledger(pair), k.mediations(pair.case_id), k.events, k.history(pair.case_id), k.jobs(pair.case_id)),
+                *(k.job(job.job_id) for job in jobs),
+            ],
+            [
+                *(k.prefix, member(pair), look_up.token, json.dumps(found), ADOPTION_SLACK, terms.max_poll_duration),
+                *(milliseconds(terms.lock_ttl), milliseconds(terms.history_ttl), milliseconds(terms.job_ttl)),
+            ],
+        )
+        return settled(reply)
+
+    def release(self, pair: Pair, *, by: str, why: str) -> str:
+        """Let an unknown outcome go by a person's word (S14); returns `released`, or the phase that forbids it.
+
+        `absent` is the phase of a pair that nobody knows.
+        """
+        k, terms = self.keys, self.terms
+        event = Event("released", pair.case_id, pair.mediation_id, detail={"by": by, "why": why})
+        return str(
+            self.run(
+                self._release,
+                [k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
+                [
+                    *(k.prefix, member(pair), milliseconds(terms.history_ttl), milliseconds(terms.lock_ttl)),
+                    event_json(event),
+                ],
+            )
+        )

@@ -1,0 +1,178 @@
+"""The steps of the sweep in Redis: one sweeper at a time, overdue polls, pairs that somebody must attend to."""
+
+import json
+from typing import Literal
+
+import redis
+
+from worker import texts
+from worker.decision import Poll
+from worker.messages import PollMessage, TriggerResult
+from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.keys import Keys, member, pair_of
+from worker.store.trigger_steps import CLAIM_STALE_AFTER
+from worker.values import Abandoned, Event, Overdue, Pair
+
+LONGEST_WAIT = 120  # seconds between two reissues of one poll, and 600 between two of one trigger: never a storm
+
+# Invariant: a poll is reissued with the number that its record waits for, so that the fence lets one copy win (S28).
+# What is late because of a backlog is reissued at growing distances, so that the sweep never feeds an overload.
+REISSUE = """
+local due_key = KEYS[1]
+local grace, limit, job_prefix, lease, longest = unpack(ARGV)
+local t, found = now(), {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace, 'LIMIT', 0, limit)) do
+  local job = job_prefix .. id
+  local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
+    'person_id', 'verdict')
+  if not r[1] or r[8] then
+    redis.call('ZREM', due_key, id)
+  else
+    local times = redis.call('HINCRBY', job, 'reissued', 1)
+    redis.call('ZADD', due_key, t + math.min(lease * 2 ^ (times - 1), longest), id)
+    found[#found + 1] = {stamp(t), id, r[1], r[2], r[3], r[4], r[5], r[6], r[7]}
+  end
+end
+return found
+"""
+
+# Invariant: a phase is left only when its owner cannot act any more: its token is replaced, or its time is over (S18).
+ATTEND = """
+local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
+local prefix, member, token, stale_after, sending_limit, look_up_every, look_up, hold = unpack(ARGV, 1, 8)
+local lock_ttl, task_ttl, history_ttl = unpack(ARGV, 9, 11)
+local unknown_result, unknown_event, nothing_event, released_event, failed_event = unpack(ARGV, 12, 16)
+local t, due = now(), redis.call('ZSCORE', pairs_key, member)
+if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
+local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
+  'found', 'held_until'}
+local s = {}
+for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
+local function later(at) redis.call('ZADD', pairs_key, at, member) end
+local function tell(event) emit(events, history, history_ttl, t, event) end
+local function close()  -- the look-up is over: the pair is held by its watched calls, or by nothing
+  redis.call('HDEL', ledger, 'lookup', 'held_until')
+  if redis.call('SCARD', live) == 0 then
+    let_go(prefix, member, s.token, history_ttl, t)
+  else
+    redis.call('HSET', ledger, 'phase', 'watching')
+    later(t + lock_ttl / 1000)
+  end
+end
+
+if not s.phase or s.phase == 'done' then
+  redis.call('ZREM', pairs_key, member)
+  return {'none'}
+end
+
+if s.phase == 'claimed' then
+  if t <= s.claimed_at + stale_after then later(s.claimed_at + stale_after) return {'none'} end
+  if s.expires and s.expires ~= '' and t > tonumber(s.expires) then  -- too late to ring anybody
+    let_go(prefix, member, s.token, history_ttl, t)
+    tell(failed_event)
+    return {'none'}
+  end
+  local times = redis.call('HINCRBY', ledger, 'requeued', 1)
+  redis.call('HSET', ledger, 'token', token)
+  redis.call('SET', lock, token, 'PX', lock_ttl)
+  later(t + math.min(stale_after * 2 ^ times, 600))
+  return {'requeue', s.task_id, s.arguments, s.expires or ''}
+end
+
+if s.phase == 'sending' then
+  if t <= s.sending_at + sending_limit then later(s.sending_at + sending_limit) return {'none'} end
+  redis.call('HSET', ledger, 'phase', 'unknown', 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t),
+    'found', 0, 'trouble', 'unknown', 'trouble_at', stamp(t), 'trouble_since', s.sending_at)
+  redis.call('SET', prefix .. ':task:' .. s.task_id, unknown_result, 'NX', 'PX', task_ttl)
+  tell(unknown_event)
+  s.lookup, s.lookup_from, s.found = '1', t, 0
+end
+
+if s.lookup and s.held_until then
+  if t < tonumber(s.held_until) then later(s.held_until) return {'none'} end
+  tell(released_event)
+  close()
+  return {'none'}
+end
+if s.lookup and t < s.lookup_from + look_up then
+  later(t + look_up_every)
+  return {'look'}
+end
+if s.lookup and tonumber(s.found) == 0 then
+  redis.call('HSET', ledger, 'held_until', stamp(t + hold))
+  later(t + hold)
+  tell(nothing_event)
+  return {'none'}
+end
+close()
+return {'none'}
+"""
+
+
+class SweepSteps(Steps):
+    """What the sweep does; see worker.ports.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._reissue = self.script(REISSUE)
+        self._attend = self.script(ATTEND)
+
+    def take_sweep(self, owner: str, interval: float) -> bool:
+        """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
+        with self.translated():
+            return bool(self.client.set(self.keys.sweeper, owner, nx=True, px=milliseconds(interval)))
+
+    def overdue(self, *, grace: float, limit: int) -> list[Overdue]:
+        """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
+        args: list[str | float] = [grace, limit, self.keys.job(""), self.terms.lease, LONGEST_WAIT]
+        return [
+            Overdue(
+                float(now),
+                PollMessage(job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id).follow(
+                    Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0
+                ),
+            )
+            for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id in self.run(
+                self._reissue, [self.keys.due], args
+            )
+        ]
+
+    def pairs_to_attend(self, *, limit: int) -> list[Pair]:
+        """Return the pairs at which somebody has to look by now (S18)."""
+        with self.translated():
+            members = self.client.zrange(self.keys.pairs, "-inf", self.now(), byscore=True, offset=0, num=limit)
+        return [pair_of(str(one)) for one in members]
+
+    def attend(self, pair: Pair, *, token: str) -> Abandoned | Literal["look", "none"]:
+        """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
+        k, terms = self.keys, self.terms
+        case_id, mediation_id = pair.case_id, pair.mediation_id
+        unknown = TriggerResult.of("unknown", case_id, mediation_id, message=texts.OUTCOME_UNKNOWN)
+        events = (
+            Event("unknown", case_id, mediation_id, detail={"message": texts.OUTCOME_UNKNOWN}),
+            Event("nothing_found", case_id, mediation_id, detail={"message": texts.NOTHING_FOUND}),
+            Event("released", case_id, mediation_id, detail={"by": "time"}),
+            Event("dial_failed", case_id, mediation_id, detail={"message": texts.TRIGGER_EXPIRED}),
+        )
+        reply = self.run(
+            self._attend,
+            [k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(case_id)],
+            [
+                *(k.prefix, member(pair), token, CLAIM_STALE_AFTER, terms.sending_limit, terms.interval),
+                *(terms.look_up, terms.hold),
+                *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.history_ttl)),
+                json.dumps(unknown.data, ensure_ascii=False),
+                *(event_json(event) for event in events),
+            ],
+        )
+        if reply[0] == "requeue":
+            _, task_id, arguments, expires = reply
+            return Abandoned(task_id, arguments, float(expires) if expires else None)
+        return "look" if reply[0] == "look" else "none"
+
+    def trim(self) -> None:
+        """Drop what is older than the history (S36)."""
+        with self.translated():
+            horizon = self.now() - self.terms.history_ttl
+            for name in (self.keys.finished, self.keys.done):
+                self.client.zremrangebyscore(name, "-inf", horizon)

@@ -1,0 +1,208 @@
+"""The values that pass between the flows and what they need of the world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from config.redaction import mask_person
+from worker.decision import Phase, Poll, Verdict
+from worker.messages import PollMessage, TriggerResult
+
+EventKind = Literal[
+    "started",
+    "status_changed",
+    "ended",
+    "expired",
+    "lost",
+    "refused",
+    "dial_failed",
+    "unknown",
+    "adopted",
+    "nothing_found",
+    "released",
+    "outage_began",
+    "outage_ended",
+]
+
+
+Heard = Literal["answer", "failure", "nothing"]
+"""What a poll heard of the upstream: a good answer, a failed query, or it did not ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a lock stands for: one mediation of one case."""
+
+    case_id: str
+    mediation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change, as the stream of lookers-on and the case's history hold it. Without personal data."""
+
+    kind: EventKind
+    case_id: str
+    mediation_id: str
+    job_id: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The pair is ours under the token; nobody else may call.
+
+    `look_since` is set where the pair's last trigger ended badly within a day: upstream is looked at first, for calls
+    created after that trigger's `sending` (epoch seconds) (S5).
+    """
+
+    look_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The claim already has its result: handled before, or the pair is taken, or new calls are stopped."""
+
+    why: Literal["handled", "skipped", "disabled"]
+    result: TriggerResult
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a trigger whose first delivery may still be at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A started call to be kept and watched; `first_delay` is the seconds to its first poll (S20).
+
+    `watch_again` opens the record of a call whose watch was lost or expired once more (S5).
+    """
+
+    job_id: str
+    person_id: str
+    call_status: str
+    first_delay: float
+    watch_again: bool = False
+
+    def __repr__(self) -> str:
+        return f"NewJob({self.job_id}, {mask_person(self.person_id)}, {self.call_status})"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """All that one dial came to, stored in one step (S18): `sent_at` is None where nothing was sent.
+
+    `look_up` opens a look-up beside the watch: a record of the answer told of no job (S7).
+    """
+
+    pair: Pair
+    token: str
+    task_id: str
+    result: TriggerResult
+    phase: Phase
+    sent_at: float | None
+    jobs: Sequence[NewJob]
+    events: Sequence[Event]
+    look_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settlement was stored at `now` (epoch seconds); `polls` are the first polls of the calls that it started."""
+
+    now: float
+    polls: dict[str, Poll]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A poll that passed the fence: the record's state, which rules over the message's, and the store's time.
+
+    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29).
+    """
+
+    now: float
+    pair: Pair
+    poll: Poll
+    call_status: str
+    outage: Literal["none", "probe", "wait"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A poll that came over a second before its time: to be put back with its number."""
+
+    now: float
+    poll: Poll
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The end of a poll was written, and what it changed for all calls: an outage began or ended with it (S29)."""
+
+    change: Literal["no_change", "outage_began", "outage_ended"] = "no_change"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A poll that must not run: another one has its number, a verdict stands, or there is no record."""
+
+    why: Literal["fenced", "finished", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A poll that nobody has carried out in time, to be published again with its number (S28)."""
+
+    now: float
+    message: PollMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A claim whose owner must be dead: its trigger is published again as it was (S18); `expires` in epoch seconds."""
+
+    task_id: str
+    arguments: str
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """An open look-up of a pair, under its owner's token; `sending_at` in epoch seconds (S14)."""
+
+    token: str
+    sending_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched."""
+
+    job_id: str
+    case_id: str
+    mediation_id: str
+    person_id: str
+    call_status: str
+    verdict: Verdict | None
+    retry_count: int
+    poll_no: int
+    started_at: float
+    watched_at: float
+    deadline: float
+    due: float
+    executing_since: float | None = None
+    last_polled_at: float | None = None
+    finished_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Call({self.job_id}, {mask_person(self.person_id)}, {self.call_status}, {self.verdict})"
+
+
+@dataclass(frozen=True, slots=True)
+class PairState:
+    """How the last trigger of a pair stands."""
+
+    pair: Pair
+    phase: Phase
