@@ -1,0 +1,116 @@
+"""Enqueue a trigger as any producer would, and wait for what came of it."""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from celery.exceptions import TimeoutError as NoResult
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from cli.output import FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
+from cli.reach import read_settings, reason, require_broker
+from config.redaction import mask_person, redact
+from config.settings import Settings
+from worker import texts
+from worker.messages import BadTrigger, TriggerRequest, masked_kwargs, read_trigger
+
+GOOD = frozenset({"started", "skipped"})
+SPARE = 30.0  # seconds beyond a dial's time-out that are waited for its result
+ARGUMENTS = {"case_id": "CASE_ID", "mediation_id": "MEDIATION_ID", "call_person_id": "--person"}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A trigger as it was typed; `expires` and `timeout` in seconds, None for what the settings make of it."""
+
+    request: TriggerRequest
+    task_id: str | None = None
+    expires: float = 3600
+    timeout: float | None = None
+
+
+def read_order(case_id: str, mediation_id: str, *, person: str | None, manual: bool) -> TriggerRequest:
+    """Return the checked request; Failure, wrong usage, which names the argument, its fault and what would be right."""
+    kwargs = {"case_id": case_id, "mediation_id": mediation_id, "call_auto": int(manual), "call_person_id": person}
+    try:
+        return read_trigger(kwargs)
+    except BadTrigger as bad:
+        text = str(bad)
+        for field, argument in ARGUMENTS.items():
+            text = text.replace(f"{field}:", f"{argument}:")
+        head = f"{texts.MISSING_PARAMETERS}: " if bad.missing else ""
+        raise Failure(head + text, exit_code=WRONG_USAGE) from None
+
+
+def enqueue(order: Order) -> Any:
+    """Enqueue the trigger and return Celery's result of it; Failure where the broker does not take it."""
+    from worker.app import TRIGGER_QUEUE, app  # noqa: PLC0415 - reads the settings when imported
+
+    kwargs = order.request.model_dump()
+    try:
+        return app.send_task(
+            "outbound.trigger",
+            kwargs=kwargs,
+            queue=TRIGGER_QUEUE,
+            expires=order.expires,
+            task_id=order.task_id,
+            argsrepr="()",
+            kwargsrepr=masked_kwargs(kwargs),
+            retry=False,  # whoever types this sees that it failed, and the task id decides whether twice is once
+        )
+    except (OperationalError, RedisError, OSError) as error:
+        raise Failure(f"the broker did not take the trigger: {reason(error)}") from None
+
+
+def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
+    """Enqueue the trigger, say so or wait for its result; return the exit code."""
+    settings = read_settings()
+    require_broker(settings)
+    logging.getLogger("celery").setLevel(logging.CRITICAL + 1)  # what it would say of a lost Redis, one line says here
+    result = enqueue(order)
+    if not wait:
+        say_json({"task_id": result.id}) if as_json else say(result.id)
+        return 0
+    answer, fault = _await(result, order, settings)
+    if as_json:
+        say_json({"task_id": result.id, **(answer or {"outcome": None})})
+    elif answer:
+        _show(answer)
+    if fault:
+        complain(fault)
+    return 0 if answer and answer.get("outcome") in GOOD else FAILED
+
+
+def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any] | None, str]:
+    """Return the trigger's result, or None and why there is none."""
+    limit = settings.call_timeout + SPARE if order.timeout is None else order.timeout
+    try:
+        answer = result.get(timeout=limit, propagate=False)
+    except NoResult:
+        return None, f"no result within {limit:g} s: the trigger stays enqueued, task id {result.id}"
+    except KeyboardInterrupt:
+        return None, f"not waited for: the trigger stays enqueued, task id {result.id}"
+    except (RedisError, OperationalError, OSError, RuntimeError) as error:
+        return None, f"the results cannot be read: {reason(error)}; the trigger stays enqueued, task id {result.id}"
+    finally:
+        with contextlib.suppress(RedisError):  # else Celery ends with a trace where no result has come
+            result.backend.remove_pending_result(result)
+    if isinstance(answer, dict):
+        return answer, ""
+    return None, f"the trigger ended without a result: {type(answer).__name__}, task id {result.id}"
+
+
+def _show(answer: dict[str, Any]) -> None:
+    """Write a result as a person reads it: persons masked (S37)."""
+    say(printable(f"{answer['outcome']}  {answer['case_id']}/{answer['mediation_id']}"))
+    message = str(answer.get("message") or "")
+    for refused in answer.get("refused", ()):
+        if refused["person_id"]:
+            message = message.replace(refused["person_id"], mask_person(refused["person_id"]))
+    if message:
+        say(printable(redact(message, keep=(str(answer["case_id"]),))))
+    for job in answer.get("jobs", ()):
+        person = mask_person(job["person_id"]) if job["person_id"] else texts.UNKNOWN_CONTACT
+        say(printable(f"  {job['job_id']}  {person}  {texts.label(job['call_status'])}"))

@@ -1,0 +1,190 @@
+"""The callwatch command: what can be typed, its help, and its exit codes. Each command imports what it needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from cli.output import DONE, WRONG_USAGE, Failure, complain, speak_utf8
+
+app = typer.Typer(
+    name="callwatch",
+    help="Triggers AI outbound calls for mediation cases exactly once and watches every call to its end.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, person ids whole.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (this process's own if None) and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    speak_utf8()
+    try:
+        code = app(arguments, prog_name="callwatch", standalone_mode=False)
+    except Failure as failure:
+        complain(str(failure))
+        return failure.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's wrong usages, whose base it does not export
+            raise
+        complain(_usage_line(error))
+        return WRONG_USAGE
+    return code if isinstance(code, int) else DONE
+
+
+def _usage_line(error: Any) -> str:
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "callwatch"
+    text = str(error.format_message())
+    stop = "" if text.endswith((".", "?")) else "."
+    return text if "\n" in text else f"{path}: {text}{stop} See {path} --help."  # the help itself: nothing was typed
+
+
+@app.command()
+def up(
+    live: Annotated[
+        bool, typer.Option("--live", help="Work for the configured upstream and Redis; no simulator, no samples.")
+    ] = False,
+    port_redis: Annotated[int | None, typer.Option(min=1, max=65535, help="Redis' port; 16379 if free.")] = None,
+    port_simulator: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The simulated upstream's port; 19015 if free.")
+    ] = None,
+    port_flower: Annotated[int | None, typer.Option(min=1, max=65535, help="Flower's port; 5555 if free.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep data and logs here, instead of in a folder that goes.")
+    ] = None,
+) -> None:
+    """Start everything and show it, with three sample cases.
+
+    Redis, a simulated upstream, two workers and Flower are started. Nobody's telephone rings. All of it listens on
+    loopback only and stops at Ctrl-C. The addresses and the passwords that it makes for itself are printed, with what
+    a second terminal needs for the other commands. It uses its own Redis and its own upstream whatever the
+    environment or a .env says, unless --live is given.
+    """
+    from cli.up import Options, up  # noqa: PLC0415
+
+    up(Options(live, port_redis, port_simulator, port_flower, data))
+
+
+@app.command()
+def trigger(  # noqa: PLR0913, PLR0917 - an argument for each thing that can be typed
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
+    mediation_id: Annotated[str, typer.Argument(metavar="MEDIATION_ID", help="The case's id.")],
+    person: Annotated[
+        str | None, typer.Option(metavar="ID", help="Call this person only, instead of everyone in the case.")
+    ] = None,
+    manual: Annotated[bool, typer.Option("--manual", help="Send callAuto 1 (manual) instead of 0.")] = False,
+    task_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The task's id: the same id never calls twice.")
+    ] = None,
+    expires: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Drop the trigger if no worker has taken it by then.")
+    ] = 3600,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for what came of it.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="S", help="Wait so many seconds; CALLWATCH_CALL_TIMEOUT and 30 if not given."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Have the parties of a case called, once.
+
+    While a call of the same case and mediation is being made or watched, a further trigger makes none.
+
+    Prints the task's id. With --wait: the outcome, the calls and the refusals; exit code 0 for started and skipped,
+    1 for any other outcome or none in time. Not waiting any longer does not take the trigger back.
+    """
+    from cli.enqueue import Order, read_order, trigger  # noqa: PLC0415
+
+    for name, text, empty in (("--person", person, "to call everyone"), ("--task-id", task_id, "to have one made")):
+        if text is not None and not text.strip():  # an unset variable of a shell script must not call everyone
+            raise Failure(f"{name}: an empty text, should be an id; leave it out {empty}", exit_code=WRONG_USAGE)
+    request = read_order(case_id, mediation_id, person=person, manual=manual)
+    _exit(trigger(Order(request, task_id, expires, timeout), wait=wait, as_json=json))
+
+
+@app.command()
+def status(
+    case: Annotated[str | None, typer.Option("--case", metavar="ID", help="Only the calls of this case.")] = None,
+    job: Annotated[str | None, typer.Option("--job", metavar="ID", help="Only this call, finished or not.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Finished calls and pairs too.")] = False,
+    json: Json = False,
+) -> None:
+    """Show how calls and their cases stand.
+
+    Without options: the calls that are being watched. Times in the JSON document are epoch seconds.
+    """
+    from cli.state import Query, status  # noqa: PLC0415
+
+    _exit(status(Query(case, job, everything), as_json=json))
+
+
+@app.command()
+def watch(
+    case: Annotated[str | None, typer.Option("--case", metavar="ID", help="Only the calls of this case.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the table as it stands now and leave.")] = False,
+) -> None:
+    """Show a live table of the calls until Ctrl-C.
+
+    Without a terminal it is a line for each event. It only looks on: watching itself is done by the workers, and goes
+    on when this ends.
+    """
+    from cli.state import watch  # noqa: PLC0415
+
+    _exit(watch(case_id=case, once=once))
+
+
+@app.command()
+def pause(
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever wonders.")] = "",
+    json: Json = False,
+) -> None:
+    """Stop new calls at once, for every worker.
+
+    Calls already made stay watched. A trigger that arrives meanwhile ends as `disabled` and is not kept for later.
+    """
+    from cli.state import pause  # noqa: PLC0415
+
+    _exit(pause(reason, as_json=json))
+
+
+@app.command()
+def resume(json: Json = False) -> None:
+    """Allow new calls again after `callwatch pause`."""
+    from cli.state import resume  # noqa: PLC0415
+
+    _exit(resume(as_json=json))
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Append a JSON line per request here.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask for the bearer token in this file, else the one in SIMULATOR_TOKEN."),
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.001, max=1_000_000, help="How fast the lives of calls pass.")] = 1.0,
+    dial_delay: Annotated[
+        float, typer.Option(min=0, max=86_400, metavar="SECONDS", help="Time between two records of one call request.")
+    ] = 0.0,
+) -> None:
+    """Run the simulated upstream alone. It rings nobody.
+
+    Calls live as scripted under /_sim; see GET /_sim. Without a token anybody on this machine may use it.
+    """
+    from cli.simulate import simulate  # noqa: PLC0415
+
+    simulate(host, port, log=log, token_file=token_file, speed=speed, dial_delay=dial_delay)
+
+
+def _exit(code: int) -> NoReturn:
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

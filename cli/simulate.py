@@ -1,0 +1,45 @@
+"""`callwatch simulate`: the simulated upstream alone, in this process."""
+
+import os
+from pathlib import Path
+
+from cli.output import Failure, say
+
+TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
+
+
+def simulate(
+    host: str, port: int, *, log: Path | None, token_file: Path | None, speed: float, dial_delay: float
+) -> None:
+    """Serve until SIGINT or SIGTERM; Failure where the port, a file or the simulator's library cannot be had."""
+    try:
+        from simulator.main import run  # noqa: PLC0415 - needs a library of its own
+    except ModuleNotFoundError as error:
+        raise Failure(f"{error.name} is not installed: pip install 'callwatch[demo]'") from None
+
+    place = f"[{host}]" if ":" in host else host
+    try:
+        run(
+            host,
+            port,
+            token=_token(token_file),
+            log_path=log,
+            speed=speed,
+            dial_delay=dial_delay,
+            ready=lambda port: say(f"simulated upstream: http://{place}:{port}"),
+        )
+    except OSError as error:
+        raise Failure(f"the simulated upstream cannot start: {error}") from None
+
+
+def _token(file: Path | None) -> str | None:
+    """Return the bearer token to ask for, None for none."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        token = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"--token-file: {file} cannot be read: {error}") from None
+    if not token:
+        raise Failure(f"--token-file: {file} is empty, should hold the token")
+    return token

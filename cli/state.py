@@ -1,0 +1,137 @@
+"""The commands about the state: how calls stand, the live table, and S16's switch."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cli.looking import Looker, Screen
+from cli.output import DONE, FAILED, complain, printable, say, say_json
+from cli.reach import open_store, read_settings
+from cli.table import calls_table
+from worker import texts
+from worker.store import RedisStore
+from worker.values import Call, PairState
+
+PIPED_WIDTH = 160  # columns where there is no terminal: nothing is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which calls are asked for; None for all, `everything` for finished ones too."""
+
+    case_id: str | None = None
+    job_id: str | None = None
+    everything: bool = False
+
+
+def status(query: Query, *, as_json: bool) -> int:
+    """Show how calls and pairs stand; returns the exit code, 1 where the job asked for is not known."""
+    settings = read_settings()
+    with open_store(settings) as store:
+        calls = store.calls(case_id=query.case_id, job_id=query.job_id, finished=query.everything)
+        pairs = _pairs(store, query, calls)
+        now = store.now()
+    if as_json:
+        say_json({"calls": [call_json(call) for call in calls], "cases": [_pair_json(pair) for pair in pairs]})
+    else:
+        _print_status(calls, pairs, now=now, failure_limit=settings.max_retry_count)
+    if query.job_id is not None and not calls:
+        complain(f"--job: no record of {printable(query.job_id)}; finished calls are kept for a while only")
+        return FAILED
+    return DONE
+
+
+def call_json(call: Call) -> dict[str, Any]:
+    """Return a call as `status --json` prints it: the person id whole, times in epoch seconds or null."""
+    return {
+        "job_id": call.job_id,
+        "case_id": call.case_id,
+        "mediation_id": call.mediation_id,
+        "person_id": call.person_id,
+        "call_status": call.call_status,
+        "label": texts.label(call.call_status),
+        "verdict": call.verdict,
+        "retry_count": call.retry_count,
+        "started_at": call.started_at,
+        "deadline": call.deadline,
+        "last_polled_at": call.last_polled_at,
+        "next_poll_at": call.due if call.verdict is None else None,
+        "finished_at": call.finished_at,
+    }
+
+
+def _pair_json(state: PairState) -> dict[str, str]:
+    return {"case_id": state.pair.case_id, "mediation_id": state.pair.mediation_id, "phase": state.phase}
+
+
+def _pairs(store: RedisStore, query: Query, calls: list[Call]) -> list[PairState]:
+    wanted = query.everything or query.case_id is not None or query.job_id is not None
+    pairs = store.pairs(case_id=query.case_id, finished=wanted)
+    if query.job_id is None:
+        return pairs
+    own = {(call.case_id, call.mediation_id) for call in calls}
+    return [state for state in pairs if (state.pair.case_id, state.pair.mediation_id) in own]
+
+
+def _print_status(calls: list[Call], pairs: list[PairState], *, now: float, failure_limit: int) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    if calls:
+        console.print(calls_table(calls, now=now, width=console.width, failure_limit=failure_limit))
+    else:
+        say("no calls")
+    if pairs:
+        table = Table("case / mediation", "phase of the last trigger")
+        for state in pairs:
+            table.add_row(Text(printable(f"{state.pair.case_id} / {state.pair.mediation_id}")), state.phase)
+        console.print(table)
+
+
+def watch(*, case_id: str | None, once: bool) -> int:
+    """Show the calls and what happens to them until Ctrl-C; `once`: as they stand now."""
+    settings = read_settings()
+    screen = Screen(failure_limit=settings.max_retry_count)
+    with open_store(settings) as store:
+        looker = Looker(store, case_id=case_id)
+        try:
+            if once:
+                looker.look(wait=0)
+                screen.console.print(screen.picture(looker, bounded=False))
+            else:
+                screen.follow(looker, until=lambda: False, pause=time.sleep)
+        except KeyboardInterrupt:  # how one ends it
+            return DONE
+    return DONE
+
+
+def pause(reason: str, *, as_json: bool) -> int:
+    """Stop new calls (S16)."""
+    settings = read_settings()
+    with open_store(settings) as store:
+        before = store.paused()
+        store.pause(reason)
+    if as_json:
+        say_json({"paused": True, "was_paused": before is not None, "reason": reason, "enabled": settings.enabled})
+        return DONE
+    head = "new calls were stopped before and stay stopped" if before is not None else "new calls are stopped"
+    say(f"{head}; calls already made stay watched")
+    return DONE
+
+
+def resume(*, as_json: bool) -> int:
+    """Allow new calls again (S16)."""
+    settings = read_settings()
+    with open_store(settings) as store:
+        changed = store.resume()
+    if as_json:
+        say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled})
+        return DONE
+    say("new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`")
+    if not settings.enabled:
+        say("CALLWATCH_ENABLED=false keeps them off all the same, where workers have that setting")
+    return DONE

@@ -1,0 +1,236 @@
+"""Prove what the commands about the state print, on a real server: the documented JSON, the table, S16's switch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from cli.main import main
+from config.settings import Settings
+from tests.deployment import LIMIT, wait_until
+from worker.messages import TriggerResult
+from worker.store import RedisStore
+from worker.values import Event, NewJob, Pair, Settlement
+from worker.wiring import build_store
+
+ROOT = Path(__file__).parents[2]
+PERSON = "P-10010001"
+CALL_FIELDS = [
+    "job_id", "case_id", "mediation_id", "person_id", "call_status", "label", "verdict", "retry_count", "started_at",
+    "deadline", "last_polled_at", "next_poll_at", "finished_at",
+]  # fmt: skip
+
+Output = Callable[[], tuple[Any, str]]
+
+
+@pytest.fixture
+def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
+    """The store that the commands are pointed at; one call of C-1 is watched, one of C-2 has ended."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
+    store = build_store(Settings(redis_url=redis_url))
+    started(store, Pair("C-1", "20"), "job-1")
+    started(store, Pair("C-2", "20"), "job-2")
+    finish(store, Pair("C-2", "20"), "job-2")
+    yield store
+    store.client.close()
+
+
+def started(store: RedisStore, pair: Pair, job_id: str) -> None:
+    token = f"token-{job_id}"
+    store.claim(pair, token=token, task_id=f"task-{job_id}", arguments="{}", expires=None, enabled=True)
+    sent_at = store.begin_sending(pair, token)
+    assert isinstance(sent_at, float)
+    store.settle(
+        Settlement(
+            pair=pair,
+            token=token,
+            task_id=f"task-{job_id}",
+            result=TriggerResult.of("started", pair.case_id, pair.mediation_id),
+            phase="watching",
+            sent_at=sent_at,
+            jobs=[NewJob(job_id, PERSON, "Scheduling", 0.01)],
+            events=[Event("started", pair.case_id, pair.mediation_id, job_id, {"label": "拨号中"})],
+        )
+    )
+
+
+def finish(store: RedisStore, pair: Pair, job_id: str) -> None:
+    store.begin_poll(job_id, 1)
+    event = Event("ended", pair.case_id, pair.mediation_id, job_id, {"label": "失败"})
+    assert store.finish_poll(
+        pair, job_id, 1, verdict="ended", retry_count=0, heard="answer", call_status="Failed", event=event
+    )
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> Output:
+    """What a command has printed: the JSON document on stdout, and stderr."""
+
+    def read() -> tuple[Any, str]:
+        shown = capsys.readouterr()
+        return json.loads(shown.out), shown.err
+
+    return read
+
+
+@pytest.mark.usefixtures("store")
+def test_the_documented_shape(output: Output) -> None:
+    assert main(["status", "--json"]) == 0
+    document, error = output()
+    assert error == ""
+    assert list(document) == ["calls", "cases"]
+    (call,) = document["calls"]
+    assert list(call) == CALL_FIELDS
+    assert (call["job_id"], call["person_id"], call["label"], call["verdict"]) == ("job-1", PERSON, "拨号中", None)
+    assert (call["finished_at"], call["last_polled_at"]) == (None, None)
+    assert call["started_at"] < call["next_poll_at"] < call["deadline"]
+    assert document["cases"] == [{"case_id": "C-1", "mediation_id": "20", "phase": "watching"}]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("options", "jobs", "cases"),
+    [
+        pytest.param([], ["job-1"], [("C-1", "watching")], id="what is watched"),
+        pytest.param(["--all"], ["job-1", "job-2"], [("C-2", "done"), ("C-1", "watching")], id="finished too"),
+        pytest.param(["--case", "C-1"], ["job-1"], [("C-1", "watching")], id="a case"),
+        pytest.param(["--case", "C-2"], [], [("C-2", "done")], id="a case that is done"),
+        pytest.param(["--case", "C-2", "--all"], ["job-2"], [("C-2", "done")], id="with its calls"),
+        pytest.param(["--job", "job-2"], ["job-2"], [("C-2", "done")], id="a job and its pair"),
+        pytest.param(["--case", "C-3"], [], [], id="a case without calls"),
+    ],
+)
+def test_what_is_asked_for(options: list[str], jobs: list[str], cases: list[tuple[str, str]], output: Output) -> None:
+    assert main(["status", *options, "--json"]) == 0
+    document, _ = output()
+    assert [call["job_id"] for call in document["calls"]] == jobs
+    assert [(case["case_id"], case["phase"]) for case in document["cases"]] == cases
+
+
+@pytest.mark.usefixtures("store")
+def test_a_finished_call_has_no_next_poll(output: Output) -> None:
+    assert main(["status", "--job", "job-2", "--json"]) == 0
+    (call,) = output()[0]["calls"]
+    assert (call["verdict"], call["label"], call["next_poll_at"]) == ("ended", "失败", None)
+    assert call["started_at"] <= call["last_polled_at"] == call["finished_at"]
+
+
+@pytest.mark.usefixtures("store")
+def test_an_unknown_job_is_a_failure(output: Output) -> None:
+    assert main(["status", "--job", "job-3", "--json"]) == 1
+    document, error = output()
+    assert document == {"calls": [], "cases": []}
+    assert error == "--job: no record of job-3; finished calls are kept for a while only\n"
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("arguments", [["status", "--all"], ["watch", "--once"]])
+def test_a_person_reads_a_table_without_person_ids(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """S37: whole person ids are in the JSON document only."""
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "C-1 / 20" in shown
+    assert "***0001" in shown
+    assert PERSON not in shown
+
+
+def test_s16_pause_and_resume(store: RedisStore, output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pause", "--reason", "maintenance", "--json"]) == 0
+    assert output()[0] == {"paused": True, "was_paused": False, "reason": "maintenance", "enabled": True}
+    assert store.paused() == "maintenance"
+    assert main(["pause"]) == 0
+    assert "were stopped before" in capsys.readouterr().out
+    assert main(["resume"]) == 0
+    assert capsys.readouterr().out == "new calls are allowed again\n"
+    assert store.paused() is None
+    assert main(["resume", "--json"]) == 0
+    assert output()[0] == {"paused": False, "was_paused": False, "enabled": True}
+
+
+@pytest.mark.usefixtures("store")
+def test_s16_resume_says_that_the_deployment_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLWATCH_ENABLED", "false")
+    assert main(["resume"]) == 0
+    assert "CALLWATCH_ENABLED=false keeps them off all the same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variable", ["CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"])
+def test_the_variable_that_would_help_is_named(
+    variable: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
+    monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
+    assert main(["trigger", "C-1", "20"]) == 1
+    assert capsys.readouterr().err.endswith(f"set {variable}.\n")
+
+
+def test_a_wrong_password_is_called_one(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = redis_url.rpartition("@")[2]
+    for wrong in (f"redis://:wrong-word@{place}", f"redis://{place}"):
+        monkeypatch.setenv("CALLWATCH_REDIS_URL", wrong)
+        assert main(["status"]) == 1
+        error = capsys.readouterr().err
+        assert "wants another password. Set CALLWATCH_REDIS_URL" in error
+        assert "wrong-word" not in error
+
+
+def test_watch_without_a_terminal_is_a_line_per_event(store: RedisStore, redis_url: str) -> None:
+    with subprocess.Popen(
+        (sys.executable, "-m", "cli.main", "watch", "--case", "C-4"),
+        cwd=ROOT,
+        env={**os.environ, "CALLWATCH_REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout
+            wait_until(lambda: any("xread" in str(one["cmd"]) for one in store.client.client_list()))
+            started(store, Pair("C-3", "20"), "job-3")
+            started(store, Pair("C-4", "20"), "job-4")
+            finish(store, Pair("C-4", "20"), "job-4")
+            lines = [process.stdout.readline() for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT) == 0
+        finally:
+            process.kill()
+    assert [line.split("  ")[1:] for line in lines] == [
+        ["C-4/20", "started", "拨号中", "job-4\n"],
+        ["C-4/20", "ended", "失败", "job-4\n"],
+    ]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_trigger_that_nobody_takes_stays_enqueued(redis_url: str) -> None:
+    begin = time.monotonic()
+    options = ("--wait", "--timeout", "0.1", "--task-id", "t-1", "--person", PERSON, "--manual", "--json")
+    done = subprocess.run(
+        (sys.executable, "-m", "cli.main", "trigger", "C-9", "20", *options),
+        cwd=ROOT,
+        env={**os.environ, "CALLWATCH_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert time.monotonic() - begin < LIMIT
+    assert done.returncode == 1
+    assert done.stderr == "no result within 0.1 s: the trigger stays enqueued, task id t-1\n"
+    assert json.loads(done.stdout) == {"task_id": "t-1", "outcome": None}
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        (message,) = client.lrange("outbound.trigger", 0, -1)
+    headers = json.loads(message)["headers"]
+    assert (headers["id"], headers["task"]) == ("t-1", "outbound.trigger")
+    assert headers["expires"]
+    assert PERSON not in f"{headers['kwargsrepr']}{headers['argsrepr']}", "S37"

@@ -1,0 +1,168 @@
+"""Prove with real processes that the supervisor replaces what dies, stops in order, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.embedded import EmbeddedServer
+from cli.guard import Guard
+from cli.signals import Signals
+from cli.supervisor import Program, Server, Supervisor
+from tests.deployment import LIMIT, wait_until
+
+ROOT = Path(__file__).parents[2]
+SLEEPER = "import signal; signal.pause()"
+OBEDIENT = (
+    "import signal, sys; signal.signal(15, lambda *_: (print('{name}', flush=True), sys.exit()));"
+    "print('ready', flush=True); signal.pause()"
+)
+DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
+PARENT = (
+    "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']);"
+    "print('born', flush=True); sys.stdin.read(); import signal; signal.pause()"
+)
+
+
+class Bench:
+    """A supervisor of small programs, and what it said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.said: list[str] = []
+        self.guard = Guard()
+        self.supervisor = Supervisor(self.guard, self.said.append)
+        self.pids: set[int] = set()
+
+    def program(self, name: str, code: str, *, stop_limit: float = LIMIT) -> Program:
+        program = Program(name, (sys.executable, "-S", "-c", code.format(name=name)), self.log, stop_limit)
+        self.supervisor.add(program)
+        self.pids.add(program.pid)
+        return program
+
+    def log_lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def close(self) -> None:
+        self.supervisor.kill()
+        self.guard.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_what_dies_is_replaced_and_said_so(bench: Bench) -> None:
+    program = bench.program("poll worker", SLEEPER)
+    other = bench.program("Flower", SLEEPER)
+    bench.supervisor.watch()
+    first = program.pid
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: "poll worker runs again" in bench.said, limit=5)
+    assert bench.said[0] == f"poll worker ended (killed by SIGKILL, see {bench.log}); started again in 0.5 s"
+    assert program.pid != first
+    assert program.end() is None
+    assert other.end() is None
+
+
+def test_what_dies_again_and_again_is_replaced_ever_more_slowly(bench: Bench) -> None:
+    bench.program("poll worker", "raise SystemExit(3)")
+    bench.supervisor.watch()
+    wait_until(lambda: sum("exit code 3" in line for line in bench.said) == 3)
+    assert [line.rpartition(" in ")[2] for line in bench.said if "exit code 3" in line] == ["0.5 s", "1 s", "2 s"]
+
+
+def test_a_server_is_replaced_with_its_data(tmp_path: Path, bench: Bench) -> None:
+    embedded = EmbeddedServer(data_dir=tmp_path / "redis", appendfsync="always")
+    server = Server(embedded)
+    bench.supervisor.add(server)
+    bench.supervisor.watch()
+    first = server.pid
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: "Redis runs again" in bench.said)
+    assert server.pid != first
+    bench.supervisor.stop()
+    assert not embedded.alive
+
+
+def test_workers_end_first_then_the_others_backwards(bench: Bench) -> None:
+    for name in ("Redis", "simulator", "trigger worker", "Flower"):
+        bench.program(name, OBEDIENT)
+    wait_until(lambda: bench.log_lines().count("ready") == 4)
+    bench.supervisor.watch()
+    bench.supervisor.stop()
+    assert bench.log_lines()[4:] == ["trigger worker", "Flower", "simulator", "Redis"]
+    assert not [pid for pid in bench.pids if psutil.pid_exists(pid)]
+    assert bench.said == []
+
+
+def test_what_does_not_end_is_ended_by_force(bench: Bench) -> None:
+    program = bench.program("trigger worker", DEAF, stop_limit=0.1)
+    wait_until(lambda: bench.log_lines() == ["deaf"])
+    bench.supervisor.stop()
+    assert program.end() == f"killed by SIGKILL, see {bench.log}"
+    assert bench.said == ["trigger worker did not end within 0.1 s and is ended by force"]
+
+
+def test_a_dead_workers_own_children_go_with_it(bench: Bench) -> None:
+    program = bench.program("poll worker", PARENT)
+    wait_until(lambda: bench.log_lines() == ["born"])
+    (grandchild,) = psutil.Process(program.pid).children()
+    bench.supervisor.watch()
+    os.kill(program.pid, signal.SIGKILL)
+    psutil.wait_procs([grandchild], timeout=LIMIT)
+    assert not grandchild.is_running()
+
+
+@pytest.mark.parametrize("code", [SLEEPER, DEAF])
+def test_the_guard_ends_what_a_killed_owner_leaves_behind(code: str) -> None:
+    owner = (
+        "import os, subprocess, sys; from cli.guard import Guard; guard = Guard();"
+        f"child = subprocess.Popen([sys.executable, '-S', '-c', {code!r}], start_new_session=True);"
+        "guard.add(child.pid); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = (sys.executable, "-c", owner)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        out, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == -signal.SIGKILL
+    wait_until(lambda: gone(int(out.split()[0])))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; where nobody reaps orphans, it stays as a zombie."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def test_the_guard_spares_what_has_ended_in_order() -> None:
+    guard = Guard()
+    command = (sys.executable, "-S", "-c", SLEEPER)
+    with subprocess.Popen(command, start_new_session=True) as process:
+        guard.add(process.pid)
+        guard.drop(process.pid)
+        guard.close()
+        assert process.poll() is None
+        process.kill()
+
+
+def test_the_first_signal_asks_and_the_second_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Signals() as signals:
+        assert not signals.wait(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.wait(LIMIT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not signals.insisted, "an echo of the first one, as make passes it on"
+        monkeypatch.setattr("cli.signals.ECHO", 0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signals.insisted

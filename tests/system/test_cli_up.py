@@ -1,0 +1,288 @@
+"""Prove `callwatch up` as a user without a terminal sees it: by its lines, the simulator's log, and the processes."""
+
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import pytest
+
+from simulator.request_log import merge
+from tests.deployment import LIMIT, wait_until
+
+ROOT = Path(__file__).parents[2]
+CASES = ["C-1001", "C-1002", "C-1003"]
+PERSONS = {"P-10010001", "P-10010002", "P-10020003", "P-10030005"}
+SHORT = [["Scheduling", 0], ["Succeeded", 1]]
+OVER = "every sample call has ended; serving until Ctrl-C"
+
+# What a deployment's own settings, another program of Celery, and a folder may say; none of it is for a demonstration.
+NOBODY = "127.0.0.1:1"
+HOSTILE = {
+    "CALLWATCH_REDIS_URL": f"redis://{NOBODY}/3",
+    "callwatch_broker_url": f"redis://{NOBODY}/4",
+    "CALLWATCH_API_BASE_URL": f"http://{NOBODY}",
+    "CALLWATCH_API_TOKEN": "not-ours",
+    "CALLWATCH_API_TRUST_ENV": "true",
+    "CALLWATCH_ENABLED": "false",
+    "CALLWATCH_POLL_INTERVAL": "1",
+    "BROKER_URL": f"redis://{NOBODY}/5",
+    "CELERY_BROKER_URL": f"redis://{NOBODY}/6",
+    "CELERY_RESULT_BACKEND": f"redis://{NOBODY}/7",
+    "FLOWER_UNAUTHENTICATED_API": "true",
+    "FLOWER_ADDRESS": "0.0.0.0",  # noqa: S104 - what must not be listened on
+    "http_proxy": f"http://{NOBODY}",
+}
+HOSTILE_FILE = f"CALLWATCH_RESULT_URL=redis://{NOBODY}/8\nCALLWATCH_KEY_PREFIX=other\nCALLWATCH_HISTORY_TTL=never\nCALLWATCH_NO=1\n"
+
+
+class Up:
+    """One `callwatch up` on ports of its own, its output read as it comes."""
+
+    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.ports = {name: free_port() for name in ("redis", "simulator", "flower")}
+        ports = [f"--port-{name}={number}" for name, number in self.ports.items()]
+        path = {"PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            (sys.executable, "-m", "cli.main", "up", "--data", str(folder / "data"), *(options or ports)),
+            cwd=folder,
+            env={**os.environ, **(environment or {}), **path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(LIMIT)
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        self.lines.extend(iter_lines(self.process.stdout))
+
+    def saw(self, text: str) -> bool:
+        assert self.process.poll() is None, self.text
+        return text in self.text
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def find(self, pattern: str) -> str:
+        match = re.search(pattern, self.text)
+        assert match, self.text
+        return match[1]
+
+    def children(self) -> dict[str, psutil.Process]:
+        """The processes that it has started, by what they are."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            command = " ".join(child.cmdline())
+            for name in ("valkey-server", "-m simulator", "poll@", "trigger@", "flower", "guard.py"):
+                if name in command:
+                    found[name] = child
+        return found
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a second terminal, which has been given the printed lines."""
+        exports = dict(re.findall(r"  export (\w+)=(\S+)", self.text))
+        return subprocess.run(
+            (sys.executable, "-m", "cli.main", *arguments),
+            cwd=ROOT,
+            env={**os.environ, **exports},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=LIMIT,
+            check=False,
+        )
+
+    def status(self, *options: str) -> Any:
+        return json.loads(self.run("status", *options, "--json").stdout)
+
+    def dialled(self) -> Counter[tuple[str, str]]:
+        """How many call requests of each case arrived, and how often each person was called."""
+        log = (self.folder / "data" / "logs" / "simulator-requests.jsonl").read_text("utf-8")
+        lines = [json.loads(line) for line in log.splitlines(keepends=True) if line.endswith("\n")]
+        requests = Counter(("case", entry["case_id"]) for entry in merge(lines) if entry["endpoint"] == "call-v2")
+        return requests + Counter(("person", line["person_id"]) for line in lines if line["event"] == "dialled")
+
+    def tasks(self, credentials: str) -> Any:
+        """What Flower tells who has these credentials."""
+        secret = base64.b64encode(credentials.encode()).decode()
+        return ask(self.ports["flower"], "/api/tasks", f"Basic {secret}")
+
+
+def ask(port: int, path: str, authorization: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": authorization}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=LIMIT) as answer:
+        return json.load(answer)
+
+
+def iter_lines(stream: Any) -> Iterator[str]:
+    for line in stream:
+        yield line.rstrip("\n")
+
+
+_ports: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that is free and below those of outgoing connections; never the same twice."""
+    for number in range(21_000 + os.getpid() % 5_000, 32_000):
+        with socket.socket() as probe:
+            if number not in _ports and probe.connect_ex(("127.0.0.1", number)):
+                _ports.add(number)
+                return number
+    raise AssertionError("no free port")
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One demonstration for all tests that look at it, in a hostile environment."""
+    folder = tmp_path_factory.mktemp("up")
+    (folder / ".env").write_text(HOSTILE_FILE)
+    with Up(folder, environment=HOSTILE) as up:
+        wait_until(lambda: up.saw("triggers enqueued"))
+        yield up
+
+
+def test_s40_all_of_it_is_on_loopback_and_behind_a_credential(running: Up) -> None:
+    children = running.children()
+    assert set(children) == {"valkey-server", "-m simulator", "poll@", "trigger@", "flower", "guard.py"}
+    wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
+    secrets = re.findall(r"(?:password|token) (\S+)|redis://:(\S+)@", running.text)
+    for secret in filter(None, (part for found in secrets for part in found)):
+        assert not [child for child in children.values() if secret in " ".join(child.cmdline())]
+
+
+def listening(children: dict[str, psutil.Process]) -> set[tuple[str, int]]:
+    sockets = [one for child in children.values() for one in child.net_connections(kind="inet")]
+    return {(one.laddr.ip, one.laddr.port) for one in sockets if one.status == psutil.CONN_LISTEN}
+
+
+def test_a_second_terminal_needs_the_printed_lines_only(running: Up) -> None:
+    done = running.run("trigger", "C-77", "7", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["outcome"], answer["case_id"], len(answer["jobs"])) == ("started", "C-77", 2)
+    again = running.run("trigger", "C-77", "7", "--wait")
+    assert again.returncode == 0, again.stderr
+    assert "已有活跃外呼任务,跳过发起新外呼" in again.stdout
+    assert not [job["person_id"] for job in answer["jobs"] if job["person_id"] in again.stdout], "S37"
+    document = running.status("--case", "C-77")
+    assert {call["job_id"] for call in document["calls"]} == {job["job_id"] for job in answer["jobs"]}
+    assert document["cases"] == [{"case_id": "C-77", "mediation_id": "7", "phase": "watching"}]
+
+
+def test_the_samples_are_dialled_once_and_seen_to_their_end(running: Up) -> None:
+    wait_until(lambda: running.saw(OVER))
+    dialled = running.dialled()
+    assert {key: count for key, count in dialled.items() if key[1] in {*CASES, *PERSONS}} == dict.fromkeys(
+        [*(("case", case) for case in CASES), *(("person", person) for person in PERSONS)], 1
+    )
+    assert ("person", "P-10020004") not in dialled
+    told = [line.split("  ")[1:] for line in running.lines if re.match(r"\d\d:\d\d:\d\d  C-100", line)]
+    seen = [[parts[2] for parts in told if parts[0].startswith(case) and parts[1] != "refused"] for case in CASES]
+    assert Counter(seen[0]) == {"拨号中": 2, "通话中": 2, "已完成": 2}
+    assert seen[1:] == [["拨号中", "通话中", "已完成"], ["拨号中", "失败"]]
+    (refused,) = (parts for parts in told if parts[1] == "refused")
+    assert refused[2:5] == ["1001", "未到下一轮外呼时间,请等待", "***0004"]
+    assert not [person for person in PERSONS if person in running.text], "S37"
+
+
+def test_flower_shows_the_tasks_to_who_has_the_password(running: Up) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
+        running.tasks("callwatch:guess")
+    refusal.value.close()
+    credentials = "callwatch:" + running.find(r"user callwatch, password (\S+)")
+    wait_until(lambda: "outbound.poll" in str(running.tasks(credentials)))
+    assert not [person for person in PERSONS if person in str(running.tasks(credentials))], "S37"
+
+
+def test_a_dead_worker_is_replaced_and_calls_go_on(running: Up) -> None:
+    wait_until(lambda: running.saw(OVER))
+    worker = running.children()["poll@"]
+    worker.kill()
+    wait_until(lambda: running.saw("poll worker runs again"))
+    assert "poll worker ended (killed by SIGKILL" in running.text
+    assert running.children()["poll@"].pid != worker.pid
+    token = running.find(r" token (\S+)")
+    ask(running.ports["simulator"], "/_sim/script", f"Bearer {token}", {"case_id": "C-88", "life": SHORT})
+    done = running.run("trigger", "C-88", "8", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: len(re.findall(r"C-88/8  ended  已完成", running.text)) == 2)
+
+
+def test_a_taken_port_leaves_nothing_running(running: Up, tmp_path: Path) -> None:
+    port = running.ports["flower"]
+    with Up(tmp_path, f"--port-flower={port}") as up:
+        assert up.process.wait(LIMIT) == 1
+    assert up.lines == [f"--port-flower: port {port} on 127.0.0.1 cannot be used: address already in use"]
+
+
+def test_a_data_folder_that_is_in_use_leaves_nothing_running(running: Up, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(running.folder / "data")
+    with Up(tmp_path) as up:
+        assert up.process.wait(LIMIT) == 1
+    assert "another embedded server is using" in up.lines[-1]
+    assert up.lines[-2] == "stopped"
+
+
+def test_one_signal_stops_everything_in_order(running: Up) -> None:
+    children = list(running.children().values())
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(LIMIT) == 0
+    assert alive(children) == []
+    wait_until(lambda: "stopped" in running.lines)
+    assert "ended by force" not in running.text
+    assert (running.folder / "data" / "redis" / "appendonlydir").is_dir(), "a given folder stays"
+
+
+def test_nothing_outlives_up_when_it_is_killed(tmp_path: Path) -> None:
+    with Up(tmp_path) as up:
+        wait_until(lambda: up.saw("triggers enqueued"))
+        children = list(up.children().values())
+        assert len(children) == 6
+        up.process.kill()
+        wait_until(lambda: not alive(children))
+
+
+def test_ctrl_c_while_it_starts_stops_everything(tmp_path: Path) -> None:
+    with Up(tmp_path) as up:
+        wait_until(lambda: "poll@" in up.children())
+        children = list(up.children().values())
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(LIMIT) == 0
+        assert alive(children) == []

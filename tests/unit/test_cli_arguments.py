@@ -1,0 +1,151 @@
+"""Prove that each failure is one clear line on stderr and the right exit code: 1 failed, 2 wrong usage."""
+
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from cli.output import Failure
+from cli.ports import PREFERRED, choose_ports
+from cli.samples import samples
+
+COMMANDS = ("up", "trigger", "status", "watch", "pause", "resume", "simulate")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", "redis://:s3cret@127.0.0.1:1/0")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert len(capsys.readouterr().out.split()) > 20
+    assert main(["--help"]) == 0
+    assert f"  {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        pytest.param(["stat"], "callwatch: No such command 'stat'", id="no such command"),
+        pytest.param(["trigger", "C-1"], "callwatch trigger: Missing argument 'MEDIATION_ID'", id="missing argument"),
+        pytest.param(["trigger", "C-1", "2", "--now"], "No such option: --now", id="no such option"),
+        pytest.param(["up", "--port-redis", "x"], "'--port-redis'", id="no number"),
+        pytest.param(["up", "--port-redis", "70000"], "'--port-redis'", id="no port"),
+        pytest.param(["up", "--port-redis", "15000", "--port-flower", "15000"], "given twice", id="a port twice"),
+        pytest.param(["up", "--live", "--port-redis", "15000"], "--live starts neither", id="not with --live"),
+        pytest.param(["up", "--live"], "CALLWATCH_API_BASE_URL: missing", id="no upstream"),
+        pytest.param(
+            ["trigger", "", "20"],
+            "缺少必要参数,跳过外呼触发: CASE_ID: an empty text, should be a text of 1 to 200 characters",
+            id="S2",
+        ),
+        pytest.param(["trigger", "C-1", " "], "缺少必要参数,跳过外呼触发: MEDIATION_ID: an empty text", id="S2 blank"),
+        pytest.param(["trigger", "9" * 201, "20"], "CASE_ID: a text of 201 characters", id="too long"),
+        pytest.param(["trigger", "C-1", "2", "--person", "9" * 201], "--person: a text of 201", id="person too long"),
+        pytest.param(["trigger", "C-1", "2", "--person", ""], "--person: an empty text", id="S3 nobody is everybody"),
+        pytest.param(["trigger", "C-1", "2", "--task-id", " "], "--task-id: an empty text", id="S17"),
+        pytest.param(["trigger", "C-1", "2", "--expires", "0"], "'--expires'", id="expired before it is sent"),
+        pytest.param(["simulate"], "Missing option '--port'", id="no port to simulate on"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert wanted in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_nothing_typed_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+NEEDS_REDIS = (["status"], ["status", "--json"], ["watch"], ["watch", "--once"], ["pause"], ["resume"])
+
+
+@pytest.mark.parametrize("arguments", [*NEEDS_REDIS, ["trigger", "C-1", "20"], ["trigger", "C-1", "20", "--wait"]])
+def test_no_redis(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "Redis at redis://***@127.0.0.1:1/0 does not answer: connection refused."
+        " Start one, or set CALLWATCH_REDIS_URL.\n"
+    )
+    assert shown.out == ""
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["trigger", "C-1", "20"]])
+def test_a_silent_redis_holds_nobody_up(
+    arguments: list[str], silent_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cli.reach.PATIENCE", 0.05)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", f"redis://127.0.0.1:{silent_port}/0")
+    assert main(arguments) == 1
+    assert "does not answer: no answer in time." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [*NEEDS_REDIS, ["trigger", "C-1", "20"], ["up"], ["up", "--live"]])
+def test_wrong_settings_are_wrong_usage(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert "CALLWATCH_POLL_INTERVAL: 'soon' is a text, should be a positive number of seconds" in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_help_and_simulate_need_no_good_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["simulate", "--port", str(taken.getsockname()[1])]) == 1
+    assert "the simulated upstream cannot start" in capsys.readouterr().err
+    (tmp_path / "token").write_text("\n")
+    for name, fault in (("token", "is empty"), ("none", "No such file")):
+        assert main(["simulate", "--port", "0", "--token-file", name]) == 1
+        assert fault in capsys.readouterr().err
+
+
+def test_a_taken_port_is_passed_over_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setitem(PREFERRED, "redis", port)
+        chosen = choose_ports({"redis": None, "simulator": port + 1, "flower": None}, said.append)
+    assert chosen["redis"] > port + 1 == chosen["simulator"]
+    assert said[0] == f"port {port} is taken: redis gets {chosen['redis']}"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - another program's wildcard
+def test_a_given_port_that_is_taken_is_refused(address: str) -> None:
+    with (
+        socket.create_server((address, 0)) as taken,
+        pytest.raises(Failure, match=r"--port-flower: port \d+ on 127.0.0.1 cannot be used: address already in use"),
+    ):
+        choose_ports({"redis": None, "flower": taken.getsockname()[1]}, lambda _line: None)
+
+
+def test_s2_s9_the_samples_are_what_a_demonstration_must_show() -> None:
+    cases = samples(datetime(2026, 1, 31, tzinfo=UTC))
+    parties = [party for case in cases for party in case.parties]
+    assert len({case.case_id for case in cases}) == 3
+    assert [party["start_time"] for party in parties if party.get("error_code") == 1001] == ["2026-02-01 09:00:00"]
+    lives = [party["life"] for party in parties if "life" in party]
+    assert sorted({life[-1][0] for life in lives}) == ["Failed", "Succeeded"]
+    assert max(life[-1][1] for life in lives) <= 30
