@@ -1,6 +1,7 @@
-"""Real worker processes on a real broker against the simulated upstream, as a producer without any code of ours sees it."""
+"""Real workers on a real broker against the simulated upstream, as a producer without any code of ours sees it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -34,10 +35,10 @@ def wait_until(condition: Callable[[], object], *, limit: float = LIMIT) -> None
 class Worker:
     """One real worker process."""
 
-    def __init__(self, environment: dict[str, str], *options: str, name: str = "w") -> None:
+    def __init__(self, environment: dict[str, str], *options: str, name: str = "w", app: str = "worker.app") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="callwatch-worker-")
         self._log = Path(self._directory.name) / f"{name}.log"
-        command = (sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@%h", *options)
+        command = (sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@%h", *options)
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -57,6 +58,14 @@ class Worker:
     def send(self, number: int) -> None:
         """Send a signal."""
         self.process.send_signal(number)
+
+    def pause(self) -> None:
+        """Stop it as a starved or suspended machine would."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -116,6 +125,13 @@ class Deployment:
         self.workers.append(worker)
         return worker.ready()
 
+    def fused_worker(self, point: str, fuse: Path) -> Worker:
+        """Start a worker that dies at one point (see tests/faults/fused.py); it may be dead at once."""
+        environment = self.environment | {"FUSE": point, "FUSE_FILE": str(fuse)}
+        worker = Worker(environment, name="fused", app="tests.faults.fused")
+        self.workers.append(worker)
+        return worker
+
     def trigger(self, case_id: str, mediation_id: str | int = "20", **options: Any) -> AsyncResult:
         """Enqueue a trigger as any back end does."""
         kwargs = {"case_id": case_id, "mediation_id": mediation_id}
@@ -130,4 +146,4 @@ class Deployment:
     def largest_gap(self, job_id: str) -> float:
         """Return the longest time without a poll of a call, in seconds, between its first poll and its last."""
         at = [entry["at"] for entry in self.simulator.status_requests(job_id)]
-        return max((later - earlier for earlier, later in zip(at, at[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in itertools.pairwise(at)), default=0.0)

@@ -106,11 +106,16 @@ def test_what_workers_write_and_show_is_masked(redis_url: str) -> None:
         )
         result = sent.get(timeout=60)
         assert result["jobs"][0]["person_id"] == "person-secret-0001"
-        seen: list[object] = []
-        wait_until(lambda: seen.append(deployment.producer.control.inspect().scheduled()) or seen[-1])
-        assert "outbound.poll" in str(seen[-1])
-        assert "person-secret" not in str(seen[-1])
-        assert "***0001" in str(seen[-1])
+        seen = ""
+
+        def inspected() -> bool:
+            nonlocal seen
+            seen = str(deployment.producer.control.inspect().scheduled())
+            return "outbound.poll" in seen
+
+        wait_until(inspected)
+        assert "person-secret" not in seen
+        assert "***0001" in seen
         assert "发起外呼,mediationId: 20, caseId: C-1" in worker.log
         assert "person-secret" not in worker.log
 

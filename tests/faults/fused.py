@@ -1,0 +1,62 @@
+"""A worker that dies by SIGKILL at one chosen effect, once: `celery -A tests.faults.fused worker`.
+
+FUSE names the effect (`before settle`, `after publish` …). It blows while the file FUSE_FILE exists, and takes it away.
+"""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from worker import steps, tasks, wiring
+from worker.app import app
+
+__all__ = ["app"]
+
+WHEN, EFFECT = os.environ["FUSE"].split()
+FILE = Path(os.environ["FUSE_FILE"])
+
+
+def blow(when: str, effect: str) -> None:
+    """Die here, if this is the place."""
+    if (when, effect) == (WHEN, EFFECT) and FILE.exists():
+        FILE.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Fused:
+    """Passes every call on, with a place to die before and after it."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._real, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            blow("before", name)
+            answer = attribute(*args, **kwargs)
+            if answer not in (False, []):  # a turn that was not taken, a sweep that found nothing: no effect
+                blow("after", name)
+            return answer
+
+        return call
+
+
+_parts = wiring.parts()
+_fused = dataclasses.replace(_parts, store=Fused(_parts.store), upstream=Fused(_parts.upstream))
+_apply_async = tasks.poll.apply_async
+
+
+def _publish(**options: Any) -> Any:
+    blow("before", "publish")
+    answer = _apply_async(**options)
+    blow("after", "publish")
+    return answer
+
+
+tasks.poll.apply_async = _publish
+tasks.parts = steps.parts = lambda: _fused
