@@ -16,7 +16,7 @@ NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) && echo $$p && break; done)
 
-.PHONY: help install run test check bench lock clean
+.PHONY: help install run test check bench faults lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,8 +27,7 @@ run: $(RUNTIME) ## Show it all with a simulated upstream; Ctrl-C stops everythin
 	@$(VENV)/bin/callwatch up $(ARGS)
 
 test: $(TESTING) ## Run every tier of tests; ARGS="-m unit" narrows it
-	@$(PY) -m coverage run -m pytest tests $(ARGS)
-	@$(PY) -m coverage report
+	@$(PY) -m pytest tests -n 4 --dist worksteal --cov --cov-report=term $(ARGS)
 
 check: $(TESTING) ## Lint, formatting, types, import floors
 	@$(PY) -m ruff check .
@@ -38,6 +37,9 @@ check: $(TESTING) ## Lint, formatting, types, import floors
 
 bench: $(TESTING) ## Measure what a poll costs and how late it comes
 	@$(PY) -m benchmarks.polls $(ARGS)
+
+faults: $(TESTING) ## Kill workers and Redis, cut upstream off; measure what the calls notice
+	@$(PY) -m benchmarks.faults $(ARGS)
 
 # The pins that stand are kept where they still fit; without the two files everything is the newest.
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

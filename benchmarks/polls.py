@@ -6,6 +6,7 @@ saw. CPU time on a shared machine swings, so a fixed loop is timed beside each r
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -50,6 +51,7 @@ class Result:
 
     name: str
     polls: int
+    seconds: float
     worker_ms: float
     redis_ms: float
     loop_ms: float
@@ -109,6 +111,7 @@ def observe(contender: Contender, worker: int, redis_server: int, server_url: st
     return Result(
         contender.name,
         polls,
+        end - begin,
         1_000 * (after[0] - before[0]) / polls,
         1_000 * (after[1] - before[1]) / polls,
         1_000 * statistics.median(loops),
@@ -143,7 +146,7 @@ def report(results: list[Result]) -> None:
             for name in ("naive", "tuned")
         ]
         late = " / ".join(f"{quantile(one.lateness, share):.3f}" for share in (0.5, 0.99, 1))
-        rate = one.polls / ((one.polls and sum(1 for _ in one.lateness)) or 1)
+        rate = one.polls / one.seconds
         print(
             f"| {one.name} | {one.polls} | {rate:.0f} | {one.worker_ms:.2f} | {one.redis_ms:.2f} | {one.loop_ms:.2f} | "
             f"{ratios[0]} | {ratios[1]} | {late} |"
@@ -204,16 +207,9 @@ def child(command: tuple[str, ...], environment: dict[str, str], **options: int)
     finally:
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         for one in itertools.chain((process,), children):
-            with_suppressed_kill(one)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait()
-
-
-def with_suppressed_kill(process: subprocess.Popen[bytes] | psutil.Process) -> None:
-    """Kill a process that may have gone."""
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 if __name__ == "__main__":

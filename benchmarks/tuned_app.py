@@ -18,7 +18,7 @@ session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=32))
 
 
 @app.task
-def poll(job_id: str, case_id: str, retry_count: int = 0) -> None:
+def poll(job_id: str, case_id: str, retry_count: int = 0) -> None:  # noqa: ARG001 - as the naive one's
     """Ask how a call stands and come again in the interval."""
     url = os.environ["BENCH_API_URL"] + "/api/v1/outbound-bot/status"
     answer = session.get(url, params={"caseRef": case_id, "jobId": job_id}, timeout=10).json()

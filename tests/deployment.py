@@ -55,6 +55,10 @@ class Worker:
         assert self.process.poll() is None, self.log
         return self
 
+    def gone(self) -> bool:
+        """Tell whether it has ended."""
+        return self.process.poll() is not None
+
     def send(self, number: int) -> None:
         """Send a signal."""
         self.process.send_signal(number)

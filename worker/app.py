@@ -1,6 +1,7 @@
 """The Celery application and its configuration. What stands here was measured; see docs/adr/0004-celery-settings.md."""
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -15,7 +16,11 @@ TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
 CONTROL_QUEUE = "outbound.control"
 
-DIAL_GRACE = 30  # seconds beyond a dial's time-outs that a worker which leaves in order waits for what it comes to
+CELERY_VARIABLES = {
+    *("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
+    *("RESULT_BACKEND", "CELERY_RESULT_BACKEND", "CELERY_CONFIG_MODULE", "CELERY_LOADER"),
+}
+DIAL_GRACE = 15  # seconds beyond a dial's time-outs that a worker which leaves in order waits for what it comes to
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -77,8 +82,17 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 
 
 def create_app(settings: Settings) -> Celery:
-    """Return the application."""
+    """Return the application.
+
+    Celery lets some variables of the environment overrule its configuration. A worker on another broker than its
+    producers, or than the lock's Redis, is how people get rung twice: the settings alone decide.
+    """
     broker.install()
+    for name in CELERY_VARIABLES & os.environ.keys():
+        logging.getLogger(__name__).warning(
+            "%s is left out of account: the addresses are callwatch's own settings", name
+        )
+        del os.environ[name]
     application = Celery("callwatch", include=["worker.tasks", "worker.steps"])
     application.conf.update(celery_config(settings))
     return application

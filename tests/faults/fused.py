@@ -7,7 +7,7 @@ import dataclasses
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from worker import steps, tasks, wiring
 from worker.app import app
@@ -47,7 +47,7 @@ class Fused:
 
 
 _parts = wiring.parts()
-_fused = dataclasses.replace(_parts, store=Fused(_parts.store), upstream=Fused(_parts.upstream))
+_fused = dataclasses.replace(_parts, store=cast("Any", Fused(_parts.store)), upstream=Fused(_parts.upstream))
 _apply_async = tasks.poll.apply_async
 
 
@@ -59,4 +59,5 @@ def _publish(**options: Any) -> Any:
 
 
 tasks.poll.apply_async = _publish
-tasks.parts = steps.parts = lambda: _fused
+for module in (tasks, steps):
+    vars(module)["parts"] = lambda: _fused

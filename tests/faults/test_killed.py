@@ -58,7 +58,7 @@ def test_killed_at_every_point_nobody_is_rung_twice_and_no_call_is_lost(
             fuse.touch()
             deployment.trigger(case)
             worker = deployment.fused_worker(point, fuse)
-            wait_until(lambda worker=worker: worker.process.poll() is not None)
+            wait_until(worker.gone)
             assert not fuse.exists(), f"nothing died at {point!r}: {worker.log[-2_000:]}"
         deployment.worker(name="good")
         wait_until(lambda: settled(deployment, cases), limit=120)

@@ -50,7 +50,7 @@ def test_the_python_example_calls_once_per_load(deployment: Deployment, tmp_path
     file.write_text(program, encoding="utf-8")
     environment = os.environ | {"CALLWATCH_REDIS_URL": deployment.redis_url}
     for _ in range(2):
-        ran = subprocess.run(  # noqa: S603 - the README's own program
+        ran = subprocess.run(
             (sys.executable, "-I", file),
             env=environment,
             cwd=tmp_path,

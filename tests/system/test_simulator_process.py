@@ -40,7 +40,7 @@ def test_with_a_token_nothing_is_open_without_it_s40(path: str) -> None:
 def test_a_signal_ends_it_cleanly_and_the_log_is_whole(tmp_path: Path, number: signal.Signals) -> None:
     log = tmp_path / "log.jsonl"
     command = [sys.executable, "-m", "simulator", "--log", str(log), "--host", "127.0.0.1"]
-    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as running:  # noqa: S603 - our own program
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as running:
         assert running.stdout
         assert running.stderr
         line = running.stdout.readline()
@@ -83,7 +83,7 @@ def test_a_bad_start_says_why_in_one_line(arguments: list[str], code: int, text:
         taken = other.getsockname()[1]
         filled = [argument.replace("{taken}", str(taken)) for argument in arguments]
         command = [sys.executable, "-m", "simulator", *filled]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code
     assert text in done.stderr.splitlines()[-1]
 

@@ -1,5 +1,6 @@
 """The whole: real workers, the real broker, the simulated upstream over HTTP, judged from the simulator's log."""
 
+import itertools
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ def test_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
         for job in jobs:
             polls = deployment.simulator.status_requests(job["job_id"])
             assert len(polls) >= 2
-            assert all(later["at"] - earlier["at"] > 0.5 for earlier, later in zip(polls, polls[1:], strict=False))
+            assert all(later["at"] - earlier["at"] > 0.5 for earlier, later in itertools.pairwise(polls))
         kinds = [event["kind"] for case in cases for event in deployment.store.history(case)]
         assert (kinds.count("started"), kinds.count("ended")) == (len(jobs), len(jobs))
         assert deployment.store.pairs() == []
@@ -149,7 +150,7 @@ def test_a_worker_with_a_bad_setting_says_so_in_one_line(redis_url: str, variabl
             del environment[variable]
         worker = Worker(environment)
         deployment.workers.append(worker)
-        wait_until(lambda: worker.process.poll() is not None)
+        wait_until(worker.gone)
         assert worker.process.returncode != 0
         lines = [line for line in worker.log.splitlines() if variable in line]
         assert len(lines) == 1

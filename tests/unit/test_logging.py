@@ -254,9 +254,7 @@ logging.getLogger("worker").warning("\\u62e8\\u53f7\\u4e2d \\udc80 %s", phone, e
 def test_the_locale_does_not_matter(encoding: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("CALLWATCH_", "LC_", "LANG"))}
     environment |= {"LC_ALL": "C", "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, timeout=60, check=True)
     line = json.loads(done.stderr.decode("utf-8"))
     assert "拨号中".encode() in done.stderr
     assert (line["event"], line["case_id"]) == ("拨号中 \udc80 ***", "案-1")

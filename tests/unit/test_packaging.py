@@ -30,7 +30,7 @@ LOCKS = {"requirements.lock": ("ops", "demo"), "requirements-test.lock": ("ops",
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     # Started by `make test` itself, whose own flags must not reach another make.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(  # noqa: S603 - fixed commands
+    return subprocess.run(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
     )
 
