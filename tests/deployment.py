@@ -136,6 +136,12 @@ class Deployment:
         self.workers.append(worker)
         return worker
 
+    def skewed_worker(self, seconds: float, name: str) -> Worker:
+        """Start a worker whose wall clock is off (see tests/faults/skewed.py)."""
+        worker = Worker(self.environment | {"SKEW": str(seconds)}, name=name, app="tests.faults.skewed")
+        self.workers.append(worker)
+        return worker.ready()
+
     def trigger(self, case_id: str, mediation_id: str | int = "20", **options: Any) -> AsyncResult:
         """Enqueue a trigger as any back end does."""
         kwargs = {"case_id": case_id, "mediation_id": mediation_id}

@@ -17,6 +17,7 @@ TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 FIRST_STATUS = "Scheduling"  # S10: what a started record means that names no status
 
 EPOCH_MS_DIGITS = 13
+LEAST_GAP = 0.25  # of an interval between the beginnings of two polls of a call
 OUTAGE_CALLS = 5  # with fewer failing calls the tenth failure alone ends a watch (S29)
 ADOPTION_SLACK = 60  # seconds by which upstream's clock may be behind the store's (S14)
 DIAL_BACKOFF = (0.5, 1.0, 2.0)  # seconds before the 2nd, 3rd and 4th try (S12): all within the 30 s of a claim (S18)
@@ -119,27 +120,30 @@ def may_look(poll: Poll) -> bool:
     return poll.due < poll.deadline
 
 
-def decide(answer: Answer, poll: Poll, policy: Policy, *, now: float, not_before: float = 0) -> Next | Finish:
+def decide(
+    answer: Answer, poll: Poll, policy: Policy, *, began: float, now: float, not_before: float = 0
+) -> Next | Finish:
     """Return the next poll, or the verdict that ends the watch (S20, S22-S25, S29).
 
-    `not_before` (epoch seconds) is what a `Retry-After` asked for: the due times before it are left out.
+    `began` is when this poll asked, `now` when it was answered, `not_before` what a `Retry-After` asked for: the due
+    times before it are left out. All are epoch seconds.
     """
     if answer == "ended":  # first: news that arrives late is still news
         return Finish("ended", 0)
     failures = {"running": 0, "silent": poll.retry_count + 1, "outage": poll.retry_count}[answer]
     if now >= poll.deadline:
         return Finish("expired", failures)
-    if failures >= policy.max_retry_count:
+    if answer == "silent" and failures >= policy.max_retry_count:
         return Finish("lost", failures)
-    due = next_due(poll.due, policy.interval, now=now)
+    due = next_due(poll.due, policy.interval, began=began)
     due = min(due + policy.interval * max(0, math.ceil((not_before - due) / policy.interval)), poll.deadline)
     return Next(replace(poll, poll_no=poll.poll_no + 1, due=due, retry_count=failures))
 
 
-def next_due(due: float, interval: float, *, now: float) -> float:
+def next_due(due: float, interval: float, *, began: float) -> float:
     """Return the next due time: a whole number of intervals after `due`, so that lateness shifts nothing (S20).
 
-    The newest due time that has passed is still served, at once; those before it are left out, so that a worker that
-    was away does not catch up in a burst.
+    A poll that began late leaves out the due times that it has made up for, those less than a quarter of an interval
+    after its beginning included: a worker that was away does not catch up in a burst.
     """
-    return due + interval * max(1, math.floor((now - due) / interval))
+    return due + interval * max(1, math.ceil((began - due) / interval + LEAST_GAP))

@@ -41,7 +41,7 @@ class Watch:
         heard = self._ask(message, start)
         now = start.now + self.clock.monotonic() - clock_start
         not_before = now + heard.retry_after if heard.retry_after else 0
-        decision = decide(heard.answer, start.poll, self.policy, now=now, not_before=not_before)
+        decision = decide(heard.answer, start.poll, self.policy, began=start.now, now=now, not_before=not_before)
         if heard.answer == "silent":
             failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
             line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)

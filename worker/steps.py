@@ -1,14 +1,29 @@
-"""The sweep in a worker: a thread that starts and ends with it; no process of its own could be the one that died."""
+"""What lives in a worker beside its tasks: the sweep, and the sign that it works.
+
+The sweep is a thread of the worker: no process of its own could be the one that died. The same thread signs, so a
+sign says that the sweep goes round; and it is withheld unless the consumer's event loop turns, Redis answers, and
+the worker takes what waits in its queues. An idle worker is healthy; one that is up and deaf is not.
+"""
 
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import redis
 from celery import bootsteps
+from celery.worker import state
 
+from config.redis_url import parse_redis_url
+from config.settings import Settings
 from worker.app import app
+from worker.health import TICK, Beat, Load, Sign
+from worker.ports import StoreUnavailable
 from worker.sweep import sweep_forever
 from worker.tasks import Publisher
-from worker.wiring import parts
+from worker.wiring import DIAL_GRACE, parts
+
+ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
 
 
 class SweepStep(bootsteps.StartStopStep):
@@ -20,11 +35,15 @@ class SweepStep(bootsteps.StartStopStep):
         super().__init__(parent)
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._health: Health | None = None
 
-    def start(self, _parent: Any) -> None:
+    def start(self, parent: Any) -> None:
         """Start the thread."""
+        settings = parts().settings
+        if settings.health_file:
+            parent.health = self._health = Health(settings, threads=parent.concurrency)
         sweep = parts().sweep(Publisher())
-        self._thread = threading.Thread(target=sweep_forever, args=(sweep, self._over.wait), name="sweep", daemon=True)
+        self._thread = threading.Thread(target=sweep_forever, args=(sweep, self._wait), name="sweep", daemon=True)
         self._thread.start()
 
     def stop(self, _parent: Any) -> None:
@@ -32,8 +51,79 @@ class SweepStep(bootsteps.StartStopStep):
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        if self._health is not None:
+            self._health.close()
 
     terminate = stop
 
+    def _wait(self, seconds: float) -> bool:
+        over = self._over.wait(seconds)
+        if self._health is not None and not over:
+            self._health.sign()
+        return over
+
+
+class TickStep(bootsteps.StartStopStep):
+    """Tells with every turn of the consumer's event loop that it turns; begun anew with every connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **_: Any) -> None:
+        super().__init__(parent)
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin to tick."""
+        health = getattr(parent.controller, "health", None)
+        if health is not None:
+            self._timer = parent.timer.call_repeatedly(TICK, health.tick)
+
+    def stop(self, _parent: Any) -> None:
+        """Tick no more: without a connection there is no work."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    terminate = shutdown = stop
+
+
+class Health:
+    """The judge, the sign, and what they have to know of this worker, of its broker and of the store."""
+
+    def __init__(self, settings: Settings, *, threads: int) -> None:
+        longest = settings.call_timeout + settings.connect_timeout + DIAL_GRACE
+        self._beat = Beat(limit=settings.health_limit, longest=longest, now=time.monotonic())
+        self._sign = Sign(Path(settings.health_file), settings.health_limit + settings.sweep_interval)
+        self._sign.withdraw()
+        self._threads = threads
+        self._queues = list(app.amqp.queues.consume_from)
+        self._broker = redis.Redis.from_url(
+            parse_redis_url(settings.broker_url).for_redis_py(),
+            socket_timeout=ANSWER_WITHIN,
+            socket_connect_timeout=ANSWER_WITHIN,
+        )
+
+    def tick(self) -> None:
+        """Note a turn of the event loop."""
+        self._beat.tick(time.monotonic())
+
+    def sign(self) -> None:
+        """Give a sign of work, if there is none of trouble."""
+        self._sign.give(self._trouble)
+
+    def close(self) -> None:
+        """Take the sign away."""
+        self._sign.withdraw()
+        self._broker.close()
+
+    def _trouble(self) -> str | None:
+        try:
+            parts().store.now()
+            waiting = sum(int(str(self._broker.llen(queue))) for queue in self._queues)
+        except (StoreUnavailable, redis.RedisError) as error:
+            return f"Redis does not answer: {type(error).__name__}"
+        load = Load(waiting, sum(state.total_count.values()), full=len(state.active_requests) >= self._threads)
+        return self._beat.trouble(load, time.monotonic())
+
 
 app.steps["worker"].add(SweepStep)
+app.steps["consumer"].add(TickStep)

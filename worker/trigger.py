@@ -95,7 +95,7 @@ class Trigger:
             jobs = still_under_way(self.store, self.upstream, claim.pair, since=since, interval=self.interval)
         except (Unavailable, ProtocolError) as error:
             log.error(texts.dial_failed(f"{texts.LOOK_FAILED}: {error}"), extra=claim.names)  # noqa: TRY400
-            return self._settle(claim, nobody_called("failed", claim.pair, texts.LOOK_FAILED, "dial_failed"), None)
+            return self._settle(claim, nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None)
         if not jobs:
             return None
         log.info(texts.ALREADY_ACTIVE, extra=claim.names)

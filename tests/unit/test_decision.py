@@ -41,22 +41,44 @@ def poll(*, no: int = 1, due: float = 10, deadline: float = 7_200, retry_count: 
         pytest.param("silent", 0, 10, Next(poll(no=2, due=20, retry_count=1)), id="S23 a failure counts"),
         pytest.param("silent", 8, 10, Next(poll(no=2, due=20, retry_count=9)), id="S24 the ninth failure goes on"),
         pytest.param("silent", 9, 10, Finish("lost", 10), id="S24 the tenth failure in a row ends it"),
+        pytest.param("outage", 9, 10, Next(poll(no=2, due=20, retry_count=9)), id="S29 not counted in an outage"),
         pytest.param("running", 0, 19.9, Next(poll(no=2, due=20)), id="S20 a slow answer shifts nothing"),
-        pytest.param("running", 0, 20.1, Next(poll(no=2, due=20)), id="S20 the due time just missed is served at once"),
-        pytest.param("running", 0, 65, Next(poll(no=2, due=60)), id="S20 missed due times are not caught up"),
-        pytest.param("running", 0, 7_195, Next(poll(no=2, due=7_190)), id="S20 late, and on the grid"),
+        pytest.param("running", 0, 20.1, Next(poll(no=2, due=20)), id="S20 nor does one slower than the interval"),
         pytest.param("running", 0, 7_200, Finish("expired", 0), id="S25 the deadline itself is too late"),
         pytest.param("silent", 9, 7_200, Finish("expired", 10), id="S25 expired says nothing about the call"),
         pytest.param("ended", 9, 9_999, Finish("ended", 0), id="S25 S27 late news still counts"),
     ],
 )
 def test_decide(answer: Answer, retry_count: int, now: float, expected: Next | Finish) -> None:
-    assert decide(answer, poll(retry_count=retry_count), POLICY, now=now) == expected
+    assert decide(answer, poll(retry_count=retry_count), POLICY, began=10, now=now) == expected
+
+
+@pytest.mark.parametrize(
+    ("began", "due"),
+    [
+        pytest.param(10, 20, id="in time"),
+        pytest.param(16, 20, id="late, the next one stays where it is"),
+        pytest.param(17.5, 20, id="a quarter of an interval is left"),
+        pytest.param(17.6, 30, id="less than that: made up for"),
+        pytest.param(23, 30, id="one missed: not asked twice in a row"),
+        pytest.param(65, 70, id="many missed: no burst"),
+    ],
+)
+def test_a_late_poll_shifts_nothing_and_starts_no_burst(began: float, due: float) -> None:
+    """S20."""
+    assert decide("running", poll(), POLICY, began=began, now=began) == Next(poll(no=2, due=due))
+
+
+@pytest.mark.parametrize(("not_before", "due"), [(0, 20), (20, 20), (20.1, 30), (301, 310), (9_999, 7_200)])
+def test_a_wish_to_be_left_alone_is_granted(not_before: float, due: float) -> None:
+    """`Retry-After`: the due times before it are left out, the grid and the deadline stay."""
+    decision = decide("outage", poll(), POLICY, began=10, now=10, not_before=not_before)
+    assert decision == Next(poll(no=2, due=due))
 
 
 def test_the_last_poll_is_due_at_the_deadline_and_does_not_ask() -> None:
     """S25: at most 2 hours; the poll at the deadline only ends the watch."""
-    decision = decide("running", poll(due=7_195), POLICY, now=7_195)
+    decision = decide("running", poll(due=7_195), POLICY, began=7_195, now=7_195)
     assert decision == Next(poll(no=2, due=7_200))
     assert not may_look(poll(due=7_200))
     assert may_look(poll(due=7_199.999))
@@ -65,11 +87,11 @@ def test_the_last_poll_is_due_at_the_deadline_and_does_not_ask() -> None:
 near_deadline = st.floats(7_140, 7_260)
 
 
-@given(near_deadline, near_deadline, st.integers(0, 12), st.sampled_from(["running", "silent", "ended"]))
+@given(near_deadline, near_deadline, st.integers(0, 12), st.sampled_from(["running", "silent", "outage", "ended"]))
 def test_decisions_near_the_deadline(due: float, now: float, failures: int, answer: Answer) -> None:
     """S20-S25 within a minute of the deadline: what ends, ends for the right reason; what goes on, moves forward."""
     before = poll(no=5, due=min(due, 7_200), retry_count=failures)
-    decision = decide(answer, before, POLICY, now=now)
+    decision = decide(answer, before, POLICY, began=now, now=now)
     match decision:
         case Finish("ended"):
             assert answer == "ended"
@@ -83,7 +105,8 @@ def test_decisions_near_the_deadline(due: float, now: float, failures: int, answ
         case Next(after):
             assert after.poll_no == before.poll_no + 1
             assert before.due < after.due <= before.deadline or before.due == before.deadline
-            assert after.retry_count == (failures + 1 if answer == "silent" else 0) < POLICY.max_retry_count
+            assert after.retry_count == {"running": 0, "silent": failures + 1, "outage": failures}[answer]
+            assert answer != "silent" or after.retry_count < POLICY.max_retry_count
 
 
 @given(st.lists(st.sampled_from(["running", "silent"]), max_size=60))
@@ -91,7 +114,7 @@ def test_only_failures_in_a_row_count(answers: list[Answer]) -> None:
     """S23, S24: lost exactly when the last ten in a row failed."""
     current = poll()
     for index, answer in enumerate(answers):
-        decision = decide(answer, current, POLICY, now=current.due)
+        decision = decide(answer, current, POLICY, began=current.due, now=current.due)
         if answers[max(0, index - 9) : index + 1] == ["silent"] * 10:
             assert decision == Finish("lost", 10)
             return
@@ -101,12 +124,14 @@ def test_only_failures_in_a_row_count(answers: list[Answer]) -> None:
 
 @given(st.floats(0, 1e6), st.floats(0.1, 600), st.floats(0, 1e5))
 def test_the_next_due_time_stays_on_the_grid(due: float, interval: float, late: float) -> None:
-    """S20: from due to due in whole intervals, and never more than one interval behind."""
-    after = next_due(due, interval, now=due + late)
+    """S20: from due to due in whole intervals; the first of them that leaves a quarter of an interval's peace."""
+    after = next_due(due, interval, began=due + late)
     steps = (after - due) / interval
     assert steps >= 1 - 1e-9
     assert math.isclose(steps, round(steps), abs_tol=1e-4)
-    assert after > due + late - interval - 1e-6
+    slack = 1e-6 * (1 + due + late)
+    assert after >= due + late + interval / 4 - slack
+    assert after <= max(due + interval, due + late + 1.25 * interval) + slack
 
 
 @given(st.text("0123456789abcdef-", min_size=1), st.floats(0.1, 600))

@@ -3,6 +3,7 @@
 import redis
 
 from worker.store.base import Steps, Terms
+from worker.store.health import Health
 from worker.store.keys import Keys
 from worker.store.look_up_steps import LookUpSteps
 from worker.store.poll_steps import PollSteps
@@ -13,7 +14,7 @@ from worker.store.views import Views
 __all__ = ["Keys", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views):
+class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views, Health):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 

@@ -83,6 +83,11 @@ class Keys:
         return f"{self.prefix}:sweeper"
 
     @property
+    def swept(self) -> str:
+        """String: when a turn to sweep was last taken, in epoch seconds, and by whom (S28)."""
+        return f"{self.prefix}:swept"
+
+    @property
     def outage(self) -> str:
         """Hash: since when the upstream has been away; absent while it answers (S29)."""
         return f"{self.prefix}:outage"

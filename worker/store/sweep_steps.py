@@ -15,6 +15,15 @@ from worker.values import Abandoned, Event, Overdue, Pair
 
 LONGEST_WAIT = 120  # seconds between two reissues of one poll, and 600 between two of one trigger: never a storm
 
+# Invariant: of all workers one has the turn to sweep; that it was taken is remembered longer than it lasts (S28).
+TAKE_SWEEP = """
+local sweeper, swept = unpack(KEYS)
+local owner, turn = unpack(ARGV)
+if not redis.call('SET', sweeper, owner, 'NX', 'PX', turn) then return 0 end
+redis.call('SET', swept, stamp(now()) .. ' ' .. owner, 'EX', 86400)
+return 1
+"""
+
 # Invariant: a poll is reissued with the number that its record waits for, so that the fence lets one copy win (S28).
 # What is late because of a backlog is reissued at growing distances, so that the sweep never feeds an overload.
 REISSUE = """
@@ -114,13 +123,13 @@ class SweepSteps(Steps):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
+        self._take_sweep = self.script(TAKE_SWEEP)
         self._reissue = self.script(REISSUE)
         self._attend = self.script(ATTEND)
 
     def take_sweep(self, owner: str, interval: float) -> bool:
         """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
-        with self.translated():
-            return bool(self.client.set(self.keys.sweeper, owner, nx=True, px=milliseconds(interval)))
+        return bool(self.run(self._take_sweep, [self.keys.sweeper, self.keys.swept], [owner, milliseconds(interval)]))
 
     def overdue(self, *, grace: float, limit: int) -> list[Overdue]:
         """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
