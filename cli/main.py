@@ -160,6 +160,52 @@ def resume(json: Json = False) -> None:
 
 
 @app.command()
+def release(
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
+    mediation_id: Annotated[str, typer.Argument(metavar="MEDIATION_ID", help="The case's id.")],
+    why: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the case's history. Required.")] = "",
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; the login name if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Let an unknown outcome go, before its time is over.
+
+    For a person who knows, from upstream or from the parties, that no telephone will ring any more. Calls of the pair
+    that were found stay watched and hold it until they end. Whatever is no unknown outcome is refused.
+    """
+    from cli.release import read_release, release  # noqa: PLC0415
+
+    _exit(release(read_release(case_id, mediation_id, why=why, by=by), as_json=json))
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False) -> None:
+    """Say what is reachable, what is not, and why; within ten seconds, changing nothing, calling nobody.
+
+    A line each: ok, warn (works, and somebody should know) or FAIL. Exit code 1 where anything is FAIL, else 0.
+    """
+    from cli.doctor import doctor  # noqa: PLC0415
+
+    _exit(doctor(as_json=json))
+
+
+@app.command()
+def healthcheck(
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the worker writes; CALLWATCH_HEALTH_FILE if not given.")
+    ] = None,
+) -> None:
+    """Tell by the exit code whether this machine's worker did work lately: 0 healthy, 1 not.
+
+    Healthy means that within CALLWATCH_HEALTH_LIMIT its sweep went round, its event loop turned, Redis answered, and
+    it took of what waited in its queues. An idle worker is healthy; one that is stopped, stuck or deaf is not, nor is
+    one whose Redis is away. It asks nobody: it reads the file that the worker writes.
+    """
+    from cli.healthcheck import healthcheck  # noqa: PLC0415
+
+    _exit(healthcheck(file))
+
+
+@app.command()
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",

@@ -62,6 +62,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         "CALLWATCH_API_TOKEN": token,
         "CALLWATCH_API_TRUST_ENV": "false",
         "CALLWATCH_ENABLED": "true",
+        "CALLWATCH_DEMO": "true",
         "CALLWATCH_KEY_PREFIX": "callwatch",
     }
     others = in_the_way(own)

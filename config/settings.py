@@ -88,11 +88,16 @@ class Settings(BaseSettings):
     unknown_hold: Seconds = Field(600.0, description="seconds a pair is held after the look-up (S14)")
     history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")
     enabled: Switch = Field(True, description="false stops new calls whatever the flag in Redis says (S16)")
+    demo: Switch = Field(False, description="a demonstration: doctor does not demand that writes are on disk")
     key_prefix: str = Field("callwatch", description="prefix of every key outside the broker's own")
     worker_pool: Annotated[Pool, _one_of(Pool)] = Field("threads", description="Celery's pool")
     worker_concurrency: Annotated[int, Field(ge=2), _ShouldBe("a whole number, 2 or more")] = Field(
         32, description="tasks at once per worker: a dial may take long, polls go on beside it"
     )
+    health_file: str = Field(
+        "", description="file that tells `callwatch healthcheck` of one worker's work; none is written if empty"
+    )
+    health_limit: Seconds = Field(30.0, description="seconds without work after which that worker counts as unhealthy")
     log_level: Annotated[LogLevel, _one_of(LogLevel)] = Field("INFO", description="the least level that is logged")
     log_format: Annotated[LogFormat, _one_of(LogFormat)] = Field(
         "auto", description="auto: text on a terminal, JSON lines otherwise"

@@ -1,16 +1,53 @@
-"""The Redis transport of kombu, with one client for each channel instead of a new one for each command."""
+"""The Redis transport of kombu, mended so that a worker outlives its connection; see docs/adr/0006-redis-away.md."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 
+from worker.malformed import ForgivingChannel, ForgivingTransport
 
-class Channel(redis.Channel):
+MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there: tests/unit/test_broker.py
+
+
+class QoS(redis.QoS):
+    """What was delivered and not acknowledged, accounted for beyond the end of a connection.
+
+    `left` are the delivery tags that lost connections of this process held. Redis keeps their messages, and the next
+    connection puts them back, instead of letting them wait for the visibility time-out.
+    """
+
+    left: ClassVar[set[str]] = set()
+
+    def leave(self) -> None:
+        """Let go of everything that is not acknowledged; the next connection puts it back."""
+        self._flush()
+        self.left.update(self._delivered)
+        self._delivered.clear()
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Put back what lost connections held, then what has been away for the visibility time-out."""
+        for tag in tuple(self.left):
+            self.restore_by_tag(tag)
+            self.left.discard(tag)
+        super().restore_visible(*args, **kwargs)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back; on a channel that was let go, leave that to the next connection."""
+        if self.channel.connection is None:  # kombu would find no queue for it, and delete it
+            self.left.add(tag)
+        else:
+            super().restore_by_tag(tag, client, leftmost)
+
+
+class Channel(ForgivingChannel, redis.Channel):
     """A channel that keeps its client: making one anew for each publish, pop and ack cost 13 % of a poll's CPU time.
 
-    A client of the Redis library is safe to share between threads: each command takes a connection from the pool.
+    A client of the Redis library is safe to share between threads: each command takes a connection from the pool. It
+    also outlives the channel, for tasks that end after the connection was lost still acknowledge through it.
     """
+
+    QoS = QoS
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous=True) if asynchronous else self._shared_client
@@ -19,11 +56,29 @@ class Channel(redis.Channel):
     def _shared_client(self) -> Any:
         return super()._create_client()
 
+    def abandon(self) -> None:
+        """Close without a word to Redis: nothing read, deleted or put back."""
+        self._in_poll = None
+        self.auto_delete_queues.clear()
+        self.qos.leave()
+        self.close()
 
-class Transport(redis.Transport):
+
+class Transport(ForgivingTransport, redis.Transport):
     """kombu's Redis transport with that channel."""
 
     Channel = Channel
+
+    def _collect(self, _connection: object) -> None:
+        """Let go of a lost connection.
+
+        Celery calls it (through kombu's `Connection.collect`) before it connects again. Without it kombu closes each
+        channel with commands to the Redis that is away, and what those raise ends the worker.
+        """
+        self.cycle.close()
+        for channel in (*self._avail_channels, *self.channels):
+            channel.abandon()
+        self._avail_channels.clear()
 
 
 def install() -> None:

@@ -1,91 +1,93 @@
 """A worker's sign of life: given while it does its work, and not merely while it is up. No Celery, no Redis."""
 
+import contextlib
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two turns of the event loop's timer
+STALLED = 3 * TICK
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What there is to do for a worker and what it does.
-
-    `waiting` messages in its queues, `taken` tasks begun since its start, `full` while each of its threads has one.
-    """
+    """What there is to do for a worker in one queue: messages `waiting`, and tasks of it `taken` since its start."""
 
     waiting: int
     taken: int
-    full: bool
 
 
 class Beat:
-    """Judges whether a worker works, on its own monotonic clock in seconds.
+    """Judges at each look whether a worker works; all times are seconds of its own monotonic clock.
 
-    It works while its event loop turns, and while it takes what waits in its queues: polls that are due and that
-    nobody carries out come to wait there, for the sweep publishes them again. A worker with all hands full is excused
-    for `longest`, the seconds that one task may take; `limit` is for how long nothing need happen otherwise.
+    It works if its event loop turns, and if in each of its queues nothing waits or it has taken something since the
+    last look: polls that are due and that nobody carries out come to wait there, for the sweep publishes them again.
+    A worker with all hands full is excused for `longest`, the seconds that one task may take.
     """
 
-    def __init__(self, *, limit: float, longest: float, now: float) -> None:
-        self._limit = limit
+    def __init__(self, *, longest: float, now: float) -> None:
         self._longest = longest
-        self._turned = self._worked = now
-        self._taken = 0
+        self._start = self._turned = now
+        self._worked: dict[str, float] = {}
+        self._taken: dict[str, int] = {}
 
     def tick(self, now: float) -> None:
         """Note that the event loop has turned."""
         self._turned = now
 
-    def trouble(self, load: Load, now: float) -> str | None:
-        """Return why the worker does not count as working, None where it does."""
-        if not load.waiting or load.taken != self._taken:
-            self._worked = now
-        self._taken = load.taken
-        if now - self._turned > self._limit:
+    def trouble(self, loads: Mapping[str, Load], now: float, *, full: bool) -> str | None:
+        """Return why the worker is not seen working, None where it is.
+
+        `loads` holds its queues by name; `full` says that each of its threads has a task.
+        """
+        for queue, load in loads.items():
+            if not load.waiting or load.taken != self._taken.get(queue, 0):
+                self._worked[queue] = now
+            self._taken[queue] = load.taken
+        if now - self._turned > STALLED:
             return f"the event loop has not turned for {now - self._turned:.0f} s"
-        idle = now - self._worked
-        if idle > self._limit + (self._longest if load.full else 0):
-            return f"{load.waiting} messages wait and none has been taken for {idle:.0f} s"
+        for queue, load in loads.items():
+            idle = now - self._worked.get(queue, self._start)
+            if idle > (self._longest if full else 0):
+                return f"{load.waiting} messages wait in {queue} and none has been taken for {idle:.0f} s"
         return None
 
 
 class Sign:
-    """The file that tells of the work, for `callwatch healthcheck`.
+    """The file that tells `callwatch healthcheck` of work: when it was last seen is the time of the file's change.
 
-    Its time of change is that of the last sign, its text the seconds for which a sign holds.
+    The file's text is for how many seconds that holds.
     """
 
-    def __init__(self, file: Path, holds: float) -> None:
+    def __init__(self, file: Path, *, holds: float, now: float) -> None:
         self._file = file
-        self._text = f"{holds:g}\n"
-        self._told: str | None = None
+        self._holds = holds
+        self._given = now
+        self._healthy = True
 
-    def give(self, judge: Callable[[], str | None]) -> None:
-        """Give a sign unless `judge` finds trouble; a trouble is logged once. Never raises."""
+    def give(self, judge: Callable[[], str | None], *, now: float) -> None:
+        """Give a sign unless `judge` finds trouble; trouble that lasts is logged, once. Never raises."""
         try:
             trouble = judge()
             if trouble is None:
                 self._write()
+                self._given = now
         except Exception as error:  # noqa: BLE001 - the sweep goes on whatever becomes of its sign
             trouble = f"{type(error).__name__}: {error}"
-        kind = trouble and trouble.translate(_NO_DIGITS)
-        if kind != self._told:
-            log.warning("unhealthy: %s", trouble) if trouble else log.warning("healthy again")
-        self._told = kind
+        healthy = now - self._given <= self._holds
+        if healthy != self._healthy:
+            log.warning("healthy again") if healthy else log.error("unhealthy: %s", trouble)
+        self._healthy = healthy
 
     def withdraw(self) -> None:
-        """Take the sign of an earlier worker away, and one's own at the end."""
-        self._file.unlink(missing_ok=True)
+        """Take the file away: an earlier worker's at the start, one's own at the end."""
+        with contextlib.suppress(OSError):  # what is in its place is told of when a sign is to be given
+            self._file.unlink()
 
     def _write(self) -> None:
         new = self._file.with_name(f"{self._file.name}.new")
-        new.write_text(self._text, encoding="utf-8")
-        os.replace(new, self._file)  # whole at any moment
-
-
-_NO_DIGITS = str.maketrans("", "", "0123456789")
+        new.write_text(f"{self._holds:g}\n", encoding="utf-8")
+        new.replace(self._file)  # whole at any moment

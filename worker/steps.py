@@ -16,13 +16,14 @@ from celery.worker import state
 
 from config.redis_url import parse_redis_url
 from config.settings import Settings
-from worker.app import app
+from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
 from worker.health import TICK, Beat, Load, Sign
 from worker.ports import StoreUnavailable
 from worker.sweep import sweep_forever
 from worker.tasks import Publisher
 from worker.wiring import DIAL_GRACE, parts
 
+TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
 
 
@@ -41,7 +42,7 @@ class SweepStep(bootsteps.StartStopStep):
         """Start the thread."""
         settings = parts().settings
         if settings.health_file:
-            parent.health = self._health = Health(settings, threads=parent.concurrency)
+            parent.callwatch_health = self._health = Health(settings, threads=parent.concurrency)
         sweep = parts().sweep(Publisher())
         self._thread = threading.Thread(target=sweep_forever, args=(sweep, self._wait), name="sweep", daemon=True)
         self._thread.start()
@@ -74,7 +75,7 @@ class TickStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Begin to tick."""
-        health = getattr(parent.controller, "health", None)
+        health = getattr(parent.controller, "callwatch_health", None)
         if health is not None:
             self._timer = parent.timer.call_repeatedly(TICK, health.tick)
 
@@ -91,11 +92,13 @@ class Health:
 
     def __init__(self, settings: Settings, *, threads: int) -> None:
         longest = settings.call_timeout + settings.connect_timeout + DIAL_GRACE
-        self._beat = Beat(limit=settings.health_limit, longest=longest, now=time.monotonic())
-        self._sign = Sign(Path(settings.health_file), settings.health_limit + settings.sweep_interval)
+        now = time.monotonic()
+        self._beat = Beat(longest=longest, now=now)
+        # A sweep signs once an interval, so that much on top of the limit is nobody's fault.
+        self._sign = Sign(Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now)
         self._sign.withdraw()
         self._threads = threads
-        self._queues = list(app.amqp.queues.consume_from)
+        self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
         self._broker = redis.Redis.from_url(
             parse_redis_url(settings.broker_url).for_redis_py(),
             socket_timeout=ANSWER_WITHIN,
@@ -108,7 +111,7 @@ class Health:
 
     def sign(self) -> None:
         """Give a sign of work, if there is none of trouble."""
-        self._sign.give(self._trouble)
+        self._sign.give(self._trouble, now=time.monotonic())
 
     def close(self) -> None:
         """Take the sign away."""
@@ -118,11 +121,14 @@ class Health:
     def _trouble(self) -> str | None:
         try:
             parts().store.now()
-            waiting = sum(int(str(self._broker.llen(queue))) for queue in self._queues)
+            loads = {
+                queue: Load(int(str(self._broker.llen(queue))), state.total_count[task])
+                for queue, task in self._queues.items()
+            }
         except (StoreUnavailable, redis.RedisError) as error:
             return f"Redis does not answer: {type(error).__name__}"
-        load = Load(waiting, sum(state.total_count.values()), full=len(state.active_requests) >= self._threads)
-        return self._beat.trouble(load, time.monotonic())
+        full = len(state.active_requests) >= self._threads
+        return self._beat.trouble(loads, time.monotonic(), full=full)
 
 
 app.steps["worker"].add(SweepStep)

@@ -12,7 +12,7 @@ from cli.output import Failure
 from cli.ports import PREFERRED, choose_ports
 from cli.samples import samples
 
-COMMANDS = ("up", "trigger", "status", "watch", "pause", "resume", "simulate")
+COMMANDS = ("up", "trigger", "status", "watch", "pause", "resume", "release", "doctor", "healthcheck", "simulate")
 
 
 @pytest.fixture(autouse=True)

@@ -167,6 +167,13 @@ class TestCompose:
             ours = {name for name in SERVICES[service]["environment"] if name.startswith("CALLWATCH_")}
             assert ours == names - elsewhere
 
+    @pytest.mark.parametrize("service", ["poll-worker", "trigger-worker"])
+    def test_a_worker_is_asked_for_its_work(self, service: str) -> None:
+        """Not whether it is up; and the file it writes is on what it may write to."""
+        worker = SERVICES[service]
+        assert worker["healthcheck"]["test"] == ["CMD", "callwatch", "healthcheck"]
+        assert Path(worker["environment"]["CALLWATCH_HEALTH_FILE"]).parent == Path(*worker["tmpfs"])
+
     def test_a_dial_under_way_is_waited_for(self) -> None:
         fields = Settings.model_fields
         dial = fields["connect_timeout"].default + fields["call_timeout"].default + 15

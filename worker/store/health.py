@@ -1,7 +1,7 @@
 """What can be read of the state's health: who sweeps, how late polls are, whether upstream is away. Changes nothing."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import redis
 
@@ -66,13 +66,18 @@ class Health(Steps):
     def watched(self, pair: Pair) -> int:
         """Return how many calls hold the pair (S5)."""
         with self.translated():
-            return cast("int", self.client.scard(self.keys.live(pair)))
+            return int(self.client.scard(self.keys.live(pair)))
+
+    def number_of_calls(self) -> int:
+        """Return how many calls are being watched."""
+        with self.translated():
+            return int(self.client.zcard(self.keys.due))
 
     def eviction(self) -> Eviction | None:
         """Return what the server drops when it is full; None where it does not tell."""
         with self.translated():
             try:
-                told = self.client.config_get("maxmemory*")
+                told = cast("dict[str, str]", self.client.config_get("maxmemory*"))
             except redis.ResponseError:
                 return None
         return Eviction(told.get("maxmemory-policy", ""), int(told.get("maxmemory", 0)))
@@ -81,7 +86,7 @@ class Health(Steps):
         """Return the server's name and version, `of unknown version` where it does not tell."""
         with self.translated():
             try:
-                told = cast("dict[str, Any]", self.client.info("server"))
+                told = self.client.info("server")
             except redis.ResponseError:
                 return "of unknown version"
         valkey = told.get("valkey_version")

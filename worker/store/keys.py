@@ -88,6 +88,11 @@ class Keys:
         return f"{self.prefix}:swept"
 
     @property
+    def late(self) -> str:
+        """String: how late the latest poll came that was not reissued, in seconds; lives 5 s (S28)."""
+        return f"{self.prefix}:late"
+
+    @property
     def outage(self) -> str:
         """Hash: since when the upstream has been away; absent while it answers (S29)."""
         return f"{self.prefix}:outage"

@@ -15,10 +15,10 @@ PROBES = 5  # queries in each interval of an outage: one at the least (S29)
 # Invariant: of all copies of a poll message one alone gets past, for the number that it carries then has gone (S28).
 # While the poll runs, the job counts as due at the end of the lease: by then a sweep may take its process for dead.
 BEGIN_POLL = """
-local job, due_key, outage, probe = unpack(KEYS)
+local job, due_key, outage, probe, late = unpack(KEYS)
 local poll_no, job_id, lease, early_by, probe_ttl = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
-  'mediation_id')
+  'mediation_id', 'reissued')
 if not r[1] then return {'absent'} end
 if r[2] then return {'finished'} end
 if tonumber(r[1]) ~= tonumber(poll_no) then return {'fenced'} end
@@ -26,6 +26,7 @@ local t = now()
 local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8]}
 if t < tonumber(r[3]) - tonumber(early_by) then return {'early', 'none', unpack(state)} end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
+if (r[9] or '0') == '0' then redis.call('SET', late, t - tonumber(r[3]), 'PX', 5000) end  -- the backlog, if any
 redis.call('ZADD', due_key, t + tonumber(lease), job_id)
 local away = 'none'
 if redis.call('EXISTS', outage) == 1 then
@@ -129,7 +130,7 @@ class PollSteps(Steps):
         k = self.keys
         reply = self.run(
             self._begin_poll,
-            [k.job(job_id), k.due, k.outage, k.probe],
+            [k.job(job_id), k.due, k.outage, k.probe, k.late],
             [poll_no, job_id, self.terms.lease, EARLY_BY, self._probe_ttl],
         )
         if len(reply) == 1:

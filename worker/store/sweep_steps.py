@@ -25,12 +25,14 @@ return 1
 """
 
 # Invariant: a poll is reissued with the number that its record waits for, so that the fence lets one copy win (S28).
-# What is late because of a backlog is reissued at growing distances, so that the sweep never feeds an overload.
+# What is late because of a backlog is not lost: as long as polls come late by themselves, only what is later still is
+# reissued, and at growing distances, so that the sweep never feeds an overload.
 REISSUE = """
-local due_key = KEYS[1]
+local due_key, late = unpack(KEYS)
 local grace, limit, job_prefix, lease, longest = unpack(ARGV)
 local t, found = now(), {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace, 'LIMIT', 0, limit)) do
+local backlog = math.max(0, tonumber(redis.call('GET', late) or '0'))
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace - backlog, 'LIMIT', 0, limit)) do
   local job = job_prefix .. id
   local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
     'person_id', 'verdict')
@@ -142,7 +144,7 @@ class SweepSteps(Steps):
                 ),
             )
             for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id in self.run(
-                self._reissue, [self.keys.due], args
+                self._reissue, [self.keys.due, self.keys.late], args
             )
         ]
 

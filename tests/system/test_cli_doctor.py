@@ -1,0 +1,300 @@
+"""Prove that `callwatch doctor` shows each thing that can be amiss, in words and as JSON, and never hangs."""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from cli import checks
+from cli.checks import Check
+from cli.doctor import look
+from cli.embedded import EmbeddedServer
+from cli.main import main
+from config.settings import Settings
+from tests.deployment import LIMIT, Deployment, wait_until
+from tests.system.test_cli_release import PAIR, bring_to
+from worker.store import RedisStore
+from worker.wiring import build_store
+
+PERSON = "P-0001"
+PHONE = "138" + "0000" + "1111"
+CHECKS = [
+    "settings", "redis", "durability", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
+    "unknown outcomes", "queues", "workers", "upstream",
+]  # fmt: skip
+
+Seen = dict[str, tuple[str, str]]
+Doctor = Callable[[], Seen]
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    """A port that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, upstream: int) -> pytest.MonkeyPatch:
+    """What the command is pointed at; nobody waits long for workers that are not there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
+    monkeypatch.setenv("CALLWATCH_API_BASE_URL", f"http://127.0.0.1:{upstream}")
+    monkeypatch.setattr(checks, "REPLIES_WITHIN", 0.05)
+    return monkeypatch
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[RedisStore]:
+    store = build_store(Settings(redis_url=redis_url))
+    yield store
+    store.client.close()
+
+
+@pytest.fixture
+def doctor(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:  # noqa: ARG001
+    """Run it, see that exit code, document and lines agree, and return what each check said."""
+
+    def run() -> Seen:
+        capsys.readouterr()
+        code = main(["doctor", "--json"])
+        shown = capsys.readouterr()
+        document = json.loads(shown.out)
+        assert list(document) == ["ok", "checks"]
+        assert [list(one) for one in document["checks"]] == [["check", "status", "detail"]] * len(document["checks"])
+        assert {one["status"] for one in document["checks"]} <= {"ok", "warn", "FAIL"}
+        failed = any(one["status"] == "FAIL" for one in document["checks"])
+        assert (code, document["ok"]) == (int(failed), not failed)
+        assert not [secret for secret in (PERSON, PHONE) if secret in shown.out + shown.err], "S37"
+        return {one["check"]: (one["status"], one["detail"]) for one in document["checks"]}
+
+    return run
+
+
+def test_an_installation_without_workers(doctor: Doctor, redis_url: str) -> None:
+    """The shared server of the tests does not care for its disk, and says so."""
+    seen = doctor()
+    assert list(seen) == CHECKS
+    assert [name for name, (status, _) in seen.items() if status != "ok"] == ["durability", "sweep", "workers"]
+    assert re.search(r"^Valkey \d+\.\d+\.\d+ at redis://\*\*\*@127.0.0.1:\d+/\d+, answers in", seen["redis"][1])
+    assert seen["durability"][1].startswith("a crash of Redis may forget that a telephone rang")
+    assert seen["sweep"][1].startswith("nobody has swept within a day")
+    assert seen["workers"][1].startswith("none answered within")
+    assert seen["queues"][1] == "outbound.trigger 0, outbound.poll 0, outbound.control 0"
+    assert redis_url.partition("@")[0].rpartition(":")[2] not in str(seen), "no password"
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert [re.match(r"(?:ok  |warn|FAIL) ([a-z ]+): .", line)[1] for line in lines] == CHECKS  # type: ignore[index]
+    assert shown.err == ""
+
+
+def overdue_by(seconds: float) -> Callable[[RedisStore], None]:
+    def act(store: RedisStore) -> None:
+        bring_to(store, "watching")
+        store.client.hset(store.keys.job("job-1"), "due", store.now() - seconds)
+
+    return act
+
+
+def swept_before(seconds: float) -> Callable[[RedisStore], None]:
+    def act(store: RedisStore) -> None:
+        store.client.set(store.keys.swept, f"{store.now() - seconds} host:1")
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "check", "status", "detail"),
+    [
+        pytest.param(swept_before(9), "sweep", "ok", r"host:1 swept 9\.\d s ago", id="swept"),
+        pytest.param(swept_before(99), "sweep", "FAIL", r"host:1 swept 99\.\d s ago, and nobody since", id="S28"),
+        pytest.param(overdue_by(9), "overdue polls", "ok", "none by more than 12 s", id="a poll under way"),
+        pytest.param(overdue_by(30), "overdue polls", "warn", "1, the oldest by 30 s", id="a poll is late"),
+        pytest.param(overdue_by(90), "overdue polls", "FAIL", "1, the oldest by 90 s", id="a poll is lost"),
+        pytest.param(overdue_by(0), "calls", "ok", "1 being watched", id="a call"),
+        pytest.param(
+            lambda store: store.pause(f"ask {PHONE}"),
+            "new calls", "warn", r"stopped by `callwatch pause`: ask \*\*\*", id="S16 S37 paused",
+        ),
+        pytest.param(lambda store: store.pause(""), "new calls", "warn", "stopped by `callwatch pause`", id="S16"),
+        pytest.param(
+            lambda store: store.client.hset(store.keys.outage, "since", 1_770_463_000),
+            "outage", "warn", "upstream answers no status query since 2026-02-0", id="S29",
+        ),
+        pytest.param(
+            lambda store: store.client.lpush("outbound.poll", "x"),
+            "queues", "ok", "outbound.trigger 0, outbound.poll 1, outbound.control 0", id="a message waits",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_store(
+    act: Callable[[RedisStore], Any], check: str, status: str, detail: str, store: RedisStore, doctor: Doctor
+) -> None:
+    act(store)
+    seen = doctor()
+    assert seen[check][0] == status, seen[check]
+    assert re.match(detail, seen[check][1]), seen[check]
+
+
+def test_an_unknown_outcome_and_the_way_out(store: RedisStore, doctor: Doctor) -> None:
+    """S14."""
+    bring_to(store, "unknown")
+    status, detail = doctor()["unknown outcomes"]
+    assert status == "warn"
+    assert detail.startswith("1 (C-1 20): ")
+    assert "callwatch release CASE_ID MEDIATION_ID --why TEXT" in detail
+    assert main(["release", PAIR.case_id, PAIR.mediation_id, "--why", "known", "--by", "somebody"]) == 0
+    assert doctor()["unknown outcomes"] == ("ok", "none")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "check", "status", "detail"),
+    [
+        ("DEMO", "true", "durability", "ok", "a demonstration may do without"),
+        ("ENABLED", "false", "new calls", "warn", "stopped by CALLWATCH_ENABLED=false"),
+        ("API_BASE_URL", "", "upstream", "FAIL", "CALLWATCH_API_BASE_URL: missing"),
+        ("API_BASE_URL", "http://127.0.0.1:1", "upstream", "FAIL", "127.0.0.1:1 cannot be reached: connection refused"),
+        ("API_BASE_URL", "http://127.0.0.1:1?x=1", "upstream", "FAIL", "without query and fragment"),
+        (
+            "BROKER_URL",
+            "redis://:s3cret@127.0.0.1:1/0",
+            "broker",
+            "FAIL",
+            "refused. Start one, or set CALLWATCH_BROKER",
+        ),
+        (
+            "RESULT_URL",
+            "redis://:s3cret@127.0.0.1:1/0",
+            "results",
+            "FAIL",
+            "refused. Start one, or set CALLWATCH_RESUL",
+        ),
+        (
+            "REDIS_URL",
+            "redis://:s3cret@127.0.0.1:1/0",
+            "redis",
+            "FAIL",
+            "refused. Start one, or set CALLWATCH_REDIS_URL",
+        ),
+        ("POLL_INTERVAL", "soon", "settings", "FAIL", "CALLWATCH_POLL_INTERVAL: 'soon' is a text"),
+    ],
+)
+def test_what_the_settings_lead_to(
+    variable: str, value: str, check: str, status: str, detail: str, environment: pytest.MonkeyPatch, doctor: Doctor
+) -> None:
+    environment.setenv(f"CALLWATCH_{variable}", value)
+    seen = doctor()
+    assert seen[check][0] == status, seen[check]
+    assert detail in seen[check][1]
+    assert "s3cret" not in str(seen)
+
+
+def test_broker_and_results_elsewhere(redis_url: str, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    for name in ("BROKER", "RESULT"):
+        environment.setenv(f"CALLWATCH_{name}_URL", f"{redis_url}?client_name={name}")
+    seen = doctor()
+    assert [seen[name][0] for name in ("broker", "results")] == ["ok", "ok"]
+
+
+def test_clocks_that_differ(environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    environment.setattr(checks, "CLOCKS_APART", -1)
+    status, detail = doctor()["clock"]
+    assert status == "warn"
+    assert "records and deadlines go by Redis" in detail
+
+
+def test_a_server_that_forgets_or_does_not_tell(environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
+        environment.setenv("CALLWATCH_REDIS_URL", server.url)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert doctor()["eviction"][0] == "warn"
+        client.config_set("maxmemory", 1 << 30)
+        seen = doctor()
+        assert seen["eviction"] == ("FAIL", "maxmemory-policy allkeys-lru would drop locks, should be noeviction")
+        assert seen["durability"] == ("ok", "writes are on disk before a request is sent: each is waited for")
+        client.execute_command("ACL SETUSER app on >s3cret ~* &* +@all -config -info")
+        environment.setenv("CALLWATCH_REDIS_URL", f"redis://app:s3cret@127.0.0.1:{server.port}/0")
+        seen = doctor()
+        assert seen["eviction"][0] == "warn"
+        assert seen["redis"][1].startswith("of unknown version at")
+        assert seen["durability"][0] == "ok"
+
+
+@pytest.mark.parametrize("variable", ["CALLWATCH_REDIS_URL", "CALLWATCH_API_BASE_URL"])
+def test_a_silent_place_holds_nobody_up(
+    variable: str, upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor
+) -> None:
+    """A port that takes connections and never answers: as Redis, and as an upstream that should speak TLS."""
+    environment.setattr(checks, "PATIENCE", 0.1)
+    environment.setattr("cli.doctor.PATIENCE", 0.1)
+    scheme = "redis" if variable == "CALLWATCH_REDIS_URL" else "https"
+    environment.setenv(variable, f"{scheme}://127.0.0.1:{upstream}")
+    check = {"redis": "redis", "https": "upstream"}[scheme]
+    status, detail = doctor()[check]
+    assert status == "FAIL"
+    assert "no answer in time" in detail
+
+
+def test_the_proxy_is_what_is_tried(upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    """S39: only where the environment is trusted."""
+    environment.setenv("CALLWATCH_API_BASE_URL", "http://upstream.invalid:9015")
+    environment.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{upstream}")
+    assert doctor()["upstream"][0] == "FAIL"
+    environment.setenv("CALLWATCH_API_TRUST_ENV", "true")
+    assert doctor()["upstream"] == ("ok", f"the proxy 127.0.0.1:{upstream} before it takes connections")
+
+
+def test_a_probe_that_hangs_or_breaks_off_is_a_check_that_failed() -> None:
+    over = threading.Event()
+
+    def hang() -> Iterator[Check]:
+        yield Check("first", "ok", "said")
+        over.wait(LIMIT)
+
+    def break_off() -> Iterator[Check]:
+        raise RuntimeError("what nobody thought of")
+        yield
+
+    begin = time.monotonic()
+    found = look({"hanging": hang, "broken": break_off}, limit=0.1)
+    assert time.monotonic() - begin < LIMIT
+    over.set()
+    assert found == [
+        Check("first", "ok", "said"),
+        Check("hanging", "FAIL", "not answered within 0.1 s"),
+        Check("broken", "FAIL", "RuntimeError: what nobody thought of"),
+    ]
+
+
+def test_a_real_worker_makes_it_well(environment: pytest.MonkeyPatch, tmp_path: Path, doctor: Doctor) -> None:
+    """Who consumes what and who sweeps; a worker that is stopped is none, and one that has left leaves no sign."""
+    environment.setattr(checks, "REPLIES_WITHIN", 1.0)
+    sign = tmp_path / "sign"
+    with EmbeddedServer() as server, Deployment(server.url, health_file=sign) as deployment:
+        environment.setenv("CALLWATCH_REDIS_URL", server.url)
+        environment.setenv("CALLWATCH_API_BASE_URL", deployment.simulator.url)
+        worker = deployment.worker()
+        assert deployment.trigger("C-1").get(timeout=LIMIT)["outcome"] == "started"
+        wait_until(lambda: {status for status, _ in doctor().values()} == {"ok"})
+        assert len(deployment.simulator.log("call-v2")) == 1, "it calls nobody"
+        deployment.producer.control.cancel_consumer("outbound.trigger", reply=True)
+        wait_until(lambda: doctor()["workers"][1].startswith("nobody consumes outbound.trigger (w@"))
+        environment.setattr(checks, "REPLIES_WITHIN", 0.1)
+        worker.pause()
+        assert doctor()["workers"] == ("FAIL", "none answered within 0.1 s")
+        worker.resume()
+        wait_until(sign.exists)
+        assert worker.stop() == 0
+    assert list(tmp_path.iterdir()) == []

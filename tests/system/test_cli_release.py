@@ -1,0 +1,163 @@
+"""Prove that `callwatch release` lets an unknown outcome go and nothing else, and says what it did (S14)."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+from config.settings import Settings
+from worker.messages import TriggerResult
+from worker.store import RedisStore
+from worker.values import NewJob, Pair, Settlement
+from worker.wiring import build_store
+
+PAIR = Pair("C-1", "20")
+ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "somebody"]
+PHONE = "138" + "0000" + "1111"
+
+Read = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture
+def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
+    store = build_store(Settings(redis_url=redis_url))
+    yield store
+    store.client.close()
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> Read:
+    def read() -> tuple[str, str]:
+        both = capsys.readouterr()
+        return both.out, both.err
+
+    return read
+
+
+def bring_to(store: RedisStore, phase: str) -> None:
+    """Let the pair's trigger come so far."""
+    if phase == "absent":
+        return
+    store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
+    if phase == "claimed":
+        return
+    sent_at = store.begin_sending(PAIR, "tok")
+    assert isinstance(sent_at, float)
+    if phase == "sending":
+        return
+    outcome: Any = {"watching": "started", "done": "refused", "unknown": "unknown"}[phase]
+    reached: Any = phase
+    store.settle(
+        Settlement(
+            pair=PAIR,
+            token="tok",
+            task_id="task",
+            result=TriggerResult.of(outcome, "C-1", "20"),
+            phase=reached,
+            sent_at=sent_at,
+            jobs=[NewJob("job-1", "P-0001", "Scheduling", 5)] if phase == "watching" else [],
+            events=[],
+        )
+    )
+
+
+def adopt(store: RedisStore) -> None:
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    job_id = f"{round(store.now() * 1000)}-447e-96ea-97523c61189b"
+    assert store.adopt(PAIR, look_up, [NewJob(job_id, "", "Executing", 5)])
+
+
+def phase_of(store: RedisStore) -> list[str]:
+    return [state.phase for state in store.pairs(case_id="C-1", finished=True)]
+
+
+def test_an_unknown_outcome_is_let_go(store: RedisStore, shown: Read) -> None:
+    bring_to(store, "unknown")
+    assert main(ARGUMENTS) == 0
+    out, err = shown()
+    assert (
+        out
+        == "C-1 / 20 is let go; no call of it is being watched, and the next trigger looks upstream before it calls\n"
+    )
+    assert err == ""
+    assert phase_of(store) == ["done"]
+    (event,) = (event for event in store.history("C-1") if event["kind"] == "released")
+    assert (event["by"], event["why"]) == ("somebody", "upstream says that nothing was dialled")
+    assert main(ARGUMENTS) == 1, "once"
+
+
+def test_calls_that_were_found_go_on_being_watched(store: RedisStore, shown: Read) -> None:
+    bring_to(store, "unknown")
+    adopt(store)
+    assert main([*ARGUMENTS, "--json"]) == 0
+    assert json.loads(shown()[0]) == {
+        "released": True, "case_id": "C-1", "mediation_id": "20", "phase": "watching", "watched": 1,
+    }  # fmt: skip
+    assert phase_of(store) == ["watching"]
+    assert len(store.calls()) == 1
+    assert main(ARGUMENTS) == 1
+    assert "its calls are being watched" in shown()[1]
+
+
+@pytest.mark.parametrize(
+    ("phase", "why"),
+    [
+        ("absent", "no trigger of it is on record"),
+        ("claimed", "its trigger is about to be sent"),
+        ("sending", "its request is on its way"),
+        ("watching", "its calls are being watched"),
+        ("done", "it is free"),
+    ],
+)
+def test_whatever_else_is_refused(store: RedisStore, shown: Read, phase: str, why: str) -> None:
+    bring_to(store, phase)
+    before = phase_of(store)
+    assert main(ARGUMENTS) == 1
+    out, err = shown()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"C-1 / 20 is not let go: {why}" in err
+    assert main([*ARGUMENTS, "--json"]) == 1
+    document = json.loads(shown()[0])
+    assert (document["released"], document["phase"]) == (False, None if phase == "absent" else phase)
+    assert phase_of(store) == before
+    assert not [event for event in store.history("C-1") if event["kind"] == "released"]
+
+
+def test_s37_what_is_written_down_has_no_phone_number(store: RedisStore) -> None:
+    bring_to(store, "unknown")
+    assert main(["release", "C-1", "20", "--why", f"called {PHONE} myself", "--by", PHONE]) == 0
+    assert PHONE not in str(store.history("C-1"))
+
+
+def test_who_decides_is_who_has_logged_in(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring_to(store, "unknown")
+    monkeypatch.setattr("getpass.getuser", lambda: "night-shift")
+    assert main(["release", " C-1", "20 ", "--why", "known"]) == 0
+    assert [event["by"] for event in store.history("C-1") if event["kind"] == "released"] == ["night-shift"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        pytest.param(["C-1", "20"], "--why: empty, should say why", id="no reason"),
+        pytest.param(["C-1", "20", "--why", " "], "--why: empty, should say why", id="an empty reason"),
+        pytest.param(["C-1", "20", "--why", "x", "--by", ""], "--by: empty, should say who decides", id="nobody"),
+        pytest.param(["", "20", "--why", "x"], "CASE_ID: empty, should be an id", id="no case"),
+        pytest.param(["C-1", "20", "--why", "x"], "--by: this machine knows no login name", id="no login"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, shown: Read) -> None:
+    def nobody() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert main(["release", *arguments]) == 2
+    out, err = shown()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(line)

@@ -1,0 +1,167 @@
+"""What the fault runs are judged by: gaps, lateness, doubled and lost calls, from arrival times alone."""
+
+import math
+
+import pytest
+
+from benchmarks.fault_figures import (
+    Watched,
+    at_least,
+    at_most,
+    count_doubled,
+    exactly,
+    grid,
+    is_lost,
+    latest,
+    longest_return,
+    longest_silence,
+    widest_gap,
+)
+
+INTERVAL = 10.0
+NEVER = math.inf
+
+
+def watched(*arrivals: float, ended_at: float = NEVER) -> Watched:
+    return Watched("1770463000471-447e-96ea-97523c61189b", arrivals, ended_at)
+
+
+@pytest.mark.parametrize(
+    ("call", "end", "expected"),
+    [
+        pytest.param(watched(0, 10, 24, 30), 35, (14, 10), id="in the middle"),
+        pytest.param(watched(0, 10), 40, (30, 10), id="one that lasts to the end of the run counts"),
+        pytest.param(watched(0, 10, ended_at=9), 40, (10, 0), id="not after the poll that was told of the end"),
+        pytest.param(watched(0, 10, ended_at=11), 40, (30, 10), id="an end that no poll was told of excuses nothing"),
+        pytest.param(watched(5, ended_at=4), 40, (0, 5), id="one poll was enough"),
+        pytest.param(watched(), 40, (NEVER, -NEVER), id="never polled"),
+    ],
+)
+def test_widest_gap(call: Watched, end: float, expected: tuple[float, float]) -> None:
+    assert widest_gap(call, end) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "lost"),
+    [
+        pytest.param(watched(0, 85), False, id="polled 15 s before the end"),
+        pytest.param(watched(0, 84.9), True, id="not polled for more than 15 s"),
+        pytest.param(watched(0, 20, ended_at=20), False, id="told of its end"),
+        pytest.param(watched(0, 20, ended_at=21), True, id="given up before its end"),
+        pytest.param(watched(), True, id="never polled"),
+        pytest.param(watched(ended_at=0), True, id="never polled, though it ended"),
+    ],
+)
+def test_is_lost(call: Watched, lost: bool) -> None:
+    assert is_lost(call, end=100) is lost
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(watched(0, 10, 20.3, 30), 0, id="a single chain"),
+        pytest.param(watched(0, 10, 10.1, 20, 30), 1, id="one poll sent twice"),
+        pytest.param(watched(0, 10, 14.9, 20), 1, id="within half an interval"),
+        pytest.param(watched(0, 5, 10), 0, id="half an interval apart"),
+        pytest.param(watched(0, 12, 12.1, 20, 30), 0, id="asked, its process killed: reissued and back on the grid"),
+        pytest.param(watched(0, 28, 28.1, 30, 40), 0, id="late by most of two intervals: two follow at once"),
+        pytest.param(watched(0, 28, 28.1, 28.2, 28.3, 30), 2, id="late, but more followed than had been left out"),
+        pytest.param(watched(0, 11.4, 11.5, 20), 1, id="a jitter is no reissue"),
+        pytest.param(watched(0, 12, 12.1, 20, 22.1, 30, 32.1), 2, id="a reissue that left a second chain behind"),
+        pytest.param(watched(0, 3, 10, 13, 20, 23), 3, id="two chains from the start"),
+        pytest.param(watched(7, 10, 20, 30, 40), 0, id="the first poll was late"),
+        pytest.param(watched(), 0, id="never polled"),
+    ],
+)
+def test_count_doubled(call: Watched, expected: int) -> None:
+    assert count_doubled(call, INTERVAL) == expected
+
+
+def test_where_nothing_may_be_sent_twice_a_late_poll_excuses_nothing() -> None:
+    assert count_doubled(watched(0, 12, 12.1, 20), INTERVAL, reissues=False) == 1
+    assert count_doubled(watched(7, 10, 20, 30), INTERVAL, reissues=False) == 1
+    assert count_doubled(watched(0, 12, 20, 30), INTERVAL, reissues=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "base"),
+    [
+        pytest.param((3, 13, 23.2), 3, id="the first"),
+        pytest.param((7, 10, 20, 30), 10, id="the first was late"),
+        pytest.param((3.01, 13, 23.01), 13, id="one came a moment early"),
+    ],
+)
+def test_grid(arrivals: tuple[float, ...], base: float) -> None:
+    assert grid(arrivals, INTERVAL) == base
+
+
+@pytest.mark.parametrize(
+    ("call", "end", "expected"),
+    [
+        pytest.param(watched(3, 13, 25, 33), 40, (2, 23), id="late by two seconds"),
+        pytest.param(watched(3, 13, 35, 35.1, 43), 50, (12, 23), id="late by more than an interval"),
+        pytest.param(watched(3, 13, 33, 43), 50, (10, 23), id="one left out"),
+        pytest.param(watched(3, 13, 23), 40, (7, 33), id="the last one has not come"),
+        pytest.param(watched(7, 10, 20, 30), 35, (7, 0), id="the first was late"),
+        pytest.param(watched(3.01, 13, 23.01), 30, (0.01, 23), id="a moment early is not nearly an interval late"),
+        pytest.param(watched(), 40, (NEVER, -NEVER), id="never polled"),
+    ],
+)
+def test_latest(call: Watched, end: float, expected: tuple[float, float]) -> None:
+    seconds, due = latest(call, INTERVAL, end)
+    assert (round(seconds, 2), round(due, 2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "end"),
+    [
+        pytest.param(watched(3, 13, 23), 29, id="on time"),
+        pytest.param(watched(3, 13, 23, ended_at=20), 90, id="none is due after the end"),
+        pytest.param(watched(2.5, *range(13, 253, 10)), 250, id="the first was a moment early"),
+    ],
+)
+def test_on_time_is_not_late(call: Watched, end: float) -> None:
+    assert latest(call, INTERVAL, end)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        pytest.param([watched(0, 101), watched(0, 108, 118)], 8, id="the last of all calls"),
+        pytest.param([watched(0, 101), watched(0, 99)], NEVER, id="one was never polled again"),
+        pytest.param([], NEVER, id="no calls"),
+    ],
+)
+def test_longest_return(calls: list[Watched], expected: float) -> None:
+    assert longest_return(calls, back=100) == expected
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        pytest.param([watched(10, 20, 70), watched(15, 25, 60)], 35, id="between the polls of all calls"),
+        pytest.param([watched(10, 20)], 80, id="to the end"),
+        pytest.param([watched(90)], 90, id="from the beginning"),
+        pytest.param([watched(-5, 50, 200)], 50, id="what lies outside is not seen"),
+        pytest.param([], 100, id="no calls"),
+    ],
+)
+def test_longest_silence(calls: list[Watched], expected: float) -> None:
+    assert longest_silence(calls, begin=0, end=100) == expected
+
+
+def test_nothing_happened_is_never_a_pass() -> None:
+    assert not at_most("latest", math.inf, 5).passed
+    assert not at_most("latest", math.nan, 5).passed
+    assert not at_least("polls a second", math.nan, 5).passed
+    assert not exactly("calls", 0, 2_000).passed
+    assert not exactly("notices", 2, 1).passed
+
+
+def test_a_figure_at_its_limit_passes() -> None:
+    assert at_most("gap", 15.0, 15, "s").passed
+    assert at_least("pairs", 45, 45).passed
+    assert not at_most("gap", 15.001, 15, "s").passed
+    assert not at_least("pairs", 44, 45).passed
+    figure = at_most("gap", 12.345, 15, "s")
+    assert (figure.goal, figure.measured) == ("≤ 15 s", "12.35 s")
