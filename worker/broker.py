@@ -3,6 +3,8 @@
 import functools
 from typing import Any, ClassVar
 
+from celery.app.events import Events as CeleryEvents
+from celery.events import EventDispatcher
 from kombu.transport import TRANSPORT_ALIASES, redis
 
 from worker.malformed import ForgivingChannel, ForgivingTransport
@@ -65,9 +67,13 @@ class Channel(ForgivingChannel, redis.Channel):
 
 
 class Transport(ForgivingTransport, redis.Transport):
-    """kombu's Redis transport with that channel."""
+    """kombu's Redis transport with that channel.
+
+    A Redis that refuses (as a replica after a failover, with its memory or disk full) counts as one that is away.
+    """
 
     Channel = Channel
+    connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
 
     def _collect(self, _connection: object) -> None:
         """Let go of a lost connection.
@@ -79,6 +85,24 @@ class Transport(ForgivingTransport, redis.Transport):
         for channel in (*self._avail_channels, *self.channels):
             channel.abandon()
         self._avail_channels.clear()
+
+
+class Dispatcher(EventDispatcher):
+    """Sends a worker's events, each once; what Redis does not take is kept for the next connection."""
+
+    def send(self, *args: Any, retry: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002 - the point of it
+        """Send an event.
+
+        Celery has each heartbeat tried until Redis is back, and that in the worker's only loop: it then hears nothing
+        else, a SIGTERM included.
+        """
+        return super().send(*args, **kwargs)
+
+
+class Events(CeleryEvents):
+    """The events of an application, with that dispatcher: for `Celery(events=…)`."""
+
+    dispatcher_cls = f"{__name__}:{Dispatcher.__name__}"
 
 
 def install() -> None:

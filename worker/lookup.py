@@ -56,6 +56,9 @@ def still_under_way(store: Store, upstream: Upstream, pair: Pair, *, since: floa
         for job_id, call_status in seen.statuses.items()
         if job_id not in known and may_be_ours(job_id, since)
     ]
+    others = (one for one in store.pairs(case_id=pair.case_id) if one.pair != pair)
+    if jobs and any(one.phase == "sending" for one in others):  # what was found may be that request's (S14)
+        raise Unavailable("another mediation's request is under way")
     for call in known.values():
         if (call.case_id, call.mediation_id) != (pair.case_id, pair.mediation_id) or call.verdict in (None, "ended"):
             continue

@@ -11,6 +11,7 @@ from worker.decision import Outcome, Poll
 MAX_ID_LENGTH = 200  # characters: far above any real id, far below what would swell every key and log line
 
 
+SHOWN_LENGTH = 1_000  # characters of a task's arguments that Flower and logs get to see
 MISSING, EMPTY = "missing", "an empty text"
 
 
@@ -119,11 +120,19 @@ class PollMessage(BaseModel):
 
 def masked_kwargs(kwargs: dict[str, Any]) -> str:
     """Return how kwargs of ours appear in Flower and in logs: person ids masked, anything else redacted (S37)."""
-    keep = {str(kwargs.get(name, "")) for name in ("case_id", "mediation_id", "job_id")}
+    keep = {plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id", "job_id")}
     shown = {
-        name: mask_person(value) if name.endswith("person_id") and value else value for name, value in kwargs.items()
+        name: mask_person(str(value)) if name.endswith("person_id") and value else value
+        for name, value in kwargs.items()
     }
-    return redact(repr(shown), keep=keep)
+    return redact(repr(shown), keep=keep)[:SHOWN_LENGTH]
+
+
+def plain_id(value: object) -> str:
+    """Return an id as text where it is one; anything else, of which nobody knows what it holds, as an empty text."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        return ""
+    return str(value) if len(str(value)) <= MAX_ID_LENGTH else ""
 
 
 class TriggerResult(UserDict[str, Any]):

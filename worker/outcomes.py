@@ -7,9 +7,11 @@ from typing import Any
 from api_client import CallRecord
 from config.redaction import mask_person, redact
 from worker import texts
-from worker.decision import FIRST_STATUS, Outcome, first_delay, judge_answer, judge_record
+from worker.decision import FIRST_STATUS, STATUS_LENGTH, Outcome, first_delay, judge_answer, judge_record
 from worker.messages import TriggerResult
 from worker.values import Event, EventKind, NewJob, Pair
+
+TEXT_LENGTH = 500  # characters of a message of the upstream that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,12 @@ def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
 
 def _job(record: CallRecord, interval: float) -> NewJob:
     job_id = record.job_id or ""
-    return NewJob(job_id, record.person_id or "", record.call_status or FIRST_STATUS, first_delay(job_id, interval))
+    return NewJob(
+        job_id,
+        record.person_id or "",
+        (record.call_status or FIRST_STATUS)[:STATUS_LENGTH],
+        first_delay(job_id, interval),
+    )
 
 
 def _refusal(record: CallRecord) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def _refusal(record: CallRecord) -> dict[str, Any]:
     refusal: dict[str, Any] = {
         "person_id": record.person_id or "",
         "error_code": record.error_code,
-        "message": record.message or texts.UNKNOWN_ERROR,
+        "message": (record.message or texts.UNKNOWN_ERROR)[:TEXT_LENGTH],
     }
     if record.start_time is not None:
         refusal["start_time"] = record.start_time

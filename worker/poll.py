@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api_client import ProtocolError, Unavailable
 from worker import texts
-from worker.decision import Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
+from worker.decision import STATUS_LENGTH, Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
 from worker.messages import PollMessage
 from worker.ports import Clock, Schedule, ScheduleFailed, Store, Upstream
 from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, Written
@@ -62,7 +62,7 @@ class Watch:
             log.info("status query: %s", error, extra=_names(message))
             uncounted: Answer = "silent" if start.outage == "none" else "outage"
             return Answered(uncounted, "failure", retry_after=getattr(error, "retry_after", None))
-        return Answered(read_status(status.call_status), "answer", status.call_status)
+        return Answered(read_status(status.call_status), "answer", status.call_status[:STATUS_LENGTH])
 
     def _continue(self, message: PollMessage, start: Begun, poll: Poll, heard: "Answered", now: float) -> str:
         event = None

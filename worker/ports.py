@@ -21,6 +21,7 @@ from worker.values import (
     NewJob,
     Overdue,
     Pair,
+    PairState,
     Settled,
     Settlement,
     Written,
@@ -82,6 +83,10 @@ class Store(Protocol):
 
     def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
         """Return the watched calls, and the finished ones if asked, the oldest first."""
+        ...
+
+    def pairs(self, *, case_id: str | None = None, finished: bool = False) -> list[PairState]:
+        """Return the pairs whose last trigger is not done, and the done ones if asked."""
         ...
 
     def take_sweep(self, owner: str, interval: float) -> bool:

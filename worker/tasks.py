@@ -73,7 +73,10 @@ def trigger(
         "call_person_id": call_person_id,
     }
     if not dial_slots.take():
-        put_back(self, kwargs)
+        try:
+            put_back(self, kwargs)
+        except ScheduleFailed as error:
+            raise Reject(str(error), requeue=True) from error
         raise Ignore
     try:
         flow = parts().trigger(publish_poll)
@@ -171,12 +174,13 @@ def epoch(expires: str | datetime | None) -> float | None:
 
 def put_back(task: Task, kwargs: dict[str, Any]) -> None:
     """Publish a trigger again as it was, unclaimed, for a moment later."""
-    request = task.request
-    task.apply_async(
-        kwargs=kwargs,
-        task_id=request.id,
-        countdown=BUSY_COUNTDOWN,
-        expires=request.expires,
-        argsrepr="()",
-        kwargsrepr=masked_kwargs(kwargs),
-    )
+    with translated():
+        task.apply_async(
+            kwargs=kwargs,
+            task_id=task.request.id,
+            countdown=BUSY_COUNTDOWN,
+            expires=task.request.expires,
+            argsrepr="()",
+            kwargsrepr=masked_kwargs(kwargs),
+            retry=False,
+        )

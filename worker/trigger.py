@@ -9,7 +9,7 @@ from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Protoco
 from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
 from worker.lookup import schedule_first_polls, still_under_way
-from worker.messages import BadTrigger, TriggerRequest, TriggerResult, read_trigger
+from worker.messages import BadTrigger, TriggerRequest, TriggerResult, plain_id, read_trigger
 from worker.outcomes import DialEnd, found_again, nobody_called, read_answer
 from worker.patience import patiently
 from worker.ports import Clock, Schedule, Store, StoreUnavailable, Upstream
@@ -181,7 +181,7 @@ class Trigger:
 
 def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerResult:
     """Return the result of a trigger that cannot be carried out (S2)."""
-    ids = {name: str(kwargs.get(name) or "") for name in ("case_id", "mediation_id")}
+    ids = {name: plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id")}
     message = f"{texts.MISSING_PARAMETERS}: {bad}" if bad.missing else str(bad)
     text = texts.MISSING_PARAMETERS if bad.missing else "外呼参数无效,跳过外呼触发"
     log.warning(text, extra=ids | {"task_id": task_id, "reason": str(bad)})

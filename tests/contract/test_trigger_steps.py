@@ -283,3 +283,21 @@ def test_lists_and_streams_are_bounded(store: RedisStore, client: redis.Redis) -
     assert len(store.history("C-1")) == 1_000
     assert store.history("C-1")[-1]["n"] == 1_004
     assert int(client.xlen("t:events")) <= 11_000
+
+
+def test_watched_calls_hold_a_pair_whose_lock_and_ledger_have_lapsed(store: RedisStore, client: redis.Redis) -> None:
+    """S5: the time to live is a net and never the mechanism."""
+    started(store, "j-1")
+    client.delete("t:lock:C-1:20", "t:ledger:C-1:20")
+    answer = claim(store, token="other", task_id="task-2")
+    assert isinstance(answer, Answered)
+    assert [job["job_id"] for job in answer.result["jobs"]] == ["j-1"]
+
+
+def test_a_late_answer_leaves_a_verdict_and_its_status_alone(store: RedisStore, client: redis.Redis) -> None:
+    """S27: it names the person, and nothing else."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "ended", "call_status": "Succeeded"})
+    assert store.settle(settlement("started", "watching", "tok", "j-1"))
+    (call,) = store.calls(job_id="j-1")
+    assert (call.person_id, call.verdict, call.call_status) == ("P-j-1", "ended", "Succeeded")

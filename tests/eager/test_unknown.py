@@ -248,3 +248,50 @@ def test_a_bad_end_is_forgotten_after_a_day(world: World) -> None:
     world.clock.sleep(86_401)
     world.upstream.log_entries = Unavailable("down")
     assert world.trigger(task_id="task-2")["outcome"] == "started"
+
+
+def test_a_call_found_by_the_look_while_another_mediation_is_sending_is_left_to_that_one(world: World) -> None:
+    """S5 S14: it may be the other request's; nothing is sent, and nothing taken."""
+    lose_the_watch(world)
+    theirs = job_id(4, at=START + 300)
+    found: list[object] = []
+
+    def during_the_other_dial(_request: object) -> list[object]:
+        world.upstream.log_entries = [entry(theirs)]
+        found.append(world.trigger(task_id="task-2")["outcome"])
+        return [record(theirs, person="P-2")]
+
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [during_the_other_dial]  # type: ignore[list-item]
+    assert world.trigger("C-1", "21", task_id="task-3")["outcome"] == "started"
+    assert found == ["failed"]
+    (call,) = world.store.calls()
+    assert (call.mediation_id, call.person_id) == ("21", "P-2")
+
+
+def test_a_call_that_two_answers_name_holds_both_pairs(world: World) -> None:
+    """S5 S14: whoever knew it first; neither pair is called again while it is watched, and both go with it."""
+    lose_the_answer(world)
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 400 else "Executing"
+    world.upstream.log_entries = [entry(JOB)]
+    world.run(200)
+    assert phase(world) == "watching"
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    (call,) = world.store.calls()
+    assert (call.mediation_id, call.person_id, call.call_status) == ("20", "P-1", "Executing")
+    for mediation_id in ("20", "21"):
+        assert world.trigger("C-1", mediation_id, task_id=f"again-{mediation_id}")["outcome"] == "skipped"
+    world.run(300)
+    assert (phase(world), phase(world, "21")) == ("done", "done")
+    assert world.redis.exists("t:lock:C-1:20", "t:lock:C-1:21") == 0
+
+
+@pytest.mark.parametrize("world", [{"history_ttl": 60}], indirect=True, ids=["a minute of history"])
+def test_a_bad_end_is_remembered_for_a_day_however_short_the_history(world: World) -> None:
+    """S5: within 24 h."""
+    lose_the_watch(world)
+    world.clock.sleep(3_600)
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+    assert len(world.upstream.requests) == 1

@@ -13,8 +13,10 @@ from worker.ports import StoreUnavailable
 from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
 from worker.values import Event
 
+TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
+
 PRELUDE = (
-    f"local EVENTS_KEPT, HISTORY_KEPT = {EVENTS_KEPT}, {HISTORY_KEPT}"
+    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}"
     """
 -- The one clock of all processes: the server's (S18).
 local function now()
@@ -39,7 +41,7 @@ local function let_go(prefix, member, token, ttl, t)
   if redis.call('GET', lock) == token then redis.call('DEL', lock) end
   redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t))
   redis.call('HDEL', ledger, 'lookup', 'held_until')
-  redis.call('PEXPIRE', ledger, ttl)
+  redis.call('PEXPIRE', ledger, math.max(ttl, TROUBLE_TTL))
   redis.call('ZREM', prefix .. ':pairs', member)
   redis.call('ZADD', done, t, member)
   redis.call('ZREMRANGEBYSCORE', done, '-inf', t - ttl / 1000)
@@ -49,7 +51,7 @@ end
 local function watch(prefix, member, job, t, started_at, deadline, job_ttl)
   local key, first = prefix .. ':job:' .. job.job_id, math.min(t + job.first_delay, deadline)
   redis.call('HSET', key, 'started_at', stamp(started_at), 'watched_at', stamp(t), 'deadline', stamp(deadline),
-    'due', stamp(first), 'poll_no', 1, 'retry_count', 0, unpack(job.fields))
+    'due', stamp(first), 'poll_no', 1, 'retry_count', 0, 'member', member, unpack(job.fields))
   if job.executing then redis.call('HSET', key, 'executing_since', stamp(t)) end
   redis.call('PEXPIRE', key, job_ttl)
   redis.call('ZADD', prefix .. ':due', first, job.job_id)
@@ -87,8 +89,8 @@ class Terms:
 
     @property
     def job_ttl(self) -> float:
-        """A record outlives its watch by the history's age."""
-        return self.lock_ttl + self.history_ttl
+        """A record outlives its watch by the history's age, and by the day for which a bad end is remembered (S5)."""
+        return self.lock_ttl + max(self.history_ttl, TROUBLE_REMEMBERED)
 
 
 class Steps:

@@ -40,7 +40,7 @@ for i, job in ipairs(cjson.decode(found)) do
       if job.created > other.after then
         also[#also + 1] = other.member
         redis.call('SADD', prefix .. ':live:' .. other.member, job.job_id)
-        redis.call('PEXPIRE', prefix .. ':live:' .. other.member, lock_ttl)
+        redis.call('PEXPIRE', prefix .. ':live:' .. other.member, job_ttl)
         redis.call('HINCRBY', prefix .. ':ledger:' .. other.member, 'found', 1)
       end
     end
@@ -48,7 +48,7 @@ for i, job in ipairs(cjson.decode(found)) do
     for _, field in ipairs({'1', job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
   end
 end
-redis.call('PEXPIRE', prefix .. ':live:' .. member, lock_ttl)
+redis.call('PEXPIRE', prefix .. ':live:' .. member, job_ttl)
 redis.call('PEXPIRE', case_jobs, job_ttl)
 return reply
 """

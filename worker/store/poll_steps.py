@@ -93,7 +93,7 @@ local t = now()
 redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
   'retry_count', retry_count)
 if call_status ~= '' then redis.call('HSET', job, 'call_status', call_status) end
-redis.call('PEXPIRE', job, history_ttl)
+redis.call('PEXPIRE', job, verdict == 'ended' and history_ttl or math.max(history_ttl, TROUBLE_TTL))
 redis.call('ZREM', due_key, job_id)
 redis.call('ZADD', finished, t, job_id)
 redis.call('ZREMRANGEBYSCORE', finished, '-inf', t - history_ttl / 1000)

@@ -10,13 +10,12 @@ from worker import texts
 from worker.decision import Poll
 from worker.messages import TriggerResult
 from worker.ports import StoreUnavailable
-from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.base import TROUBLE_REMEMBERED, Steps, Terms, event_json, milliseconds
 from worker.store.durability import Durability, durability_of
 from worker.store.keys import Keys, member
 from worker.values import Answered, Claimed, Copy, NewJob, Pair, Settled, Settlement
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim that has not sent by then has lost its owner (S18)
-TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: within the 2 s of its gate
 
 REFUSALS = ("paused", "taken", "watched")
@@ -61,7 +60,7 @@ if phase and phase ~= 'done' and state[2] == task_id then
   return {'copy'}
 end
 
-if holder or (phase and phase ~= 'done') then
+if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then
   local jobs = {}
   for _, id in ipairs(redis.call('SMEMBERS', live)) do
     local r = redis.call('HMGET', job_prefix .. id, 'person_id', 'call_status')
@@ -116,7 +115,7 @@ local deadline = started_at + tonumber(duration)
 local reply = {stamp(t)}
 for i, job in ipairs(new.jobs) do
   local key, first = KEYS[9 + i], nil
-  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id')
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'also')
   if not known[1] then
     first = watch(prefix, member, job, t, started_at, deadline, job_ttl)
     reply[#reply + 1] = '1'
@@ -129,15 +128,21 @@ for i, job in ipairs(new.jobs) do
     redis.call('ZREM', prefix .. ':finished', job.job_id)
     redis.call('SADD', live, job.job_id)
     reply[#reply + 1] = tostring(known[1] + 1)
-  elseif known[3] == '' then
-    redis.call('HSET', key, unpack(job.fields))  -- adopted before its answer came: now its person is known
+  else  -- known before its answer came: it names the person, and a watched call holds this pair as well
+    if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
+    if not known[2] then
+      redis.call('SADD', live, job.job_id)
+      if known[4] ~= member and not string.find(' ' .. (known[5] or '') .. ' ', ' ' .. member .. ' ', 1, true) then
+        redis.call('HSET', key, 'also', (known[5] or '') .. ' ' .. member)
+      end
+    end
   end
   if first then
     redis.call('SADD', case_jobs, job.job_id)
     for _, field in ipairs({job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
   end
 end
-redis.call('PEXPIRE', live, lock_ttl)
+redis.call('PEXPIRE', live, job_ttl)
 redis.call('PEXPIRE', case_jobs, job_ttl)
 for _, event in ipairs(new.events) do emit(events, history, history_ttl, t, event) end
 redis.call('SET', task, result, 'PX', task_ttl)
@@ -267,6 +272,7 @@ def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:
         "first_delay": job.first_delay,
         "executing": job.call_status == "Executing",
         "watch_again": job.watch_again,
+        "person_id": job.person_id,
         "fields": [
             *("job_id", job.job_id, "person_id", job.person_id, "call_status", job.call_status),
             *("case_id", pair.case_id, "mediation_id", pair.mediation_id),
