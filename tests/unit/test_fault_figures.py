@@ -20,6 +20,7 @@ from benchmarks.fault_figures import (
 
 INTERVAL = 10.0
 NEVER = math.inf
+BEFORE = (-30, -20, -10)  # polls on time, by which the grid is known
 
 
 def watched(*arrivals: float, ended_at: float = NEVER) -> Watched:
@@ -63,13 +64,21 @@ def test_is_lost(call: Watched, lost: bool) -> None:
         pytest.param(watched(0, 10, 10.1, 20, 30), 1, id="one poll sent twice"),
         pytest.param(watched(0, 10, 14.9, 20), 1, id="within half an interval"),
         pytest.param(watched(0, 5, 10), 0, id="half an interval apart"),
+        pytest.param(watched(0, 9.1, 20), 0, id="a moment early"),
         pytest.param(watched(0, 12, 12.1, 20, 30), 0, id="asked, its process killed: reissued and back on the grid"),
-        pytest.param(watched(0, 28, 28.1, 30, 40), 0, id="late by most of two intervals: two follow at once"),
-        pytest.param(watched(0, 28, 28.1, 28.2, 28.3, 30), 2, id="late, but more followed than had been left out"),
+        pytest.param(watched(0, 12, 12.1, 12.2, 20), 1, id="reissued, and one more"),
+        pytest.param(watched(*BEFORE, 0, 28, 28.1, 30, 40), 0, id="late by most of two intervals: two follow at once"),
+        pytest.param(watched(*BEFORE, 0, 28, 28.1, 28.2, 30), 1, id="late, and more followed than had been left out"),
+        pytest.param(watched(*BEFORE, 0, 38, 38.1, 38.2, 40), 1, id="of those left out only the newest is served"),
+        pytest.param(watched(0, 16.8, 26.7, 31.7, 40, 50, 60), 0, id="late again and again, and each once"),
         pytest.param(watched(0, 11.4, 11.5, 20), 1, id="a jitter is no reissue"),
-        pytest.param(watched(0, 12, 12.1, 20, 22.1, 30, 32.1), 2, id="a reissue that left a second chain behind"),
+        pytest.param(
+            watched(*BEFORE, 0, 12, 12.1, 20, 22.1, 30, 32.1), 2, id="a reissue that left a second chain behind"
+        ),
         pytest.param(watched(0, 3, 10, 13, 20, 23), 3, id="two chains from the start"),
         pytest.param(watched(7, 10, 20, 30, 40), 0, id="the first poll was late"),
+        pytest.param(watched(12, 12.1, 20, 30, 40), 0, id="the first poll was reissued"),
+        pytest.param(watched(0, 0.1, 10, 20), 1, id="the first poll was sent twice"),
         pytest.param(watched(), 0, id="never polled"),
     ],
 )
@@ -77,10 +86,17 @@ def test_count_doubled(call: Watched, expected: int) -> None:
     assert count_doubled(call, INTERVAL) == expected
 
 
-def test_where_nothing_may_be_sent_twice_a_late_poll_excuses_nothing() -> None:
-    assert count_doubled(watched(0, 12, 12.1, 20), INTERVAL, reissues=False) == 1
-    assert count_doubled(watched(7, 10, 20, 30), INTERVAL, reissues=False) == 1
-    assert count_doubled(watched(0, 12, 20, 30), INTERVAL, reissues=False) == 0
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(watched(0, 12, 12.1, 20), 1, id="what was asked may not be asked again"),
+        pytest.param(watched(12, 12.1, 20, 30, 40), 1, id="nor the first poll"),
+        pytest.param(watched(0, 12, 20, 30), 0, id="late"),
+        pytest.param(watched(*BEFORE, 0, 28, 28.1, 30, 40), 0, id="late by most of two intervals: two follow at once"),
+    ],
+)
+def test_count_doubled_without_reissues(call: Watched, expected: int) -> None:
+    assert count_doubled(call, INTERVAL, reissues=False) == expected
 
 
 @pytest.mark.parametrize(

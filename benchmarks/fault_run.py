@@ -1,0 +1,260 @@
+"""One run under load: a server, a simulated upstream, workers, calls that are watched, and what the upstream saw."""
+
+import contextlib
+import math
+import os
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from benchmarks.fault_figures import (
+    Figure,
+    Watched,
+    at_least,
+    at_most,
+    count_doubled,
+    exactly,
+    for_information,
+    is_lost,
+    latest,
+    widest_gap,
+)
+from cli.embedded import EmbeddedServer
+from tests.deployment import Deployment, Worker
+
+INTERVAL = 10.0  # seconds between two polls of a call
+WARM_UP = 10.0  # seconds after every call has been polled once: a whole interval
+SHARE = 0.9  # of the polls that there should be before the fault: with fewer the machine is too busy for the run
+PARTIES = 40  # calls of one case: few dials make many calls
+ENDING = tuple(f"E-{number}" for number in range(10))  # cases triggered once before the fault; their two calls end
+TALKING = tuple(f"T-{number}" for number in range(40))  # triggered before or after it, and once more
+BEFORE = 15  # of the latter; with the others as many as the dial slots of one or two workers
+LIFE = 20.0  # seconds until the calls of the former end
+DIAL_DELAY = 1.5  # seconds of each dial: the fault meets some on their way
+AGAIN = 10.0  # seconds after the fault
+IN_FLIGHT = 1.0  # seconds from the triggers to the fault
+MOST = 0.9  # of the pairs must be dialled: who dies between `sending` and the request has dialled nobody
+TICK = 0.1  # seconds
+# Only dials: an answer that is lost with its worker is looked for within the run rather than after two minutes.
+SETTINGS: dict[str, Any] = {"call_timeout": 5}
+
+
+class Control:
+    """A plain thread that ticks; its own largest gap tells a pause of the machine from a fault of the product."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tick no more: what the benchmark does from now on would hold the thread up."""
+        self._over.set()
+
+    def _tick(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(TICK):
+            now = time.monotonic()
+            self.largest, before = max(self.largest, now - before), now
+
+
+class Run:
+    """A deployment with watched calls; everything ends with the `with` block."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+        self.server = EmbeddedServer(appendfsync="everysec")
+        self._ended: list[Worker] = []  # by us
+        self.fault_at = math.inf
+        self._began_at = math.inf
+        self._control = Control()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.server)
+        self.deployment = self._stack.enter_context(Deployment(self.server.url, **SETTINGS))
+        self.simulator = self.deployment.simulator
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, workers: int) -> list[Worker]:
+        """Start workers of all queues, dial the calls that are watched for the whole run, and warm up."""
+        started = [self.deployment.worker(name=f"w{number}") for number in range(workers)]
+        self.simulator.script("*", life="talking", dial_delay=DIAL_DELAY)
+        for case_id in ENDING:
+            self.simulator.script(case_id, life=[["Scheduling", 0], ["Succeeded", LIFE]], dial_delay=DIAL_DELAY)
+        for first in range(0, self.calls, PARTIES):
+            parties = [{"person_id": f"P-{first + n}"} for n in range(min(PARTIES, self.calls - first))]
+            self.simulator.script(f"W-{first}", life="talking", dial_delay=0, parties=parties)
+            self._trigger(f"W-{first}")
+        self._wait_until_all_are_polled()
+        time.sleep(WARM_UP)
+        self._began_at = time.time()
+        self._control.start()
+        self._stack.callback(self._control.stop)
+        return started
+
+    def trigger_before(self) -> None:
+        """Trigger some pairs, as a back end would, and return when their dials are on their way."""
+        self._trigger(*ENDING, *TALKING[:BEFORE])
+        time.sleep(IN_FLIGHT)
+
+    def trigger_after(self) -> None:
+        """Trigger the other pairs, and all whose calls do not end once more, as a page that is loaded again would."""
+        self._trigger(*TALKING[BEFORE:])
+        self.sleep_until(AGAIN)
+        self._trigger(*TALKING)
+
+    def _trigger(self, *case_ids: str) -> None:
+        for case_id in case_ids:
+            self.deployment.trigger(case_id, ignore_result=True)
+
+    def break_now(self, act: Callable[[], object]) -> None:
+        """Do what breaks; this is the moment of the fault."""
+        self.fault_at = time.time()
+        act()
+
+    def replace(self) -> None:
+        """Start a worker in place of one that has gone."""
+        number = len(self.deployment.workers)
+        self.deployment.worker(name=f"w{number}")
+        print(f"w{number} took tasks {time.time() - self.fault_at:.1f} s after the fault", file=sys.stderr)
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker by SIGKILL."""
+        self._ended.append(worker)
+        worker.kill()
+
+    def stop(self, worker: Worker) -> None:
+        """Ask a worker to leave (SIGTERM) and wait until it has; a bad exit counts as a death."""
+        begin = time.time()
+        if worker.stop() == 0:
+            self._ended.append(worker)
+        print(f"left {time.time() - begin:.1f} s after SIGTERM", file=sys.stderr)
+
+    def sleep_until(self, seconds: float) -> None:
+        """Wait until that many seconds after the fault."""
+        time.sleep(max(0.0, self.fault_at + seconds - time.time()))
+
+    def finish(self, seconds: float) -> "Seen":
+        """Wait until that many seconds after the fault, and return what the upstream saw by then."""
+        self.sleep_until(seconds)
+        self._control.stop()
+        return self._read()
+
+    def _died(self) -> int:
+        """Return how many workers ended by themselves; what they wrote last goes to stderr."""
+        left = [worker for worker in self.deployment.workers if worker not in self._ended]
+        dead = [worker for worker in left if worker.process.poll() is not None]
+        for worker in dead:
+            print(f"died with {worker.process.returncode}:\n{worker.log[-3_000:]}", file=sys.stderr)
+        return len(dead)
+
+    def health(self) -> list[Figure]:
+        """Return how many workers died by themselves, and what tells a noisy machine from a fault."""
+        one, five, _ = os.getloadavg()
+        return [
+            exactly("workers that died", self._died(), 0),
+            for_information("largest gap of a plain 0.1 s tick", f"{self._control.largest:.2f} s"),
+            for_information("load over 1 and 5 minutes", f"{one:.1f}, {five:.1f}"),
+        ]
+
+    def _wait_until_all_are_polled(self) -> None:
+        limit = time.monotonic() + 120
+        while len({entry["job_id"] for entry in self.simulator.log("status")}) < self.calls:
+            if time.monotonic() > limit:
+                sys.exit(f"not every one of {self.calls} calls was polled within 120 s")
+            time.sleep(0.5)
+
+    def _read(self) -> "Seen":
+        end = time.time()
+        times: defaultdict[str, list[float]] = defaultdict(list)
+        for entry in self.simulator.log("status"):
+            if entry["job_id"] and entry["at"] < end:  # without a job it is a look-up
+                times[entry["job_id"]].append(entry["at"])
+        watched = [Watched(job["job_id"], times[job["job_id"]], _ended_at(job)) for job in self.simulator.jobs()]
+        dials = self.simulator.log("call-v2")
+        on_their_way = sum(dial["at"] < self.fault_at < (dial["done_at"] or math.inf) for dial in dials)
+        requests = Counter((dial["case_id"], dial["mediation_id"]) for dial in dials)
+        return Seen(watched, requests, on_their_way, self._began_at, self.fault_at, end)
+
+
+def _ended_at(job: dict[str, Any]) -> float:
+    return job["created_at"] + LIFE if job["case_id"] in ENDING else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the upstream saw of a run; times are epoch seconds.
+
+    `requests` are those for calls, by pair; `on_their_way` is how many of them the fault met before their answer.
+    """
+
+    calls: list[Watched]
+    requests: Counter[tuple[str, str]]
+    on_their_way: int
+    begin: float
+    fault_at: float
+    end: float
+
+    def largest_gap(self, limit: float) -> Figure:
+        """Return the figure of the longest time that any call went without a poll."""
+        gap = self._worst("largest gap", lambda call: widest_gap(call, self.end))
+        return at_most("largest gap between two polls of a call", gap, limit, "s")
+
+    def latest_poll(self, limit: float) -> Figure:
+        """Return the figure of the latest poll."""
+        late = self._worst("latest poll", lambda call: latest(call, INTERVAL, self.end))
+        return at_most("latest poll against its grid", late, limit, "s")
+
+    def _worst(self, what: str, measure: Callable[[Watched], tuple[float, float]]) -> float:
+        """Return the highest value of all calls, endless where there is none; its circumstances go to stderr."""
+        seconds, since, job_id = max(
+            ((*measure(call), call.job_id) for call in self.calls), default=(math.inf, -math.inf, "none")
+        )
+        print(f"{what}: {seconds:.2f} s from {since - self.fault_at:+.2f} s after the fault, {job_id}", file=sys.stderr)
+        return seconds
+
+    def common(self, watched: int, *, triggered: bool = True, reissues: bool = True) -> list[Figure]:
+        """Return the figures that every run must reach, the proof that something happened among them."""
+        doubled = [call for call in self.calls if count_doubled(call, INTERVAL, reissues=reissues)]
+        lost = [call for call in self.calls if is_lost(call, self.end)]
+        self._explain("lost", lost)
+        self._explain("doubled", doubled)
+        endless = sum(math.isinf(call.ended_at) for call in self.calls)
+        pairs = [
+            at_least("dials on their way when it happened", self.on_their_way, 1),
+            at_least("pairs dialled", self._dialled(ENDING + TALKING), math.ceil(MOST * len(ENDING + TALKING))),
+            at_least("calls watched to their end", sum(call.told for call in self.calls), len(ENDING)),
+        ]
+        return [
+            at_least("polls a second before it happened", self._rate_before(), SHARE * watched / INTERVAL),
+            at_least("calls watched", endless, watched),
+            exactly("calls lost", len(lost), 0),
+            exactly("calls doubled", len(doubled), 0),
+            at_most("requests of a pair, the most", max(self.requests.values(), default=math.inf), 1),
+            *(pairs if triggered else ()),
+        ]
+
+    def _dialled(self, case_ids: tuple[str, ...]) -> int:
+        return len({case_id for case_id, _ in self.requests} & set(case_ids))
+
+    def _explain(self, what: str, calls: list[Watched]) -> None:
+        for call in calls[:5]:
+            after = [round(at - self.fault_at, 2) for at in call.arrivals]
+            print(f"{what}: {call.job_id}, polled at {after} s after the fault", file=sys.stderr)
+
+    def _rate_before(self) -> float:
+        """Return the polls a second in the last of the warm-up."""
+        number = sum(self.begin - WARM_UP <= at < self.begin for call in self.calls for at in call.arrivals)
+        return number / WARM_UP

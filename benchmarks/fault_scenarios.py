@@ -1,0 +1,129 @@
+"""What is broken, one scenario a function: each returns its figures, judged from the upstream's own request log."""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks.fault_figures import (
+    Figure,
+    at_least,
+    at_most,
+    exactly,
+    longest_return,
+    longest_silence,
+)
+from benchmarks.fault_run import INTERVAL, Run
+from benchmarks.fault_sweep import sweep_cost
+
+OBSERVED = 50.0  # seconds after a fault: a dial that was killed is found after 24, its first poll comes within 10 more
+REDIS_AWAY = 5.0  # seconds
+UPSTREAM_AWAY = 180.0  # seconds
+
+
+def kill_one_of_two(calls: int) -> list[Figure]:
+    """Kill one of two workers; the other has to find what it held."""
+    with Run(calls) as run:
+        first, _ = run.start(2)
+        run.trigger_before()
+        run.break_now(lambda: run.kill(first))
+        run.trigger_after()
+        seen = run.finish(OBSERVED)
+        return [seen.largest_gap(15), *seen.common(calls), *run.health()]
+
+
+def kill_the_only_one(calls: int) -> list[Figure]:
+    """Kill the only worker; a new process takes its place a second later."""
+    with Run(calls) as run:
+        (only,) = run.start(1)
+        run.trigger_before()
+        run.break_now(lambda: run.kill(only))
+        time.sleep(1)
+        run.replace()
+        run.trigger_after()
+        seen = run.finish(OBSERVED)
+        return [seen.largest_gap(20), *seen.common(calls), *run.health()]
+
+
+def kill_redis(calls: int, *, workers: int) -> list[Figure]:
+    """Kill Redis, and bring it back with its append-only file."""
+    with Run(calls) as run:
+        run.start(workers)
+        run.trigger_before()
+        run.break_now(run.server.kill)
+        run.sleep_until(REDIS_AWAY)
+        run.server.start()
+        run.trigger_after()
+        seen = run.finish(OBSERVED + REDIS_AWAY)
+        return [seen.largest_gap(25), *seen.common(calls), *run.health()]
+
+
+def cut_upstream_off(calls: int) -> list[Figure]:
+    """Let upstream refuse connections for minutes: one event, and every call is asked about again when it is back."""
+    with Run(calls) as run:
+        run.start(2)
+        run.break_now(lambda: run.simulator.outage(UPSTREAM_AWAY))
+        run.sleep_until(UPSTREAM_AWAY - 1)
+        back = when_it_listens(run.simulator.port)
+        seen = run.finish(back - run.fault_at + 3 * INTERVAL)
+        told = Counter(event["kind"] for _, event in run.deployment.store.events("0", wait=0.001))
+        return [
+            at_least(
+                "upstream asked by nobody", longest_silence(seen.calls, seen.begin, seen.end), UPSTREAM_AWAY - 5, "s"
+            ),
+            exactly("notices that it began", told["outage_began"], 1),
+            exactly("notices that it ended", told["outage_ended"], 1),
+            at_most("last call polled again", longest_return(seen.calls, back), INTERVAL + 2, "s"),
+            *seen.common(calls, triggered=False),
+            *run.health(),
+        ]
+
+
+def when_it_listens(port: int) -> float:
+    """Wait until connections are taken again; returns when that was (epoch seconds)."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return time.time()
+
+
+def restart_all(calls: int) -> list[Figure]:
+    """Ask each of two workers to leave and replace it, one after the other, as a deployment does."""
+    with Run(calls) as run:
+        old = run.start(2)
+        run.trigger_before()
+        run.break_now(lambda: run.stop(old[0]))
+        run.replace()
+        run.trigger_after()
+        run.stop(old[1])
+        run.replace()
+        seen = run.finish(OBSERVED)
+        return [
+            seen.latest_poll(5),
+            *seen.common(calls, reissues=False),
+            *run.health(),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is broken, and for how many calls unless said otherwise."""
+
+    act: Callable[[int], list[Figure]]
+    calls: int
+
+
+SCENARIOS = {
+    "kill-one-of-two": Scenario(kill_one_of_two, 2_000),
+    "kill-the-only-one": Scenario(kill_the_only_one, 2_000),
+    "kill-redis-one-worker": Scenario(partial(kill_redis, workers=1), 2_000),
+    "kill-redis-two-workers": Scenario(partial(kill_redis, workers=2), 2_000),
+    "upstream-away": Scenario(cut_upstream_off, 500),
+    "sweep-cost": Scenario(sweep_cost, 20_000),
+    "rolling-restart": Scenario(restart_all, 2_000),
+}
