@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import signal
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +45,9 @@ def redis_url(redis_server: EmbeddedServer) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make each tier's mark known."""
+    """Make each tier's mark known, and let children hear Ctrl-C though the tests run in a shell's background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for tier in TIERS:
         config.addinivalue_line("markers", f"{tier}: the tests under tests/{tier}, marked by their folder")
 

@@ -1,5 +1,6 @@
 """A thousand simultaneous triggers of one pair make exactly one request."""
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ class CountingUpstream:
 def test_a_thousand_triggers_make_one_request(store: RedisStore, client: redis.Redis, record_property: Any) -> None:
     """S6: from 50 threads at once, with task ids of their own; the others are told what is being watched."""
     upstream = CountingUpstream()
+    numbers = itertools.count()  # its next number is taken in one step, whatever the threads do
     flow = Trigger(
         store=store,
         upstream=upstream,
@@ -45,7 +47,7 @@ def test_a_thousand_triggers_make_one_request(store: RedisStore, client: redis.R
         clock=SystemClock(),
         interval=10,
         enabled=True,
-        new_token=iter(f"token-{number}" for number in range(1_000)).__next__,
+        new_token=lambda: f"token-{next(numbers)}",
     )
     barrier = threading.Barrier(50)
 
