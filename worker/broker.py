@@ -35,10 +35,8 @@ class QoS(redis.QoS):
         super().restore_visible(*args, **kwargs)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back; on a channel that was let go, leave that to the next connection."""
-        if self.channel.connection is None:  # kombu would find no queue for it, and delete it
-            self.left.add(tag)
-        else:
+        """Put a message back, unless the channel was let go: then the next connection does it, or has done it."""
+        if self.channel.connection is not None:  # otherwise kombu finds no queue for the message, and deletes it
             super().restore_by_tag(tag, client, leftmost)
 
 
@@ -81,10 +79,9 @@ class Transport(ForgivingTransport, redis.Transport):
         Celery calls it (through kombu's `Connection.collect`) before it connects again. Without it kombu closes each
         channel with commands to the Redis that is away, and what those raise ends the worker.
         """
-        self.cycle.close()
-        for channel in (*self._avail_channels, *self.channels):
+        self.cycle.close()  # or the event loop would go on watching its file descriptors, which others have by then
+        for channel in tuple(self.channels):
             channel.abandon()
-        self._avail_channels.clear()
 
 
 class Dispatcher(EventDispatcher):

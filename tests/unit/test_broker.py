@@ -1,11 +1,13 @@
 """A broker connection that is lost takes no message along and leaves nothing behind that could end the worker."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import kombu
 import pytest
 import redis
+from celery import Celery
 from kombu import Connection, Consumer, Exchange, Message, Queue
 from kombu.transport.redis import Transport as KombuTransport
 
@@ -54,9 +56,9 @@ class Holder:
         self.connection.close()
 
 
-def connect_again(url: str) -> None:
+def connect_again(url: str, **options: object) -> None:
     """Connect as the worker does, far enough for messages to be put back."""
-    with Connection(url, transport=broker.Transport) as connection:
+    with Connection(url, transport=broker.Transport, transport_options=options) as connection:
         connection.connect()
         connection.transport.cycle.on_poll_init(connection.transport.cycle.poller)
 
@@ -78,11 +80,32 @@ def test_what_a_lost_connection_held_is_put_back_by_the_next(redis_url: str, exc
     assert waiting_and_held(redis_url) == (3, 0)
 
 
+def test_nothing_of_a_lost_connection_is_left_open(redis_url: str) -> None:
+    holder = Holder(redis_url, NAMELESS)
+    transport, channels = holder.connection.transport, list(holder.connection.transport.channels)
+    assert transport.cycle.fds
+    assert len(channels) == 2
+    holder.connection.collect()
+    assert not transport.cycle.fds
+    assert all(channel.closed for channel in channels)
+    assert not transport.channels
+
+
+def test_what_a_dead_process_held_comes_back_by_the_visibility_time_out(redis_url: str) -> None:
+    Holder(redis_url, NAMELESS).lose()
+    broker.QoS.left.clear()
+    connect_again(redis_url)
+    assert waiting_and_held(redis_url) == (0, 3)
+    connect_again(redis_url, visibility_timeout=0)
+    assert waiting_and_held(redis_url) == (3, 0)
+
+
 def test_what_was_acknowledged_does_not_come_back(redis_url: str) -> None:
     """One task ends before the connection is lost, one after: only the third is put back."""
     holder = Holder(redis_url, NAMELESS)
     holder.held[0].ack()
     holder.lose()
+    assert len(broker.QoS.left) == 2
     holder.held[1].ack()
     connect_again(redis_url)
     assert waiting_and_held(redis_url) == (1, 0)
@@ -163,3 +186,22 @@ def test_every_redis_url_gets_it() -> None:
     broker.install()
     for scheme in ("redis", "rediss"):
         assert type(Connection(f"{scheme}://127.0.0.1:1/0").transport) is broker.Transport
+
+
+def test_a_heartbeat_does_not_hold_up_the_worker_while_redis_is_away(server: EmbeddedServer) -> None:
+    """Celery asks for a heartbeat to be tried until it is sent, in the loop that should connect again."""
+    with (
+        Celery(broker=server.url, events="worker.broker:Events") as app,
+        app.connection_for_write() as connection,
+        app.events.Dispatcher(connection) as dispatcher,
+    ):
+        dispatcher.send("worker-online")
+        server.kill()
+        beat = threading.Thread(target=dispatcher.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True)
+        beat.start()
+        beat.join(30)
+        assert not beat.is_alive()
+        assert len(dispatcher._outbound_buffer) == 1
+        server.restart()
+        dispatcher.flush()
+        assert len(dispatcher._outbound_buffer) == 0

@@ -64,7 +64,7 @@ def test_is_lost(call: Watched, lost: bool) -> None:
         pytest.param(watched(0, 10, 10.1, 20, 30), 1, id="one poll sent twice"),
         pytest.param(watched(0, 10, 14.9, 20), 1, id="within half an interval"),
         pytest.param(watched(0, 5, 10), 0, id="half an interval apart"),
-        pytest.param(watched(0, 9.1, 20), 0, id="a moment early"),
+        pytest.param(watched(9.5, 12, *range(20, 270, 10)), 1, id="the first a moment early, and one sent twice"),
         pytest.param(watched(0, 12, 12.1, 20, 30), 0, id="asked, its process killed: reissued and back on the grid"),
         pytest.param(watched(0, 12, 12.1, 12.2, 20), 1, id="reissued, and one more"),
         pytest.param(watched(*BEFORE, 0, 28, 28.1, 30, 40), 0, id="late by most of two intervals: two follow at once"),
@@ -92,6 +92,7 @@ def test_count_doubled(call: Watched, expected: int) -> None:
         pytest.param(watched(0, 12, 12.1, 20), 1, id="what was asked may not be asked again"),
         pytest.param(watched(12, 12.1, 20, 30, 40), 1, id="nor the first poll"),
         pytest.param(watched(0, 12, 20, 30), 0, id="late"),
+        pytest.param(watched(*range(-250, 10, 10), 16, 19.5, 30), 0, id="late, and the next a moment early"),
         pytest.param(watched(*BEFORE, 0, 28, 28.1, 30, 40), 0, id="late by most of two intervals: two follow at once"),
     ],
 )

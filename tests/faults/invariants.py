@@ -1,0 +1,271 @@
+"""What must hold whatever goes wrong, checked at every effect. The figures are the specification's, not the code's."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from tests.faults.processes import Process
+from worker.values import Begun, Claimed, LookUp, NewJob, Overdue, Pair, Settled, Settlement
+
+if TYPE_CHECKING:
+    from tests.faults.simulation import Machine
+
+INTERVAL, LEASE, EARLY = 10, 10, 1
+FAILURES = 10
+SENDING, LOOK_UP, HOLD, SLACK = 20 + 3 + 15, 40, 90, 60  # of the machine's settings
+TERMINAL = ("Succeeded", "Failed", "Cancelled")
+ROUNDING = 0.002  # seconds: the store's times have three digits
+
+
+@dataclass
+class Request:
+    """One request for calls that upstream has received; times in epoch seconds."""
+
+    pair: Pair
+    task_id: str
+    at: float
+    outcome: str = ""
+    settled_at: float = 0
+    look_up: bool = False
+    released: bool = False
+
+
+@dataclass
+class Known:
+    """What the invariants remember of one call that has a record."""
+
+    record: dict[str, str]
+    begun: list[tuple[float, float]] = field(default_factory=list)
+    """When each of its polls passed the fence, and the due time of each."""
+    reopened: int = 0
+    answers: set[Pair] = field(default_factory=set)
+    """The pairs of the answers that named it."""
+
+    def holds(self, pair: Pair) -> bool:
+        """Tell whether the call belongs to a pair, or holds it as well."""
+        return (
+            pair in self.answers
+            or self.owned(pair)
+            or f"{pair.case_id}:{pair.mediation_id}" in self.record.get("also", "").split()
+        )
+
+    def owned(self, pair: Pair) -> bool:
+        """Tell whether the record names the pair."""
+        return (self.record["case_id"], self.record["mediation_id"]) == (pair.case_id, pair.mediation_id)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict that stands; empty while the call is watched."""
+        return self.record.get("verdict", "")
+
+
+class Invariants:
+    """Follows a machine; every method raises AssertionError where a rule is broken."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self.machine = machine
+        self.calls: dict[str, Known] = {}
+        self.requests: dict[str, Request] = {}
+        self.adopted: defaultdict[Pair, list[float]] = defaultdict(list)
+        self.tokens: set[str] = set()
+        self._claimed_at: dict[Process, float] = {}
+        self._sending_at: dict[Process, float] = {}
+        self._sent_at: dict[Pair, float] = {}
+        self._sent: dict[Process, Request] = {}
+        self._polling: dict[Process, int] = {}
+        self._asked: set[tuple[str, int]] = set()
+        self._owner: str | None = None
+        self._idle_since: dict[Pair, float] = {}
+
+    def before(self, step: str, *args: Any) -> None:
+        """Look at what a step of the store will find: whose pair it is."""
+        if step in ("begin_sending", "settle"):
+            pair: Pair = args[0].pair if step == "settle" else args[0]
+            self._owner = cast("str | None", self.machine.redis.hget(self.machine.keys.ledger(pair), "token"))
+
+    def after(self, step: str, process: Process, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Any) -> None:
+        """Look at what a step of the store has done."""
+        check = getattr(self, f"_after_{step}", None)
+        if check is not None:
+            check(process, reply, *args, **kwargs)
+
+    # -- ringing twice -------------------------------------------------------------------------------------------------
+
+    def _after_claim(self, process: Process, reply: object, *_: object, **__: object) -> None:
+        if isinstance(reply, Claimed):
+            self._claimed_at[process] = self.machine.now
+
+    def _after_begin_sending(self, process: Process, reply: object, pair: Pair, token: str) -> None:
+        if self._owner != token:
+            assert reply == "taken", f"{process} may call {pair}, which is another's"
+            self.machine.counts["taken"] += 1
+        if isinstance(reply, str):
+            return
+        self._sending_at[process] = self._sent_at[pair] = self.machine.now
+        watched = [job for job, call in self.calls.items() if call.holds(pair) and not call.verdict]
+        assert not watched, f"{process} may call {pair} while {watched} are watched"
+        assert not self.machine.store.paused(), f"{process} may call {pair} while new calls are stopped"
+
+    def on_request(self, process: Process, pair: Pair) -> None:
+        """Judge a request for calls at the moment at which upstream receives it (S4, S5, S14, S17)."""
+        at = self._sending_at[process]
+        assert process.task_id not in self.requests, f"a second request of {process.task_id}"
+        for earlier in self.requests.values():
+            assert earlier.pair != pair or self._over(earlier, at), f"{pair} called again: {earlier} is not over"
+        for job_id, call in self.calls.items():
+            bad = call.holds(pair) and call.verdict in ("lost", "expired")
+            told = bad and float(call.record["finished_at"]) < self._claimed_at[process]
+            under_way = told and self.machine.reality.jobs[job_id].active(self.machine.now)
+            assert not under_way, f"{pair} called again: {job_id} was {call.verdict} and is still under way"
+        self.requests[process.task_id] = self._sent[process] = Request(pair, process.task_id, at)
+        self.machine.counts["requests"] += 1
+
+    def _over(self, request: Request, now: float) -> bool:
+        """Tell whether the pair of an earlier request may be called again (its watched calls are judged elsewhere)."""
+        if request.released or request.outcome in ("refused", "failed"):
+            return True
+        if request.outcome == "started" and not request.look_up:
+            return True
+        unknown_since = request.settled_at or request.at + SENDING
+        found = any(at >= unknown_since - ROUNDING for at in self.adopted[request.pair])
+        return now >= unknown_since + LOOK_UP + (0 if found else HOLD) - ROUNDING
+
+    def _after_settle(self, process: Process, reply: Settled | None, settlement: Settlement) -> None:
+        if self._owner != settlement.token and not settlement.jobs:
+            assert reply is None, f"{process} settled {settlement.pair}, which is another's"
+            self.machine.counts["not settled"] += 1
+        if reply is None:
+            return
+        for job_id, poll in reply.polls.items():
+            if job_id in self.calls:
+                self.calls[job_id].reopened += 1
+                assert poll.poll_no == int(self.calls[job_id].record["poll_no"]) + 1
+                self.machine.counts["watched again"] += 1
+        for job in settlement.jobs:
+            self._look_at(job.job_id, step="settle")
+            self.calls[job.job_id].answers.add(settlement.pair)
+        if request := self._sent.get(process):
+            request.outcome, request.look_up = settlement.result["outcome"], settlement.look_up
+            request.settled_at = self.machine.now
+
+    def on_release(self, pair: Pair) -> None:
+        """A person has let an unknown outcome go."""
+        for request in self.requests.values():
+            request.released |= request.pair == pair
+
+    def _after_adopt(
+        self, _process: Process, reply: Settled | None, pair: Pair, look_up: LookUp, jobs: list[NewJob]
+    ) -> None:
+        if reply is None:
+            return
+        for job_id in reply.polls:
+            assert job_id not in self.calls, f"{job_id} adopted twice"
+            self._look_at(job_id, step="adopt")
+            created = int(job_id.partition("-")[0]) / 1000
+            asked = self._sent_at[pair]
+            assert created > asked - 60, f"{job_id} adopted for a request of {asked}"
+            self.machine.counts["adopted"] += 1
+            for holder in {request.pair for request in self.requests.values()}:
+                if self.calls[job_id].holds(holder):
+                    self.adopted[holder].append(self.machine.now)
+        if self.machine.store.open_look_up(pair) == look_up:
+            unknown = [job.job_id for job in jobs if job.job_id not in self.calls]
+            assert not unknown, f"{unknown} found for {pair} and not watched"
+
+    # -- one chain a call ----------------------------------------------------------------------------------------------
+
+    def _after_begin_poll(self, process: Process, reply: object, job_id: str, poll_no: int) -> None:
+        if not isinstance(reply, Begun):
+            return
+        call, now, due = self.calls[job_id], self.machine.now, reply.poll.due
+        assert poll_no == int(call.record["poll_no"]), f"{process} passed the fence of {job_id} with {poll_no}"
+        assert now >= due - EARLY - ROUNDING, f"{process} began early"
+        if call.begun:
+            before, last_due = call.begun[-1]
+            if abs(due - last_due) < ROUNDING:
+                assert now - before >= LEASE - ROUNDING, f"{process} was begun {now - before} s after its like"
+                self.machine.counts["begun again"] += 1
+            elif due < float(call.record["deadline"]) - ROUNDING and not call.reopened:
+                assert due - last_due >= INTERVAL - ROUNDING, f"{job_id} is due at {last_due} and {due}"
+        call.begun.append((now, due))
+        self._polling[process] = poll_no
+        self._look_at(job_id, step="begin_poll")
+
+    def on_query(self, process: Process, job_id: str) -> None:
+        """Judge a query of a poll at the moment at which upstream receives it (S28)."""
+        asked = (job_id, self._polling[process])
+        assert asked not in self._asked, f"{job_id} asked for twice as poll {asked[1]}"
+        self._asked.add(asked)
+        self.machine.counts["queries"] += 1
+
+    def _after_overdue(self, _process: Process, reply: list[Overdue], **_: object) -> None:
+        for message in (one.message for one in reply):
+            number = int(self.calls[message.job_id].record["poll_no"])
+            assert message.poll_no == number, f"{message} reissued with a number other than {number}"
+            self._look_at(message.job_id, step="overdue")
+
+    def _after_continue_poll(
+        self, process: Process, reply: object, _pair: Pair, job_id: str, poll: Any, **_: object
+    ) -> None:
+        number = int(self.calls[job_id].record["poll_no"])
+        if reply is not None:
+            assert poll.poll_no == number, f"{process} wrote {job_id} under {poll.poll_no}, it is at {number}"
+            assert poll.retry_count < FAILURES, f"{job_id} watched on after {poll.retry_count} failures"
+        else:
+            self.machine.counts["fenced at the end"] += 1
+        self._look_at(job_id, step="continue_poll")
+
+    def _after_finish_poll(
+        self, process: Process, reply: object, _pair: Pair, job_id: str, poll_no: int, **detail: Any
+    ) -> None:
+        call, verdict = self.calls[job_id], detail["verdict"]
+        number, stood = int(call.record["poll_no"]), call.verdict
+        self._look_at(job_id, step="finish_poll")
+        if reply is None:
+            self.machine.counts["fenced at the end"] += 1
+            assert verdict != "ended" or stood, f"{process} brought news of {job_id} that nobody took"
+            return
+        assert not stood, f"{process} put {verdict} over {stood} of {job_id}"
+        assert verdict == "ended" or poll_no + 1 == number, f"{process} gave {job_id} up, which is at {number}"
+        assert verdict != "lost" or detail["retry_count"] == FAILURES
+        assert verdict != "expired" or self.machine.now >= float(call.record["deadline"]) - ROUNDING
+        self.machine.counts[verdict] += 1
+        for pair, request in {request.pair: request for request in self.requests.values()}.items():
+            if call.holds(pair) and not self._over(request, self.machine.now):
+                assert self.machine.redis.exists(self.machine.keys.lock(pair)), (
+                    f"{pair} let go before {request} is over"
+                )
+
+    def _look_at(self, job_id: str, *, step: str) -> None:
+        """Compare a record with what it was before a step."""
+        record = cast("dict[str, str]", self.machine.redis.hgetall(self.machine.keys.job(job_id)))
+        assert record, f"{job_id} has no record"
+        if job_id not in self.calls:
+            self.calls[job_id] = Known(record)
+            return
+        call = self.calls[job_id]
+        before, call.record = call.record, record
+        moved = int(record["poll_no"]) - int(before["poll_no"])
+        reopened = step == "settle" and "verdict" in before and "verdict" not in record
+        assert moved == (1 if step == "begin_poll" or reopened else 0), f"{step} moved {job_id} on by {moved}"
+        if "verdict" in before and not reopened:
+            assert record["verdict"] == before["verdict"], f"{job_id}: {before['verdict']} became {record['verdict']}"
+        assert not (reopened and before["verdict"] == "ended"), f"{job_id} is watched after its end"
+        if before["call_status"] in TERMINAL:
+            assert record["call_status"] == before["call_status"], f"{job_id} came back to life"
+        if record.get("verdict") == "ended":
+            now = self.machine.reality.jobs[job_id].status(self.machine.now)
+            assert record["call_status"] == now, f"{job_id} is {now}"
+
+    # -- when nothing goes wrong any more ------------------------------------------------------------------------------
+
+    def on_calm(self) -> None:
+        """Watch the locks go: none outlives what it stands for by more than the look-up and the hold (S5, S14)."""
+        pairs = {request.pair for request in self.requests.values()}
+        for pair in pairs:
+            busy = any(call.holds(pair) and not call.verdict for call in self.calls.values())
+            if busy or not self.machine.redis.exists(self.machine.keys.lock(pair)):
+                self._idle_since.pop(pair, None)
+                continue
+            idle = self.machine.now - self._idle_since.setdefault(pair, self.machine.now)
+            assert idle <= SENDING + LOOK_UP + HOLD + SLACK, f"{pair} is locked for {idle} s without a call"

@@ -1,0 +1,114 @@
+"""Processes that run one at a time and can be stopped, killed or cut off from their surroundings at any effect."""
+
+import threading
+from collections.abc import Callable
+from typing import Literal, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+Order = Literal["go", "die", "die after", "fail", "fail after", "twice", "stop"]
+"""What becomes of a process at its next effect.
+
+`go`: the effect happens. `die`, `die after`: the process ends before or after it. `fail`, `fail after`: an error is
+reported, before or after it happened. `twice`: its answer is lost and the client carries it out once more. `stop`: the
+process stands still before it until it is woken.
+"""
+
+
+class Died(BaseException):
+    """The process is no more; nothing that handles errors sees this."""
+
+
+class Process:
+    """One execution of a task, in a thread that has the baton only between `resume` and its next effect."""
+
+    def __init__(self, kind: str, number: int, subject: str, task_id: str, body: Callable[["Process"], None]) -> None:
+        self.kind, self.number, self.subject, self.task_id = kind, number, subject, task_id
+        self.label, self.until = "begin", 0.0
+        self.points = 0
+        self.done = self.died = self.stopped = False
+        self.trap: tuple[int, Order] | None = None
+        self.meets = 0
+        self._error: BaseException | None = None
+        self._body = body
+        self._order: Order = "go"
+        self._mine, self._back = threading.Lock(), threading.Lock()
+        self._mine.acquire()
+        self._back.acquire()
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {self.number}{f' ({self.task_id})' if self.task_id else ''}"
+
+    def resume(self, order: Order) -> None:
+        """Let the process go on to its next effect; raises whatever went wrong in it that its task does not expect."""
+        self._order = order
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        else:
+            self._mine.release()
+        self._back.acquire()
+        if self._error is not None:
+            raise self._error
+
+    def next_order(self) -> Order:
+        """Return what the trap that was set for this process has for its next effect."""
+        if self.trap is None or self.points < self.trap[0]:
+            return "go"
+        (_, order), self.trap = self.trap, None
+        return order
+
+    def point(self, label: str, until: float = 0) -> Order:
+        """Hand the baton back before an effect, not to be resumed before the epoch second `until`."""
+        self.label, self.until = label, until
+        self.points += 1
+        self._back.release()
+        self._mine.acquire()
+        if self._order == "die":
+            self._die()
+        return self._order
+
+    def wait(self, label: str, until: float = 0) -> bool:
+        """Hand the baton back where there is no effect but waiting; False where what is waited for fails."""
+        order = self.point(label, until)
+        if order == "die after":
+            raise Died
+        return order not in ("fail", "fail after")
+
+    def effect(self, label: str, act: Callable[[], T], failure: Callable[[], Exception]) -> T:
+        """Carry an effect out as ordered; `failure` makes the error by which the outside world says that it cannot."""
+        order = self.point(label)
+        if order == "fail":
+            raise failure()
+        result = act()
+        if order == "twice":
+            self.wait(f"{label} once more")
+            result = act()
+        if order == "die after":
+            raise Died
+        if order == "fail after":
+            raise failure()
+        return result
+
+    def end(self) -> None:
+        """Kill the process if it is still there."""
+        while self._thread is not None and not self.done:
+            self._order = "die"
+            self._mine.release()
+            self._back.acquire()
+
+    def _die(self) -> NoReturn:
+        raise Died
+
+    def _run(self) -> None:
+        try:
+            if self._order in ("die", "die after"):
+                self._die()
+            self._body(self)
+        except Died:
+            self.died = True
+        except BaseException as error:  # noqa: BLE001 - the machine fails by it
+            self._error = error
+        self.done = True
+        self._back.release()

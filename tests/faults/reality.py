@@ -1,0 +1,140 @@
+"""The upstream as it is: a request that is received makes calls, one after the other; what is told of them may fail."""
+
+import itertools
+from dataclasses import dataclass, field
+
+from api_client import CallRecord
+from tests.fakes import START, job_id, record
+from worker.decision import TERMINAL
+from worker.values import Pair
+
+NEVER = 1e9  # seconds
+TIME_OUT = 20  # seconds for which a sender waits for its answer
+
+LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
+    ((0, "Scheduling"), (8, "Executing"), (25, "Succeeded")),
+    ((0, "Scheduling"), (4, "Succeeded")),
+    ((0, "Scheduling"), (12, "Executing"), (21, "Failed")),
+    ((0, "Scheduling"), (10, "Executing"), (110, "Succeeded")),
+    ((0, "Scheduling"),),
+    ((0, "Drafted"), (6, "Paused"), (95, "Cancelled")),
+)
+MUTE = ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER), (4, 135), (30, 70), (0, NEVER))  # seconds: its queries fail
+VISIBLE = (0, 0, 18, 60, NEVER)  # seconds after which a call stands in the conversation log
+GAPS = (0.3, 2.0, 5.0)  # seconds between two calls of one request
+ENDINGS = (
+    *("answered", "answered", "answered", "answered"),
+    *("lost at once", "lost after a time-out", "lost before any call", "some refused", "all refused"),
+    *("one without a job", "none has a job", "rejected", "not sent", "not sent at first"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one request will go: its ending, and the calls that it makes."""
+
+    ending: str = "answered"
+    persons: int = 1
+    life: int = 0
+    mute: int = 0
+    visible: int = 0
+    gap: float = GAPS[0]
+
+    @classmethod
+    def of(cls, number: int) -> "Plan":
+        """Return one of the PLANS plans; 0 is the plainest."""
+        parts = []
+        for choices in (len(ENDINGS), 3, len(LIVES), len(MUTE), len(VISIBLE), len(GAPS)):
+            number, part = divmod(number, choices)
+            parts.append(part)
+        ending, persons, life, mute, visible, gap = parts
+        return cls(ENDINGS[ending], persons + 1, life, mute, visible, GAPS[gap])
+
+
+PLANS = len(ENDINGS) * 3 * len(LIVES) * len(MUTE) * len(VISIBLE) * len(GAPS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call, as upstream knows it; `created` in epoch seconds on the store's clock."""
+
+    job_id: str
+    pair: Pair
+    person: str
+    created: float
+    plan: Plan
+
+    def status(self, now: float) -> str:
+        """Return how the call stands."""
+        return next(name for start, name in reversed(LIVES[self.plan.life]) if now >= self.created + start)
+
+    def active(self, now: float) -> bool:
+        """Tell whether the call is under way."""
+        return now >= self.created and self.status(now) not in TERMINAL
+
+    def mute(self, now: float) -> bool:
+        """Tell whether queries for it fail at the moment."""
+        begin, end = MUTE[self.plan.mute]
+        return self.created + begin <= now < self.created + end
+
+    def visible(self, now: float) -> bool:
+        """Tell whether it stands in the conversation log."""
+        return now >= self.created + VISIBLE[self.plan.visible]
+
+
+@dataclass
+class Received:
+    """What one request that was received came to: its answer, or one word for an error, and when the caller has it."""
+
+    jobs: list[Job]
+    answer: list[CallRecord] | str
+    ready_at: float
+
+
+@dataclass
+class Reality:
+    """All calls of a run. `skew` is the seconds by which upstream's clock is ahead of the store's."""
+
+    skew: float = 0
+    jobs: dict[str, Job] = field(default_factory=dict)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def stranger(self, pair: Pair) -> None:
+        """Make a call of the case for which nobody here asked, long before the run."""
+        self._create(pair, START - 500, Plan(life=4))
+
+    def receive(self, pair: Pair, plan: Plan, now: float) -> Received:
+        """Make the calls of a request, and return what its sender will get."""
+        if plan.ending == "rejected":
+            return Received([], "rejected", now + 0.2)
+        made = 0 if plan.ending in ("lost before any call", "all refused") else plan.persons
+        jobs = [self._create(pair, now + 0.1 + number * plan.gap, plan) for number in range(made)]
+        ready_at = now + 0.2 + plan.persons * plan.gap
+        if plan.ending.startswith("lost"):
+            return Received(jobs, "lost", now + (0.5 if plan.ending == "lost at once" else TIME_OUT))
+        records = [record(job.job_id, person=job.person, callStatus=None) for job in jobs]
+        if plan.ending in ("some refused", "all refused"):
+            records.append(record(None, code=1002, person="P-9999", message="已达上限"))
+        elif plan.ending == "one without a job":
+            records[-1] = record(None, person=jobs[-1].person)
+        elif plan.ending == "none has a job":
+            records = [record(None, person=job.person) for job in jobs]
+        return Received(jobs, records, ready_at)
+
+    def log(self, case_id: str, now: float) -> list[Job]:
+        """Return the calls in a case's conversation log, the newest first."""
+        seen = [job for job in self._of(case_id, now) if job.visible(now)]
+        return sorted(seen, key=lambda job: job.created, reverse=True)
+
+    def newest(self, case_id: str, now: float) -> Job | None:
+        """Return the newest call of a case."""
+        return max(self._of(case_id, now), key=lambda job: job.created, default=None)
+
+    def _of(self, case_id: str, now: float) -> list[Job]:
+        return [job for job in self.jobs.values() if job.pair.case_id == case_id and now >= job.created]
+
+    def _create(self, pair: Pair, at: float, plan: Plan) -> Job:
+        number = next(self._numbers)
+        job = Job(job_id(number, at=at + self.skew), pair, f"P-{number:04}", at, plan)
+        self.jobs[job.job_id] = job
+        return job

@@ -1,0 +1,189 @@
+"""How a drawn list of numbers becomes a run of the machine."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from tests.faults.aftermath import judge
+from tests.faults.processes import Order
+from tests.faults.reality import PLANS, Plan
+from tests.faults.simulation import PAIRS, Machine, Trap
+from tests.faults.tasks import SETTINGS
+from worker.store.trigger_steps import CLAIM_STALE_AFTER
+
+T = TypeVar("T")
+Step = tuple[str, int, int]
+
+SECONDS = (0.1, 1, 2.1, 5, 8, 9.1, 10, 12.5, 15, 31, 45, 62, 110, 121, 200)
+ORDERS: tuple[Order, ...] = ("stop", "stop", "stop", "die", "die after", "fail", "fail after", "twice")
+KINDS = ("trigger", "poll", "lookup", "sweep", "trigger", "poll")
+
+
+def play(machine: Machine, steps: Iterable[Step]) -> None:
+    """Carry drawn steps out, then let everything come to its end."""
+    try:
+        for name, a, b in steps:
+            ACTIONS[name](machine, a, b)
+            machine.counts["drawn steps"] += 1
+        machine.settle_down()
+        judge(machine)
+    finally:
+        machine.end()
+
+
+def reduce(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int = 100) -> list[Step]:
+    """Leave out of a failing script what it fails without: runs of half its length, a quarter, …, at most `tries`."""
+    size = len(steps) // 2
+    while size:
+        start = 0
+        while start < len(steps) and tries:
+            shorter, tries = steps[:start] + steps[start + size :], tries - 1
+            if fails(shorter):
+                steps = shorter
+            else:
+                start += size
+        size //= 2
+    return steps
+
+
+def _pick(among: list[T], number: int) -> T | None:
+    return among[number % len(among)] if among else None
+
+
+def _go(machine: Machine, a: int, _b: int) -> None:
+    machine.say(f"go {SECONDS[a % len(SECONDS)]}")
+    machine.go(SECONDS[a % len(SECONDS)])
+
+
+def _jump(machine: Machine, a: int, _b: int) -> None:
+    machine.say(f"jump {SECONDS[a % len(SECONDS)]}")
+    machine.jump(SECONDS[a % len(SECONDS)])
+
+
+def _trigger(machine: Machine, a: int, b: int) -> None:
+    machine.trigger(PAIRS[a % len(PAIRS)], Plan.of((b * 7_919 + a) % PLANS if b else 0))
+
+
+def _once_more(machine: Machine, a: int, _b: int) -> None:
+    if message := _pick(machine.triggers, a):
+        machine.again(message)
+
+
+def _step(machine: Machine, a: int, _b: int) -> None:
+    if process := _pick(machine.ready(), a):
+        machine.step(process)
+
+
+def _disturb(machine: Machine, a: int, b: int) -> None:
+    if process := _pick(machine.ready(), a):
+        machine.step(process, ORDERS[b % len(ORDERS)], redelivered=b % 2 == 0)
+
+
+def _wake(machine: Machine, a: int, b: int) -> None:
+    if process := _pick([process for process in machine.ready() if process.stopped], a):
+        machine.step(process)
+        if b % 2:
+            machine.run(process)
+
+
+def _trap(machine: Machine, a: int, b: int) -> None:
+    """Something will happen to the next process of a kind."""
+    trap = Trap(KINDS[a % len(KINDS)], a // len(KINDS) % 8, ORDERS[b % len(ORDERS)], b // len(ORDERS) % 8)
+    machine.traps.append(trap)
+    machine.say(f"{trap}")
+
+
+def _stall(machine: Machine, a: int, b: int) -> None:
+    """A trigger that is stopped until its claim has passed to another owner, and wakes when that one is at work."""
+    machine.traps.insert(0, Trap("trigger", 1 + b % 6, "stop", b // 6 % 8))
+    _trigger(machine, a, b)
+    machine.go(CLAIM_STALE_AFTER + 2)
+
+
+def _straggle(machine: Machine, a: int, b: int) -> None:
+    """A poll that is stopped until another one is taken for its successor."""
+    machine.traps.insert(0, Trap("poll", 2 + a % 3, "stop", 1 + b % 5))
+    machine.go(SETTINGS.poll_interval + 2 * SETTINGS.overdue_grace)
+
+
+def _deliver(machine: Machine, a: int, b: int) -> None:
+    soon = [message for message in machine.queue if message.at <= machine.now + b % 4]
+    if message := _pick(soon, a):
+        machine.deliver(message)
+
+
+def _lose(machine: Machine, a: int, _b: int) -> None:
+    if message := _pick(machine.queue, a):
+        machine.lose(message)
+
+
+def _double(machine: Machine, a: int, b: int) -> None:
+    if message := _pick(machine.queue, a):
+        machine.again(message, countdown=message.at - machine.now + b % 3)
+
+
+def _delay(machine: Machine, a: int, b: int) -> None:
+    if message := _pick(machine.queue, a):
+        message.at += SECONDS[b % len(SECONDS)]
+        machine.say(f"late by {SECONDS[b % len(SECONDS)]}: {message.task} {message.task_id or message.kwargs}")
+
+
+def _sweep(machine: Machine, a: int, _b: int) -> None:
+    machine.sweep("AB"[a % 2])
+
+
+def _sweeping(machine: Machine, a: int, _b: int) -> None:
+    machine.sweeping = a % 3 > 0
+    machine.say(f"sweepers at work: {machine.sweeping}")
+
+
+def _trouble(machine: Machine, a: int, b: int) -> None:
+    kind, seconds = ("status", "log", "slow")[a % 3], SECONDS[b % len(SECONDS)]
+    machine.trouble[kind] = machine.now + seconds
+    machine.say(f"{kind} trouble for {seconds} s")
+
+
+def _person(machine: Machine, a: int, b: int) -> None:
+    pair, machine.dirty = PAIRS[b % len(PAIRS)], True
+    if a % 4 == 0:
+        machine.store.pause("by a person")
+    elif a % 4 < 3:
+        machine.store.resume()
+    elif machine.store.release(pair, by="somebody", why="") == "released":
+        machine.invariants.on_release(pair)
+    machine.say(f"a person: {('pause', 'resume', 'resume', f'release {pair}')[a % 4]}")
+
+
+ACTIONS: dict[str, Callable[[Machine, int, int], None]] = {
+    "go": _go,
+    "jump": _jump,
+    "trigger": _trigger,
+    "once more": _once_more,
+    "step": _step,
+    "disturb": _disturb,
+    "wake": _wake,
+    "trap": _trap,
+    "stall": _stall,
+    "straggle": _straggle,
+    "deliver": _deliver,
+    "lose": _lose,
+    "double": _double,
+    "delay": _delay,
+    "sweep": _sweep,
+    "sweeping": _sweeping,
+    "trouble": _trouble,
+    "person": _person,
+}
+OFTEN = {
+    "go": 6,
+    "jump": 2,
+    "trigger": 5,
+    "step": 5,
+    "disturb": 4,
+    "wake": 2,
+    "trap": 5,
+    "stall": 3,
+    "straggle": 2,
+    "deliver": 3,
+    "sweep": 2,
+}
+DRAWN = [name for name in ACTIONS for _ in range(OFTEN.get(name, 1))]

@@ -1,0 +1,266 @@
+"""The machine: processes, messages, time and faults around the real store and the real flows, one step at a time."""
+
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import redis
+import time_machine
+
+from tests.fakes import START, VirtualClock
+from tests.faults.invariants import Invariants
+from tests.faults.processes import Order, Process
+from tests.faults.reality import Job, Plan, Reality
+from tests.faults.tasks import SETTINGS, Tasks
+from worker.store import Keys, RedisStore
+from worker.values import Pair
+from worker.wiring import terms
+
+PAIRS = tuple(Pair(case_id, mediation_id) for case_id in ("C-1", "C-2") for mediation_id in ("20", "21"))
+VISIBILITY = 180  # seconds after which the broker hands out again what a dead process held
+LATEST = 3 * 3_600  # seconds within which everything must be over once nothing goes wrong any more
+AWAKE = (0, 35, 80, 200)  # seconds until those that are stopped at the end of all faults go on
+MOMENT = 0.001  # seconds: the store's times are no finer
+LATENCY, SLOW = 0.05, 9.5  # seconds that a query takes
+
+
+@dataclass(order=True)
+class Message:
+    """A message on its way to a task; `expires` in epoch seconds."""
+
+    at: float
+    number: int
+    task: str = field(compare=False)
+    kwargs: dict[str, Any] = field(compare=False)
+    task_id: str = field(default="", compare=False)
+    expires: float | None = field(default=None, compare=False)
+
+
+class Trap(NamedTuple):
+    """What waits for the next process of a kind: `order` at its effect number `point`.
+
+    If that stops it, it goes on when another process with the same subject comes to its effect number `meets`.
+    """
+
+    kind: str
+    point: int
+    order: Order
+    meets: int
+
+
+class Machine:
+    """A deployment on a virtual clock, in which nothing happens but by these methods. `skew` as in Reality."""
+
+    def __init__(self, traveller: time_machine.Traveller, client: redis.Redis, *, skew: float = 0) -> None:
+        self.redis, self.keys = client, Keys(SETTINGS.key_prefix)
+        self.clock = VirtualClock(traveller)
+        self.store = RedisStore(client, self.keys, terms(SETTINGS))
+        self.reality = Reality(skew)
+        for pair in PAIRS[::2]:
+            self.reality.stranger(pair)
+        self.invariants = Invariants(self)
+        self._tasks = Tasks(self)
+        self.queue: list[Message] = []
+        self.triggers: list[Message] = []
+        self.processes: list[Process] = []
+        self.traps: list[Trap] = []
+        self.calm, self.sweeping = False, True
+        self.trouble = dict.fromkeys(("status", "log", "slow"), 0.0)
+        self.steps = 0
+        self.counts: Counter[str] = Counter()
+        self.trace: list[str] = []
+        self._plans: dict[str, Plan] = {}
+        self._held: dict[Process, Message] = {}
+        self.dirty = True
+        """The store was written to, so the next sweep's time is to be asked for anew."""
+        self._due = self._swept_at = 0.0
+        self._numbers = itertools.count(1)
+
+    @property
+    def now(self) -> float:
+        """Epoch seconds."""
+        return time.time()
+
+    def reached(self, moment: float) -> bool:
+        """Tell whether an epoch second is there; clocks of microseconds do not stop at it exactly."""
+        return moment <= self.now + MOMENT / 2
+
+    def say(self, line: str) -> None:
+        """Note what happens."""
+        self.trace.append(f"{self.now - START:9.3f}  {line}")
+
+    # -- what the upstream does ----------------------------------------------------------------------------------------
+
+    def plan(self, task_id: str) -> Plan:
+        """Return how the request of a trigger will go."""
+        return replace(self._plans[task_id], ending="answered") if self.calm else self._plans[task_id]
+
+    def mute(self, question: str, job: Job | None) -> bool:
+        """Tell whether a question gets no answer."""
+        return not self.calm and (self.trouble[question] > self.now or (job is not None and job.mute(self.now)))
+
+    @property
+    def latency(self) -> float:
+        """Seconds that a query takes at the moment."""
+        return SLOW if not self.calm and self.trouble["slow"] > self.now else LATENCY
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def put(self, task: str, kwargs: dict[str, Any], *, countdown: float = 0, **more: Any) -> Message:
+        """Put a message into the queue."""
+        kwargs = json.loads(json.dumps(kwargs))
+        self.queue.append(Message(self.now + countdown, next(self._numbers), task, kwargs, **more))
+        return self.queue[-1]
+
+    def trigger(self, pair: Pair, plan: Plan) -> None:
+        """Enqueue a trigger, as a back end does; its request, if there is one, will go as planned."""
+        kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
+        message = self.put("trigger", kwargs, task_id=f"load:{len(self.triggers)}")
+        self._plans[message.task_id] = plan
+        self.triggers.append(message)
+        self.say(f"enqueue {message.task_id} for {pair.case_id}:{pair.mediation_id}, {plan}")
+
+    def again(self, message: Message, *, countdown: float = 0) -> None:
+        """Hand a message out once more, as brokers do."""
+        self.say(f"in {countdown} s once more: {message.task} {message.task_id or message.kwargs}")
+        more = {"task_id": message.task_id, "expires": message.expires}
+        self.put(message.task, message.kwargs, countdown=countdown, **more)
+
+    def lose(self, message: Message) -> None:
+        """Lose a message."""
+        self.say(f"lost: {message.task} {message.task_id or message.kwargs}")
+        self.queue.remove(message)
+
+    def deliver(self, message: Message) -> None:
+        """Hand a message to a worker, which begins with it at its next step."""
+        self.queue.remove(message)
+        if message.expires is not None and self.now > message.expires:
+            self.say(f"expired: {message.task} {message.kwargs}")
+            return
+        body = {"trigger": self._tasks.trigger, "poll": self._tasks.poll, "lookup": self._tasks.look_up}[message.task]
+        kwargs = message.kwargs
+        subject = kwargs.get("job_id") or f"{kwargs['case_id']}:{kwargs['mediation_id']}"
+        self._held[self._begin(message.task, subject, message.task_id, partial(body, message))] = message
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def sweep(self, owner: str) -> None:
+        """Let a sweeper wake up."""
+        self._begin("sweep", "", "", partial(self._tasks.sweep, owner))
+
+    def step(self, process: Process, order: Order = "go", *, redelivered: bool = True) -> None:
+        """Let one process go on to its next effect."""
+        self.say(f"{process}: {process.label}{'' if order == 'go' else f' [{order}]'}")
+        self.steps += 1
+        self.counts[order] += 1
+        process.stopped = order == "stop"
+        if process.stopped:
+            return
+        process.resume(order)
+        if process.done:
+            self.processes.remove(process)
+            message = self._held.pop(process, None)
+            if process.died and redelivered and message is not None:
+                self.again(message, countdown=VISIBILITY)
+        elif process.subject:
+            self._meet(process)
+
+    def run(self, process: Process) -> None:
+        """Let one process go on for as long as it has something to do by now."""
+        while not (process.done or process.stopped) and self.reached(process.until):
+            self.step(process, "go" if self.calm else process.next_order())
+
+    def ready(self) -> list[Process]:
+        """Return the processes that could go on at once, stopped ones too."""
+        return [process for process in self.processes if self.reached(process.until)]
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for process in self.processes:
+            process.end()
+
+    def _meet(self, process: Process) -> None:
+        """Wake those that were waiting for another process to come just as far as this one has."""
+        for other in [one for one in self.processes if one.stopped and one.meets == process.points]:
+            if other is not process and other.subject == process.subject:
+                self.step(other)
+                self.run(other)
+
+    def _begin(self, kind: str, subject: str, task_id: str, body: Callable[[Process], None]) -> Process:
+        process = Process(kind, next(self._numbers), subject, task_id, body)
+        trap = next((trap for trap in self.traps if trap.kind == kind), None)
+        if trap is not None:
+            self.traps.remove(trap)
+            process.trap, process.meets = (trap.point, trap.order), trap.meets
+        self.processes.append(process)
+        return process
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass while everything stands still."""
+        self.clock.move_to(self.now + seconds)
+
+    def go(self, seconds: float) -> None:
+        """Let time pass with everybody at work who is not stopped."""
+        end = self.now + seconds
+        self._work()
+        while not self.reached(end):
+            self.clock.move_to(min(self._upcoming(), end))
+            self._work()
+
+    def settle_down(self) -> None:
+        """End all faults and let time pass until everything is over."""
+        self.say("-- from here on nothing goes wrong --")
+        self.calm = self.sweeping = True
+        self.store.resume()
+        for process in self.processes:
+            process.stopped, process.trap = False, None
+            process.until = max(process.until, self.now + AWAKE[process.number % len(AWAKE)])
+        end = self.now + LATEST
+        self._work()
+        while not self._quiet():
+            assert self.now < end, f"still at work after {LATEST} s: {self.processes} {self.queue}"
+            self.clock.move_to(self._upcoming())
+            self._work()
+            self.invariants.on_calm()
+
+    def _quiet(self) -> bool:
+        return not (self.processes or self.queue or self._sweep_due() < float("inf"))
+
+    def _work(self) -> None:
+        """Do all that can be done by now."""
+        while True:
+            for message in sorted(message for message in self.queue if self.reached(message.at)):
+                self.deliver(message)
+            if self.sweeping and self.reached(self._sweep_due()):
+                self._swept_at = self.now
+                self.sweep("A")
+            ready = [process for process in self.ready() if not process.stopped]
+            if not ready:
+                return
+            for process in ready:
+                self.run(process)
+
+    def _upcoming(self) -> float:
+        """Return when the next thing happens by itself, in epoch seconds."""
+        times = [message.at for message in self.queue]
+        times += [process.until for process in self.processes if not process.stopped]
+        return min([*times, self._sweep_due()] if self.sweeping else times, default=float("inf"))
+
+    def _sweep_due(self) -> float:
+        """Return when the next sweep finds something; those that find nothing are left out."""
+        if self.dirty:
+            first = min(self._least(self.keys.pairs), self._least(self.keys.due) + SETTINGS.overdue_grace)
+            self._due, self.dirty = first + MOMENT, False
+        return max(self._due, self._swept_at + SETTINGS.sweep_interval)
+
+    def _least(self, name: str) -> float:
+        """Return the lowest score in a sorted set of the store; infinity where it is empty."""
+        entries: Any = self.redis.zrange(name, 0, 0, withscores=True)
+        return float(entries[0][1]) if entries else float("inf")
