@@ -150,6 +150,18 @@ def test_a_handled_task_gets_its_result_after_the_pair_was_let_go(store: RedisSt
     assert claim(store, token="other", task_id="task-2") == Claimed()
 
 
+@pytest.mark.parametrize("task_id", ["task", "case-data:C-1:20", "载入/1 %3A"])
+def test_a_task_counts_as_handled_from_its_request_on(store: RedisStore, client: redis.Redis, task_id: str) -> None:
+    """S17 S18: whatever its id; its sender died, the pair was let go, or was forgotten in a long outage."""
+    assert claim(store, task_id=task_id) == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    assert client.pttl("t:ledger:C-1:20") > 86_400_000
+    client.delete("t:ledger:C-1:20", "t:lock:C-1:20")
+    answer = claim(store, token="again", task_id=task_id)
+    assert isinstance(answer, Answered)
+    assert (answer.why, answer.result["outcome"]) == ("handled", "unknown")
+
+
 def test_sending_needs_our_token(store: RedisStore, client: redis.Redis) -> None:
     """S18."""
     assert claim(store) == Claimed()

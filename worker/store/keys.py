@@ -11,7 +11,7 @@ HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen c
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Builds key names under one prefix; ids are quoted, so that none can reach into another's name."""
+    """Builds key names under one prefix; ids of cases and mediations are quoted, so that a pair reads one way only."""
 
     prefix: str
 
@@ -33,7 +33,7 @@ class Keys:
 
     def task(self, task_id: str) -> str:
         """String: the recorded result of a handled trigger, JSON (S17)."""
-        return f"{self.prefix}:task:{quote(task_id, safe='')}"
+        return f"{self.prefix}:task:{task_id}"
 
     def history(self, case_id: str) -> str:
         """List: the events of a case, newest last, bounded (S36)."""

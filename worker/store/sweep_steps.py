@@ -1,13 +1,12 @@
 """The steps of the sweep in Redis: one sweeper at a time, overdue polls, pairs that somebody must attend to."""
 
-import json
 from typing import Literal
 
 import redis
 
 from worker import texts
 from worker.decision import Poll
-from worker.messages import PollMessage, TriggerResult
+from worker.messages import PollMessage
 from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.keys import Keys, member, pair_of
 from worker.store.trigger_steps import CLAIM_STALE_AFTER
@@ -51,8 +50,7 @@ return found
 ATTEND = """
 local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
 local prefix, member, token, stale_after, sending_limit, look_up_every, look_up, hold = unpack(ARGV, 1, 8)
-local lock_ttl, task_ttl, history_ttl = unpack(ARGV, 9, 11)
-local unknown_result, unknown_event, nothing_event, released_event, failed_event = unpack(ARGV, 12, 16)
+local lock_ttl, history_ttl, unknown_event, nothing_event, released_event, failed_event = unpack(ARGV, 9, 14)
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
@@ -94,7 +92,6 @@ if s.phase == 'sending' then
   if t <= s.sending_at + sending_limit then later(s.sending_at + sending_limit) return {'none'} end
   redis.call('HSET', ledger, 'phase', 'unknown', 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t),
     'found', 0, 'trouble', 'unknown', 'trouble_at', stamp(t), 'trouble_since', s.sending_at)
-  redis.call('SET', prefix .. ':task:' .. s.task_id, unknown_result, 'NX', 'PX', task_ttl)
   tell(unknown_event)
   s.lookup, s.lookup_from, s.found = '1', t, 0
 end
@@ -158,7 +155,6 @@ class SweepSteps(Steps):
         """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
         k, terms = self.keys, self.terms
         case_id, mediation_id = pair.case_id, pair.mediation_id
-        unknown = TriggerResult.of("unknown", case_id, mediation_id, message=texts.OUTCOME_UNKNOWN)
         events = (
             Event("unknown", case_id, mediation_id, detail={"message": texts.OUTCOME_UNKNOWN}),
             Event("nothing_found", case_id, mediation_id, detail={"message": texts.NOTHING_FOUND}),
@@ -171,8 +167,7 @@ class SweepSteps(Steps):
             [
                 *(k.prefix, member(pair), token, CLAIM_STALE_AFTER, terms.sending_limit, terms.interval),
                 *(terms.look_up, terms.hold),
-                *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.history_ttl)),
-                json.dumps(unknown.data, ensure_ascii=False),
+                *(milliseconds(terms.lock_ttl), milliseconds(terms.history_ttl)),
                 *(event_json(event) for event in events),
             ],
         )

@@ -27,8 +27,10 @@ local token, task_id, arguments, expires, enabled, member, job_prefix = unpack(A
 local lock_ttl, task_ttl, job_ttl, stale_after, remembered = unpack(ARGV, 8, 12)
 local skipped_head, skipped_tail, disabled = unpack(ARGV, 13, 15)
 
+local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
+local phase, holder = state[1], redis.call('GET', lock)
 local handled = redis.call('GET', task)
-if handled then return {'handled', handled} end
+if handled and not (phase == 'sending' and state[2] == task_id) then return {'handled', handled} end
 
 local t = now()
 local function claimed()
@@ -43,15 +45,13 @@ local function take()
   if trouble[1] and t - tonumber(trouble[2]) <= tonumber(remembered) then
     redis.call('HSET', ledger, 'trouble', trouble[1], 'trouble_at', trouble[2], 'trouble_since', trouble[3])
   end
-  redis.call('PEXPIRE', ledger, lock_ttl)
+  redis.call('PEXPIRE', ledger, job_ttl)
   redis.call('SADD', mediations, member)
   redis.call('PEXPIRE', mediations, job_ttl)
   redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
   return claimed()
 end
 
-local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
-local phase, holder = state[1], redis.call('GET', lock)
 if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
 
 if phase and phase ~= 'done' and state[2] == task_id then
@@ -82,11 +82,12 @@ return take()
 """
 
 # Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped and no call of
-# the pair is being watched (an earlier owner's late answer may have brought one).
+# the pair is being watched (an earlier owner's late answer may have brought one). From here on its task counts as
+# handled, whatever becomes of the ledger: delivered again days later, it does not dial (S17).
 BEGIN_SENDING = """
 local lock, ledger, live, paused, pairs_key = unpack(KEYS)
-local token, member, lock_ttl, sending_limit = unpack(ARGV)
-local state = redis.call('HMGET', ledger, 'token', 'phase')
+local prefix, token, member, sending_limit, unknown, lock_ttl, task_ttl, job_ttl = unpack(ARGV)
+local state = redis.call('HMGET', ledger, 'token', 'phase', 'task_id')
 local ours = redis.call('GET', lock) == token and state[1] == token
 if not ours or not (state[2] == 'claimed' or state[2] == 'sending') then return 'taken' end
 if redis.call('SCARD', live) > 0 then return 'watched' end
@@ -94,8 +95,9 @@ if redis.call('EXISTS', paused) == 1 then return 'paused' end
 local t = now()
 redis.call('HSET', ledger, 'phase', 'sending', 'sending_at', stamp(t))
 redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since')
+redis.call('SET', prefix .. ':task:' .. state[3], unknown, 'PX', task_ttl)
 redis.call('PEXPIRE', lock, lock_ttl)
-redis.call('PEXPIRE', ledger, lock_ttl)
+redis.call('PEXPIRE', ledger, job_ttl)
 redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
 return stamp(t)
 """
@@ -164,7 +166,7 @@ if phase == 'unknown' or look_up == '1' then
   redis.call('HSET', ledger, 'sending_at', stamp(started_at), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
   attend_at = t
 end
-redis.call('PEXPIRE', ledger, lock_ttl)
+redis.call('PEXPIRE', ledger, job_ttl)
 redis.call('ZADD', pairs_key, attend_at, member)
 redis.call('ZREM', done, member)
 return reply
@@ -222,7 +224,11 @@ class TriggerSteps(Steps):
         """Write `sending`, see it on disk, and return the store's time, or say why nothing may be sent (S16, S18)."""
         k, terms = self.keys, self.terms
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs]
-        args: list[str | float] = [token, member(pair), milliseconds(terms.lock_ttl), terms.sending_limit]
+        unknown = TriggerResult.of("unknown", pair.case_id, pair.mediation_id, message=texts.OUTCOME_UNKNOWN)
+        args: list[str | float] = [
+            *(k.prefix, token, member(pair), terms.sending_limit, json.dumps(unknown.data, ensure_ascii=False)),
+            *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.job_ttl)),
+        ]
         step = self._durably if self.durability == "waitaof" else self._plainly
         reply = step(keys, args)
         return reply if reply in REFUSALS else float(reply)  # type: ignore[return-value]
