@@ -44,37 +44,40 @@ def is_lost(call: Watched, end: float) -> bool:
 
 
 def count_doubled(call: Watched, interval: float, *, reissues: bool = True) -> int:
-    """Return how many polls came within half an `interval` of the one before without a time on the grid of their own.
+    """Return how many polls had no time of their own on the call's grid of `interval` seconds.
 
     One chain serves each time on its grid once, after a late poll the newest that has passed at once. Where `reissues`
     are allowed, a poll that comes later than an interval after the one before may ask once more what that one asked.
+    Where there are too few polls to know the grid, the one that leaves the fewest without a time is taken.
     """
-    if not call.arrivals:
-        return 0
-    base = grid(call.arrivals, interval)
-    previous = call.arrivals[0]
+    grids = _grids(call.arrivals, interval)
+    return min((_without_time(call.arrivals, interval, base, reissues) for base in grids), default=0)
+
+
+def _without_time(arrivals: Sequence[float], interval: float, base: float, reissues: bool) -> int:
+    previous = arrivals[0]
     late = _off_grid(previous, base, interval) > REISSUED
     served = math.floor((previous - base + EARLY) / interval) - (reissues and late)
-    doubled = 0
-    for at in call.arrivals[1:]:
+    number = 0
+    for at in arrivals[1:]:
         wanted = max(served + 1, math.floor((previous - base) / interval))
         if not (reissues and at - previous > interval + REISSUED):
             if at >= base + wanted * interval - EARLY:
                 served = wanted
             else:
-                doubled += at - previous < interval / 2
+                number += 1
         previous = at
-    return doubled
+    return number
 
 
 def grid(arrivals: Sequence[float], interval: float) -> float:
     """Return the arrival on whose grid of `interval` seconds the most others are on time; of several, the earliest."""
+    return min(_grids(arrivals, interval), key=lambda base: sum((at - base) % interval for at in arrivals))
 
-    def fit(base: float) -> tuple[int, float]:
-        on_time = sum(_off_grid(at, base, interval) <= EARLY for at in arrivals)
-        return on_time, -sum((at - base) % interval for at in arrivals)
 
-    return max(arrivals, key=fit)
+def _grids(arrivals: Sequence[float], interval: float) -> list[float]:
+    on_time = {base: sum(_off_grid(at, base, interval) <= EARLY for at in arrivals) for base in arrivals}
+    return [base for base, number in on_time.items() if number == max(on_time.values())]
 
 
 def latest(call: Watched, interval: float, end: float) -> tuple[float, float]:
