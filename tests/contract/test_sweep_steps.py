@@ -97,6 +97,16 @@ def test_an_abandoned_claim_gets_a_new_token_and_goes_back_as_it_was(store: Redi
     assert claim(store, token="third") == Claimed()
 
 
+def test_a_claim_whose_task_has_its_outcome_is_let_go(store: RedisStore, client: redis.Redis) -> None:
+    """S17 S18: its first owner was slow and told of calls under way, the second died; nobody will ever send."""
+    assert claim(store) == Claimed()
+    client.set("t:task:task", "{}", px=60_000)
+    set_back(client, store, "claimed_at", 31)
+    assert attend(store) == "none"
+    assert phase(store) == "done"
+    assert not client.exists("t:lock:C-1:20")
+
+
 def test_a_lost_sender_leaves_an_unknown_outcome(store: RedisStore, client: redis.Redis) -> None:
     """S18 S17: the recorded result is there for a redelivery."""
     sending(store)

@@ -106,7 +106,7 @@ def _straggle(machine: Machine, a: int, b: int) -> None:
 
 
 def _deliver(machine: Machine, a: int, b: int) -> None:
-    soon = [message for message in machine.queue if message.at <= machine.now + b % 4]
+    soon = [message for message in machine.queue if message.at <= machine.now + b % 8]
     if message := _pick(soon, a):
         machine.deliver(message)
 

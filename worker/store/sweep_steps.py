@@ -81,6 +81,10 @@ if s.phase == 'claimed' then
     tell(failed_event)
     return {'none'}
   end
+  if redis.call('EXISTS', prefix .. ':task:' .. s.task_id) == 1 then  -- an earlier owner has come to its end after all
+    close()
+    return {'none'}
+  end
   local times = redis.call('HINCRBY', ledger, 'requeued', 1)
   redis.call('HSET', ledger, 'token', token)
   redis.call('SET', lock, token, 'PX', lock_ttl)
