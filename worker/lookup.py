@@ -60,7 +60,7 @@ def still_under_way(store: Store, upstream: Upstream, pair: Pair, *, since: floa
     if jobs and any(one.phase == "sending" for one in others):  # what was found may be that request's (S14)
         raise Unavailable("another mediation's request is under way")
     for call in known.values():
-        if (call.case_id, call.mediation_id) != (pair.case_id, pair.mediation_id) or call.verdict in (None, "ended"):
+        if not call.holds(pair) or call.verdict in (None, "ended"):
             continue
         status = upstream.status(case_ref=pair.case_id, job_id=call.job_id).call_status
         if read_status(status) == "running":

@@ -178,7 +178,10 @@ class LookUp:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched."""
+    """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched.
+
+    `also` are further pairs of the case that the call holds: those of other lost answers that may have made it (S14).
+    """
 
     job_id: str
     case_id: str
@@ -195,6 +198,11 @@ class Call:
     executing_since: float | None = None
     last_polled_at: float | None = None
     finished_at: float | None = None
+    also: tuple[Pair, ...] = ()
+
+    def holds(self, pair: Pair) -> bool:
+        """Tell whether a pair is locked while this call is watched."""
+        return pair == Pair(self.case_id, self.mediation_id) or pair in self.also
 
     def __repr__(self) -> str:
         return f"Call({self.job_id}, {mask_person(self.person_id)}, {self.call_status}, {self.verdict})"

@@ -287,6 +287,42 @@ def test_a_call_that_two_answers_name_holds_both_pairs(world: World) -> None:
     assert world.redis.exists("t:lock:C-1:20", "t:lock:C-1:21") == 0
 
 
+@pytest.mark.parametrize("again", ["20", "21"])
+def test_a_call_that_holds_two_pairs_is_looked_at_before_either_calls_anew(world: World, again: str) -> None:
+    """S5 S14: it was lost and is still active; watched again, it holds both."""
+    lose_the_answer(world)
+    world.upstream.dials = [LOST]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "unknown"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.run(300)
+    assert [call.verdict for call in world.store.calls(finished=True)] == ["lost"]
+    assert (phase(world), phase(world, "21")) == ("done", "done")
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 500 else "Executing"
+    assert world.trigger("C-1", again, task_id="task-3")["outcome"] == "skipped"
+    assert [call.verdict for call in world.store.calls()] == [None]
+    for mediation_id in ("20", "21"):
+        assert world.trigger("C-1", mediation_id, task_id=f"again-{mediation_id}")["outcome"] == "skipped"
+    world.run(300)
+    assert world.redis.exists("t:lock:C-1:20", "t:lock:C-1:21", "t:live:C-1:20", "t:live:C-1:21") == 0
+    assert len(world.upstream.requests) == 2
+
+
+def test_a_late_answer_that_names_a_lost_call_makes_the_next_trigger_look(world: World) -> None:
+    """S5: whichever mediation it was watched for."""
+    lose_the_answer(world)
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.upstream.log_entries = [entry(JOB)]
+    world.run(300)
+    assert phase(world) == "done"
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    assert phase(world, "21") == "done"
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger("C-1", "21", task_id="task-3")["outcome"] == "skipped"
+    assert len(world.upstream.requests) == 2
+
+
 @pytest.mark.parametrize("world", [{"history_ttl": 60}], indirect=True, ids=["a minute of history"])
 def test_a_bad_end_is_remembered_for_a_day_however_short_the_history(world: World) -> None:
     """S5: within 24 h."""

@@ -128,15 +128,21 @@ for i, job in ipairs(new.jobs) do
     redis.call('PEXPIRE', key, job_ttl)
     redis.call('ZADD', prefix .. ':due', first, job.job_id)
     redis.call('ZREM', prefix .. ':finished', job.job_id)
-    redis.call('SADD', live, job.job_id)
+    for holder in string.gmatch(known[4] .. ' ' .. (known[5] or ''), '%S+') do
+      redis.call('SADD', prefix .. ':live:' .. holder, job.job_id)
+      redis.call('PEXPIRE', prefix .. ':live:' .. holder, job_ttl)
+    end
     reply[#reply + 1] = tostring(known[1] + 1)
-  else  -- known before its answer came: it names the person, and a watched call holds this pair as well
+  else  -- known before its answer came: it names the person, and holds this pair as well unless it has ended
     if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
+    local holds = known[4] .. ' ' .. (known[5] or '')
+    if known[2] ~= 'ended' and not string.find(' ' .. holds .. ' ', ' ' .. member .. ' ', 1, true) then
+      redis.call('HSET', key, 'also', (known[5] or '') .. ' ' .. member)
+    end
     if not known[2] then
       redis.call('SADD', live, job.job_id)
-      if known[4] ~= member and not string.find(' ' .. (known[5] or '') .. ' ', ' ' .. member .. ' ', 1, true) then
-        redis.call('HSET', key, 'also', (known[5] or '') .. ' ' .. member)
-      end
+    elseif known[2] ~= 'ended' then
+      redis.call('HSET', ledger, 'trouble', known[2], 'trouble_at', stamp(t), 'trouble_since', stamp(started_at))
     end
   end
   if first then

@@ -105,4 +105,5 @@ def _call(record: dict[str, str]) -> Call:
         executing_since=moment("executing_since"),
         last_polled_at=moment("last_polled_at"),
         finished_at=moment("finished_at"),
+        also=tuple(map(pair_of, record.get("also", "").split())),
     )
