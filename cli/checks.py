@@ -123,7 +123,7 @@ def sweep(store: RedisStore, settings: Settings) -> Check:
 def overdue(store: RedisStore, settings: Settings) -> Check:
     """Say how late polls are. One under way counts as late until it is answered, or its time-out is over."""
     limit = settings.overdue_grace + max(settings.poll_interval, settings.status_timeout)
-    late = store.lateness(limit=limit)
+    late = store.tally_calls(limit=limit)
     if late.longest <= limit:
         return Check("overdue polls", "ok", f"none by more than {limit:g} s")
     lost = late.longest > max(LOST_AFTER, 2 * limit)

@@ -206,6 +206,22 @@ def healthcheck(
 
 
 @app.command()
+def metrics(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 9464,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the metrics of all workers in Prometheus' form under /metrics.
+
+    They are counted in Redis: one such process is enough, and it may be started again at any time. With
+    CALLWATCH_METRICS_TOKEN it asks for that bearer token; without one it listens on loopback only. /healthz is open
+    and says nothing.
+    """
+    from cli.metrics import metrics  # noqa: PLC0415
+
+    metrics(host, port)
+
+
+@app.command()
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from config.secret_files import FILE
+
 # Celery and Flower take whole configurations from these, past the settings: another broker than the lock's Redis.
 FOREIGN_PREFIXES = ("CELERY_", "FLOWER_")
 FOREIGN_NAMES = frozenset({"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", "SKIP_CHECKS"})
@@ -35,7 +37,7 @@ def take_over(own: Mapping[str, str], unless_set: Mapping[str, str], folder: Pat
     The process goes to `folder`, away from any `.env`.
     """
     given = {name.upper(): name for name in os.environ}
-    for name in own.keys() & given.keys():
+    for name in {*own, *(name + FILE for name in own)} & given.keys():
         del os.environ[given[name]]
     os.environ.update({name: value for name, value in unless_set.items() if name not in given})
     os.environ.update(own)

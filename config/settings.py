@@ -4,6 +4,7 @@ import difflib
 import logging
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -16,12 +17,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from config.log import configure_logging
 from config.redaction import redact
 from config.redis_url import parse_redis_url
+from config.secret_files import FILE, read_files
 
 _log = logging.getLogger(__name__)
 
 PREFIX = "CALLWATCH_"
 _ENV_FILE, _ENV_ENCODING = ".env", "utf-8-sig"  # an editor may have put a byte order mark first
 _REDIS_URL = "redis://127.0.0.1:6379/0"
+SECRETS = ("redis_url", "broker_url", "result_url", "api_token", "flower_auth", "metrics_token")
 _SLOWEST_DIAL = 90.0
 _NET = 600
 _LONGEST_QUOTE = 60
@@ -43,6 +46,7 @@ def _one_of(literal: Any) -> _ShouldBe:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _ShouldBe("a positive number of seconds")]
 Count = Annotated[int, Field(ge=1), _ShouldBe("a whole number, 1 or more")]
+PollEvents = Literal["changes", "all"]
 Switch = Annotated[bool, _ShouldBe("true or false")]
 
 
@@ -94,6 +98,13 @@ class Settings(BaseSettings):
     worker_concurrency: Annotated[int, Field(ge=2), _ShouldBe("a whole number, 2 or more")] = Field(
         32, description="tasks at once per worker: a dial may take long, polls go on beside it"
     )
+    poll_events: Annotated[PollEvents, _one_of(PollEvents)] = Field(
+        "changes", description="what Flower is told of polls: changes of a call, or all of them"
+    )
+    flower_auth: SecretStr | None = Field(None, description="`user:password` that Flower asks for (S40)")
+    flower_url_prefix: str = Field("", description="path that Flower's pages stand under, behind a proxy")
+    flower_db: str = Field("", description="file in which Flower keeps what it has seen; in memory only if empty")
+    metrics_token: SecretStr | None = Field(None, description="bearer token that the metrics ask for (S40)")
     health_file: str = Field(
         "", description="file that tells `callwatch healthcheck` of one worker's work; none is written if empty"
     )
@@ -129,7 +140,7 @@ class Settings(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
 
-    @field_validator("api_base_url", "api_token", mode="before")
+    @field_validator("api_base_url", "api_token", "flower_auth", "metrics_token", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return (value.strip() or None) if isinstance(value, str) else value
@@ -151,6 +162,22 @@ class Settings(BaseSettings):
         if value and not _is_http_url(value):
             raise ValueError("is no URL, should be http://host:port or https://host")
         return value and value.rstrip("/")
+
+    @field_validator("flower_auth")
+    @classmethod
+    def _check_flower_auth(cls, value: SecretStr | None) -> SecretStr | None:
+        user, _, password = value.get_secret_value().partition(":") if value else ("user", ":", "password")
+        if not user or not password or "," in password:
+            raise ValueError("is no pair, should be user:password without a comma")
+        return value
+
+    @field_validator("flower_url_prefix")
+    @classmethod
+    def _check_url_prefix(cls, value: str) -> str:
+        prefix = value.strip("/")
+        if not re.fullmatch(r"[\w/.-]*", prefix, re.ASCII):
+            raise ValueError("is no path, should be a word such as flower")
+        return prefix
 
     @field_validator("key_prefix")
     @classmethod
@@ -193,9 +220,12 @@ def load_settings() -> Settings:
 
     Raises SettingsError, one line per fault.
     """
-    faults = [_unknown_variable(name) for name in sorted(_given_names() - _known_names())]
+    given = _given()
+    faults = [_unknown_variable(name) for name in sorted(given.keys() - _known_names())]
+    secrets, unread = read_files(given, SECRETS, prefix=PREFIX)
+    faults += unread
     try:
-        settings = Settings()
+        settings = Settings(**secrets)
     except ValidationError as error:
         faults += [_fault(details) for details in error.errors(include_url=False)]
     if faults:
@@ -205,16 +235,18 @@ def load_settings() -> Settings:
     return settings.warn()
 
 
-def _given_names() -> set[str]:
+def _given() -> dict[str, str]:
+    """Return what the environment and `.env` say of callwatch, the environment first, as pydantic reads them."""
     try:
-        names = {*os.environ, *dotenv_values(_ENV_FILE, encoding=_ENV_ENCODING)}
+        told = {**dotenv_values(_ENV_FILE, encoding=_ENV_ENCODING), **os.environ}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{_ENV_FILE}: cannot be read ({type(error).__name__}), should be UTF-8 text"]) from None
-    return {name.upper() for name in names if name.upper().startswith(PREFIX)}
+    return {name.upper(): value or "" for name, value in told.items() if name.upper().startswith(PREFIX)}
 
 
 def _known_names() -> set[str]:
-    return {PREFIX + name.upper() for name in Settings.model_fields}
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    return names | {PREFIX + name.upper() + FILE for name in SECRETS}
 
 
 def _unknown_variable(name: str) -> str:

@@ -1,7 +1,7 @@
 """The flow of a poll: pass the fence → ask → decide → record → schedule the next one."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api_client import ProtocolError, Unavailable
 from worker import texts
@@ -39,7 +39,10 @@ class Watch:
     def _poll(self, message: PollMessage, start: Begun) -> str:
         clock_start = self.clock.monotonic()
         heard = self._ask(message, start)
-        now = start.now + self.clock.monotonic() - clock_start
+        took = self.clock.monotonic() - clock_start
+        now = start.now + took
+        if heard.heard != "nothing":
+            heard = replace(heard, took=took)
         not_before = now + heard.retry_after if heard.retry_after else 0
         decision = decide(heard.answer, start.poll, self.policy, began=start.now, now=now, not_before=not_before)
         if heard.answer == "silent":
@@ -61,7 +64,8 @@ class Watch:
         except (Unavailable, ProtocolError) as error:
             log.info("status query: %s", error, extra=_names(message))
             uncounted: Answer = "silent" if start.outage == "none" else "outage"
-            return Answered(uncounted, "failure", retry_after=getattr(error, "retry_after", None))
+            heard: Heard = "unavailable" if isinstance(error, Unavailable) else "unreadable"
+            return Answered(uncounted, heard, retry_after=getattr(error, "retry_after", None))
         return Answered(read_status(status.call_status), "answer", status.call_status[:STATUS_LENGTH])
 
     def _continue(self, message: PollMessage, start: Begun, poll: Poll, heard: "Answered", now: float) -> str:
@@ -70,7 +74,13 @@ class Watch:
         if heard.call_status not in (None, start.call_status):
             event = _event("status_changed", message, call_status=heard.call_status, label=label)
         written = self.store.continue_poll(
-            start.pair, message.job_id, poll, heard=heard.heard, call_status=heard.call_status, event=event
+            start.pair,
+            message.job_id,
+            poll,
+            heard=heard.heard,
+            call_status=heard.call_status,
+            event=event,
+            took=heard.took,
         )
         if written is None:
             return "overtaken: nothing written"
@@ -92,6 +102,7 @@ class Watch:
             heard=heard.heard,
             call_status=heard.call_status,
             event=_event(end.verdict, message, **detail),
+            took=heard.took,
         )
         if written is None:
             return "overtaken: nothing written"
@@ -108,12 +119,13 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a poll got: a word for the decision, one for the outage, the status, and seconds for which not to ask."""
+    """What a poll got: a word for the decision, one for the outage, the status; seconds not to ask for, and taken."""
 
     answer: Answer
     heard: Heard
     call_status: str | None = None
     retry_after: float | None = None
+    took: float | None = None
 
 
 def _log_change(written: Written) -> None:

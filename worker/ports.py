@@ -58,15 +58,23 @@ class Store(Protocol):
         ...
 
     def continue_poll(
-        self, pair: Pair, job_id: str, poll: Poll, *, heard: Heard, call_status: str | None, event: Event | None
+        self,
+        pair: Pair,
+        job_id: str,
+        poll: Poll,
+        *,
+        heard: Heard,
+        call_status: str | None,
+        event: Event | None,
+        took: float | None = None,
     ) -> Written | None:
         """Write the record and its successor `poll`; None where another poll has moved the number on (S28).
 
-        `call_status` None leaves the status as it is (a failed query).
+        `call_status` None leaves the status as it is (a failed query); `took` are the seconds of the query, if any.
         """
         ...
 
-    def finish_poll(
+    def finish_poll(  # noqa: PLR0913 - an argument for each thing that one step writes
         self,
         pair: Pair,
         job_id: str,
@@ -77,6 +85,7 @@ class Store(Protocol):
         heard: Heard,
         call_status: str | None,
         event: Event,
+        took: float | None = None,
     ) -> Written | None:
         """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
         ...
@@ -103,6 +112,10 @@ class Store(Protocol):
 
     def attend(self, pair: Pair, *, token: str) -> Abandoned | Literal["look", "none"]:
         """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
+        ...
+
+    def count(self, field: str) -> None:
+        """Count one of something that no other step tells of."""
         ...
 
     def trim(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ class Trigger:
         try:
             request = read_trigger(kwargs)
         except BadTrigger as bad:
+            with suppress(StoreUnavailable):  # it is only counted there
+                self.store.count("triggers:invalid")
             return _invalid(kwargs, bad, task_id)
         claim = Claim(request, Pair(request.case_id, request.mediation_id), self.new_token(), task_id, expires)
         match patiently(lambda: self._claim(claim), self.clock, limit=CLAIM_PATIENCE):

@@ -25,8 +25,8 @@ EventKind = Literal[
 ]
 
 
-Heard = Literal["answer", "failure", "nothing"]
-"""What a poll heard of the upstream: a good answer, a failed query, or it did not ask."""
+Heard = Literal["answer", "unavailable", "unreadable", "nothing"]
+"""What a poll heard of the upstream: a good answer, none, one that says nothing, or it did not ask."""
 
 
 @dataclass(frozen=True, slots=True)

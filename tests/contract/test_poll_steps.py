@@ -24,7 +24,7 @@ def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: 
 
 
 def go_on(store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None) -> bool:
-    heard: Heard = "answer" if status else "failure"
+    heard: Heard = "answer" if status else "unavailable"
     return store.continue_poll(PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
 
 
@@ -35,7 +35,7 @@ def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_
         poll_no,
         verdict=verdict,
         retry_count=0,
-        heard="answer" if verdict == "ended" else "failure",
+        heard="answer" if verdict == "ended" else "unavailable",
         call_status="Succeeded" if verdict == "ended" else None,
         event=Event(verdict, "C-1", "20", job_id),
     )

@@ -16,5 +16,5 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         world.install(monkeypatch)
         yield world
         keys = world.keys
-        bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused, keys.outage}
+        bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused, keys.outage, keys.counters}
         assert [name for name in set(world.redis.scan_iter("*")) - bounded if world.redis.pttl(name) < 0] == []

@@ -75,7 +75,8 @@ def test_missing_parameters_call_nobody(
     assert result["message"].startswith("缺少必要参数,跳过外呼触发: ")
     assert "缺少必要参数,跳过外呼触发" in caplog.messages
     assert world.upstream.requests == []
-    assert list(world.redis.scan_iter("*")) == []
+    assert set(world.redis.scan_iter("*")) == {world.keys.counters}
+    assert world.parts.store.counters() == {"triggers:invalid": 1}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import kombu.transport.redis
 import pytest
 import redis
 from celery.concurrency import get_available_pool_names
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from config.settings import Pool, Settings, SettingsError, load_settings
+from config.settings import SECRETS, Pool, Settings, SettingsError, load_settings
 
 DEFAULTS = {
     "redis_url": "redis://127.0.0.1:6379/0", "broker_url": "redis://127.0.0.1:6379/0",
@@ -22,7 +22,8 @@ DEFAULTS = {
     "max_retry_count": 10, "sweep_interval": 1, "overdue_grace": 2, "unknown_lookup": 120, "unknown_hold": 600,
     "history_ttl": 86400, "enabled": True, "demo": False, "key_prefix": "callwatch", "visibility_timeout": 180,
     "worker_concurrency": 32, "worker_pool": "threads", "health_file": "", "health_limit": 30, "log_level": "INFO",
-    "log_format": "auto",
+    "log_format": "auto", "poll_events": "changes", "flower_auth": None, "flower_url_prefix": "", "flower_db": "",
+    "metrics_token": None,
 }  # fmt: skip
 
 
@@ -165,6 +166,75 @@ def test_s37_no_repr_shows_a_secret() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(redis_url="s3cret")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_s40_every_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    secret = "redis://:s3cret@h:1/0" if name.endswith("url") else "user:s3cret"
+    (tmp_path / "secret").write_text(f"{secret}\n", encoding="utf-8")
+    monkeypatch.setenv(f"CALLWATCH_{name.upper()}_FILE", str(tmp_path / "secret"))
+    value = getattr(load_settings(), name)
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == secret
+
+
+def test_all_secrets_but_none_else_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert set(SECRETS) == kinds | {"redis_url", "broker_url", "result_url"}
+    assert "is no setting" in fault_of(monkeypatch, "CALLWATCH_KEY_PREFIX_FILE", "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "CALLWATCH_API_TOKEN_FILE: f cannot be read (No such file or directory), should be a file with the"),
+        (" \n", "CALLWATCH_API_TOKEN_FILE: f is empty, should hold the secret alone"),
+        (b"s3cret\xff", "CALLWATCH_API_TOKEN_FILE: f cannot be read (no UTF-8 text), should be a file with the"),
+    ],
+    ids=["no file", "empty", "no text"],
+)
+def test_s37_a_file_that_holds_no_secret_is_named(
+    monkeypatch: pytest.MonkeyPatch, content: str | bytes | None, line: str
+) -> None:
+    if content is not None:
+        Path("f").write_bytes(content if isinstance(content, bytes) else content.encode())
+    fault = fault_of(monkeypatch, "CALLWATCH_API_TOKEN_FILE", "f")
+    assert fault.startswith(line)
+    assert "s3cret" not in fault
+    assert "\n" not in fault
+
+
+def test_a_secret_given_twice_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one of them stands in `.env`."""
+    Path("f").write_text("s3cret")
+    Path(".env").write_text("CALLWATCH_API_TOKEN_FILE=f\n")
+    assert (
+        fault_of(monkeypatch, "CALLWATCH_API_TOKEN", "s3cret")
+        == "CALLWATCH_API_TOKEN: is given, and so is CALLWATCH_API_TOKEN_FILE, should be one of the two"
+    )
+
+
+def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compose file hands on what is not set as an empty text."""
+    Path("f").write_text("s3cret")
+    monkeypatch.setenv("CALLWATCH_API_TOKEN", "")
+    monkeypatch.setenv("CALLWATCH_METRICS_TOKEN_FILE", "")
+    monkeypatch.setenv("CALLWATCH_API_TOKEN_FILE", "f")
+    settings = load_settings()
+    assert settings.api_token is not None
+    assert (settings.api_token.get_secret_value(), settings.metrics_token) == ("s3cret", None)
+
+
+@pytest.mark.parametrize("value", ["s3cret", ":s3cret", "user:", "a:s3cret,b:c"])
+def test_s40_flower_wants_a_user_and_a_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    text = fault_of(monkeypatch, "CALLWATCH_FLOWER_AUTH", value)
+    assert text == "CALLWATCH_FLOWER_AUTH: is no pair, should be user:password without a comma"
+
+
+@pytest.mark.parametrize(("value", "prefix"), [("flower", "flower"), ("/ops/flower/", "ops/flower"), ("", "")])
+def test_a_prefix_is_a_path(monkeypatch: pytest.MonkeyPatch, value: str, prefix: str) -> None:
+    monkeypatch.setenv("CALLWATCH_FLOWER_URL_PREFIX", value)
+    assert load_settings().flower_url_prefix == prefix
+    assert "is no path" in fault_of(monkeypatch, "CALLWATCH_FLOWER_URL_PREFIX", "a b?")
 
 
 def test_in_code_a_name_that_is_no_setting_is_refused_and_nothing_can_be_changed() -> None:

@@ -8,13 +8,14 @@ from worker.store.keys import Keys
 from worker.store.look_up_steps import LookUpSteps
 from worker.store.poll_steps import PollSteps
 from worker.store.sweep_steps import SweepSteps
+from worker.store.tallies import Tallies
 from worker.store.trigger_steps import TriggerSteps
 from worker.store.views import Views
 
 __all__ = ["Keys", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views, Health):
+class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views, Health, Tallies):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 

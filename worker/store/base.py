@@ -15,8 +15,14 @@ from worker.values import Event
 
 TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 
+# Upper bounds in seconds, as texts: they are the names of fields. A poll is to begin within a second of its due time.
+LATENESS_BOUNDS = ("0.01", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "300")
+LATENCY_BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "120")
+
 PRELUDE = (
-    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}"
+    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}\n"
+    f"local LATENESS = {{{', '.join(map(repr, LATENESS_BOUNDS))}}}\n"
+    f"local LATENCY = {{{', '.join(map(repr, LATENCY_BOUNDS))}}}\n"
     """
 -- The one clock of all processes: the server's (S18).
 local function now()
@@ -26,9 +32,22 @@ end
 
 local function stamp(t) return string.format('%.3f', t) end
 
+-- What happens is counted in the step that makes it happen: once, whichever process took the step.
+local function count(field, by) redis.call('HINCRBY', COUNTERS, field, by or 1) end
+
+local function observe(name, bounds, seconds)
+  local bucket = 'Inf'
+  for _, bound in ipairs(bounds) do
+    if seconds <= tonumber(bound) then bucket = bound break end
+  end
+  count(name .. ':' .. bucket)
+  count(name .. ':sum', math.floor(math.max(0, seconds) * 1000000 + 0.5))
+end
+
 -- A change is told in the step that makes it: once to lookers-on, once to the case's history.
 local function emit(events, history, ttl, t, json)
   local entry = '{"at":' .. stamp(t) .. ',' .. string.sub(json, 2)
+  count('events:' .. string.match(json, '"kind": "([%w_]+)"'))
   redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', entry)
   redis.call('RPUSH', history, entry)
   redis.call('LTRIM', history, -HISTORY_KEPT, -1)
@@ -103,7 +122,8 @@ class Steps:
 
     def script(self, source: str) -> Script:
         """Return a step that can be run."""
-        return self.client.register_script(PRELUDE + source)
+        counters = json.dumps(self.keys.counters, ensure_ascii=False)  # quoted as Lua reads it, too
+        return self.client.register_script(f"local COUNTERS = {counters}\n{PRELUDE}{source}")
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
         """Run a step; StoreUnavailable where Redis did not answer well."""

@@ -1,4 +1,4 @@
-"""What can be read of the state's health: who sweeps, how late polls are, whether upstream is away. Changes nothing."""
+"""What can be read of the state's health: who sweeps, whether upstream is away, how the server is set."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -8,8 +8,6 @@ import redis
 from worker.store.base import Steps
 from worker.values import Pair
 
-BATCH = 1_000  # records in one round trip
-
 
 @dataclass(frozen=True, slots=True)
 class LastSweep:
@@ -17,14 +15,6 @@ class LastSweep:
 
     at: float
     owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lateness:
-    """Of all watched calls: how late the latest poll is in seconds (0 where none is), how many are beyond the limit."""
-
-    longest: float
-    beyond: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +36,6 @@ class Health(Steps):
             return None
         at, _, owner = text.partition(" ")
         return LastSweep(float(at), owner)
-
-    def lateness(self, *, limit: float) -> Lateness:
-        """Return how late polls are, and how many by more than `limit` seconds.
-
-        By the records' own due times: a reissue moves the one that the sweep looks at, whether or not anybody then
-        carries the poll out. A poll under way counts as late until it is written down.
-        """
-        now = self.now()
-        late = [now - due for due in self._due_times() if due < now]
-        return Lateness(max(late, default=0.0), sum(one > limit for one in late))
 
     def outage_since(self) -> float | None:
         """Return since when upstream has been away, in epoch seconds; None while it answers (S29)."""
@@ -91,14 +71,3 @@ class Health(Steps):
                 return "of unknown version"
         valkey = told.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {told.get('redis_version', 'of unknown version')}"
-
-    def _due_times(self) -> list[float]:
-        found: list[float] = []
-        with self.translated():
-            jobs = cast("list[str]", self.client.zrange(self.keys.due, 0, -1))
-            for first in range(0, len(jobs), BATCH):
-                pipeline = self.client.pipeline(transaction=False)
-                for job_id in jobs[first : first + BATCH]:
-                    pipeline.hmget(self.keys.job(job_id), ["due", "verdict"])
-                found += [float(due) for due, verdict in pipeline.execute() if due and not verdict]
-        return found

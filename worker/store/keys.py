@@ -108,6 +108,11 @@ class Keys:
         return f"{self.prefix}:failing"
 
     @property
+    def counters(self) -> str:
+        """Hash: how often what has happened, and histograms; bounded by the names that the steps count under."""
+        return f"{self.prefix}:counters"
+
+    @property
     def probe(self) -> str:
         """String: present while one poll asks on behalf of all during an outage (S29)."""
         return f"{self.prefix}:probe"

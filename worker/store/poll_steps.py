@@ -19,13 +19,18 @@ local job, due_key, outage, probe, late = unpack(KEYS)
 local poll_no, job_id, lease, early_by, probe_ttl = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
   'mediation_id', 'reissued')
-if not r[1] then return {'absent'} end
-if r[2] then return {'finished'} end
-if tonumber(r[1]) ~= tonumber(poll_no) then return {'fenced'} end
+local function drop(why) count('polls:' .. why) return {why} end
+if not r[1] then return drop('absent') end
+if r[2] then return drop('finished') end
+if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end
 local t = now()
 local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8]}
-if t < tonumber(r[3]) - tonumber(early_by) then return {'early', 'none', unpack(state)} end
+if t < tonumber(r[3]) - tonumber(early_by) then
+  count('polls:early')
+  return {'early', 'none', unpack(state)}
+end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
+observe('lateness', LATENESS, t - tonumber(r[3]))
 if (r[9] or '0') == '0' then redis.call('SET', late, t - tonumber(r[3]), 'PX', 5000) end  -- the backlog, if any
 redis.call('ZADD', due_key, t + tonumber(lease), job_id)
 local away = 'none'
@@ -44,11 +49,12 @@ local function hear(heard, prefix, interval, job_id, t)
     redis.call('SET', good, stamp(t), 'EX', 86400)
     if redis.call('DEL', outage) == 0 then return '' end
     redis.call('DEL', failing)
+    count('events:outage_ended')
     redis.call('XADD', prefix .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
       'event', '{"at":' .. stamp(t) .. ',"kind":"outage_ended"}')
     return 'outage_ended'
   end
-  if heard ~= 'failure' or redis.call('EXISTS', outage) == 1 then return '' end
+  if heard == 'nothing' or redis.call('EXISTS', outage) == 1 then return '' end
   local last = tonumber(redis.call('GET', good) or '0')
   redis.call('ZREMRANGEBYSCORE', failing, '-inf', last)
   redis.call('ZADD', failing, 'NX', t, job_id)
@@ -57,18 +63,32 @@ local function hear(heard, prefix, interval, job_id, t)
   local first = tonumber(redis.call('ZRANGE', failing, 0, 0, 'WITHSCORES')[2])
   if t - math.max(last, first) < tonumber(interval) then return '' end
   redis.call('HSET', outage, 'since', stamp(t))
+  count('events:outage_began')
   redis.call('XADD', prefix .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
     'event', '{"at":' .. stamp(t) .. ',"kind":"outage_began"}')
   return 'outage_began'
+end
+
+-- What a poll heard, and how many seconds its query took: empty where none was sent.
+local function counted(heard, took)
+  count('polls:' .. heard)
+  if took ~= '' then observe('status_latency', LATENCY, tonumber(took)) end
+end
+
+local function overtaken()
+  count('polls:overtaken')
+  return false
 end
 """
 
 # Invariant: a poll writes only while the number is still the one that it moved on to, and never over a verdict (S28).
 CONTINUE_POLL = """
 local job, due_key, events, history = unpack(KEYS)
-local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval = unpack(ARGV)
-local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since')
-if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return false end
+local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval, took =
+  unpack(ARGV)
+local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due')
+if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
+if r[4] ~= due then counted(heard, took) end  -- else this very step, sent twice over a broken connection
 local t = now()
 redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t))
 redis.call('ZADD', due_key, due, job_id)
@@ -85,10 +105,11 @@ return hear(heard, prefix, interval, job_id, t)
 FINISH_POLL = """
 local job, due_key, finished, events, history = unpack(KEYS)
 local prefix, job_id, poll_no, verdict, retry_count, call_status = unpack(ARGV, 1, 6)
-local member, history_ttl, event, heard, interval = unpack(ARGV, 7, 11)
+local member, history_ttl, event, heard, interval, took = unpack(ARGV, 7, 12)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also')
-if not r[1] or r[2] then return false end
-if tonumber(r[1]) ~= tonumber(poll_no) and verdict ~= 'ended' then return false end
+if not r[1] or r[2] then return overtaken() end
+if tonumber(r[1]) ~= tonumber(poll_no) and verdict ~= 'ended' then return overtaken() end
+counted(heard, took)
 local t = now()
 redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
   'retry_count', retry_count)
@@ -142,7 +163,15 @@ class PollSteps(Steps):
         return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, outage)
 
     def continue_poll(
-        self, pair: Pair, job_id: str, poll: Poll, *, heard: Heard, call_status: str | None, event: Event | None
+        self,
+        pair: Pair,
+        job_id: str,
+        poll: Poll,
+        *,
+        heard: Heard,
+        call_status: str | None,
+        event: Event | None,
+        took: float | None = None,
     ) -> Written | None:
         """Write the record and its successor; None where another poll has moved the number on (S28)."""
         k = self.keys
@@ -151,12 +180,12 @@ class PollSteps(Steps):
             [k.job(job_id), k.due, k.events, k.history(pair.case_id)],
             [
                 *(k.prefix, job_id, poll.poll_no, f"{poll.due:.3f}", poll.retry_count, call_status or ""),
-                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
+                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval, seconds(took)),
             ],
         )
         return None if reply is None else Written(reply or "no_change")
 
-    def finish_poll(
+    def finish_poll(  # noqa: PLR0913 - an argument for each thing that one step writes
         self,
         pair: Pair,
         job_id: str,
@@ -167,6 +196,7 @@ class PollSteps(Steps):
         heard: Heard,
         call_status: str | None,
         event: Event,
+        took: float | None = None,
     ) -> Written | None:
         """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
         k = self.keys
@@ -175,7 +205,12 @@ class PollSteps(Steps):
             [k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)],
             [
                 *(k.prefix, job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
-                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
+                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval, seconds(took)),
             ],
         )
         return None if reply is None else Written(reply or "no_change")
+
+
+def seconds(took: float | None) -> str:
+    """Return how long a query took as the scripts read it."""
+    return "" if took is None else f"{took:.6f}"

@@ -43,6 +43,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace - bac
     found[#found + 1] = {stamp(t), id, r[1], r[2], r[3], r[4], r[5], r[6], r[7]}
   end
 end
+if #found > 0 then count('reissued', #found) end
 return found
 """
 
@@ -89,6 +90,7 @@ if s.phase == 'claimed' then
   redis.call('HSET', ledger, 'token', token)
   redis.call('SET', lock, token, 'PX', lock_ttl)
   later(t + math.min(stale_after * 2 ^ times, 600))
+  count('requeued')
   return {'requeue', s.task_id, s.arguments, s.expires or ''}
 end
 

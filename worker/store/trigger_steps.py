@@ -30,7 +30,10 @@ local skipped_head, skipped_tail, disabled = unpack(ARGV, 13, 15)
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, holder = state[1], redis.call('GET', lock)
 local handled = redis.call('GET', task)
-if handled and not (phase == 'sending' and state[2] == task_id) then return {'handled', handled} end
+if handled and not (phase == 'sending' and state[2] == task_id) then
+  count('triggers:handled')
+  return {'handled', handled}
+end
 
 local t = now()
 local function claimed()
@@ -57,6 +60,7 @@ if holder == token then return claimed() end  -- this very step, sent twice over
 if phase and phase ~= 'done' and state[2] == task_id then
   local abandoned = state[4] or t > tonumber(state[3]) + tonumber(stale_after)
   if phase == 'claimed' and abandoned then return take() end
+  count('triggers:copy')
   return {'copy'}
 end
 
@@ -69,11 +73,13 @@ if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then
   table.sort(jobs)
   local result = skipped_head .. '[' .. table.concat(jobs, ',') .. ']' .. skipped_tail
   redis.call('SET', task, result, 'PX', task_ttl)
+  count('triggers:skipped')
   return {'skipped', result}
 end
 
 if enabled == '0' or redis.call('EXISTS', paused) == 1 then
   redis.call('SET', task, disabled, 'PX', task_ttl)
+  count('triggers:disabled')
   return {'disabled', disabled}
 end
 
@@ -99,6 +105,7 @@ redis.call('SET', prefix .. ':task:' .. state[3], unknown, 'PX', task_ttl)
 redis.call('PEXPIRE', lock, lock_ttl)
 redis.call('PEXPIRE', ledger, job_ttl)
 redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
+count('call_requests')
 return stamp(t)
 """
 
@@ -111,6 +118,9 @@ local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase')
 local ours = state[1] == token
 if not ours and #new.jobs == 0 then return false end
+
+count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
+if sent_at ~= '' then observe('call_latency', LATENCY, t - tonumber(sent_at)) end
 
 local started_at = tonumber(sent_at) or t
 local deadline = started_at + tonumber(duration)

@@ -1,0 +1,165 @@
+"""What `callwatch metrics` shows: the counters of all processes and the state as it stands, as Prometheus reads it.
+
+Everything is read from Redis when asked, so it is the same whichever process is asked, and survives every one of them.
+No label holds a person, a case or a call (S37): the values of each are few and known beforehand.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import redis
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from config.settings import Settings
+from worker.decision import Outcome, Phase
+from worker.ports import StoreUnavailable
+from worker.store import RedisStore
+from worker.store.base import LATENCY_BOUNDS, LATENESS_BOUNDS
+from worker.store.health import LastSweep
+from worker.store.tallies import MICROSECONDS, Tally
+from worker.texts import LABELS
+from worker.values import EventKind, Heard
+
+QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
+OTHER = "other"  # a status that upstream has made up: as a label of its own it would have no bound
+
+POLLS = (*get_args(Heard), "fenced", "finished", "absent", "early", "overtaken")
+TRIGGERS = (*get_args(Outcome), "handled", "copy")
+
+Counters = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one scrape has read; `sweep_age` and `outage` in seconds, None where there is none."""
+
+    counters: Counters
+    calls: Tally
+    pairs: Tally
+    sweep: LastSweep | None
+    now: float
+    outage_since: float | None
+    paused: bool
+    queues: dict[str, int]
+    unacknowledged: int
+
+
+def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> State:
+    """Read it all; StoreUnavailable where the Redis of the state or that of the broker does not answer."""
+    with store.translated():
+        pipeline = broker.pipeline(transaction=False)
+        for queue in QUEUES:
+            pipeline.llen(queue)
+        pipeline.hlen("unacked")
+        *waiting, unacknowledged = cast("list[int]", pipeline.execute())
+    return State(
+        counters=store.counters(),
+        calls=store.tally_calls(limit=settings.overdue_grace),
+        pairs=store.tally_pairs(),
+        sweep=store.last_sweep(),
+        now=store.now(),
+        outage_since=store.outage_since(),
+        paused=store.paused() is not None or not settings.enabled,
+        queues=dict(zip(QUEUES, waiting, strict=True)),
+        unacknowledged=unacknowledged,
+    )
+
+
+def families(state: State) -> Iterator[Metric]:
+    """Return the metrics of what was read."""
+    yield from _counters(state.counters)
+    yield from _gauges(state)
+
+
+def _counters(counters: Counters) -> Iterator[Metric]:
+    def labelled(name: str, text: str, label: str, prefix: str, values: Sequence[str]) -> Metric:
+        family = CounterMetricFamily(name, text, labels=[label])
+        for value in values:  # those that never counted, too: an alert on an increase needs the zero before it
+            family.add_metric([value], counters.get(f"{prefix}:{value}", 0))
+        return family
+
+    def plain(name: str, text: str, field: str) -> Metric:
+        return CounterMetricFamily(name, text, value=counters.get(field, 0))
+
+    yield labelled("callwatch_triggers", "Triggers by what came of them.", "outcome", "triggers", TRIGGERS)
+    yield plain("callwatch_call_requests", "Call requests that were let through to upstream.", "call_requests")
+    yield labelled("callwatch_polls", "Poll messages by what came of them.", "outcome", "polls", POLLS)
+    yield plain("callwatch_polls_reissued", "Overdue polls published again by the sweep.", "reissued")
+    yield plain("callwatch_triggers_requeued", "Triggers whose owner was gone, published again.", "requeued")
+    yield labelled("callwatch_events", "What happened to calls and pairs.", "kind", "events", get_args(EventKind))
+    text = "From a poll's due time to its beginning."
+    yield _histogram("callwatch_poll_lateness_seconds", text, counters, {"": "lateness"}, LATENESS_BOUNDS)
+    text = "Answers of upstream: a status query; a call request until its answer is stored."
+    endpoints = {"status": "status_latency", "call": "call_latency"}
+    yield _histogram("callwatch_upstream_latency_seconds", text, counters, endpoints, LATENCY_BOUNDS)
+
+
+def _histogram(
+    name: str, text: str, counters: Counters, fields: dict[str, str], bounds: Sequence[str]
+) -> HistogramMetricFamily:
+    """Return a histogram; `fields` by the endpoint, the only label, empty where there is none."""
+    family = HistogramMetricFamily(name, text, labels=[] if "" in fields else ["endpoint"])
+    for endpoint, field in fields.items():
+        buckets, number = [], 0
+        for bound, shown in (*((bound, bound) for bound in bounds), ("Inf", "+Inf")):
+            number += counters.get(f"{field}:{bound}", 0)
+            buckets.append((shown, float(number)))
+        total = counters.get(f"{field}:sum", 0) / MICROSECONDS
+        family.add_metric([endpoint] if endpoint else [], buckets=buckets, sum_value=total)
+    return family
+
+
+def _gauges(state: State) -> Iterator[Metric]:
+    def labelled(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=[label])
+        for value, number in values.items():
+            family.add_metric([value], number)
+        return family
+
+    statuses = {**dict.fromkeys(LABELS, 0), OTHER: 0}
+    for status, number in state.calls.numbers.items():
+        statuses[status if status in LABELS else OTHER] += number
+    phases = {phase: state.pairs.numbers.get(phase, 0) for phase in get_args(Phase) if phase != "done"}
+    yield labelled("callwatch_watched_calls", "Calls being watched, by upstream's last status.", "status", statuses)
+    yield labelled("callwatch_pairs", "Cases with a mediation that are taken, by phase.", "phase", phases)
+    yield labelled("callwatch_queue_messages", "Messages that no worker has taken.", "queue", state.queues)
+    yield GaugeMetricFamily(
+        "callwatch_unacknowledged_messages", "Messages that workers hold, countdowns included.", state.unacknowledged
+    )
+    yield GaugeMetricFamily("callwatch_overdue_polls", "Polls later than the grace.", state.calls.beyond)
+    yield GaugeMetricFamily(
+        "callwatch_oldest_overdue_poll_seconds", "How late the latest poll is; 0 where none is.", state.calls.longest
+    )
+    outage = state.outage_since is not None
+    yield GaugeMetricFamily("callwatch_upstream_outage", "1 while upstream answers no status query.", outage)
+    yield GaugeMetricFamily("callwatch_new_calls_stopped", "1 while new calls are stopped.", state.paused)
+    if state.sweep is not None:  # else nobody has swept within a day; an alert on its absence says so
+        age = max(0.0, state.now - state.sweep.at)
+        yield GaugeMetricFamily("callwatch_sweep_age_seconds", "Since a worker last took the turn to sweep.", age)
+
+
+class StateCollector(Collector):
+    """Reads at each scrape; while Redis is away the one thing that is said is that it is."""
+
+    def __init__(self, read: Callable[[], State]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what stands."""
+        try:
+            state = self._read()
+        except StoreUnavailable:
+            yield GaugeMetricFamily("callwatch_redis_up", "1 while Redis answers.", 0)
+            return
+        yield GaugeMetricFamily("callwatch_redis_up", "1 while Redis answers.", 1)
+        yield from families(state)
+
+
+def expose(read: Callable[[], State]) -> bytes:
+    """Return the text of one scrape."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StateCollector(read))
+    return generate_latest(registry)

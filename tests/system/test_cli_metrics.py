@@ -1,0 +1,145 @@
+"""`callwatch metrics` beside real workers: what it counts is what the simulator's log says, whoever died meanwhile."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.deployment import LIMIT, ROOT, Deployment, wait_until
+
+TOKEN = "a-token-of-the-test"
+
+
+class Metrics:
+    """One `callwatch metrics` process."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self.process, self.port = process, port
+
+    def get(self, path: str, authorization: str | None = f"Bearer {TOKEN}") -> str:
+        """What a request answers; HTTPError where it is refused."""
+        headers = {"Authorization": authorization} if authorization else {}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=LIMIT) as answer:
+            return str(answer.read().decode())
+
+    def scrape(self) -> dict[str, float]:
+        """Every sample, by its name and its label's value."""
+        found = {}
+        for family in text_string_to_metric_families(self.get("/metrics")):
+            for sample in family.samples:
+                found[" ".join([sample.name.removeprefix("callwatch_"), *sample.labels.values()])] = sample.value
+        return found
+
+
+@contextlib.contextmanager
+def serving(environment: dict[str, str], *options: str) -> Iterator[Metrics]:
+    """Start one on a free port."""
+    command = (sys.executable, "-m", "cli.main", "metrics", "--port", "0", *options)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            match = re.fullmatch(r"metrics: http://127\.0\.0\.1:(\d+)/metrics\n", line)
+            assert match, line
+            yield Metrics(process, int(match[1]))
+        finally:
+            process.terminate()
+            process.wait(LIMIT)
+
+
+@pytest.fixture
+def alone(redis_url: str) -> Iterator[Metrics]:
+    """One without any worker."""
+    with Deployment(redis_url, metrics_token=TOKEN) as deployment, serving(deployment.environment) as metrics:
+        yield metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "authorization", "status"),
+    [
+        ("/metrics", None, 401),
+        ("/metrics", "Bearer guess", 401),
+        ("/metrics", "Bearer", 401),
+        ("/metrics", f"Basic {TOKEN}", 401),
+        ("/metrics", "Bearer Träger", 401),
+        ("/metrics?token=x", None, 401),
+        ("/", None, 401),
+        ("/nothing", f"Bearer {TOKEN}", 404),
+    ],
+)
+def test_s40_nobody_reads_without_the_token(alone: Metrics, path: str, authorization: str | None, status: int) -> None:
+    quoted = authorization and authorization.encode().decode("latin-1")
+    with pytest.raises(urllib.error.HTTPError, match=str(status)) as refusal:
+        alone.get(path, quoted)
+    assert "callwatch_" not in refusal.value.read().decode()
+    refusal.value.close()
+    assert "callwatch_redis_up 1.0" in alone.get("/metrics")
+    assert alone.get("/healthz", None) == "ok\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])  # noqa: S104 - what is refused
+def test_s40_it_is_open_on_loopback_only(redis_url: str, host: str) -> None:
+    environment = {"CALLWATCH_REDIS_URL": redis_url, "PATH": "/usr/bin"}
+    command = (sys.executable, "-m", "cli.main", "metrics", "--host", host, "--port", "0")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"--host {host}: reachable from elsewhere, CALLWATCH_METRICS_TOKEN or CALLWATCH_METRICS_TOKEN_FILE"
+        " should give the token to ask for\n"
+    )
+
+
+def test_it_outlives_redis(redis_url: str) -> None:
+    """A scrape while Redis is away says so, instead of failing."""
+    nowhere = {"redis_url": "redis://127.0.0.1:1/0"}
+    with Deployment(redis_url) as deployment, serving(deployment.environment | upper(nowhere)) as metrics:
+        assert metrics.scrape() == {"redis_up": 0.0}
+
+
+def upper(settings: dict[str, str]) -> dict[str, str]:
+    return {f"CALLWATCH_{name.upper()}": value for name, value in settings.items()}
+
+
+def test_counters_are_the_simulators_whichever_worker_died(redis_url: str) -> None:
+    """S20 S28: two workers poll, one is killed; counted before and after is what upstream was asked, no more, no less.
+
+    A poll whose worker was killed between its request and its end is the only one that upstream knows and nobody
+    counted: at most one for each thread that was at it.
+    """
+    with Deployment(redis_url, speed=1, poll_interval=1) as deployment:
+        deployment.simulator.script("*", life="talking")
+        first = deployment.worker(name="first")
+        deployment.worker(name="second")
+        with serving(deployment.environment) as metrics:
+            for number in range(10):
+                deployment.trigger(f"C-{number}")
+            wait_until(lambda: metrics.scrape()["watched_calls Executing"] == 20)
+            wait_until(lambda: metrics.scrape()["polls_total answer"] > 60)
+            before = metrics.scrape()
+            first.kill()
+            wait_until(lambda: metrics.scrape()["polls_total answer"] > before["polls_total answer"] + 60)
+        with serving(deployment.environment) as metrics:  # another process: the counters are not its own
+            after = metrics.scrape()
+            assert {name for name in before if name.endswith("_total") and after[name] < before[name]} == set()
+            assert after["triggers_total started"] == after["call_requests_total"] == 10
+            assert after["events_total started"] == 20
+            assert len(deployment.simulator.log("call-v2")) == 10
+            for worker in deployment.workers[1:]:
+                worker.stop()
+            last = metrics.scrape()
+            asked = sum(len(deployment.simulator.status_requests(job["job_id"])) for job in deployment.simulator.jobs())
+            counted = last["polls_total answer"]
+            assert 0 <= asked - counted <= 3
+            assert last["upstream_latency_seconds_count status"] == counted
+            begun = last["poll_lateness_seconds_count"]
+            assert asked == begun
+            assert last["polls_reissued_total"] >= asked - counted

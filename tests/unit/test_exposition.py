@@ -1,0 +1,123 @@
+"""What Prometheus reads: its own parser takes it, zeros are there from the start, and nobody is named (S37)."""
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cli.exposition import POLLS, State, expose
+from worker.ports import StoreUnavailable
+from worker.store.health import LastSweep
+from worker.store.tallies import Tally
+
+EMPTY = State({}, Tally({}, 0.0, 0), Tally({}, 0.0, 0), None, 1_000.0, None, False, {"outbound.poll": 0}, 0)
+BUSY = State(
+    counters={
+        "triggers:started": 3,
+        "polls:answer": 40,
+        "polls:of a later version": 9,
+        "reissued": 2,
+        "events:lost": 1,
+        "lateness:0.01": 30,
+        "lateness:2.5": 9,
+        "lateness:Inf": 1,
+        "lateness:sum": 4_500_000,
+        "status_latency:0.025": 40,
+        "status_latency:sum": 800_000,
+        "call_latency:30": 3,
+        "call_latency:sum": 61_000_000,
+    },
+    calls=Tally({"Scheduling": 4, "Executing": 1, "SomethingNew": 2, "Another": 1}, 7.5, 3),
+    pairs=Tally({"watching": 5, "unknown": 1}, 0.0, 0),
+    sweep=LastSweep(998.5, "host:1"),
+    now=1_000.0,
+    outage_since=900.0,
+    paused=True,
+    queues={"outbound.trigger": 7, "outbound.poll": 2},
+    unacknowledged=11,
+)
+
+
+def samples(state: State) -> dict[str, float]:
+    """Every sample of a scrape, as Prometheus' own parser reads it."""
+    text = expose(lambda: state).decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            name = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert name not in found, "one sample told twice"
+            found[name] = sample.value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("callwatch_redis_up", 1),
+        ("callwatch_triggers_total{outcome=started}", 3),
+        ("callwatch_triggers_total{outcome=unknown}", 0),
+        ("callwatch_polls_total{outcome=answer}", 40),
+        ("callwatch_polls_reissued_total", 2),
+        ("callwatch_events_total{kind=lost}", 1),
+        ("callwatch_poll_lateness_seconds_bucket{le=0.01}", 30),
+        ("callwatch_poll_lateness_seconds_bucket{le=1}", 30),
+        ("callwatch_poll_lateness_seconds_bucket{le=2.5}", 39),
+        ("callwatch_poll_lateness_seconds_bucket{le=+Inf}", 40),
+        ("callwatch_poll_lateness_seconds_count", 40),
+        ("callwatch_poll_lateness_seconds_sum", 4.5),
+        ("callwatch_upstream_latency_seconds_count{endpoint=status}", 40),
+        ("callwatch_upstream_latency_seconds_sum{endpoint=call}", 61),
+        ("callwatch_upstream_latency_seconds_bucket{endpoint=call,le=10}", 0),
+        ("callwatch_upstream_latency_seconds_bucket{endpoint=call,le=30}", 3),
+        ("callwatch_watched_calls{status=Scheduling}", 4),
+        ("callwatch_watched_calls{status=Paused}", 0),
+        ("callwatch_watched_calls{status=other}", 3),
+        ("callwatch_pairs{phase=unknown}", 1),
+        ("callwatch_queue_messages{queue=outbound.trigger}", 7),
+        ("callwatch_unacknowledged_messages", 11),
+        ("callwatch_overdue_polls", 3),
+        ("callwatch_oldest_overdue_poll_seconds", 7.5),
+        ("callwatch_upstream_outage", 1),
+        ("callwatch_new_calls_stopped", 1),
+        ("callwatch_sweep_age_seconds", 1.5),
+    ],
+)
+def test_what_was_read_is_shown(name: str, value: float) -> None:
+    assert samples(BUSY)[name] == value
+
+
+def test_labels_have_a_bound_whatever_upstream_and_later_versions_say() -> None:
+    """S19 S37."""
+    assert samples(BUSY).keys() == {*samples(EMPTY), "callwatch_sweep_age_seconds"} | {
+        "callwatch_queue_messages{queue=outbound.trigger}"
+    }
+    shown = {name for name in samples(EMPTY) if name.startswith("callwatch_polls_total")}
+    assert shown == {f"callwatch_polls_total{{outcome={outcome}}}" for outcome in POLLS}
+
+
+def test_every_counter_is_there_before_it_counts() -> None:
+    """An alert on an increase needs the zero before it."""
+    counted = {name: value for name, value in samples(EMPTY).items() if re.search(r"_(total|count|sum|bucket)\b", name)}
+    assert len(counted) > 50
+    assert set(counted.values()) == {0}
+
+
+def test_a_sweep_that_nobody_made_has_no_age() -> None:
+    """S28: its absence is what the alert asks for."""
+    assert "callwatch_sweep_age_seconds" not in samples(EMPTY)
+
+
+def test_a_redis_that_is_away_is_the_one_thing_said() -> None:
+    def away() -> State:
+        raise StoreUnavailable("Redis: gone")
+
+    text = expose(away).decode()
+    assert [family.name for family in text_string_to_metric_families(text)] == ["callwatch_redis_up"]
+    assert "callwatch_redis_up 0.0" in text
+
+
+@pytest.mark.parametrize("name", samples(BUSY))
+def test_names_say_their_units_as_prometheus_wants_them(name: str) -> None:
+    bare = name.partition("{")[0]
+    assert re.fullmatch(r"callwatch_[a-z_]+", bare)
