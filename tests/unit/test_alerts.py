@@ -1,0 +1,73 @@
+"""The alerts can fire: they ask for metrics and label values that callwatch shows, and each has its runbook entry."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from tests.unit.test_exposition import BUSY, EMPTY, samples
+
+ROOT = Path(__file__).parents[2]
+(GROUP,) = yaml.safe_load((ROOT / "ops" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in GROUP["rules"]}
+RUNBOOK = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
+SHOWN = {*samples(BUSY), *samples(EMPTY), *(f"callwatch_queue_messages{{queue={queue}}}" for queue in QUEUES)}
+every_rule = pytest.mark.parametrize("name", RULES)
+
+
+def selectors(expression: str) -> list[tuple[str, str]]:
+    """The metrics that an expression asks for, each with its matchers."""
+    return re.findall(r"\b(callwatch_\w+)(?:\{([^}]*)\})?", expression)
+
+
+def not_shown(expression: str) -> list[str]:
+    """What an expression asks for and no scrape has."""
+    missing = []
+    for metric, matchers in selectors(expression):
+        wanted = re.findall(r'(\w+)=~?"([^"]*)"', matchers)
+        for label, values in wanted or [("", "")]:
+            for value in values.split("|"):
+                pair = f"{label}={value}"
+                if not any(re.fullmatch(rf"{metric}(\{{.*\}})?", name) and pair in f"{name}=" for name in SHOWN):
+                    missing.append(f"{metric}{{{pair}}}")
+    return missing
+
+
+@every_rule
+def test_its_expression_can_be_read(name: str) -> None:
+    promql_parser.parse(RULES[name]["expr"])
+
+
+@every_rule
+def test_it_asks_for_what_is_shown(name: str) -> None:
+    assert selectors(RULES[name]["expr"])
+    assert not_shown(RULES[name]["expr"]) == []
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["callwatch_nothing > 1", 'increase(callwatch_events_total{kind="gone"}[5m])', 'callwatch_pairs{pase="unknown"}'],
+)
+def test_what_no_scrape_has_is_seen(expression: str) -> None:
+    assert not_shown(expression)
+
+
+@every_rule
+def test_it_says_whom_it_wakes_and_where_to_read_on(name: str) -> None:
+    rule = RULES[name]
+    severity = rule["labels"]["severity"]
+    assert severity in {"page", "ticket"}
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
+    assert f"\n## {name}\n`{severity}`. " in RUNBOOK
+
+
+def test_the_runbook_has_an_entry_for_each_alert_and_no_other() -> None:
+    """In the same order; each says what to look at and what to do."""
+    entries = re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]
+    assert [entry.splitlines()[0] for entry in entries] == list(RULES)
+    assert [entry for entry in entries if "- Look: " not in entry or "- Do: " not in entry] == []
