@@ -206,6 +206,20 @@ def healthcheck(
 
 
 @app.command()
+def flower(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 5555,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve Flower: tasks, watched calls and workers, for whoever knows CALLWATCH_FLOWER_AUTH.
+
+    It only shows: nothing can be dialled, revoked or shut down from its pages. Arguments and results are masked.
+    """
+    from cli.flower import flower  # noqa: PLC0415
+
+    flower(host, port)
+
+
+@app.command()
 def metrics(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 9464,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",

@@ -172,12 +172,14 @@ class World:
         self.store = RedisStore(self.redis, self.keys, terms(settings))
         self.parts = Parts(settings, self.store, self.upstream, self.clock)
         self.sweeping = 0.0
+        self.shown: list[tuple[str, dict[str, Any]]] = []
 
     def install(self, monkeypatch: Any) -> None:
         """Put this world under the tasks."""
         from worker import tasks  # noqa: PLC0415 - the application is configured by then
 
         monkeypatch.setattr(tasks, "parts", lambda: self.parts)
+        monkeypatch.setattr(tasks, "send_event", lambda _task, kind, fields: self.shown.append((kind, fields)))
         for task in (tasks.trigger, tasks.poll, tasks.look_up):
             monkeypatch.setattr(task, "apply_async", self.queue.publisher(task.name))
 

@@ -69,6 +69,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # Acknowledged when done; the fence makes the second delivery harmless.
         "task_acks_late": True,
         "task_send_sent_event": False,
+        "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
         "worker_pool": settings.worker_pool,
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
@@ -107,6 +108,7 @@ def _load() -> Settings:
 
 _settings = _load()
 app = create_app(_settings)
+every_poll_is_shown = _settings.poll_events == "all"
 
 
 @signals.setup_logging.connect

@@ -93,6 +93,7 @@ class PollMessage(BaseModel):
     due: float = 0  # epoch seconds
     deadline: float = 0  # epoch seconds
     retry_count: int = 0
+    root_id: str = Field("", exclude=True)  # the trigger's task id where a message is published out of nothing
     poll_no: int = 0  # the fence; no record ever has number 0, so a message without one is dropped
 
     def follow(self, poll: Poll, *, countdown: float) -> "PollMessage":
@@ -109,6 +110,13 @@ class PollMessage(BaseModel):
     def kwargs(self) -> dict[str, Any]:
         """Return the task's kwargs."""
         return self.model_dump()
+
+    def who(self) -> str:
+        """Return whose call it is, as Flower shows it."""
+        return (
+            f"{{'case_id': '{self.case_id}', 'mediation_id': '{self.mediation_id}', 'job_id': '{self.job_id}', "
+            f"'person_id': '{mask_person(self.person_id)}'}}"
+        )
 
     def __repr__(self) -> str:
         return (

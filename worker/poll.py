@@ -7,10 +7,12 @@ from api_client import ProtocolError, Unavailable
 from worker import texts
 from worker.decision import STATUS_LENGTH, Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
 from worker.messages import PollMessage
-from worker.ports import Clock, Schedule, ScheduleFailed, Store, Upstream
-from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, Written
+from worker.ports import Clock, Schedule, ScheduleFailed, Store, Tell, Upstream
+from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, Written
 
 log = logging.getLogger(__name__)
+
+FIRST = 1  # the number of a call's first poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Watch:
     store: Store
     upstream: Upstream
     schedule: Schedule
+    tell: Tell
     clock: Clock
     policy: Policy
 
@@ -86,7 +89,10 @@ class Watch:
             return "overtaken: nothing written"
         _log_change(written)
         self._schedule(message.follow(poll, countdown=poll.due - now))
-        return f"{label} · poll {start.poll.poll_no} · failures {poll.retry_count}/{self.policy.max_retry_count}"
+        line = f"{label} · poll {start.poll.poll_no} · failures {poll.retry_count}/{self.policy.max_retry_count}"
+        if event or poll.retry_count != start.poll.retry_count or start.poll.poll_no == FIRST:
+            self.tell(News(message, line, None, start.poll.deadline, start.root))
+        return line
 
     def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Answered") -> str:
         call_status = heard.call_status or start.call_status
@@ -108,7 +114,9 @@ class Watch:
             return "overtaken: nothing written"
         _log_change(written)
         _log_end(end, message)
-        return f"{texts.label(call_status)} · {end.verdict} after poll {start.poll.poll_no}"
+        line = f"{texts.label(call_status)} · {end.verdict} after poll {start.poll.poll_no}"
+        self.tell(News(message, line, end.verdict, start.poll.deadline, start.root))
+        return line
 
     def _schedule(self, message: PollMessage) -> None:
         try:

@@ -19,6 +19,7 @@ from worker.values import (
     Heard,
     LookUp,
     NewJob,
+    News,
     Overdue,
     Pair,
     PairState,
@@ -154,6 +155,14 @@ class Schedule(Protocol):
 
     def __call__(self, message: PollMessage) -> None:
         """Publish a poll to be delivered after its countdown; raises ScheduleFailed."""
+        ...
+
+
+class Tell(Protocol):
+    """The lookers-on."""
+
+    def __call__(self, news: News) -> None:
+        """Tell them what has changed; never raises, for watching does not depend on who looks on."""
         ...
 
 

@@ -2,8 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +14,10 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from worker.app import POLL_QUEUE, app
+from worker.app import POLL_QUEUE, app, every_poll_is_shown
 from worker.messages import PollMessage, TriggerResult, masked_kwargs
 from worker.ports import ScheduleFailed, StoreUnavailable
-from worker.values import Abandoned, Pair
+from worker.values import Abandoned, News, Pair
 from worker.wiring import parts
 
 BUSY_COUNTDOWN = 1  # seconds after which a trigger that found every dial slot taken comes again
@@ -90,15 +91,21 @@ def trigger(
     return result
 
 
-@app.task(name="outbound.poll", bind=True, ignore_result=True, Request="worker.masking:PollRequest")
-def poll(self: Task, *_: Any, **kwargs: Any) -> str:  # noqa: ARG001 - a task has itself as its first argument
+@app.task(
+    name="outbound.poll",
+    bind=True,
+    ignore_result=True,
+    send_events=every_poll_is_shown,
+    Request="worker.masking:PollRequest",
+)
+def poll(self: Task, *_: Any, **kwargs: Any) -> str:
     """Ask once how a call stands, and set off the next poll (S20-S28)."""
     try:
         message = PollMessage.model_validate(kwargs)
     except ValidationError:
         return "dropped: not a poll's kwargs"
     try:
-        return parts().watch(publish_poll)(message)
+        return parts().watch(publish_poll, lambda news: show(self, news))(message)
     except StoreUnavailable as error:
         return f"given up, the store has it: {error}"
 
@@ -127,7 +134,40 @@ def publish_poll(message: PollMessage) -> None:
             declare=(),
             retry=False,
             add_to_parent=False,
+            root_id=message.root_id or None,  # None: that of the task at work, so a trigger is the root of its polls
         )
+
+
+def show(task: Task, news: News) -> None:
+    """Show Flower a change of a call: one line a call, under its job id, instead of one for each of its polls.
+
+    The polls themselves are quiet, unless CALLWATCH_POLL_EVENTS says `all`: then they are what is shown.
+    """
+    if every_poll_is_shown:
+        return
+    began = news.deadline - parts().settings.max_poll_duration
+    fields: dict[str, Any] = {
+        "uuid": news.message.job_id,
+        "name": task.name,
+        "args": "()",
+        "kwargs": news.message.who(),
+        "result": news.line,
+        "received": began,
+        "root_id": news.root or None,
+        "parent_id": news.root or None,
+    }
+    if news.verdict:
+        fields["runtime"] = max(0.0, time.time() - began)
+    send_event(task, f"task-{news.verdict or 'watched'}", fields)
+
+
+def send_event(task: Task, kind: str, fields: dict[str, Any]) -> None:
+    """Send a worker's event; that nobody can hear it is no fault of the poll."""
+    with (
+        suppress(OperationalError, RedisError, OSError),
+        app.events.default_dispatcher(task.request.hostname) as events,
+    ):
+        events.send(kind, **fields)
 
 
 class Publisher:

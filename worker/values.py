@@ -119,7 +119,8 @@ class Settled:
 class Begun:
     """A poll that passed the fence: the record's state, which rules over the message's, and the store's time.
 
-    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29).
+    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29). `root` is the task id of
+    the trigger that the call came of.
     """
 
     now: float
@@ -127,6 +128,21 @@ class Begun:
     poll: Poll
     call_status: str
     outage: Literal["none", "probe", "wait"] = "none"
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a poll has changed of a call, for lookers-on: a line on how it stands, and its verdict, if it has one.
+
+    `deadline` (epoch seconds) and `root`, the trigger's task id, are the record's.
+    """
+
+    message: PollMessage
+    line: str
+    verdict: Verdict | None
+    deadline: float
+    root: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from config.settings import Settings, load_settings
 from worker.decision import Policy
 from worker.lookup import Search
 from worker.poll import Watch
-from worker.ports import Clock, Publish, Schedule, Upstream
+from worker.ports import Clock, Publish, Schedule, Tell, Upstream
 from worker.store import Keys, RedisStore, Terms, connect
 from worker.sweep import Sweep
 from worker.trigger import Trigger
@@ -69,10 +69,10 @@ class Parts:
             new_token=new_token,
         )
 
-    def watch(self, schedule: Schedule) -> Watch:
+    def watch(self, schedule: Schedule, tell: Tell) -> Watch:
         """Return the flow of a poll."""
         policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
-        return Watch(self.store, self.upstream, schedule, self.clock, policy)
+        return Watch(self.store, self.upstream, schedule, tell, self.clock, policy)
 
 
 def new_token() -> str:

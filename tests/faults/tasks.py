@@ -54,7 +54,8 @@ class Tasks:
     def poll(self, message: "Message", process: Process) -> None:
         """Ask once how a call stands."""
         policy = Policy(SETTINGS.poll_interval, SETTINGS.max_retry_count)
-        flow = Watch(*self._ports(process), partial(self._publish_poll, process), ClockPort(process), policy)
+        publish = partial(self._publish_poll, process)
+        flow = Watch(*self._ports(process), publish, lambda _news: None, ClockPort(process), policy)
         try:
             self._returned(process, flow(PollMessage.model_validate(message.kwargs)))
         except StoreUnavailable:

@@ -66,11 +66,12 @@ local function let_go(prefix, member, token, ttl, t)
   redis.call('ZREMRANGEBYSCORE', done, '-inf', t - ttl / 1000)
 end
 
--- A new record of a watched call (S11), with its first due time; the caller has seen that there is none.
-local function watch(prefix, member, job, t, started_at, deadline, job_ttl)
+-- A new record of a watched call (S11), with its trigger's task and its first due time; the caller has seen that there
+-- is none.
+local function watch(prefix, member, task_id, job, t, started_at, deadline, job_ttl)
   local key, first = prefix .. ':job:' .. job.job_id, math.min(t + job.first_delay, deadline)
   redis.call('HSET', key, 'started_at', stamp(started_at), 'watched_at', stamp(t), 'deadline', stamp(deadline),
-    'due', stamp(first), 'poll_no', 1, 'retry_count', 0, 'member', member, unpack(job.fields))
+    'due', stamp(first), 'poll_no', 1, 'retry_count', 0, 'member', member, 'root', task_id, unpack(job.fields))
   if job.executing then redis.call('HSET', key, 'executing_since', stamp(t)) end
   redis.call('PEXPIRE', key, job_ttl)
   redis.call('ZADD', prefix .. ':due', first, job.job_id)

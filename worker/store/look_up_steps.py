@@ -17,7 +17,7 @@ ADOPT = """
 local ledger, mediations, events, history, case_jobs = unpack(KEYS, 1, 5)
 local prefix, member, token, found, slack, duration, lock_ttl, history_ttl, job_ttl = unpack(ARGV)
 local t = now()
-local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until')
+local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id')
 if s[1] ~= token or not s[2] or s[4] then return {stamp(t)} end
 
 local others = {}
@@ -31,7 +31,7 @@ local reply, started_at = {stamp(t)}, tonumber(s[3])
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(cjson.decode(found)) do
   if redis.call('EXISTS', KEYS[5 + i]) == 0 then
-    local first = watch(prefix, member, job, t, started_at, deadline, job_ttl)
+    local first = watch(prefix, member, s[5] or '', job, t, started_at, deadline, job_ttl)
     redis.call('SADD', case_jobs, job.job_id)
     redis.call('HINCRBY', ledger, 'found', 1)
     emit(events, history, history_ttl, t, job.event)

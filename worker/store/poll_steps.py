@@ -18,13 +18,13 @@ BEGIN_POLL = """
 local job, due_key, outage, probe, late = unpack(KEYS)
 local poll_no, job_id, lease, early_by, probe_ttl = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
-  'mediation_id', 'reissued')
+  'mediation_id', 'reissued', 'root')
 local function drop(why) count('polls:' .. why) return {why} end
 if not r[1] then return drop('absent') end
 if r[2] then return drop('finished') end
 if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end
 local t = now()
-local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8]}
+local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8], r[10] or ''}
 if t < tonumber(r[3]) - tonumber(early_by) then
   count('polls:early')
   return {'early', 'none', unpack(state)}
@@ -156,11 +156,11 @@ class PollSteps(Steps):
         )
         if len(reply) == 1:
             return Dropped(reply[0])
-        kind, outage, now, due, deadline, retry_count, call_status, case_id, mediation_id = reply
+        kind, outage, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply
         poll = Poll(poll_no, float(due), float(deadline), int(retry_count))
         if kind == "early":
             return Early(float(now), poll)
-        return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, outage)
+        return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, outage, root)
 
     def continue_poll(
         self,

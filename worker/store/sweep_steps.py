@@ -34,13 +34,13 @@ local backlog = math.max(0, tonumber(redis.call('GET', late) or '0'))
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace - backlog, 'LIMIT', 0, limit)) do
   local job = job_prefix .. id
   local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
-    'person_id', 'verdict')
+    'person_id', 'verdict', 'root')
   if not r[1] or r[8] then
     redis.call('ZREM', due_key, id)
   else
     local times = redis.call('HINCRBY', job, 'reissued', 1)
     redis.call('ZADD', due_key, t + math.min(lease * 2 ^ (times - 1), longest), id)
-    found[#found + 1] = {stamp(t), id, r[1], r[2], r[3], r[4], r[5], r[6], r[7]}
+    found[#found + 1] = {stamp(t), id, r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[9] or ''}
   end
 end
 if #found > 0 then count('reissued', #found) end
@@ -142,11 +142,11 @@ class SweepSteps(Steps):
         return [
             Overdue(
                 float(now),
-                PollMessage(job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id).follow(
-                    Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0
-                ),
+                PollMessage(
+                    job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id, root_id=root
+                ).follow(Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0),
             )
-            for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id in self.run(
+            for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id, root in self.run(
                 self._reissue, [self.keys.due, self.keys.late], args
             )
         ]

@@ -129,7 +129,7 @@ for i, job in ipairs(new.jobs) do
   local key, first = KEYS[9 + i], nil
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'also')
   if not known[1] then
-    first = watch(prefix, member, job, t, started_at, deadline, job_ttl)
+    first = watch(prefix, member, task_id, job, t, started_at, deadline, job_ttl)
     reply[#reply + 1] = '1'
   elseif known[2] and known[2] ~= 'ended' and job.watch_again then
     first = math.min(t + job.first_delay, deadline)
