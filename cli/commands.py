@@ -6,5 +6,8 @@ POLL_WORKER = ("celery", "-A", "worker.app", "worker", "-Q", "outbound.poll,outb
 TRIGGER_WORKER = ("celery", "-A", "worker.app", "worker", "-Q", "outbound.trigger", "-n", "trigger@%h")
 """Dials. Stopping it takes as long as a dial may last."""
 
-FLOWER = ("celery", "-A", "worker.app", "flower")
-"""Shows both. Whoever starts it says where it listens and gives FLOWER_BASIC_AUTH in the environment (S40)."""
+FLOWER = ("cli.main", "flower")
+"""Shows both, to whoever knows CALLWATCH_FLOWER_AUTH; whoever starts it says where it listens (S40)."""
+
+METRICS = ("cli.main", "metrics")
+"""Tells Prometheus of both; it asks for CALLWATCH_METRICS_TOKEN, and without one it keeps to loopback (S40)."""

@@ -9,7 +9,7 @@ from config.settings import Settings
 
 MAX_TASKS = 20_000  # the least recently changed go first; at a kilobyte each, and a save of them takes a second
 SAVE_EVERY = 60_000  # milliseconds: what a crash of Flower may cost of its memory, where it has a file
-COLUMNS = "name,state,kwargs,result,received,runtime,worker,uuid"
+COLUMNS = "name,uuid,state,kwargs,result,received,worker"  # a call's uuid is its job id
 OPEN_PAGES = (r"/metrics",)  # Flower asks nobody for a credential there
 
 
@@ -24,6 +24,7 @@ def flower(host: str, port: int) -> None:
             exit_code=WRONG_USAGE,
         )
     from flower import urls  # noqa: PLC0415 - takes a second
+
     from worker.app import app  # noqa: PLC0415
 
     urls.handlers[:] = [handler for handler in urls.handlers if path_of(handler) not in OPEN_PAGES]

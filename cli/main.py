@@ -53,20 +53,21 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="The simulated upstream's port; 19015 if free.")
     ] = None,
     port_flower: Annotated[int | None, typer.Option(min=1, max=65535, help="Flower's port; 5555 if free.")] = None,
+    port_metrics: Annotated[int | None, typer.Option(min=1, max=65535, help="The metrics' port; 9464 if free.")] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep data and logs here, instead of in a folder that goes.")
     ] = None,
 ) -> None:
     """Start everything and show it, with three sample cases.
 
-    Redis, a simulated upstream, two workers and Flower are started. Nobody's telephone rings. All of it listens on
-    loopback only and stops at Ctrl-C. The addresses and the passwords that it makes for itself are printed, with what
-    a second terminal needs for the other commands. It uses its own Redis and its own upstream whatever the
+    Redis, a simulated upstream, two workers, Flower and the metrics are started. Nobody's telephone rings. All of it
+    listens on loopback only and stops at Ctrl-C. The addresses and the passwords that it makes for itself are printed,
+    with what a second terminal needs for the other commands. It uses its own Redis and its own upstream whatever the
     environment or a .env says, unless --live is given.
     """
     from cli.up import Options, up  # noqa: PLC0415
 
-    up(Options(live, port_redis, port_simulator, port_flower, data))
+    up(Options(live, port_redis, port_simulator, port_flower, port_metrics, data))
 
 
 @app.command()

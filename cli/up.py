@@ -22,8 +22,8 @@ from cli.surroundings import in_the_way, kept_apart, take_over
 from config.redaction import redact
 
 FLOWER_USER = "callwatch"
-# Flower sees tasks by their events; a worker that first looks for others to agree with starts a second later.
-WORKER_OPTIONS = ("-E", "--without-mingle", "--without-gossip")
+# A worker that first looks for others to agree with starts a second later.
+WORKER_OPTIONS = ("--without-mingle", "--without-gossip")
 POLL_INTERVAL = "2"  # seconds, in the demonstration: short calls are to be seen in every status
 SHORT_STOP, SPARE_STOP = 15.0, 20.0  # seconds for a worker to end: in the demonstration; live, beyond its time-outs
 QUICK_STOP = 5.0  # seconds for what has nothing to finish
@@ -37,6 +37,7 @@ class Options:
     port_redis: int | None = None
     port_simulator: int | None = None
     port_flower: int | None = None
+    port_metrics: int | None = None
     data: Path | None = None
 
 
@@ -52,14 +53,22 @@ def up(options: Options) -> None:
 def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     """Serve a simulated upstream with a Redis of our own, and dial the samples."""
     ports = choose_ports(
-        {"redis": options.port_redis, "simulator": options.port_simulator, "flower": options.port_flower}, say
+        {
+            "redis": options.port_redis,
+            "simulator": options.port_simulator,
+            "flower": options.port_flower,
+            "metrics": options.port_metrics,
+        },
+        say,
     )
     server = EmbeddedServer(port=ports["redis"], data_dir=folder / "redis")
-    token, password = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
+    token, password, bearer = (secrets.token_urlsafe(18) for _ in range(3))
     own = {
         **dict.fromkeys(("CALLWATCH_REDIS_URL", "CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"), server.url),
         "CALLWATCH_API_BASE_URL": f"http://{HOST}:{ports['simulator']}",
         "CALLWATCH_API_TOKEN": token,
+        "CALLWATCH_FLOWER_AUTH": f"{FLOWER_USER}:{password}",
+        "CALLWATCH_METRICS_TOKEN": bearer,
         "CALLWATCH_API_TRUST_ENV": "false",
         "CALLWATCH_ENABLED": "true",
         "CALLWATCH_DEMO": "true",
@@ -72,6 +81,8 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     _say_flower(ports["flower"], password)
     say(f"  simulator  {own['CALLWATCH_API_BASE_URL']}")
     say(f"             token {token}")
+    say(f"  metrics    http://{HOST}:{ports['metrics']}/metrics")
+    say(f"             bearer {bearer}")
     say(f"  Redis      {HOST}:{ports['redis']}, its password is in the address below")
     say(f"  data       {folder}, what each process says is in logs")
     say("in a second terminal, for the other commands:")
@@ -79,8 +90,8 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         say(f"  export {name}={own[name]}")
     trigger_worker, poll_worker = _workers(folder, SHORT_STOP)
     simulator = _simulator(folder, ports["simulator"], token)
-    flower = _flower(folder, ports["flower"], password)
-    with _running((Server(server), flower, simulator, trigger_worker, poll_worker), signals) as supervisor:
+    watchers = _flower(folder, ports["flower"]), _metrics(folder, ports["metrics"])
+    with _running((Server(server), *watchers, simulator, trigger_worker, poll_worker), signals) as supervisor:
         from cli.showing import show_samples  # noqa: PLC0415 - read while the processes start
 
         show_samples(settings, supervisor, signals, port=ports["simulator"], token=token)
@@ -98,13 +109,18 @@ def _live(options: Options, folder: Path, signals: Signals) -> None:
         )
     require_redis(settings.redis_url, "CALLWATCH_REDIS_URL")
     require_broker(settings)
-    port = choose_ports({"flower": options.port_flower}, say)["flower"]
-    password = secrets.token_urlsafe(18)
+    ports = choose_ports({"flower": options.port_flower, "metrics": options.port_metrics}, say)
+    password = ""
+    if settings.flower_auth is None:
+        password = secrets.token_urlsafe(18)
+        take_over({"CALLWATCH_FLOWER_AUTH": f"{FLOWER_USER}:{password}"}, {}, Path.cwd())
     say(f"callwatch up: live, its upstream is {redact(settings.api_base_url)}")
-    _say_flower(port, password)
+    _say_flower(ports["flower"], password)
+    say(f"  metrics    http://{HOST}:{ports['metrics']}/metrics")
     say(f"  logs       {folder / 'logs'}")
     workers = _workers(folder, settings.connect_timeout + settings.call_timeout + SPARE_STOP)
-    with _running((*workers, _flower(folder, port, password)), signals) as supervisor:
+    watchers = _flower(folder, ports["flower"]), _metrics(folder, ports["metrics"])
+    with _running((*workers, *watchers), signals) as supervisor:
         from cli.showing import show_live  # noqa: PLC0415
 
         show_live(settings, supervisor, signals)
@@ -159,10 +175,14 @@ def _simulator(folder: Path, port: int, token: str) -> Program:
     return Program("simulator", command, folder / "logs" / "simulator.log", QUICK_STOP, {variable: token})
 
 
-def _flower(folder: Path, port: int, password: str) -> Program:
-    command = _python(*commands.FLOWER, f"--address={HOST}", f"--port={port}")
-    secret = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
-    return Program("Flower", command, folder / "logs" / "flower.log", QUICK_STOP, secret)
+def _flower(folder: Path, port: int) -> Program:
+    command = _python(*commands.FLOWER, "--port", str(port))
+    return Program("Flower", command, folder / "logs" / "flower.log", QUICK_STOP)
+
+
+def _metrics(folder: Path, port: int) -> Program:
+    command = _python(*commands.METRICS, "--port", str(port))
+    return Program("metrics", command, folder / "logs" / "metrics.log", QUICK_STOP)
 
 
 def _python(*module_and_arguments: str) -> tuple[str, ...]:
@@ -171,7 +191,11 @@ def _python(*module_and_arguments: str) -> tuple[str, ...]:
 
 def _say_flower(port: int, password: str) -> None:
     say(f"  Flower     http://{HOST}:{port}")
-    say(f"             user {FLOWER_USER}, password {password}")
+    say(
+        f"             user {FLOWER_USER}, password {password}"
+        if password
+        else "             user and password as configured"
+    )
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ class Up:
 
     def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("redis", "simulator", "flower")}
+        self.ports = {name: free_port() for name in ("redis", "simulator", "flower", "metrics")}
         ports = [f"--port-{name}={number}" for name, number in self.ports.items()]
         path = {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
@@ -102,7 +102,15 @@ class Up:
         found = {}
         for child in psutil.Process(self.process.pid).children():
             command = " ".join(child.cmdline())
-            for name in ("valkey-server", "-m simulator", "poll@", "trigger@", "flower", "guard.py"):
+            for name in (
+                "valkey-server",
+                "-m simulator",
+                "poll@",
+                "trigger@",
+                "cli.main flower",
+                "cli.main metrics",
+                "guard.py",
+            ):
                 if name in command:
                     found[name] = child
         return found
@@ -180,9 +188,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 def test_s40_all_of_it_is_on_loopback_and_behind_a_credential(running: Up) -> None:
     children = running.children()
-    assert set(children) == {"valkey-server", "-m simulator", "poll@", "trigger@", "flower", "guard.py"}
+    wanted = {"valkey-server", "-m simulator", "poll@", "trigger@", "cli.main flower", "cli.main metrics", "guard.py"}
+    assert set(children) == wanted
     wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
-    secrets = re.findall(r"(?:password|token) (\S+)|redis://:(\S+)@", running.text)
+    secrets = re.findall(r"(?:password|token|bearer) (\S+)|redis://:(\S+)@", running.text)
     for secret in filter(None, (part for found in secrets for part in found)):
         assert not [child for child in children.values() if secret in " ".join(child.cmdline())]
 
@@ -274,7 +283,7 @@ def test_nothing_outlives_up_when_it_is_killed(tmp_path: Path) -> None:
     with Up(tmp_path) as up:
         wait_until(lambda: up.saw("triggers enqueued"))
         children = list(up.children().values())
-        assert len(children) == 6
+        assert len(children) == 7
         up.process.kill()
         wait_until(lambda: not alive(children))
 
