@@ -30,18 +30,19 @@ WARM_UP = 15.0  # seconds before the measured time: all calls polled once and mo
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is measured: the worker's command line, and what sets its chains off."""
+    """Who is measured: the worker's command line, what sets its chains off, and which polls Flower is told of."""
 
     name: str
     worker: tuple[str, ...]
     start: str
+    events: str = "changes"
 
 
 CONTENDERS = (
     Contender("naive", ("-A", "benchmarks.naive_app", "worker", "-c", "4", "-E", "-l", "WARNING"), "naive"),
     Contender("tuned", ("-A", "benchmarks.tuned_app", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"), "tuned"),
     Contender("callwatch", ("-A", "worker.app", "worker", "-Q", "outbound.poll"), "callwatch"),
-    Contender("callwatch -E", ("-A", "worker.app", "worker", "-Q", "outbound.poll", "-E"), "callwatch"),
+    Contender("callwatch all", ("-A", "worker.app", "worker", "-Q", "outbound.poll"), "callwatch", events="all"),
 )
 
 
@@ -88,6 +89,7 @@ def measure(contender: Contender, calls: int, seconds: float) -> Result:
             "CALLWATCH_REDIS_URL": redis_server.url,
             "CALLWATCH_API_BASE_URL": server_url,
             "CALLWATCH_LOG_LEVEL": "WARNING",
+            "CALLWATCH_POLL_EVENTS": contender.events,
         }
         command = (sys.executable, "-m", "celery", *contender.worker)
         with child(command, environment, stderr=subprocess.DEVNULL) as worker:
