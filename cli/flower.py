@@ -10,6 +10,7 @@ from config.settings import Settings
 MAX_TASKS = 20_000  # the least recently changed go first; at a kilobyte each, and a save of them takes a second
 SAVE_EVERY = 60_000  # milliseconds: what a crash of Flower may cost of its memory, where it has a file
 COLUMNS = "name,uuid,state,kwargs,result,received,worker"  # a call's uuid is its job id
+A_CENTURY = 100 * 365 * 86_400  # seconds: who looks on puts no message back into a queue; workers do that
 OPEN_PAGES = (r"/metrics",)  # Flower asks nobody for a credential there
 
 
@@ -28,6 +29,7 @@ def flower(host: str, port: int) -> None:
     from worker.app import app  # noqa: PLC0415
 
     urls.handlers[:] = [handler for handler in urls.handlers if path_of(handler) not in OPEN_PAGES]
+    app.conf.broker_transport_options["visibility_timeout"] = A_CENTURY
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     app.start(["flower", *options(settings, host, port)])
 

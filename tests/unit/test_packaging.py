@@ -16,14 +16,15 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from cli import commands
-from config.settings import Settings
+from config.secret_files import FILE
+from config.settings import SECRETS, Settings
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("poll-worker", "trigger-worker", "flower", "simulator")
+OURS = ("poll-worker", "trigger-worker", "flower", "metrics", "simulator")
 LOCKS = {"requirements.lock": ("ops", "demo"), "requirements-test.lock": ("ops", "demo", "test")}
 
 
@@ -139,6 +140,12 @@ class TestImage:
         assert any("PYTHONUNBUFFERED=1" in line for line in last)
 
 
+def settings_of(service: str) -> set[str]:
+    """The settings that a service of the compose file is given, as themselves or as a file."""
+    given = SERVICES[service]["environment"]
+    return {name.removesuffix(FILE) if name != "CALLWATCH_HEALTH_FILE" else name for name in given}
+
+
 class TestCompose:
     def test_it_is_valid(self) -> None:
         checker = ("-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec")
@@ -151,10 +158,12 @@ class TestCompose:
             ("poll-worker", commands.POLL_WORKER),
             ("trigger-worker", commands.TRIGGER_WORKER),
             ("flower", commands.FLOWER),
+            ("metrics", commands.METRICS),
         ],
     )
     def test_it_starts_what_up_starts(self, service: str, command: tuple[str, ...]) -> None:
-        assert SERVICES[service]["command"] == list(command)
+        started = ["callwatch" if word == "cli.main" else word for word in command]
+        assert SERVICES[service]["command"][: len(started)] == started
 
     def test_every_queue_has_a_worker(self) -> None:
         queues = [w[w.index("-Q") + 1].split(",") for w in (commands.POLL_WORKER, commands.TRIGGER_WORKER)]
@@ -163,9 +172,39 @@ class TestCompose:
     def test_every_setting_reaches_the_workers(self) -> None:
         names = {f"CALLWATCH_{field.upper()}" for field in Settings.model_fields}
         elsewhere = {"CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"}  # the compose file brings its own Redis
-        for service in ("poll-worker", "trigger-worker", "flower"):
-            ours = {name for name in SERVICES[service]["environment"] if name.startswith("CALLWATCH_")}
-            assert ours == names - elsewhere
+        watchers = {"CALLWATCH_FLOWER_AUTH", "CALLWATCH_FLOWER_DB", "CALLWATCH_FLOWER_URL_PREFIX"}
+        for service in ("poll-worker", "trigger-worker"):
+            assert settings_of(service) == names - elsewhere - watchers - {"CALLWATCH_METRICS_TOKEN"}
+        assert settings_of("flower") == names - elsewhere - {"CALLWATCH_METRICS_TOKEN"}
+        assert settings_of("metrics") == names - elsewhere - watchers
+
+    @pytest.mark.parametrize("service", OURS[:-1])
+    def test_s37_every_secret_is_a_file_that_the_service_has(self, service: str) -> None:
+        given = SERVICES[service]["environment"]
+        names = {f"CALLWATCH_{name.upper()}{FILE}" for name in SECRETS}
+        files = {name: value for name, value in given.items() if name in names and value}
+        mounted = {Path(re.sub(r"^\$\{\w+:\+(.*)\}$", r"\1", value)) for value in files.values()}
+        assert mounted == {Path("/run/secrets", name) for name in SERVICES[service]["secrets"]}
+        assert not [name for name in SECRETS if f"CALLWATCH_{name.upper()}" in given]
+        assert set(SERVICES[service]["secrets"]) <= set(COMPOSE["secrets"])
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_no_service_takes_the_whole_machine(self, name: str) -> None:
+        service = SERVICES[name]
+        assert service["mem_limit"]
+        assert service["pids_limit"] == 200
+        assert service["cpus"] == 1
+        assert "container_name" not in service, "of that name there could be no second one (--scale)"
+
+    @pytest.mark.parametrize("name", ["redis", "poll-worker", "trigger-worker", "flower", "metrics", "simulator"])
+    def test_every_service_is_asked_how_it_is(self, name: str) -> None:
+        assert SERVICES[name]["healthcheck"]["test"]
+
+    def test_workers_can_be_many(self) -> None:
+        """A name by its host, and nothing that two could not share."""
+        for name in ("poll-worker", "trigger-worker"):
+            assert SERVICES[name]["command"][-1].endswith("@%h")
+            assert not {"ports", "volumes", "hostname"} & SERVICES[name].keys()
 
     @pytest.mark.parametrize("service", ["poll-worker", "trigger-worker"])
     def test_a_worker_is_asked_for_its_work(self, service: str) -> None:
@@ -181,7 +220,8 @@ class TestCompose:
 
     def test_redis_keeps_what_it_was_told(self) -> None:
         command = " ".join(SERVICES["redis"]["command"])
-        assert "--appendonly yes --maxmemory-policy noeviction" in command
+        assert "--appendonly yes" in command
+        assert "--maxmemory-policy noeviction" in command
         assert SERVICES["redis"]["volumes"] == ["redis-data:/data"]
         assert re.fullmatch(r"redis:\d+\.\d+\.\d+-alpine", SERVICES["redis"]["image"])
 
@@ -191,31 +231,36 @@ class TestCompose:
         assert (service["restart"], service["init"]) == ("unless-stopped", True)
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
         assert service["security_opt"] == ["no-new-privileges:true"]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
 
     @pytest.mark.parametrize("name", OURS)
     def test_our_services_write_nowhere(self, name: str) -> None:
         service = SERVICES[name]
-        assert (service["read_only"], service["tmpfs"], service["cap_drop"]) == (True, ["/tmp"], ["ALL"])  # noqa: S108
+        assert service["tmpfs"] == ["/tmp"]  # noqa: S108
+        written = [volume.partition(":")[2] for volume in service.get("volumes", [])]
+        assert written == (["/var/lib/callwatch"] if name == "flower" else [])
 
 
 class TestS40Compose:
     """Nothing listens beyond loopback, and nothing that can dial or show people is open without a credential."""
 
-    def test_only_flower_is_published_and_on_loopback(self) -> None:
+    def test_all_that_is_published_is_on_loopback(self) -> None:
         ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-        assert ports == {"flower": ["127.0.0.1:${FLOWER_PORT:-5555}:5555"]}
+        assert ports == {
+            "redis": ["${PUBLISH:-127.0.0.1}:${REDIS_PORT:-6379}:6379"],
+            "flower": ["${PUBLISH:-127.0.0.1}:${FLOWER_PORT:-5555}:5555"],
+            "metrics": ["${PUBLISH:-127.0.0.1}:${METRICS_PORT:-9464}:9464"],
+            "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],  # without a credential: nowhere else, ever
+        }
         assert not [name for name, service in SERVICES.items() if "network_mode" in service]
 
-    @pytest.mark.parametrize(
-        ("where", "variable"),
-        [
-            (SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"], "FLOWER_BASIC_AUTH"),
-            (SERVICES["poll-worker"]["environment"]["CALLWATCH_REDIS_URL"], "REDIS_PASSWORD"),
-            (COMPOSE["configs"]["redis"]["content"], "REDIS_PASSWORD"),
-        ],
-    )
-    def test_no_start_without_a_credential(self, where: str, variable: str) -> None:
-        assert f"${{{variable}:?" in where
+    def test_no_start_without_a_credential(self) -> None:
+        """Every secret is a file that has to be there, that of an upstream without a token excepted."""
+        files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+        assert files.pop("api_token") == "${API_TOKEN_FILE:-/dev/null}"
+        folder = re.compile(r"\$\{SECRETS:-\./secrets\}/[a-z_.]+")
+        assert [path for path in files.values() if not folder.fullmatch(path)] == []
+        assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
     def test_no_password_is_on_a_command_line(self) -> None:
         assert not [name for name, service in SERVICES.items() if "$" in str(service["command"])]
@@ -247,4 +292,7 @@ class TestDemonstration:
     def test_it_is_a_project_of_its_own(self) -> None:
         assert SERVICES["simulator"]["profiles"] == [self.ENV["COMPOSE_PROFILES"]]
         assert self.ENV["COMPOSE_PROJECT_NAME"] != COMPOSE["name"]
-        assert self.ENV["FLOWER_PORT"] != "5555"
+        usual = dict(re.findall(r"\$\{(\w+_PORT):-(\d+)\}", (ROOT / "docker-compose.yml").read_text()))
+        own = {name: self.ENV[name] for name in usual.keys() - {"PROMETHEUS_PORT"}}
+        assert own
+        assert not set(own.values()) & set(usual.values())
