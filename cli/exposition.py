@@ -17,9 +17,9 @@ from config.settings import Settings
 from worker.decision import Outcome, Phase
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
-from worker.store.base import LATENCY_BOUNDS, LATENESS_BOUNDS
 from worker.store.health import LastSweep
-from worker.store.tallies import MICROSECONDS, Tally
+from worker.store.histograms import BEYOND, LATENCY_BOUNDS, LATENESS_BOUNDS, MICROSECONDS
+from worker.store.tallies import Tally
 from worker.texts import LABELS
 from worker.values import EventKind, Heard
 
@@ -104,7 +104,7 @@ def _histogram(
     family = HistogramMetricFamily(name, text, labels=[] if "" in fields else ["endpoint"])
     for endpoint, field in fields.items():
         buckets, number = [], 0
-        for bound, shown in (*((bound, bound) for bound in bounds), ("Inf", "+Inf")):
+        for bound, shown in (*((bound, bound) for bound in bounds), (BEYOND, "+Inf")):
             number += counters.get(f"{field}:{bound}", 0)
             buckets.append((shown, float(number)))
         total = counters.get(f"{field}:sum", 0) / MICROSECONDS

@@ -1,14 +1,14 @@
 """The flow of a poll: pass the fence → ask → decide → record → schedule the next one."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from api_client import ProtocolError, Unavailable
 from worker import texts
 from worker.decision import STATUS_LENGTH, Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
 from worker.messages import PollMessage
 from worker.ports import Clock, Schedule, ScheduleFailed, Store, Tell, Upstream
-from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, Written
+from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, Timing, Written
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,7 @@ class Watch:
         heard = self._ask(message, start)
         took = self.clock.monotonic() - clock_start
         now = start.now + took
-        if heard.heard != "nothing":
-            heard = replace(heard, took=took)
+        timing = Timing(start.now - start.poll.due, None if heard.heard == "nothing" else took)
         not_before = now + heard.retry_after if heard.retry_after else 0
         decision = decide(heard.answer, start.poll, self.policy, began=start.now, now=now, not_before=not_before)
         if heard.answer == "silent":
@@ -53,8 +52,8 @@ class Watch:
             line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
             log.warning(line, extra=_names(message))
         if isinstance(decision, Next):
-            return self._continue(message, start, decision.poll, heard, now)
-        return self._finish(message, start, decision, heard)
+            return self._continue(message, start, decision.poll, heard, timing, now)
+        return self._finish(message, start, decision, heard, timing)
 
     def _ask(self, message: PollMessage, start: Begun) -> "Answered":
         """Ask how the call stands: one request, or none when the watch is over or others ask (S21, S25, S29)."""
@@ -71,7 +70,9 @@ class Watch:
             return Answered(uncounted, heard, retry_after=getattr(error, "retry_after", None))
         return Answered(read_status(status.call_status), "answer", status.call_status[:STATUS_LENGTH])
 
-    def _continue(self, message: PollMessage, start: Begun, poll: Poll, heard: "Answered", now: float) -> str:
+    def _continue(
+        self, message: PollMessage, start: Begun, poll: Poll, heard: "Answered", timing: Timing, now: float
+    ) -> str:
         event = None
         label = texts.label(heard.call_status or start.call_status)
         if heard.call_status not in (None, start.call_status):
@@ -83,7 +84,7 @@ class Watch:
             heard=heard.heard,
             call_status=heard.call_status,
             event=event,
-            took=heard.took,
+            timing=timing,
         )
         if written is None:
             return "overtaken: nothing written"
@@ -94,7 +95,7 @@ class Watch:
             self.tell(News(message, line, None, start.poll.deadline, start.root))
         return line
 
-    def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Answered") -> str:
+    def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Answered", timing: Timing) -> str:
         call_status = heard.call_status or start.call_status
         detail = {"call_status": call_status, "label": texts.label(call_status)}
         if end.verdict == "lost":
@@ -108,7 +109,7 @@ class Watch:
             heard=heard.heard,
             call_status=heard.call_status,
             event=_event(end.verdict, message, **detail),
-            took=heard.took,
+            timing=timing,
         )
         if written is None:
             return "overtaken: nothing written"
@@ -127,13 +128,12 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a poll got: a word for the decision, one for the outage, the status; seconds not to ask for, and taken."""
+    """What a poll got: a word for the decision, one for the outage, the status, and seconds for which not to ask."""
 
     answer: Answer
     heard: Heard
     call_status: str | None = None
     retry_after: float | None = None
-    took: float | None = None
 
 
 def _log_change(written: Written) -> None:

@@ -25,6 +25,7 @@ from worker.values import (
     PairState,
     Settled,
     Settlement,
+    Timing,
     Written,
 )
 
@@ -67,11 +68,11 @@ class Store(Protocol):
         heard: Heard,
         call_status: str | None,
         event: Event | None,
-        took: float | None = None,
+        timing: Timing | None = None,
     ) -> Written | None:
         """Write the record and its successor `poll`; None where another poll has moved the number on (S28).
 
-        `call_status` None leaves the status as it is (a failed query); `took` are the seconds of the query, if any.
+        `call_status` None leaves the status as it is (a failed query); `timing` is counted.
         """
         ...
 
@@ -86,7 +87,7 @@ class Store(Protocol):
         heard: Heard,
         call_status: str | None,
         event: Event,
-        took: float | None = None,
+        timing: Timing | None = None,
     ) -> Written | None:
         """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
         ...

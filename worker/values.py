@@ -30,6 +30,14 @@ Heard = Literal["answer", "unavailable", "unreadable", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """How late a poll began after its due time, and how long its query took (None: it sent none), in seconds."""
+
+    late: float
+    took: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """What a lock stands for: one mediation of one case."""
 

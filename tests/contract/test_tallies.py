@@ -8,7 +8,7 @@ from tests.contract.test_trigger_steps import PAIR, claim, settlement, started
 from worker.decision import Poll
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
-from worker.values import Event, Heard, Pair
+from worker.values import Event, Heard, Pair, Timing
 
 
 def new(store: RedisStore, *fields: str) -> dict[str, int]:
@@ -16,9 +16,17 @@ def new(store: RedisStore, *fields: str) -> dict[str, int]:
     return {name: number for name, number in store.counters().items() if name.startswith(fields)}
 
 
-def end_poll(store: RedisStore, poll: Poll, heard: Heard = "answer", took: float | None = 0.02) -> bool:
+def end_poll(
+    store: RedisStore, poll: Poll, heard: Heard = "answer", took: float | None = 0.02, late: float = 3.0
+) -> bool:
     written = store.continue_poll(
-        PAIR, "j-1", poll, heard=heard, call_status="Paused" if heard == "answer" else None, event=None, took=took
+        PAIR,
+        "j-1",
+        poll,
+        heard=heard,
+        call_status="Paused" if heard == "answer" else None,
+        event=None,
+        timing=Timing(late, took),
     )
     return written is not None
 
@@ -59,22 +67,58 @@ def test_an_answer_that_nobody_owns_counts_as_nothing(store: RedisStore) -> None
 def test_a_poll_counts_by_what_it_heard(store: RedisStore, client: redis.Redis, heard: Heard) -> None:
     """S20 S23: with how late it began, and how long its query took where it sent one."""
     started(store, "j-1")
-    make_due(client, "j-1", ago=3)
-    store.begin_poll("j-1", 1)
+    begun(store, client)
     assert end_poll(store, Poll(2, 9e8, 9e9, 0), heard, None if heard == "nothing" else 0.02)
-    counted = new(store, "polls:", "lateness:", "status_latency:")
-    late = counted.pop("lateness:sum")
-    assert 3_000_000 <= late < 60_000_000
     latency = {} if heard == "nothing" else {"status_latency:0.025": 1, "status_latency:sum": 20_000}
-    bucket = next(bound for bound in (5, 10, 30, 60) if late <= bound * 1_000_000)
-    assert counted == {f"polls:{heard}": 1, f"lateness:{bucket}": 1, **latency}
+    assert new(store, "polls:", "lateness:", "status_latency:") == {
+        f"polls:{heard}": 1,
+        "lateness:5": 1,
+        "lateness:sum": 3_000_000,
+        **latency,
+    }
+
+
+@pytest.mark.parametrize(
+    ("late", "bucket"), [(-0.9, "0.01"), (0.01, "0.01"), (0.0101, "0.05"), (300, "300"), (301, "Inf")]
+)
+def test_a_bucket_holds_what_is_not_above_its_bound(
+    store: RedisStore, client: redis.Redis, late: float, bucket: str
+) -> None:
+    """A poll may come up to a second early (S20): that is not late."""
+    started(store, "j-1")
+    begun(store, client)
+    assert end_poll(store, Poll(2, 9e8, 9e9, 0), late=late)
+    assert new(store, "lateness:") == {f"lateness:{bucket}": 1, "lateness:sum": round(max(0, late) * 1_000_000)}
+
+
+def test_the_last_poll_counts_like_the_others(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1")
+    begun(store, client)
+    event = Event("ended", "C-1", "20", "j-1")
+    assert store.finish_poll(
+        PAIR,
+        "j-1",
+        1,
+        verdict="ended",
+        retry_count=0,
+        heard="answer",
+        call_status="Succeeded",
+        event=event,
+        timing=Timing(0.2, 0.3),
+    )
+    assert {
+        name: number for name, number in new(store, "polls:", "lateness:", "status").items() if "sum" not in name
+    } == {
+        "polls:answer": 1,
+        "lateness:0.25": 1,
+        "status_latency:0.5": 1,
+    }
 
 
 def test_what_takes_longer_than_any_bound_counts_too(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1")
-    make_due(client, "j-1", ago=4_000)
-    store.begin_poll("j-1", 1)
-    end_poll(store, Poll(2, 9e8, 9e9, 0), took=500.0)
+    begun(store, client)
+    end_poll(store, Poll(2, 9e8, 9e9, 0), took=500.0, late=4_000)
     assert {name for name in new(store, "lateness:", "status_latency:") if "sum" not in name} == {
         "lateness:Inf",
         "status_latency:Inf",

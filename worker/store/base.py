@@ -15,14 +15,8 @@ from worker.values import Event
 
 TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 
-# Upper bounds in seconds, as texts: they are the names of fields. A poll is to begin within a second of its due time.
-LATENESS_BOUNDS = ("0.01", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "300")
-LATENCY_BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "120")
-
 PRELUDE = (
-    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}\n"
-    f"local LATENESS = {{{', '.join(map(repr, LATENESS_BOUNDS))}}}\n"
-    f"local LATENCY = {{{', '.join(map(repr, LATENCY_BOUNDS))}}}\n"
+    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}"
     """
 -- The one clock of all processes: the server's (S18).
 local function now()
@@ -34,15 +28,6 @@ local function stamp(t) return string.format('%.3f', t) end
 
 -- What happens is counted in the step that makes it happen: once, whichever process took the step.
 local function count(field, by) redis.call('HINCRBY', COUNTERS, field, by or 1) end
-
-local function observe(name, bounds, seconds)
-  local bucket = 'Inf'
-  for _, bound in ipairs(bounds) do
-    if seconds <= tonumber(bound) then bucket = bound break end
-  end
-  count(name .. ':' .. bucket)
-  count(name .. ':sum', math.floor(math.max(0, seconds) * 1000000 + 0.5))
-end
 
 -- A change is told in the step that makes it: once to lookers-on, once to the case's history.
 local function emit(events, history, ttl, t, json)

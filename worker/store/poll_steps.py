@@ -6,8 +6,9 @@ import redis
 
 from worker.decision import OUTAGE_CALLS, Poll, Verdict
 from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.histograms import poll_counts
 from worker.store.keys import Keys, member
-from worker.values import Begun, Dropped, Early, Event, Heard, Pair, Written
+from worker.values import Begun, Dropped, Early, Event, Heard, Pair, Timing, Written
 
 EARLY_BY = 1  # seconds: a poll that comes earlier than this is put back (S20)
 PROBES = 5  # queries in each interval of an outage: one at the least (S29)
@@ -30,7 +31,6 @@ if t < tonumber(r[3]) - tonumber(early_by) then
   return {'early', 'none', unpack(state)}
 end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
-observe('lateness', LATENESS, t - tonumber(r[3]))
 if (r[9] or '0') == '0' then redis.call('SET', late, t - tonumber(r[3]), 'PX', 5000) end  -- the backlog, if any
 redis.call('ZADD', due_key, t + tonumber(lease), job_id)
 local away = 'none'
@@ -69,10 +69,9 @@ local function hear(heard, prefix, interval, job_id, t)
   return 'outage_began'
 end
 
--- What a poll heard, and how many seconds its query took: empty where none was sent.
-local function counted(heard, took)
-  count('polls:' .. heard)
-  if took ~= '' then observe('status_latency', LATENCY, tonumber(took)) end
+-- What the end of a poll counts: fields and numbers, from ARGV[first] on.
+local function counted(first)
+  for i = first, #ARGV, 2 do count(ARGV[i], ARGV[i + 1]) end
 end
 
 local function overtaken()
@@ -84,11 +83,10 @@ end
 # Invariant: a poll writes only while the number is still the one that it moved on to, and never over a verdict (S28).
 CONTINUE_POLL = """
 local job, due_key, events, history = unpack(KEYS)
-local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval, took =
-  unpack(ARGV)
+local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due')
 if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
-if r[4] ~= due then counted(heard, took) end  -- else this very step, sent twice over a broken connection
+if r[4] ~= due then counted(11) end  -- else this very step, sent twice over a broken connection
 local t = now()
 redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t))
 redis.call('ZADD', due_key, due, job_id)
@@ -105,11 +103,11 @@ return hear(heard, prefix, interval, job_id, t)
 FINISH_POLL = """
 local job, due_key, finished, events, history = unpack(KEYS)
 local prefix, job_id, poll_no, verdict, retry_count, call_status = unpack(ARGV, 1, 6)
-local member, history_ttl, event, heard, interval, took = unpack(ARGV, 7, 12)
+local member, history_ttl, event, heard, interval = unpack(ARGV, 7, 11)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also')
 if not r[1] or r[2] then return overtaken() end
 if tonumber(r[1]) ~= tonumber(poll_no) and verdict ~= 'ended' then return overtaken() end
-counted(heard, took)
+counted(12)
 local t = now()
 redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
   'retry_count', retry_count)
@@ -171,7 +169,7 @@ class PollSteps(Steps):
         heard: Heard,
         call_status: str | None,
         event: Event | None,
-        took: float | None = None,
+        timing: Timing | None = None,
     ) -> Written | None:
         """Write the record and its successor; None where another poll has moved the number on (S28)."""
         k = self.keys
@@ -180,7 +178,8 @@ class PollSteps(Steps):
             [k.job(job_id), k.due, k.events, k.history(pair.case_id)],
             [
                 *(k.prefix, job_id, poll.poll_no, f"{poll.due:.3f}", poll.retry_count, call_status or ""),
-                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval, seconds(took)),
+                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
+                *poll_counts(heard, timing),
             ],
         )
         return None if reply is None else Written(reply or "no_change")
@@ -196,7 +195,7 @@ class PollSteps(Steps):
         heard: Heard,
         call_status: str | None,
         event: Event,
-        took: float | None = None,
+        timing: Timing | None = None,
     ) -> Written | None:
         """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
         k = self.keys
@@ -205,12 +204,8 @@ class PollSteps(Steps):
             [k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)],
             [
                 *(k.prefix, job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
-                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval, seconds(took)),
+                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
+                *poll_counts(heard, timing),
             ],
         )
         return None if reply is None else Written(reply or "no_change")
-
-
-def seconds(took: float | None) -> str:
-    """Return how long a query took as the scripts read it."""
-    return "" if took is None else f"{took:.6f}"

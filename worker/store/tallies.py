@@ -14,7 +14,6 @@ from worker.store.base import Steps, Terms
 from worker.store.keys import Keys
 
 BATCH = 1_000  # hashes in one step: a millisecond or two of Redis' only thread
-MICROSECONDS = 1_000_000
 
 # Read only. Of each hash one field is tallied, and how late it is by its due time, unless it has a verdict: what is
 # counted stays where it is, so ten thousand calls cost a scrape ten answers of a line each.

@@ -12,6 +12,7 @@ from worker.messages import TriggerResult
 from worker.ports import StoreUnavailable
 from worker.store.base import TROUBLE_REMEMBERED, Steps, Terms, event_json, milliseconds
 from worker.store.durability import Durability, durability_of
+from worker.store.histograms import OBSERVE
 from worker.store.keys import Keys, member
 from worker.values import Answered, Claimed, Copy, NewJob, Pair, Settled, Settlement
 
@@ -120,7 +121,7 @@ local ours = state[1] == token
 if not ours and #new.jobs == 0 then return false end
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
-if sent_at ~= '' then observe('call_latency', LATENCY, t - tonumber(sent_at)) end
+if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
 local started_at = tonumber(sent_at) or t
 local deadline = started_at + tonumber(duration)
@@ -196,7 +197,7 @@ class TriggerSteps(Steps):
         super().__init__(client, keys, terms)
         self._claim = self.script(CLAIM)
         self._begin_sending = self.script(BEGIN_SENDING)
-        self._settle = self.script(SETTLE)
+        self._settle = self.script(OBSERVE + SETTLE)
 
     def claim(
         self, pair: Pair, *, token: str, task_id: str, arguments: str, expires: float | None, enabled: bool

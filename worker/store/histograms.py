@@ -1,0 +1,47 @@
+"""Histograms as fields of the counters' hash: one for each bucket, and one for the sum in microseconds."""
+
+from bisect import bisect_left
+
+from worker.values import Heard, Timing
+
+MICROSECONDS = 1_000_000
+
+# Upper bounds in seconds, as texts: they are the names of fields. A poll is to begin within a second of its due time.
+LATENESS_BOUNDS = ("0.01", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "300")
+LATENCY_BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "120")
+BEYOND = "Inf"
+
+_LATENESS, _LATENCY = ([float(bound) for bound in bounds] for bounds in (LATENESS_BOUNDS, LATENCY_BOUNDS))
+
+# For the one histogram whose seconds only a step knows: between two of them, on Redis' clock.
+OBSERVE = (
+    f"local LATENCY = {{{', '.join(map(repr, LATENCY_BOUNDS))}}}"
+    """
+local function observe(name, seconds)
+  local bucket = 'Inf'
+  for _, bound in ipairs(LATENCY) do
+    if seconds <= tonumber(bound) then bucket = bound break end
+  end
+  count(name .. ':' .. bucket)
+  count(name .. ':sum', math.floor(math.max(0, seconds) * 1000000 + 0.5))
+end
+"""
+)
+
+
+def poll_counts(heard: Heard, timing: Timing | None) -> list[str | int]:
+    """Return what the end of a poll counts: a field and a number, again and again, as the scripts take them.
+
+    The bucket is found here: in Lua it would cost Redis' only thread as much as the counting itself.
+    """
+    counts: list[str | int] = [f"polls:{heard}", 1]
+    if timing is not None:
+        late = max(0.0, timing.late)
+        bucket = bisect_left(_LATENESS, late)
+        name = LATENESS_BOUNDS[bucket] if bucket < len(_LATENESS) else BEYOND
+        counts += (f"lateness:{name}", 1, "lateness:sum", round(late * MICROSECONDS))
+        if timing.took is not None:
+            bucket = bisect_left(_LATENCY, timing.took)
+            name = LATENCY_BOUNDS[bucket] if bucket < len(_LATENCY) else BEYOND
+            counts += (f"status_latency:{name}", 1, "status_latency:sum", round(timing.took * MICROSECONDS))
+    return counts
