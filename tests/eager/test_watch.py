@@ -290,3 +290,57 @@ def test_a_store_that_is_away_ends_a_poll_quietly(world: World, monkeypatch: pyt
 
     monkeypatch.setattr(type(world.store), "begin_poll", away)
     assert world.run(11) == ["given up, the store has it: Redis: ConnectionError"]
+
+
+def test_flower_is_shown_changes_of_a_call_and_no_other_poll(world: World) -> None:
+    """One line a call, under its job id, its trigger as the root: the first poll, each change, the end."""
+    world.upstream.life = life((0, "Scheduling"), (95, "Executing"), (135, "Succeeded"))
+    start(world)
+    lines = world.run(3_600)
+    assert len(lines) > 10
+    assert [(kind, fields["result"]) for kind, fields in world.shown] == [
+        ("task-watched", "拨号中 · poll 1 · failures 0/10"),
+        ("task-watched", next(line for line in lines if line.startswith("通话中"))),
+        ("task-ended", lines[-1]),
+    ]
+    for _, fields in world.shown:
+        assert (fields["uuid"], fields["name"]) == (JOB, "outbound.poll")
+        assert (fields["root_id"], fields["parent_id"]) == ("task-1", "task-1")
+        assert fields["received"] == START
+    assert 135 <= world.shown[-1][1]["runtime"] < 150
+
+
+def test_flower_is_shown_every_failure_and_the_verdict(world: World) -> None:
+    """S23 S24: failures count up where an operator sees them, and go away with a good answer."""
+    world.upstream.life = lambda _job, age: Unavailable("GET /status: time-out") if age > 15 else "Scheduling"
+    start(world)
+    world.run(3_600)
+    shown = [fields["result"] for _, fields in world.shown]
+    assert [line.rpartition(" ")[2] for line in shown[:-1]] == [f"{number}/10" for number in range(10)]
+    assert world.shown[-1][0] == "task-lost"
+
+
+def test_s37_flower_is_shown_no_person(world: World) -> None:
+    """Case, mediation and job are there to be searched for."""
+    start(world)
+    world.run(60)
+    assert "P-0000" not in str(world.shown)
+    assert "'case_id': 'C-1', 'mediation_id': '20'" in world.shown[0][1]["kwargs"]
+    assert f"'job_id': '{JOB}', 'person_id': '***0000'" in world.shown[0][1]["kwargs"]
+
+
+def test_where_every_poll_is_shown_none_is_shown_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tasks.every_poll_is_shown", True)
+    start(world)
+    world.run(60)
+    assert world.shown == []
+
+
+def test_a_poll_that_the_sweep_published_knows_its_trigger(world: World) -> None:
+    """S28: the root is the record's, whoever published the message."""
+    world.upstream.life = life((0, "Scheduling"))
+    start(world)
+    world.queue.heap.clear()
+    world.sweeping = 1
+    world.run(60)
+    assert {fields["root_id"] for _, fields in world.shown} == {"task-1"}
