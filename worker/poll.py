@@ -90,10 +90,11 @@ class Watch:
             return "overtaken: nothing written"
         _log_change(written)
         self._schedule(message.follow(poll, countdown=poll.due - now))
-        line = f"{label} · poll {start.poll.poll_no} · failures {poll.retry_count}/{self.policy.max_retry_count}"
+        failures = f"failures {poll.retry_count}/{self.policy.max_retry_count}"
         if event or poll.retry_count != start.poll.retry_count or start.poll.poll_no == FIRST:
+            line = f"{label} · since poll {start.poll.poll_no} · {failures}"
             self.tell(News(message, line, None, start.poll.deadline, start.root))
-        return line
+        return f"{label} · poll {start.poll.poll_no} · {failures}"
 
     def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Answered", timing: Timing) -> str:
         call_status = heard.call_status or start.call_status
