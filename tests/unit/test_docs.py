@@ -79,7 +79,7 @@ def broken_links(name: str, text: str) -> list[str]:
             continue
         path, _, anchor = link.partition("#")
         target = (ROOT / name).parent / path if path else ROOT / name
-        there = text if not path else target.read_text(encoding="utf-8") if target.is_file() else ""
+        there = text if not path else target.read_text(encoding="utf-8") if anchor and target.is_file() else ""
         if not target.exists() or (anchor and anchor not in anchors(there)):
             broken.append(link)
     return broken
