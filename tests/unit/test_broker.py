@@ -21,6 +21,7 @@ BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchan
 @pytest.fixture(autouse=True)
 def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker.QoS, "left", set())
+    monkeypatch.setattr(broker.QoS, "popped", [])
 
 
 @pytest.fixture
@@ -158,6 +159,42 @@ def test_a_connection_that_breaks_while_messages_are_put_back_leaves_them_for_th
     server.restart()
     connect_again(server.url)
     assert waiting_and_held(server.url) == (3, 0)
+
+
+@pytest.mark.parametrize("requeue", [None, True, False], ids=["acknowledged", "handed back", "dropped"])
+def test_a_message_whose_end_redis_did_not_take_frees_its_place(server: EmbeddedServer, requeue: bool | None) -> None:
+    """Otherwise a worker whose acknowledgements fail fetches nothing any more, for good; the fence drops the copies."""
+    holder = Holder(server.url, NAMELESS)
+    qos = holder.consumer.channel.qos
+    qos.prefetch_count = 3
+    assert not qos.can_consume()
+    with redis.Redis.from_url(server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        for message in holder.held:
+            with pytest.raises(redis.ReadOnlyError):
+                message.ack() if requeue is None else message.reject(requeue=requeue)
+        assert qos.can_consume_max_estimate() == 3
+        client.replicaof("NO", "ONE")
+    qos.restore_visible()
+    assert waiting_and_held(server.url) == (3, 0)
+    assert broker.QoS.left == set()
+
+
+@BOTH
+def test_a_message_that_redis_could_not_note_goes_back_to_its_queue(server: EmbeddedServer, exchange: str) -> None:
+    """kombu fetches a message and notes it in two steps; between them it is in this process alone."""
+    holder = Holder(server.url, exchange, messages=1)
+    message, channel = holder.held[0], holder.consumer.channel
+    message.ack()
+    assert waiting_and_held(server.url) == (0, 0)
+    server.kill()
+    with pytest.raises(redis.ConnectionError):
+        channel.qos.append(message, message.delivery_tag)
+    holder.lose()
+    server.restart()
+    connect_again(server.url)
+    assert waiting_and_held(server.url) == (1, 0)
+    assert broker.QoS.popped == []
 
 
 def test_kombu_itself_still_fails(server: EmbeddedServer) -> None:
