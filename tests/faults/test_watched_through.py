@@ -12,7 +12,7 @@ from tests.deployment import Deployment, wait_until
 INTERVAL = 1.0  # seconds
 CASES = 15  # of two calls each
 LATE = 5.0  # seconds by which a rolling restart may delay a poll
-DISTURBED = [
+DISTURBED: list[dict[str, Any]] = [
     {"kind": "hang"},
     {"kind": "reset"},
     {"kind": "reset", "processed": True},
@@ -68,7 +68,7 @@ def test_whatever_the_upstream_answers(deployment: Deployment) -> None:
     half = len(DISTURBED) // 2  # at most nine failures in a row, or the watch is lost
     for faults, disturbed in ((DISTURBED[:half], jobs[:4]), (DISTURBED[half:], jobs[4:8])):
         for fault, job_id in itertools.product(faults, disturbed):
-            options: dict[str, Any] = dict(fault)
+            options = dict(fault)
             deployment.simulator.fault(options.pop("kind"), "status", count=1, job_id=job_id, **options)
     seen = polls(deployment)
     wait_until(lambda: all(polls(deployment)[job_id] >= seen[job_id] + half + 4 for job_id in jobs[:8]), limit=120)
