@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
+from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis
 
 from worker.malformed import ForgivingChannel, ForgivingTransport
@@ -157,5 +158,7 @@ class Events(CeleryEvents):
 
 
 def install() -> None:
-    """Let kombu use this transport wherever a URL says Redis."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
+    """Let kombu use this transport wherever a URL says Redis, also where the process has used kombu before."""
+    for name in ("redis", "rediss"):
+        TRANSPORT_ALIASES[name] = f"{__name__}:Transport"
+        transport._transport_cache.pop(name, None)  # noqa: SLF001

@@ -8,11 +8,13 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from kombu import Connection, Consumer, Exchange, Message, Queue
+from kombu import Connection, Consumer, Exchange, Message, Queue, transport
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Transport as KombuTransport
 
 from cli.embedded import EmbeddedServer
 from worker import broker
+from worker.app import app
 
 NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
@@ -220,17 +222,27 @@ def test_a_channel_keeps_its_client(redis_url: str) -> None:
 
 
 def test_every_redis_url_gets_it() -> None:
+    """Also where kombu was used before."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = "kombu.transport.redis:Transport"
+        transport._transport_cache.pop(scheme, None)
+        assert type(Connection(f"{scheme}://127.0.0.1:1/0").transport) is KombuTransport
     broker.install()
     for scheme in ("redis", "rediss"):
         assert type(Connection(f"{scheme}://127.0.0.1:1/0").transport) is broker.Transport
 
 
+def test_the_applications_events_are_sent_by_that_dispatcher() -> None:
+    with app.connection_for_write() as connection:
+        assert isinstance(app.events.Dispatcher(connection, enabled=False), broker.Dispatcher)
+
+
 def test_a_heartbeat_does_not_hold_up_the_worker_while_redis_is_away(server: EmbeddedServer) -> None:
     """Celery asks for a heartbeat to be tried until it is sent, in the loop that should connect again."""
     with (
-        Celery(broker=server.url, events="worker.broker:Events") as app,
-        app.connection_for_write() as connection,
-        app.events.Dispatcher(connection) as dispatcher,
+        Celery(broker=server.url, events="worker.broker:Events") as other,
+        other.connection_for_write() as connection,
+        other.events.Dispatcher(connection) as dispatcher,
     ):
         dispatcher.send("worker-online")
         server.kill()
