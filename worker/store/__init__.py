@@ -3,6 +3,7 @@
 import redis
 
 from worker.store.base import Steps, Terms
+from worker.store.case_steps import CaseSteps, Erased, NotErased
 from worker.store.health import Health
 from worker.store.keys import Keys
 from worker.store.look_up_steps import LookUpSteps
@@ -11,10 +12,10 @@ from worker.store.sweep_steps import SweepSteps
 from worker.store.trigger_steps import TriggerSteps
 from worker.store.views import Views
 
-__all__ = ["Keys", "RedisStore", "Steps", "Terms", "connect"]
+__all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views, Health):
+class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, CaseSteps, Views, Health):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 
