@@ -79,6 +79,7 @@ def erase(case_id: str, *, anyway: bool, as_json: bool) -> int:
         "pairs": erased.pairs,
         "live_events": erased.told,
         "triggers": erased.triggers,
+        "notices": erased.letters,
         "results": _forget_results(settings, case_id),
         "malformed_messages": _forget_malformed(settings, case_id),
     }

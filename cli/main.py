@@ -226,6 +226,22 @@ def erase(
 
 
 @app.command()
+def notices(
+    dead: Annotated[bool, typer.Option("--dead", help="List the notices that were given up.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Put them back, to be delivered once more.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+) -> None:
+    """Show what back ends have still to be told.
+
+    A notice that no back end takes for CALLWATCH_NOTICE_AGE becomes a dead letter. Replayed, it keeps its id, and may
+    come after later ones of its call.
+    """
+    from cli.notices import notices  # noqa: PLC0415
+
+    _exit(notices(dead=dead, replay=replay, as_json=json))
+
+
+@app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False) -> None:
     """Say what is reachable, what is not, and why; within ten seconds, changing nothing, calling nobody.
 

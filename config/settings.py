@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     unknown_lookup: Seconds = Field(120.0, description="seconds an unknown outcome is looked up (S14)")
     unknown_hold: Seconds = Field(600.0, description="seconds a pair is held after the look-up (S14)")
     history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")
+    notice_url: str | None = Field(None, description="webhook that is told what became of calls; nobody is if empty")
+    notice_secret: SecretStr | None = Field(None, description="what the webhook's notices are signed with; required")
+    notice_task: str = Field("", description="Celery task that is told the same, by its name; none if empty")
+    notice_queue: str = Field("", description="queue of that task, in the broker; required with it")
+    notice_age: Seconds = Field(86400.0, description="seconds for which a notice is tried before it is a dead letter")
     enabled: Switch = Field(True, description="false stops new calls whatever the flag in Redis says (S16)")
     demo: Switch = Field(False, description="a demonstration: doctor does not demand that writes are on disk")
     key_prefix: str = Field("callwatch", description="prefix of every key outside the broker's own")
@@ -124,12 +129,17 @@ class Settings(BaseSettings):
         longest = self.max_poll_duration + self.connect_timeout + self.call_timeout
         return math.ceil(longest + self.unknown_lookup + self.unknown_hold + _NET)
 
+    @property
+    def notice_channels(self) -> tuple[Literal["webhook", "task"], ...]:
+        """Over which ways back ends are told."""
+        return (*(("webhook",) if self.notice_url else ()), *(("task",) if self.notice_task else ()))
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
 
-    @field_validator("api_base_url", "api_token", mode="before")
+    @field_validator("api_base_url", "api_token", "notice_url", "notice_secret", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return (value.strip() or None) if isinstance(value, str) else value
@@ -143,6 +153,27 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
         parse_redis_url(value)
+        return value
+
+    @field_validator("notice_url")
+    @classmethod
+    def _check_notice_url(cls, value: str | None) -> str | None:
+        if value and not _is_http_url(value):
+            raise ValueError("is no URL, should be http://host:port/path or https://host/path")
+        return value
+
+    @field_validator("notice_secret")
+    @classmethod
+    def _check_notice_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("notice_url") and not value:
+            raise ValueError(f"missing, should be the secret that {PREFIX}NOTICE_URL's receiver checks notices with")
+        return value
+
+    @field_validator("notice_queue")
+    @classmethod
+    def _check_notice_queue(cls, value: str, info: ValidationInfo) -> str:
+        if bool(info.data.get("notice_task")) != bool(value):
+            raise ValueError(f"{PREFIX}NOTICE_TASK and {PREFIX}NOTICE_QUEUE should be set both, or neither")
         return value
 
     @field_validator("api_base_url")

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
 from worker.decision import Poll, Verdict
 from worker.messages import PollMessage
+from worker.notice import Channel, Notice
 from worker.values import (
     Abandoned,
     Answered,
@@ -17,6 +18,7 @@ from worker.values import (
     Early,
     Event,
     Heard,
+    Letter,
     LookUp,
     NewJob,
     Overdue,
@@ -34,6 +36,10 @@ class ScheduleFailed(Exception):  # noqa: N818 - named for what it is
 
 class StoreUnavailable(Exception):  # noqa: N818
     """The store did not answer; whether the step was taken is not known."""
+
+
+class NotDelivered(Exception):  # noqa: N818
+    """A back end did not take a notice, or did not say so; it may have it all the same."""
 
 
 class Store(Protocol):
@@ -157,6 +163,40 @@ class Publish(Protocol):
 
     def look_up(self, pair: Pair, *, expires: float) -> None:
         """Publish a look-up of a pair that is worth nothing after `expires` seconds."""
+        ...
+
+
+class Outbox(Protocol):
+    """What has still to be told over one channel. All but `channel` raise StoreUnavailable."""
+
+    channel: Channel
+
+    def take_turn(self, token: str, seconds: float) -> bool:
+        """Take or keep the turn to deliver for so long; False where another one has it."""
+        ...
+
+    def read(self, after: str, *, limit: int) -> list[Letter]:
+        """Return letters after a position (`-`: from the beginning), the oldest first."""
+        ...
+
+    def look(self, letter: Letter, token: str) -> Literal["here", "gone", "not ours"]:
+        """Tell, right before it is sent, whether a letter still has to be delivered, and by this turn."""
+        ...
+
+    def delivered(self, letter: Letter) -> None:
+        """Strike a letter out."""
+        ...
+
+    def give_up(self, letter: Letter, reason: str) -> bool:
+        """Put a letter that is too old with the dead ones; False where it is to be tried again."""
+        ...
+
+
+class Deliver(Protocol):
+    """The way to a back end."""
+
+    def __call__(self, notice: Notice) -> None:
+        """Hand a notice over; raises NotDelivered, which quotes no address."""
         ...
 
 

@@ -49,6 +49,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """An event on its way to back ends: `position` in the outbox of its channel, `notice_id` wherever it goes."""
+
+    position: str
+    notice_id: str
+    event: dict[str, Any]
+
+    @property
+    def pair(self) -> Pair:
+        """The pair that it is about: its letters go in order."""
+        return Pair(str(self.event.get("case_id", "")), str(self.event.get("mediation_id", "")))
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The pair is ours under the token; nobody else may call.
 

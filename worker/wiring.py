@@ -97,6 +97,8 @@ def terms(settings: Settings) -> Terms:
         sending_limit=settings.call_timeout + settings.connect_timeout + DIAL_GRACE,
         look_up=settings.unknown_lookup,
         hold=settings.unknown_hold,
+        channels=settings.notice_channels,
+        notice_age=settings.notice_age,
     )
 
 

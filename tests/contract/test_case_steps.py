@@ -72,12 +72,12 @@ def test_nothing_of_an_erased_case_is_left(store: RedisStore, client: redis.Redi
     erased = store.erase("C/1", anyway=False)
     calls = 1 if phase == "ended" else 0
     events = 2 if phase == "ended" else 1
-    assert erased == Erased(events=events, calls=calls, pairs=1, told=events, triggers=1)
+    assert erased == Erased(events=events, calls=calls, pairs=1, told=events, triggers=1, letters=0)
     assert found(client, '"C/1"', "'C/1'", "C%2F1:") == []
     assert [name for name in found(client, "job-1") if name != "t:task:task-job-1"] == []
     assert found(client, "P-0001") == ["t:job:job-2"]
     assert len(store.history("C/12")) == 2, "another case keeps all of its own"
-    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0)
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
 
 
 def test_s17_a_late_copy_of_an_erased_trigger_calls_nobody(store: RedisStore, client: redis.Redis) -> None:
@@ -111,4 +111,4 @@ def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStor
 
 def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:
     client.set("t:task:odd", json.dumps({"outcome": "skipped"}), px=10_000)
-    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0)
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)

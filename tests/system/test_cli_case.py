@@ -107,7 +107,7 @@ def test_an_erased_case_is_gone_from_every_key(store: RedisStore, redis_url: str
         "case_id": "C-1",
         "erased": True,
         "removed": {
-            "history_events": 2, "calls": 1, "pairs": 1, "live_events": 2, "triggers": 1, "results": 1,
+            "history_events": 2, "calls": 1, "pairs": 1, "live_events": 2, "triggers": 1, "notices": 0, "results": 1,
             "malformed_messages": 1,
         },
     }  # fmt: skip

@@ -20,7 +20,8 @@ DEFAULTS = {
     "result_url": "redis://127.0.0.1:6379/0", "api_base_url": None, "api_token": None, "api_trust_env": False,
     "connect_timeout": 3, "status_timeout": 10, "call_timeout": 90, "poll_interval": 10, "max_poll_duration": 7200,
     "max_retry_count": 10, "sweep_interval": 1, "overdue_grace": 2, "unknown_lookup": 120, "unknown_hold": 600,
-    "history_ttl": 86400, "enabled": True, "demo": False, "key_prefix": "callwatch", "visibility_timeout": 180,
+    "history_ttl": 86400, "notice_url": None, "notice_secret": None, "notice_task": "", "notice_queue": "",
+    "notice_age": 86400, "enabled": True, "demo": False, "key_prefix": "callwatch", "visibility_timeout": 180,
     "worker_concurrency": 32, "worker_pool": "threads", "health_file": "", "health_limit": 30, "log_level": "INFO",
     "log_format": "auto",
 }  # fmt: skip

@@ -10,8 +10,9 @@ import redis
 
 from worker import texts
 from worker.messages import TriggerResult
-from worker.store.base import Steps, Terms
+from worker.store.base import Terms
 from worker.store.keys import Keys, pair_of
+from worker.store.notice_steps import NoticeSteps
 from worker.values import Pair
 
 BATCH = 500  # keys or entries in one round trip: a few milliseconds of the server's time
@@ -49,8 +50,8 @@ return removed
 class Erased:
     """How many things of a case were taken away: events of its history, records of calls, ledgers of pairs.
 
-    `told` are entries of the stream for lookers-on, `triggers` remembered results; their task ids stay, without the
-    case, so that a late copy of a trigger still calls nobody (S17).
+    `told` are entries of the stream for lookers-on, `letters` notices that wait or were given up, `triggers` remembered
+    results; their task ids stay, without the case, so that a late copy of a trigger still calls nobody (S17).
     """
 
     events: int
@@ -58,6 +59,7 @@ class Erased:
     pairs: int
     told: int
     triggers: int
+    letters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class NotErased:
     until: float | None = None
 
 
-class CaseSteps(Steps):
+class CaseSteps(NoticeSteps):
     """What is done with all that is kept of a case."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
@@ -91,7 +93,8 @@ class CaseSteps(Steps):
             return NotErased(pair_of(reply[1]), "done", float(reply[2]))
         _, events, calls, pairs = reply
         with self.translated():
-            return Erased(events, calls, pairs, self._forget_told(case_id), self._forget_triggers(case_id))
+            told, triggers = self._forget_told(case_id), self._forget_triggers(case_id)
+        return Erased(events, calls, pairs, told, triggers, self.forget_letters(case_id))
 
     def _forget_told(self, case_id: str) -> int:
         """Take the case's entries out of the stream of lookers-on."""
