@@ -42,6 +42,7 @@ def _one_of(literal: Any) -> _ShouldBe:
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _ShouldBe("a positive number of seconds")]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False), _ShouldBe("0 or a positive number a second")]
 Count = Annotated[int, Field(ge=1), _ShouldBe("a whole number, 1 or more")]
 Switch = Annotated[bool, _ShouldBe("true or false")]
 
@@ -87,6 +88,8 @@ class Settings(BaseSettings):
     unknown_lookup: Seconds = Field(120.0, description="seconds an unknown outcome is looked up (S14)")
     unknown_hold: Seconds = Field(600.0, description="seconds a pair is held after the look-up (S14)")
     history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")
+    status_rate: Rate = Field(0.0, description="status queries a second over all workers; 0 is no limit")
+    dial_rate: Rate = Field(0.0, description="call requests a second over all workers; 0 is no limit")
     notice_url: str | None = Field(None, description="webhook that is told what became of calls; nobody is if empty")
     notice_secret: SecretStr | None = Field(None, description="what the webhook's notices are signed with; required")
     notice_task: str = Field("", description="Celery task that is told the same, by its name; none if empty")

@@ -12,6 +12,10 @@ from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, Writte
 
 log = logging.getLogger(__name__)
 
+LONGEST_HELD = (
+    60  # seconds that a worker holds a poll in vain: far below the visibility time-out, beyond it copies arise
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -30,8 +34,10 @@ class Watch:
             case Dropped():
                 return f"dropped: {start.why}"
             case Early():
-                self._schedule(message.follow(start.poll, countdown=start.poll.due - start.now))
-                return f"early: put back for {start.poll.due - start.now:.0f} s"
+                wait = start.at - start.now
+                if wait <= LONGEST_HELD:  # else the sweep publishes it when its time has come
+                    self._schedule(message.follow(start.poll, countdown=wait))
+                return f"early: put back for {wait:.0f} s"
             case Begun():
                 pair = {"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id}
                 return self._poll(message.model_copy(update=pair), start)

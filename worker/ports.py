@@ -119,6 +119,10 @@ class Store(Protocol):
         """Return the pair's open look-up, None where none is open."""
         ...
 
+    def reserve_query(self, *, longest: float) -> float | None:
+        """Take a token for a status query outside a poll: the seconds to wait for it; None if more than `longest`."""
+        ...
+
     def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob]) -> Settled | None:
         """Watch jobs that nobody knows; None where that must wait for another mediation's request (S14)."""
         ...

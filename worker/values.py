@@ -145,10 +145,11 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """A poll that came over a second before its time: to be put back with its number."""
+    """A poll that came over a second before its time, or found no token: to be put back with its number until `at`."""
 
     now: float
     poll: Poll
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from api_client import UpstreamClient
 from config.settings import Settings, load_settings
 from worker.decision import Policy
 from worker.lookup import Search
+from worker.pacing import PacedUpstream
 from worker.poll import Watch
 from worker.ports import Clock, Publish, Schedule, Upstream
 from worker.store import Keys, RedisStore, Terms, connect
@@ -42,11 +43,16 @@ class Parts:
     upstream: Upstream
     clock: Clock
 
+    @property
+    def paced(self) -> Upstream:
+        """The upstream for whoever asks it outside a poll."""
+        return PacedUpstream(self.upstream, self.store, self.clock)
+
     def trigger(self, schedule: Schedule) -> Trigger:
         """Return the flow of a trigger."""
         return Trigger(
             store=self.store,
-            upstream=self.upstream,
+            upstream=self.paced,
             schedule=schedule,
             clock=self.clock,
             interval=self.settings.poll_interval,
@@ -56,7 +62,7 @@ class Parts:
 
     def look_up(self, schedule: Schedule) -> Search:
         """Return the flow of a look-up."""
-        return Search(self.store, self.upstream, schedule, self.settings.poll_interval)
+        return Search(self.store, self.paced, schedule, self.settings.poll_interval)
 
     def sweep(self, publish: Publish) -> Sweep:
         """Return the flow of the sweep, under a name that tells who sweeps."""
@@ -99,6 +105,8 @@ def terms(settings: Settings) -> Terms:
         hold=settings.unknown_hold,
         channels=settings.notice_channels,
         notice_age=settings.notice_age,
+        status_rate=settings.status_rate,
+        dial_rate=settings.dial_rate,
     )
 
 

@@ -1,6 +1,6 @@
 """Notices go in order within a pair, beside each other for all others, and little is asked of who is away."""
 
-import itertools
+import random
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,8 +12,6 @@ from worker.notice import Channel, Notice
 from worker.notifier import BATCH, DOWN_AFTER, HANDS, LONGEST_PAUSE, PROBE_EVERY, TICK, Lanes, Notifier
 from worker.ports import NotDelivered, StoreUnavailable
 from worker.values import Letter
-
-NUMBERS = itertools.count(1)
 
 
 def letter(number: int, mediation: str = "20", kind: str = "ended") -> Letter:
@@ -85,10 +83,11 @@ def test_who_is_away_is_asked_by_one_letter_now_and_then_and_gets_all_when_back(
     assert lanes.accepted() is False
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=30), st.randoms(use_true_random=False))
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12), st.integers(0, 99))
 def test_whatever_fails_each_letter_is_delivered_once_and_in_the_order_of_its_pair(
-    drawn: list[tuple[str, bool]], chance: Any
+    drawn: list[tuple[str, bool]], seed: int
 ) -> None:
+    chance = random.Random(seed)  # noqa: S311 - for a test
     letters = [letter(number, pair) for number, (pair, _) in enumerate(drawn)]
     fails = {one.position for one, (_, well) in zip(letters, drawn, strict=True) if not well}
     lanes = lanes_of(*letters)

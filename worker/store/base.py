@@ -97,6 +97,7 @@ class Terms:
     its start a poll counts as missing unless it has ended, `sending_limit` how long a request may take at the most
     before its outcome is unknown (S18), `look_up` and `hold` how long a lost answer is looked for and its pair held
     after that (S14). Back ends are told over `channels`, and a notice is tried until it is `notice_age` old.
+    All workers together send at most `status_rate` queries and `dial_rate` call requests a second; 0 is no limit.
     """
 
     lock_ttl: float
@@ -109,6 +110,8 @@ class Terms:
     hold: float
     channels: tuple[Channel, ...] = ()
     notice_age: float = 86_400
+    status_rate: float = 0
+    dial_rate: float = 0
 
     @property
     def task_ttl(self) -> float:

@@ -51,7 +51,8 @@ class Health(Steps):
         """Return how late polls are, and how many by more than `limit` seconds.
 
         By the records' own due times: a reissue moves the one that the sweep looks at, whether or not anybody then
-        carries the poll out. A poll under way counts as late until it is written down.
+        carries the poll out. A poll under way counts as late until it is written down, one that waits for a token from
+        the time on at which it may come back.
         """
         now = self.now()
         late = [now - due for due in self._due_times() if due < now]
@@ -99,6 +100,6 @@ class Health(Steps):
             for first in range(0, len(jobs), BATCH):
                 pipeline = self.client.pipeline(transaction=False)
                 for job_id in jobs[first : first + BATCH]:
-                    pipeline.hmget(self.keys.job(job_id), ["due", "verdict"])
-                found += [float(due) for due, verdict in pipeline.execute() if due and not verdict]
+                    pipeline.hmget(self.keys.job(job_id), ["due", "verdict", "slot"])
+                found += [float(slot or due) for due, verdict, slot in pipeline.execute() if due and not verdict]
         return found

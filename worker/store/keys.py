@@ -92,6 +92,10 @@ class Keys:
         """Hash: how many notices were delivered, given up and pushed out, for each channel."""
         return f"{self.prefix}:notices"
 
+    def bucket(self, name: str) -> str:
+        """Hash: when the next token of a limit is there, and until when its tokens are promised (epoch seconds)."""
+        return f"{self.prefix}:bucket:{name}"
+
     @property
     def paused(self) -> str:
         """String: present while new calls are stopped (S16)."""
