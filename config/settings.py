@@ -4,15 +4,17 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.calling_hours import CallingHours, parse_days, parse_hours, public_holidays
 from config.log import configure_logging
 from config.redaction import redact
 from config.redis_url import parse_redis_url
@@ -29,6 +31,14 @@ _LONGEST_QUOTE = 60
 Pool = Literal["threads", "prefork", "gevent", "eventlet", "solo", "processes", "custom"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LogFormat = Literal["auto", "json", "text"]
+
+
+_CALLING_TIMES: dict[str, Callable[[str], object]] = {
+    "calling_hours": parse_hours,
+    "calling_days": parse_days,
+    "holidays": public_holidays,
+    "calling_zone": ZoneInfo,
+}
 
 
 class _ShouldBe(str):
@@ -90,6 +100,10 @@ class Settings(BaseSettings):
     history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")
     status_rate: Rate = Field(0.0, description="status queries a second over all workers; 0 is no limit")
     dial_rate: Rate = Field(0.0, description="call requests a second over all workers; 0 is no limit")
+    calling_hours: str = Field("", description="calls are made within it only, like 09:00-21:00; at any time if empty")
+    calling_days: str = Field("mon-sun", description="days of the week with calling hours, like mon-sat")
+    holidays: str = Field("", description="country whose public holidays are without, like CN; none if empty")
+    calling_zone: str = Field("Asia/Shanghai", description="time zone of hours, days and holidays")
     notice_url: str | None = Field(None, description="webhook that is told what became of calls; nobody is if empty")
     notice_secret: SecretStr | None = Field(None, description="what the webhook's notices are signed with; required")
     notice_task: str = Field("", description="Celery task that is told the same, by its name; none if empty")
@@ -133,6 +147,18 @@ class Settings(BaseSettings):
         return math.ceil(longest + self.unknown_lookup + self.unknown_hold + _NET)
 
     @property
+    def hours(self) -> CallingHours | None:
+        """When calls may be made; None for at any time."""
+        if not self.calling_hours:
+            return None
+        return CallingHours(
+            *parse_hours(self.calling_hours),
+            parse_days(self.calling_days),
+            ZoneInfo(self.calling_zone),
+            public_holidays(self.holidays) if self.holidays else None,
+        )
+
+    @property
     def notice_channels(self) -> tuple[Literal["webhook", "task"], ...]:
         """Over which ways back ends are told."""
         return (*(("webhook",) if self.notice_url else ()), *(("task",) if self.notice_task else ()))
@@ -156,6 +182,16 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
         parse_redis_url(value)
+        return value
+
+    @field_validator("calling_hours", "calling_days", "holidays", "calling_zone")
+    @classmethod
+    def _check_calling_times(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            if value or info.field_name in ("calling_days", "calling_zone"):
+                _CALLING_TIMES[str(info.field_name)](value)
+        except (ZoneInfoNotFoundError, OSError):
+            raise ValueError("is no time zone, should be one like Asia/Shanghai") from None
         return value
 
     @field_validator("notice_url")

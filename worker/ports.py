@@ -18,6 +18,7 @@ from worker.values import (
     Early,
     Event,
     Heard,
+    Later,
     Letter,
     LookUp,
     NewJob,
@@ -51,8 +52,21 @@ class Store(Protocol):
         """Take the pair for a new call, or say why not (S4, S16, S17)."""
         ...
 
-    def begin_sending(self, pair: Pair, token: str) -> float | Literal["paused", "taken", "watched"]:
-        """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18)."""
+    def begin_sending(
+        self, pair: Pair, token: str, *, closes: float | None = None
+    ) -> float | Later | Literal["paused", "taken", "watched", "closed"]:
+        """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18).
+
+        Nothing is sent from `closes` (epoch seconds) on, nor without a token of the limit of requests.
+        """
+        ...
+
+    def now(self) -> float:
+        """Return the store's time in epoch seconds."""
+        ...
+
+    def defer(self, pair: Pair, token: str, *, until: float, event: Event) -> bool:
+        """Let a claimed trigger wait until then (epoch seconds); False where the claim is another owner's."""
         ...
 
     def settle(self, settlement: Settlement) -> Settled | None:

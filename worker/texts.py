@@ -15,6 +15,7 @@ LABELS = {
 MISSING_PARAMETERS = "缺少必要参数,跳过外呼触发"
 ALREADY_ACTIVE = "已有活跃外呼任务,跳过发起新外呼"
 DISABLED = "外呼已暂停,未发起新外呼"
+DEFERRED = "暂不能外呼,已推迟,到允许的时间自动发起"
 DIAL_FAILED = "发起外呼失败,请稍后重试"
 OUTCOME_UNKNOWN = "外呼结果未知,电话可能已拨出,请勿重复发起"
 NOTHING_FOUND = "未查到外呼记录,暂时保留锁定,稍后自动释放"

@@ -20,6 +20,7 @@ EventKind = Literal[
     "adopted",
     "nothing_found",
     "released",
+    "deferred",
     "outage_began",
     "outage_ended",
 ]
@@ -77,13 +78,21 @@ class Claimed:
 class Answered:
     """The claim already has its result: handled before, or the pair is taken, or new calls are stopped."""
 
-    why: Literal["handled", "skipped", "disabled"]
+    why: Literal["handled", "skipped", "disabled", "deferred"]
     result: TriggerResult
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A copy of a trigger whose first delivery may still be at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A request that found no token at `now`: it may try again from `at` on (epoch seconds)."""
+
+    now: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

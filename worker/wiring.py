@@ -58,6 +58,7 @@ class Parts:
             interval=self.settings.poll_interval,
             enabled=self.settings.enabled,
             new_token=new_token,
+            hours=self.settings.hours,
         )
 
     def look_up(self, schedule: Schedule) -> Search:

@@ -95,11 +95,11 @@ class Invariants:
         if isinstance(reply, Claimed):
             self._claimed_at[process] = self.machine.now
 
-    def _after_begin_sending(self, process: Process, reply: object, pair: Pair, token: str) -> None:
+    def _after_begin_sending(self, process: Process, reply: object, pair: Pair, token: str, **_: object) -> None:
         if self._owner != token:
             assert reply == "taken", f"{process} may call {pair}, which is another's"
             self.machine.counts["taken"] += 1
-        if isinstance(reply, str):
+        if not isinstance(reply, float):
             return
         self._sending_at[process] = self._sent_at[pair] = self.machine.now
         watched = [job for job, call in self.calls.items() if call.holds(pair) and not call.verdict]

@@ -8,6 +8,7 @@ from worker.store.health import Health
 from worker.store.keys import Keys
 from worker.store.look_up_steps import LookUpSteps
 from worker.store.poll_steps import PollSteps
+from worker.store.settle_steps import SettleSteps
 from worker.store.sweep_steps import SweepSteps
 from worker.store.trigger_steps import TriggerSteps
 from worker.store.views import Views
@@ -15,7 +16,7 @@ from worker.store.views import Views
 __all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, CaseSteps, Views, Health):
+class RedisStore(TriggerSteps, SettleSteps, PollSteps, SweepSteps, LookUpSteps, CaseSteps, Views, Health):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 

@@ -10,7 +10,7 @@ import redis
 
 from worker import texts
 from worker.messages import TriggerResult
-from worker.store.base import Terms
+from worker.store.base import Terms, milliseconds
 from worker.store.keys import Keys, pair_of
 from worker.store.notice_steps import NoticeSteps
 from worker.values import Pair
@@ -21,7 +21,7 @@ BATCH = 500  # keys or entries in one round trip: a few milliseconds of the serv
 # the memory that a pair's next trigger has to look upstream first (S5). What only waits goes: it has rung nobody.
 ERASE = """
 local history, case_jobs, mediations = unpack(KEYS)
-local prefix, anyway = unpack(ARGV)
+local prefix, anyway, blank, task_ttl = unpack(ARGV)
 local t, members, jobs = now(), redis.call('SMEMBERS', mediations), redis.call('SMEMBERS', case_jobs)
 table.sort(members)
 for _, member in ipairs(members) do
@@ -37,6 +37,8 @@ for _, job in ipairs(jobs) do
   for _, set in ipairs({':finished', ':failing', ':due'}) do redis.call('ZREM', prefix .. set, job) end
 end
 for _, member in ipairs(members) do
+  local s = redis.call('HMGET', prefix .. ':ledger:' .. member, 'phase', 'task_id')
+  if s[1] == 'waiting' then redis.call('SET', prefix .. ':task:' .. s[2], blank, 'PX', task_ttl) end
   removed[4] = removed[4] + redis.call('DEL', prefix .. ':ledger:' .. member)
   redis.call('DEL', prefix .. ':live:' .. member)
   for _, set in ipairs({':pairs', ':done'}) do redis.call('ZREM', prefix .. set, member) end
@@ -84,8 +86,11 @@ class CaseSteps(NoticeSteps):
         What was cut off in the middle is completed by erasing again.
         """
         k = self.keys
+        blank = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
         reply: Any = self.run(
-            self._erase, [k.history(case_id), k.jobs(case_id), k.mediations(case_id)], [k.prefix, int(anyway)]
+            self._erase,
+            [k.history(case_id), k.jobs(case_id), k.mediations(case_id)],
+            [k.prefix, int(anyway), blank, milliseconds(self.terms.task_ttl)],
         )
         if reply[0] == "busy":
             return NotErased(pair_of(reply[1]), reply[2])
@@ -93,7 +98,7 @@ class CaseSteps(NoticeSteps):
             return NotErased(pair_of(reply[1]), "done", float(reply[2]))
         _, events, calls, pairs = reply
         with self.translated():
-            told, triggers = self._forget_told(case_id), self._forget_triggers(case_id)
+            told, triggers = self._forget_told(case_id), self._forget_triggers(case_id, blank)
         return Erased(events, calls, pairs, told, triggers, self.forget_letters(case_id))
 
     def _forget_told(self, case_id: str) -> int:
@@ -109,9 +114,8 @@ class CaseSteps(NoticeSteps):
             yield from (one for one in found if json.loads(one[1]["event"]).get("case_id") == case_id)
             first = f"({found[-1][0]}"
 
-    def _forget_triggers(self, case_id: str) -> int:
+    def _forget_triggers(self, case_id: str, blank: str) -> int:
         """Let the case's handled triggers stay handled, and hold nothing of it."""
-        blank = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
         found = 0
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.keys.task("")) + "*"
         for name in self.client.scan_iter(pattern, count=BATCH):

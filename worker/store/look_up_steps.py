@@ -7,9 +7,9 @@ import redis
 
 from worker.decision import ADOPTION_SLACK, created_at
 from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.jobs import job_fields, settled
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, RESERVE
-from worker.store.trigger_steps import job_fields, settled
 from worker.values import Event, LookUp, NewJob, Pair, Settled
 
 # Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
