@@ -62,6 +62,8 @@ class Watch:
             return Answered("outage", "nothing")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))
+        if start.seconds:
+            self.clock.sleep(start.seconds)
         try:
             status = self.upstream.status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:

@@ -142,7 +142,8 @@ class Settled:
 class Begun:
     """A poll that passed the fence: the record's state, which rules over the message's, and the store's time.
 
-    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29).
+    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29). Where queries are limited,
+    this one's turn is in `seconds`, half of one at the most.
     """
 
     now: float
@@ -150,6 +151,7 @@ class Begun:
     poll: Poll
     call_status: str
     outage: Literal["none", "probe", "wait"] = "none"
+    seconds: float = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,16 @@ if r[2] then return {'finished'} end
 if tonumber(r[1]) ~= tonumber(poll_no) then return {'fenced'} end
 local t = now()
 local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8]}
-if t < tonumber(r[3]) - tonumber(early_by) then return {'early', r[3], unpack(state)} end
-local away, slot, due = 'none', r[10] and tonumber(r[10]) or nil, tonumber(r[3])
+if t < tonumber(r[3]) - tonumber(early_by) then return {'early', r[3], '0', unpack(state)} end
+local away, slot, due, wait = 'none', r[10] and tonumber(r[10]) or nil, tonumber(r[3]), 0
 if redis.call('EXISTS', outage) == 1 then away = redis.call('EXISTS', probe) == 0 and 'probe' or 'wait' end
 if tonumber(rate) > 0 and away ~= 'wait' and due < tonumber(r[4]) then
-  local at = admit(bucket, tonumber(rate), t, away == 'probe' and t or slot)
-  if at then
+  local at
+  wait, at = admit(bucket, tonumber(rate), t, away == 'probe' and t or slot, at_hand(tonumber(rate)))
+  if not wait then
     redis.call('HSET', job, 'slot', fine(at))
     redis.call('ZADD', due_key, at, job_id)
-    return {'early', stamp(at), unpack(state)}
+    return {'early', stamp(at), '0', unpack(state)}
   end
 end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
@@ -41,7 +42,7 @@ if slot then redis.call('HDEL', job, 'slot') end
 if (r[9] or '0') == '0' then redis.call('SET', late, t - math.max(due, slot or 0), 'PX', 5000) end  -- the backlog
 redis.call('ZADD', due_key, t + tonumber(lease), job_id)
 if away == 'probe' then redis.call('SET', probe, job_id, 'PX', probe_ttl) end
-return {'begun', away, unpack(state)}
+return {'begun', away, stamp(wait), unpack(state)}
 """
 
 # Invariant: an outage is one event (S29). It begins when five calls failed and nobody has been answered well for one
@@ -144,11 +145,11 @@ class PollSteps(Steps):
         )
         if len(reply) == 1:
             return Dropped(reply[0])
-        kind, word, now, due, deadline, retry_count, call_status, case_id, mediation_id = reply
+        kind, word, wait, now, due, deadline, retry_count, call_status, case_id, mediation_id = reply
         poll = Poll(poll_no, float(due), float(deadline), int(retry_count))
         if kind == "early":
             return Early(float(now), poll, float(word))
-        return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, word)
+        return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, word, float(wait))
 
     def continue_poll(
         self, pair: Pair, job_id: str, poll: Poll, *, heard: Heard, call_status: str | None, event: Event | None

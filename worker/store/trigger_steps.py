@@ -122,8 +122,8 @@ if redis.call('EXISTS', paused) == 1 then return 'paused' end
 local t = now()
 if closes ~= '' and t >= tonumber(closes) then return 'closed' end
 if tonumber(rate) > 0 and state[2] == 'claimed' then
-  local at = admit(bucket, tonumber(rate), t, state[4] and tonumber(state[4]) or nil)
-  if at then
+  local wait, at = admit(bucket, tonumber(rate), t, state[4] and tonumber(state[4]) or nil, 0)
+  if not wait then
     redis.call('HSET', ledger, 'slot', fine(at))
     return 'later ' .. stamp(t) .. ' ' .. stamp(at)
   end
