@@ -16,7 +16,7 @@ NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) && echo $$p && break; done)
 
-.PHONY: help install run test check bench faults lock clean
+.PHONY: help install run test check bench faults soak lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,10 @@ bench: $(TESTING) ## Measure what a poll costs and how late it comes
 
 faults: $(TESTING) ## Kill workers and Redis, cut upstream off; measure what the calls notice
 	@$(PY) -m benchmarks.faults $(ARGS)
+
+soak: $(TESTING) ## Search for faults that break a rule, a million steps anew; Redis stopped for a minute
+	@SOAK_STEPS=1000000 $(PY) -m pytest tests/faults/test_simulation.py tests/faults/test_redis_away.py \
+		-k "whatever or stalls" -n 2 $(ARGS)
 
 # The pins that stand are kept where they still fit; without the two files everything is the newest.
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

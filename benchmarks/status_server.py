@@ -1,4 +1,7 @@
-"""A status server that costs next to nothing: it remembers when it was asked and says that the call goes on."""
+"""A status server that costs next to nothing: it remembers when it was asked and says that the call goes on.
+
+With a number of seconds as its argument, one call after the other ends in that distance, in the order of their ids.
+"""
 
 import asyncio
 import json
@@ -6,9 +9,11 @@ import sys
 import time
 from urllib.parse import parse_qs, urlsplit
 
-BODY = '{"code": 200, "message": "success", "data": {"caseRef": "%s", "jobId": "%s", "callStatus": "Executing"}}'
+BODY = '{"code": 200, "message": "success", "data": {"caseRef": "%s", "jobId": "%s", "callStatus": "%s"}}'
 
 asked: list[tuple[str, float]] = []
+began = time.time()
+apart = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
 
 
 class Answer(asyncio.Protocol):
@@ -27,7 +32,8 @@ class Answer(asyncio.Protocol):
             query = parse_qs(target.query)
             job_id = query.get("jobId", [""])[0]
             asked.append((job_id, time.time()))
-            body = BODY % (query.get("caseRef", [""])[0], job_id)
+            over = apart and time.time() - began > apart * int(job_id[-12:], 16)
+            body = BODY % (query.get("caseRef", [""])[0], job_id, "Succeeded" if over else "Executing")
         raw = body.encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
         self.transport.write(head.encode() + raw)  # type: ignore[attr-defined]

@@ -9,7 +9,17 @@ from cli.output import printable
 WORDS = {"status_changed": "status", "dial_failed": "failed"}
 # What a table of calls cannot show and people must be told (S35, S14, S29).
 NOTICES = frozenset(
-    {"refused", "dial_failed", "unknown", "lost", "expired", "nothing_found", "outage_began", "outage_ended"}
+    {
+        "refused",
+        "dial_failed",
+        "deferred",
+        "unknown",
+        "lost",
+        "expired",
+        "nothing_found",
+        "outage_began",
+        "outage_ended",
+    }
 )
 
 
@@ -25,6 +35,7 @@ def event_line(event: Mapping[str, Any]) -> str:
         event.get("message"),
         event.get("person"),
         _next_round(event),
+        _until(event),
         event.get("job_id"),
     )
     return printable("  ".join(str(part) for part in parts if part not in (None, "")))
@@ -35,3 +46,9 @@ def _next_round(event: Mapping[str, Any]) -> str | None:
     start, interval = event.get("start_time"), event.get("call_interval")
     named = [f"next round {start}" if start is not None else "", f"interval {interval}" if interval is not None else ""]
     return ", ".join(filter(None, named)) or None
+
+
+def _until(event: Mapping[str, Any]) -> str | None:
+    """Return when a deferred trigger is taken up, in local time."""
+    until = event.get("until")
+    return None if until is None else f"until {datetime.fromtimestamp(float(until)).astimezone():%Y-%m-%d %H:%M:%S}"

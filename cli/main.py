@@ -179,6 +179,70 @@ def release(
 
 
 @app.command()
+def history(
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+) -> None:
+    """Show every event of a case with its time, the oldest first.
+
+    Events are kept for CALLWATCH_HISTORY_TTL after the last one, and hold no personal data.
+    """
+    from cli.case import history  # noqa: PLC0415
+
+    _exit(history(case_id, as_json=json))
+
+
+@app.command()
+def conversation(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The call's jobId.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+) -> None:
+    """Show what was said in a call, by speaker, and where its recording lies until when.
+
+    Both are asked of upstream now and kept nowhere. The link to a recording dies about a day after the call.
+    """
+    from cli.case import conversation  # noqa: PLC0415
+
+    _exit(conversation(job_id, as_json=json))
+
+
+@app.command()
+def erase(
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Also where the last outcome is not known and the next trigger has to look."),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+) -> None:
+    """Remove what is kept of a case, and say what that was.
+
+    History, records of calls, results, notices. A trigger that waits for calling hours is taken back. Refused while a
+    call of the case is being made or watched, or may be ringing. Handled task ids stay without anything of the case,
+    so that a late copy of a trigger still calls nobody.
+    """
+    from cli.case import erase  # noqa: PLC0415
+
+    _exit(erase(case_id, anyway=anyway, as_json=json))
+
+
+@app.command()
+def notices(
+    dead: Annotated[bool, typer.Option("--dead", help="List the notices that were given up.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Put them back, to be delivered once more.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+) -> None:
+    """Show what back ends have still to be told.
+
+    A notice that no back end takes for CALLWATCH_NOTICE_AGE becomes a dead letter. Replayed, it keeps its id, and may
+    come after later ones of its call.
+    """
+    from cli.notices import notices  # noqa: PLC0415
+
+    _exit(notices(dead=dead, replay=replay, as_json=json))
+
+
+@app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False) -> None:
     """Say what is reachable, what is not, and why; within ten seconds, changing nothing, calling nobody.
 

@@ -27,14 +27,20 @@ def read_settings() -> Settings:
         raise Failure(str(error), exit_code=WRONG_USAGE) from None
 
 
-def require_redis(url: str, variable: str) -> None:
-    """Return once the Redis at `url` has answered; Failure where it does not, naming the variable that would help."""
-    client = redis.Redis.from_url(
+def connect(url: str) -> redis.Redis:
+    """Return a client for one command: it asks once, and not for long."""
+    return redis.Redis.from_url(
         parse_redis_url(url).for_redis_py(),
+        decode_responses=True,
         socket_connect_timeout=PATIENCE,
         socket_timeout=PATIENCE,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def require_redis(url: str, variable: str) -> None:
+    """Return once the Redis at `url` has answered; Failure where it does not, naming the variable that would help."""
+    client = connect(url)
     try:
         client.ping()
     except redis.RedisError as error:

@@ -5,15 +5,17 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.calling_hours import CallingHours, parse_days, parse_hours, public_holidays
 from config.log import configure_logging
 from config.redaction import redact
 from config.redis_url import parse_redis_url
@@ -24,7 +26,7 @@ _log = logging.getLogger(__name__)
 PREFIX = "CALLWATCH_"
 _ENV_FILE, _ENV_ENCODING = ".env", "utf-8-sig"  # an editor may have put a byte order mark first
 _REDIS_URL = "redis://127.0.0.1:6379/0"
-SECRETS = ("redis_url", "broker_url", "result_url", "api_token", "flower_auth", "metrics_token")
+SECRETS = ("redis_url", "broker_url", "result_url", "api_token", "notice_secret", "flower_auth", "metrics_token")
 _SLOWEST_DIAL = 90.0
 _NET = 600
 _LONGEST_QUOTE = 60
@@ -32,6 +34,14 @@ _LONGEST_QUOTE = 60
 Pool = Literal["threads", "prefork", "gevent", "eventlet", "solo", "processes", "custom"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LogFormat = Literal["auto", "json", "text"]
+
+
+_CALLING_TIMES: dict[str, Callable[[str], object]] = {
+    "calling_hours": parse_hours,
+    "calling_days": parse_days,
+    "holidays": public_holidays,
+    "calling_zone": ZoneInfo,
+}
 
 
 class _ShouldBe(str):
@@ -45,6 +55,7 @@ def _one_of(literal: Any) -> _ShouldBe:
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _ShouldBe("a positive number of seconds")]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False), _ShouldBe("0 or a positive number a second")]
 Count = Annotated[int, Field(ge=1), _ShouldBe("a whole number, 1 or more")]
 PollEvents = Literal["changes", "all"]
 Switch = Annotated[bool, _ShouldBe("true or false")]
@@ -91,6 +102,17 @@ class Settings(BaseSettings):
     unknown_lookup: Seconds = Field(120.0, description="seconds an unknown outcome is looked up (S14)")
     unknown_hold: Seconds = Field(600.0, description="seconds a pair is held after the look-up (S14)")
     history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")
+    status_rate: Rate = Field(0.0, description="status queries a second over all workers; 0 is no limit")
+    dial_rate: Rate = Field(0.0, description="call requests a second over all workers; 0 is no limit")
+    calling_hours: str = Field("", description="calls are made within it only, like 09:00-21:00; at any time if empty")
+    calling_days: str = Field("mon-sun", description="days of the week with calling hours, like mon-sat")
+    holidays: str = Field("", description="country whose public holidays are without, like CN; none if empty")
+    calling_zone: str = Field("Asia/Shanghai", description="time zone of hours, days and holidays")
+    notice_url: str | None = Field(None, description="webhook that is told what became of calls; nobody is if empty")
+    notice_secret: SecretStr | None = Field(None, description="what the webhook's notices are signed with; required")
+    notice_task: str = Field("", description="Celery task that is told the same, by its name; none if empty")
+    notice_queue: str = Field("", description="queue of that task, in the broker; required with it")
+    notice_age: Seconds = Field(86400.0, description="seconds for which a notice is tried before it is a dead letter")
     enabled: Switch = Field(True, description="false stops new calls whatever the flag in Redis says (S16)")
     demo: Switch = Field(False, description="a demonstration: doctor does not demand that writes are on disk")
     key_prefix: str = Field("callwatch", description="prefix of every key outside the broker's own")
@@ -135,12 +157,31 @@ class Settings(BaseSettings):
         longest = self.max_poll_duration + self.connect_timeout + self.call_timeout
         return math.ceil(longest + self.unknown_lookup + self.unknown_hold + _NET)
 
+    @property
+    def hours(self) -> CallingHours | None:
+        """When calls may be made; None for at any time."""
+        if not self.calling_hours:
+            return None
+        return CallingHours(
+            *parse_hours(self.calling_hours),
+            parse_days(self.calling_days),
+            ZoneInfo(self.calling_zone),
+            public_holidays(self.holidays) if self.holidays else None,
+        )
+
+    @property
+    def notice_channels(self) -> tuple[Literal["webhook", "task"], ...]:
+        """Over which ways back ends are told."""
+        return (*(("webhook",) if self.notice_url else ()), *(("task",) if self.notice_task else ()))
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
 
-    @field_validator("api_base_url", "api_token", "flower_auth", "metrics_token", mode="before")
+    @field_validator(
+        "api_base_url", "api_token", "notice_url", "notice_secret", "flower_auth", "metrics_token", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return (value.strip() or None) if isinstance(value, str) else value
@@ -154,6 +195,37 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
         parse_redis_url(value)
+        return value
+
+    @field_validator("calling_hours", "calling_days", "holidays", "calling_zone")
+    @classmethod
+    def _check_calling_times(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            if value or info.field_name in ("calling_days", "calling_zone"):
+                _CALLING_TIMES[str(info.field_name)](value)
+        except (ZoneInfoNotFoundError, OSError):
+            raise ValueError("is no time zone, should be one like Asia/Shanghai") from None
+        return value
+
+    @field_validator("notice_url")
+    @classmethod
+    def _check_notice_url(cls, value: str | None) -> str | None:
+        if value and not _is_http_url(value):
+            raise ValueError("is no URL, should be http://host:port/path or https://host/path")
+        return value
+
+    @field_validator("notice_secret")
+    @classmethod
+    def _check_notice_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("notice_url") and not value:
+            raise ValueError(f"missing, should be the secret that {PREFIX}NOTICE_URL's receiver checks notices with")
+        return value
+
+    @field_validator("notice_queue")
+    @classmethod
+    def _check_notice_queue(cls, value: str, info: ValidationInfo) -> str:
+        if bool(info.data.get("notice_task")) != bool(value):
+            raise ValueError(f"{PREFIX}NOTICE_TASK and {PREFIX}NOTICE_QUEUE should be set both, or neither")
         return value
 
     @field_validator("api_base_url")

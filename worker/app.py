@@ -94,7 +94,7 @@ def create_app(settings: Settings) -> Celery:
             "%s is left out of account: the addresses are callwatch's own settings", name
         )
         del os.environ[name]
-    application = Celery("callwatch", include=["worker.tasks", "worker.steps"])
+    application = Celery("callwatch", include=["worker.tasks", "worker.steps"], events=f"{broker.__name__}:Events")
     application.conf.update(celery_config(settings))
     return application
 

@@ -1,10 +1,13 @@
 """The Redis transport of kombu, mended so that a worker outlives its connection; see docs/adr/0006-redis-away.md."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
+from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis
 
 from worker.malformed import ForgivingChannel, ForgivingTransport
@@ -15,11 +18,57 @@ MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are 
 class QoS(redis.QoS):
     """What was delivered and not acknowledged, accounted for beyond the end of a connection.
 
-    `left` are the delivery tags that lost connections of this process held. Redis keeps their messages, and the next
-    connection puts them back, instead of letting them wait for the visibility time-out.
+    `left` are the delivery tags that lost connections of this process held, and those whose acknowledgement failed.
+    Redis keeps their messages, and they are put back, instead of waiting for the visibility time-out. `popped` are
+    messages that this process alone has: taken from their queue, and not noted by Redis.
     """
 
     left: ClassVar[set[str]] = set()
+    popped: ClassVar[list[Any]] = []
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message as delivered."""
+        try:
+            super().append(message, delivery_tag)
+        except Exception:
+            self.popped.append(message)
+            raise
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message."""
+        with self._given_up(delivery_tag):
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Hand a message back, or drop it."""
+        with self._given_up(delivery_tag):
+            super().reject(delivery_tag, requeue)
+
+    @contextmanager
+    def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
+        """Give a pipeline for a message's two entries, without the `MULTI` that doubles what it costs.
+
+        Both commands leave in one write, so a process that dies sends both or none.
+        """
+        if pipe is not None:
+            yield pipe
+            return
+        with self.channel.conn_or_acquire(client) as connected:
+            yield connected.pipeline(transaction=False)
+
+    @contextmanager
+    def _given_up(self, delivery_tag: str) -> Iterator[None]:
+        """Free a message's place though Redis did not hear of it.
+
+        Celery logs a failed acknowledgement and goes on; kombu counts the message as held. With as many as the worker
+        has threads it would never fetch another one, and so never notice that its connection is of no use.
+        """
+        try:
+            yield
+        except Exception:
+            self.left.add(delivery_tag)
+            self._quick_ack(delivery_tag)
+            raise
 
     def leave(self) -> None:
         """Let go of everything that is not acknowledged; the next connection puts it back."""
@@ -29,6 +78,12 @@ class QoS(redis.QoS):
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Put back what lost connections held, then what has been away for the visibility time-out."""
+        while self.popped:
+            message = self.popped[-1]
+            info = message.delivery_info
+            with self.channel.conn_or_acquire() as client:
+                self.channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], client, True)  # noqa: SLF001
+            self.popped.remove(message)
         for tag in tuple(self.left):
             self.restore_by_tag(tag)
             self.left.discard(tag)
@@ -103,5 +158,7 @@ class Events(CeleryEvents):
 
 
 def install() -> None:
-    """Let kombu use this transport wherever a URL says Redis."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
+    """Let kombu use this transport wherever a URL says Redis, also where the process has used kombu before."""
+    for name in ("redis", "rediss"):
+        TRANSPORT_ALIASES[name] = f"{__name__}:Transport"
+        transport._transport_cache.pop(name, None)  # noqa: SLF001

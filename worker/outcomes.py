@@ -72,6 +72,13 @@ def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
     return DialEnd("skipped", result, jobs, events)
 
 
+def deferred(pair: Pair, until: float) -> TriggerResult:
+    """Return the result of a trigger that waits `until` (epoch seconds) at the least before it calls anybody."""
+    result = TriggerResult.of("deferred", pair.case_id, pair.mediation_id, message=texts.DEFERRED)
+    result["deferred_until"] = until
+    return result
+
+
 def _job(record: CallRecord, interval: float) -> NewJob:
     job_id = record.job_id or ""
     return NewJob(

@@ -13,6 +13,9 @@ from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, 
 log = logging.getLogger(__name__)
 
 FIRST = 1  # the number of a call's first poll
+LONGEST_HELD = (
+    60  # seconds that a worker holds a poll in vain: far below the visibility time-out, beyond it copies arise
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,10 @@ class Watch:
             case Dropped():
                 return f"dropped: {start.why}"
             case Early():
-                self._schedule(message.follow(start.poll, countdown=start.poll.due - start.now))
-                return f"early: put back for {start.poll.due - start.now:.0f} s"
+                wait = start.at - start.now
+                if wait <= LONGEST_HELD:  # else the sweep publishes it when its time has come
+                    self._schedule(message.follow(start.poll, countdown=wait))
+                return f"early: put back for {wait:.0f} s"
             case Begun():
                 pair = {"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id}
                 return self._poll(message.model_copy(update=pair), start)
@@ -42,9 +47,10 @@ class Watch:
     def _poll(self, message: PollMessage, start: Begun) -> str:
         clock_start = self.clock.monotonic()
         heard = self._ask(message, start)
-        took = self.clock.monotonic() - clock_start
-        now = start.now + took
-        timing = Timing(start.now - start.poll.due, None if heard.heard == "nothing" else took)
+        spent = self.clock.monotonic() - clock_start
+        now = start.now + spent
+        took = None if heard.heard == "nothing" else max(0.0, spent - start.seconds)
+        timing = Timing(start.now + start.seconds - start.poll.due, took)
         not_before = now + heard.retry_after if heard.retry_after else 0
         decision = decide(heard.answer, start.poll, self.policy, began=start.now, now=now, not_before=not_before)
         if heard.answer == "silent":
@@ -61,6 +67,8 @@ class Watch:
             return Answered("outage", "nothing")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))
+        if start.seconds:
+            self.clock.sleep(start.seconds)
         try:
             status = self.upstream.status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
 from worker.decision import Poll, Verdict
 from worker.messages import PollMessage
+from worker.notice import Channel, Notice
 from worker.values import (
     Abandoned,
     Answered,
@@ -17,6 +18,8 @@ from worker.values import (
     Early,
     Event,
     Heard,
+    Later,
+    Letter,
     LookUp,
     NewJob,
     News,
@@ -38,6 +41,10 @@ class StoreUnavailable(Exception):  # noqa: N818
     """The store did not answer; whether the step was taken is not known."""
 
 
+class NotDelivered(Exception):  # noqa: N818
+    """A back end did not take a notice, or did not say so; it may have it all the same."""
+
+
 class Store(Protocol):
     """The state that all processes share. Every method is one atomic step; all raise StoreUnavailable."""
 
@@ -47,8 +54,21 @@ class Store(Protocol):
         """Take the pair for a new call, or say why not (S4, S16, S17)."""
         ...
 
-    def begin_sending(self, pair: Pair, token: str) -> float | Literal["paused", "taken", "watched"]:
-        """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18)."""
+    def begin_sending(
+        self, pair: Pair, token: str, *, closes: float | None = None
+    ) -> float | Later | Literal["paused", "taken", "watched", "closed"]:
+        """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18).
+
+        Nothing is sent from `closes` (epoch seconds) on, nor without a token of the limit of requests.
+        """
+        ...
+
+    def now(self) -> float:
+        """Return the store's time in epoch seconds."""
+        ...
+
+    def defer(self, pair: Pair, token: str, *, until: float, event: Event) -> bool:
+        """Let a claimed trigger wait until then (epoch seconds); False where the claim is another owner's."""
         ...
 
     def settle(self, settlement: Settlement) -> Settled | None:
@@ -128,6 +148,10 @@ class Store(Protocol):
         """Return the pair's open look-up, None where none is open."""
         ...
 
+    def reserve_query(self, *, longest: float) -> float | None:
+        """Take a token for a status query outside a poll: the seconds to wait for it; None if more than `longest`."""
+        ...
+
     def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob]) -> Settled | None:
         """Watch jobs that nobody knows; None where that must wait for another mediation's request (S14)."""
         ...
@@ -180,6 +204,40 @@ class Publish(Protocol):
 
     def look_up(self, pair: Pair, *, expires: float) -> None:
         """Publish a look-up of a pair that is worth nothing after `expires` seconds."""
+        ...
+
+
+class Outbox(Protocol):
+    """What has still to be told over one channel. All but `channel` raise StoreUnavailable."""
+
+    channel: Channel
+
+    def take_turn(self, token: str, seconds: float) -> bool:
+        """Take or keep the turn to deliver for so long; False where another one has it."""
+        ...
+
+    def read(self, after: str, *, limit: int) -> list[Letter]:
+        """Return letters after a position (`-`: from the beginning), the oldest first."""
+        ...
+
+    def look(self, letter: Letter, token: str) -> Literal["here", "gone", "not ours"]:
+        """Tell, right before it is sent, whether a letter still has to be delivered, and by this turn."""
+        ...
+
+    def delivered(self, letter: Letter) -> None:
+        """Strike a letter out."""
+        ...
+
+    def give_up(self, letter: Letter, reason: str) -> bool:
+        """Put a letter that is too old with the dead ones; False where it is to be tried again."""
+        ...
+
+
+class Deliver(Protocol):
+    """The way to a back end."""
+
+    def __call__(self, notice: Notice) -> None:
+        """Hand a notice over; raises NotDelivered, which quotes no address."""
         ...
 
 

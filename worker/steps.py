@@ -1,4 +1,4 @@
-"""What lives in a worker beside its tasks: the sweep, and the sign that it works.
+"""What lives in a worker beside its tasks: the sweep, the notifier, and the sign that it works.
 
 The sweep is a thread of the worker: no process of its own could be the one that died. The same thread signs, so a
 sign says that the sweep goes round; and it is withheld unless the consumer's event loop turns, Redis answers, and
@@ -17,11 +17,14 @@ from celery.worker import state
 from config.redis_url import parse_redis_url
 from config.settings import Settings
 from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
+from worker.channels import TaskCall, Webhook
 from worker.health import TICK, Beat, Load, Sign
-from worker.ports import StoreUnavailable
+from worker.notice import Channel
+from worker.notifier import Notifier
+from worker.ports import Deliver, StoreUnavailable
 from worker.sweep import sweep_forever
 from worker.tasks import Publisher
-from worker.wiring import DIAL_GRACE, parts
+from worker.wiring import DIAL_GRACE, new_token, parts
 
 TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
@@ -62,6 +65,37 @@ class SweepStep(bootsteps.StartStopStep):
         if self._health is not None and not over:
             self._health.sign()
         return over
+
+
+class NotifierStep(bootsteps.StartStopStep):
+    """Tells back ends what became of calls, where that is configured; of all workers one at a time does so."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **_: Any) -> None:
+        super().__init__(parent)
+        self._over = threading.Event()
+
+    def start(self, _parent: Any) -> None:
+        """Start a thread for each channel."""
+        for channel in parts().settings.notice_channels:
+            notifier = Notifier(parts().store.outbox(channel), way(channel), parts().clock, token=new_token())
+            threading.Thread(target=notifier.run, args=(self._over,), name=f"notices-{channel}", daemon=True).start()
+
+    def stop(self, _parent: Any) -> None:
+        """Let the threads end; what they have not delivered stays in the outbox."""
+        self._over.set()
+
+    terminate = stop
+
+
+def way(channel: Channel) -> Deliver:
+    """Return the way to the back end that is configured for a channel."""
+    settings = parts().settings
+    if channel == "task":
+        return TaskCall(app, settings.notice_task, settings.notice_queue)
+    secret = settings.notice_secret.get_secret_value() if settings.notice_secret else ""
+    return Webhook(str(settings.notice_url), secret=secret)
 
 
 class TickStep(bootsteps.StartStopStep):
@@ -132,4 +166,5 @@ class Health:
 
 
 app.steps["worker"].add(SweepStep)
+app.steps["worker"].add(NotifierStep)
 app.steps["consumer"].add(TickStep)

@@ -1,23 +1,26 @@
-"""The flow of a trigger: validate → claim → dial → judge → store → schedule the first polls."""
+"""The flow of a trigger: validate → claim → dial, or wait → judge → store → schedule the first polls."""
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
+from config.calling_hours import CallingHours
 from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
 from worker.lookup import schedule_first_polls, still_under_way
 from worker.messages import BadTrigger, TriggerRequest, TriggerResult, plain_id, read_trigger
-from worker.outcomes import DialEnd, found_again, nobody_called, read_answer
+from worker.outcomes import DialEnd, deferred, found_again, nobody_called, read_answer
 from worker.patience import patiently
 from worker.ports import Clock, Schedule, Store, StoreUnavailable, Upstream
-from worker.values import Answered, Claimed, Copy, Pair, Settlement
+from worker.values import Answered, Claimed, Copy, Event, Later, Pair, Settlement
 
 log = logging.getLogger(__name__)
 
+TOKEN_PATIENCE = 10  # seconds that a claim waits for its turn to dial: with look and tries within its 30 s (S18)
 CLAIM_PATIENCE = 60  # seconds a trigger waits for the store before it goes back to the queue
 ANSWER_PATIENCE = 3600  # seconds: this process alone knows the answer, and an answer is never thrown away (S18)
 
@@ -28,6 +31,15 @@ class NotOurs(Exception):  # noqa: N818 - named for what it is
 
 class Stopped(Exception):  # noqa: N818
     """New calls were stopped between the claim and the request (S16)."""
+
+
+class NotYet(Exception):  # noqa: N818
+    """Calls may not be made before `until` (epoch seconds, the store's); `wait` are the seconds to it from now."""
+
+    def __init__(self, until: float, wait: float = math.inf) -> None:
+        super().__init__(until)
+        self.until = until
+        self.wait = wait
 
 
 class Watched(Exception):  # noqa: N818
@@ -52,7 +64,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The flow with its surroundings; `interval` in seconds, `new_token` gives owner tokens that nobody can guess."""
+    """The flow with its surroundings; `interval` in seconds, `new_token` gives owner tokens that nobody can guess.
+
+    Calls are made within `hours` only, where there are any.
+    """
 
     store: Store
     upstream: Upstream
@@ -61,6 +76,7 @@ class Trigger:
     interval: float
     enabled: bool
     new_token: Callable[[], str]
+    hours: CallingHours | None = None
 
     def __call__(self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None) -> TriggerResult | None:
         """Carry a trigger out and return its result; None for a copy that must say nothing (S17)."""
@@ -79,8 +95,12 @@ class Trigger:
                 log.info(text, extra=claim.names | {"outcome": result["outcome"]})
                 return result
             case Claimed(since):
-                found = None if since is None else self._look_first(claim, since)
-                return found or self._call(claim)
+                try:
+                    closes = self._closing_time()
+                    found = None if since is None else self._look_first(claim, since)
+                    return found or self._call(claim, closes)
+                except NotYet as closed:
+                    return self._defer(claim, closed.until)
 
     def _claim(self, claim: Claim) -> Claimed | Answered | Copy:
         return self.store.claim(
@@ -91,6 +111,31 @@ class Trigger:
             expires=claim.expires,
             enabled=self.enabled,
         )
+
+    def _closing_time(self) -> float | None:
+        """Return until when calls may be made, None for ever; NotYet where they may not be made now."""
+        if self.hours is None:
+            return None
+        now = patiently(self.store.now, self.clock, limit=CLAIM_PATIENCE)
+        window = self.hours.window(now)
+        if now < window.opens:
+            raise NotYet(window.opens)
+        return window.closes
+
+    def _defer(self, claim: Claim, until: float) -> TriggerResult | None:
+        """Put the trigger where it waits, and let the pair's lock go."""
+        detail = {"message": texts.DEFERRED, "until": until}
+        event = Event("deferred", claim.pair.case_id, claim.pair.mediation_id, detail=detail)
+        waits = patiently(
+            lambda: self.store.defer(claim.pair, claim.token, until=until, event=event),
+            self.clock,
+            limit=CLAIM_PATIENCE,
+        )
+        if not waits:
+            log.warning("the claim passed to another owner before the request: nothing sent", extra=claim.names)
+            return None
+        log.info(texts.DEFERRED, extra=claim.names | {"until": until})
+        return deferred(claim.pair, until)
 
     def _look_first(self, claim: Claim, since: float) -> TriggerResult | None:
         """Look upstream before a new call after a bad end; None where nothing is under way any more (S5)."""
@@ -104,11 +149,11 @@ class Trigger:
         log.info(texts.ALREADY_ACTIVE, extra=claim.names)
         return self._settle(claim, found_again(claim.pair, jobs), None)
 
-    def _call(self, claim: Claim) -> TriggerResult | None:
+    def _call(self, claim: Claim, closes: float | None) -> TriggerResult | None:
         """Dial, store what came of it in one step, and set the polls off."""
         log.info(texts.dialling(claim.pair.case_id, claim.pair.mediation_id), extra=claim.names)
         try:
-            end, sent_at = self._dial(claim)
+            end, sent_at = self._dial(claim, closes)
         except NotOurs:
             log.warning("the claim passed to another owner before the request: nothing sent", extra=claim.names)
             return None
@@ -136,15 +181,15 @@ class Trigger:
         schedule_first_polls(self.schedule, claim.pair, end.jobs, settled, claim.names)
         return end.result
 
-    def _dial(self, claim: Claim) -> tuple[DialEnd, float | None]:
+    def _dial(self, claim: Claim, closes: float | None) -> tuple[DialEnd, float | None]:
         """Request the calls and return what came of it, with the store's time at which the request left."""
         sent_at: list[float] = []
 
         def write_sending() -> None:
-            sent_at.append(self._begin_sending(claim))
+            sent_at.append(self._begin_sending(claim, closes))
 
         try:
-            records = self._dial_patiently(claim, write_sending)
+            records = self._dial_in_turn(claim, write_sending)
         except Stopped:
             return nobody_called("disabled", claim.pair, texts.DISABLED), None
         except Watched:
@@ -157,6 +202,18 @@ class Trigger:
             return nobody_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"), sent_at[-1]
         return read_answer(records, claim.pair, interval=self.interval), sent_at[-1]
 
+    def _dial_in_turn(self, claim: Claim, write_sending: Callable[[], None]) -> list[CallRecord]:
+        """Request the calls once the limit of requests lets this one through; NotYet where that takes long."""
+        left = float(TOKEN_PATIENCE)
+        while True:
+            try:
+                return self._dial_patiently(claim, write_sending)
+            except NotYet as busy:
+                if busy.wait > left:
+                    raise
+                left -= busy.wait
+                self.clock.sleep(busy.wait)
+
     def _dial_patiently(self, claim: Claim, write_sending: Callable[[], None]) -> list[CallRecord]:
         """Request the calls; only what never left this machine is tried again, up to three times (S12)."""
         request = CallRequest(**claim.request.model_dump())
@@ -168,9 +225,9 @@ class Trigger:
                 self.clock.sleep(pause)
         return self.upstream.dial(request, before_send=write_sending)
 
-    def _begin_sending(self, claim: Claim) -> float:
+    def _begin_sending(self, claim: Claim, closes: float | None) -> float:
         try:
-            answer = self.store.begin_sending(claim.pair, claim.token)
+            answer = self.store.begin_sending(claim.pair, claim.token, closes=closes)
         except StoreUnavailable as error:
             raise NotSent(str(error)) from error
         if answer == "taken":
@@ -179,6 +236,11 @@ class Trigger:
             raise Stopped
         if answer == "watched":
             raise Watched
+        if isinstance(answer, Later):
+            raise NotYet(answer.at, answer.at - answer.now)
+        if answer == "closed":
+            assert self.hours is not None and closes is not None  # noqa: S101, PT018 - for the type checker
+            raise NotYet(self.hours.window(closes).opens)
         return answer
 
 

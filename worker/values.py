@@ -20,6 +20,7 @@ EventKind = Literal[
     "adopted",
     "nothing_found",
     "released",
+    "deferred",
     "outage_began",
     "outage_ended",
 ]
@@ -57,6 +58,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """An event on its way to back ends: `position` in the outbox of its channel, `notice_id` wherever it goes."""
+
+    position: str
+    notice_id: str
+    event: dict[str, Any]
+
+    @property
+    def pair(self) -> Pair:
+        """The pair that it is about: its letters go in order."""
+        return Pair(str(self.event.get("case_id", "")), str(self.event.get("mediation_id", "")))
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The pair is ours under the token; nobody else may call.
 
@@ -71,13 +86,21 @@ class Claimed:
 class Answered:
     """The claim already has its result: handled before, or the pair is taken, or new calls are stopped."""
 
-    why: Literal["handled", "skipped", "disabled"]
+    why: Literal["handled", "skipped", "disabled", "deferred"]
     result: TriggerResult
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A copy of a trigger whose first delivery may still be at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A request that found no token at `now`: it may try again from `at` on (epoch seconds)."""
+
+    now: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +150,8 @@ class Settled:
 class Begun:
     """A poll that passed the fence: the record's state, which rules over the message's, and the store's time.
 
-    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29). `root` is the task id of
-    the trigger that the call came of.
+    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29). Where queries are limited,
+    this one's turn is in `seconds`, half of one at the most. `root` is the trigger's task id.
     """
 
     now: float
@@ -136,6 +159,7 @@ class Begun:
     poll: Poll
     call_status: str
     outage: Literal["none", "probe", "wait"] = "none"
+    seconds: float = 0
     root: str = ""
 
 
@@ -155,10 +179,11 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """A poll that came over a second before its time: to be put back with its number."""
+    """A poll that came over a second before its time, or found no token: to be put back with its number until `at`."""
 
     now: float
     poll: Poll
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from api_client import UpstreamClient
 from config.settings import Settings, load_settings
 from worker.decision import Policy
 from worker.lookup import Search
+from worker.pacing import PacedUpstream
 from worker.poll import Watch
 from worker.ports import Clock, Publish, Schedule, Tell, Upstream
 from worker.store import Keys, RedisStore, Terms, connect
@@ -42,21 +43,27 @@ class Parts:
     upstream: Upstream
     clock: Clock
 
+    @property
+    def paced(self) -> Upstream:
+        """The upstream for whoever asks it outside a poll."""
+        return PacedUpstream(self.upstream, self.store, self.clock)
+
     def trigger(self, schedule: Schedule) -> Trigger:
         """Return the flow of a trigger."""
         return Trigger(
             store=self.store,
-            upstream=self.upstream,
+            upstream=self.paced,
             schedule=schedule,
             clock=self.clock,
             interval=self.settings.poll_interval,
             enabled=self.settings.enabled,
             new_token=new_token,
+            hours=self.settings.hours,
         )
 
     def look_up(self, schedule: Schedule) -> Search:
         """Return the flow of a look-up."""
-        return Search(self.store, self.upstream, schedule, self.settings.poll_interval)
+        return Search(self.store, self.paced, schedule, self.settings.poll_interval)
 
     def sweep(self, publish: Publish) -> Sweep:
         """Return the flow of the sweep, under a name that tells who sweeps."""
@@ -97,6 +104,10 @@ def terms(settings: Settings) -> Terms:
         sending_limit=settings.call_timeout + settings.connect_timeout + DIAL_GRACE,
         look_up=settings.unknown_lookup,
         hold=settings.unknown_hold,
+        channels=settings.notice_channels,
+        notice_age=settings.notice_age,
+        status_rate=settings.status_rate,
+        dial_rate=settings.dial_rate,
     )
 
 

@@ -14,7 +14,8 @@ from tests.deployment import Deployment, Worker, wait_until
 
 CASES = 12  # of two calls each
 INTERVAL = 0.5  # seconds
-POLLS = 6  # after which a call counts as watched again
+POLLS = 10  # after which a call counts as watched again
+MOST_POLLS = 1.5  # in an interval: two chains ask twice; one may ask again what its fault left without an answer
 SOCKET_TIMEOUT = 15  # seconds, see worker/app.py
 LOST, REFUSED = "Connection to broker lost", "Connection refused"
 
@@ -89,7 +90,7 @@ def cuts_connections(server: EmbeddedServer, worker: Worker) -> None:
 
 def stalls(server: EmbeddedServer, worker: Worker) -> None:
     """Connections stay open and nobody answers, for longer than the socket time-out."""
-    end = time.monotonic() + 1.1 * SOCKET_TIMEOUT
+    end = time.monotonic() + (60 if "SOAK_STEPS" in os.environ else 1.1 * SOCKET_TIMEOUT)
     os.kill(server.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: time.monotonic() > end or worker.gone())
@@ -146,7 +147,7 @@ def assert_watched(deployment: Deployment, jobs: set[str], *, since: float) -> N
 
     wait_until(watched)
     assert not worker.gone(), worker.log[-3_000:]
-    assert [job for job, at in arrivals.items() if len(at) > (at[-1] - at[0]) / INTERVAL + 2] == []
+    assert {job: at for job, at in arrivals.items() if len(at) > MOST_POLLS * (at[-1] - at[0]) / INTERVAL + 2} == {}
     assert set(deployment.simulator.calls_per_pair().values()) == {1}
     with deployment.producer.connection() as connection:  # anew: the faults cut the connections of tests as well
         control = deployment.producer.control.inspect(timeout=0.5, connection=connection)

@@ -24,7 +24,7 @@ from tests.faults.script import DRAWN, Step, play, reduce
 from tests.faults.simulation import Machine
 from worker import lookup, poll
 from worker.decision import Finish, Next, Policy, Poll, decide
-from worker.store import poll_steps, sweep_steps, trigger_steps
+from worker.store import poll_steps, settle_steps, sweep_steps, trigger_steps
 
 SOAK = int(os.environ.get("SOAK_STEPS", "0"))
 LEAST = 20_000  # steps in every run of the tests
@@ -164,7 +164,7 @@ BROKEN = [
         id="S18 sending under any token",
     ),
     pytest.param(
-        without(trigger_steps, "SETTLE", ("local ours = state[1] == token", "local ours = true")),
+        without(settle_steps, "SETTLE", ("local ours = state[1] == token", "local ours = true")),
         "settled .* which is another's",
         id="S18 settling under any token",
     ),

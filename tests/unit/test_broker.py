@@ -8,11 +8,13 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from kombu import Connection, Consumer, Exchange, Message, Queue
+from kombu import Connection, Consumer, Exchange, Message, Queue, transport
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Transport as KombuTransport
 
 from cli.embedded import EmbeddedServer
 from worker import broker
+from worker.app import app
 
 NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
@@ -21,6 +23,7 @@ BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchan
 @pytest.fixture(autouse=True)
 def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker.QoS, "left", set())
+    monkeypatch.setattr(broker.QoS, "popped", [])
 
 
 @pytest.fixture
@@ -160,6 +163,42 @@ def test_a_connection_that_breaks_while_messages_are_put_back_leaves_them_for_th
     assert waiting_and_held(server.url) == (3, 0)
 
 
+@pytest.mark.parametrize("requeue", [None, True, False], ids=["acknowledged", "handed back", "dropped"])
+def test_a_message_whose_end_redis_did_not_take_frees_its_place(server: EmbeddedServer, requeue: bool | None) -> None:
+    """Otherwise a worker whose acknowledgements fail fetches nothing any more, for good; the fence drops the copies."""
+    holder = Holder(server.url, NAMELESS)
+    qos = holder.consumer.channel.qos
+    qos.prefetch_count = 3
+    assert not qos.can_consume()
+    with redis.Redis.from_url(server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        for message in holder.held:
+            with pytest.raises(redis.ReadOnlyError):
+                message.ack() if requeue is None else message.reject(requeue=requeue)
+        assert qos.can_consume_max_estimate() == 3
+        client.replicaof("NO", "ONE")
+    qos.restore_visible()
+    assert waiting_and_held(server.url) == (3, 0)
+    assert broker.QoS.left == set()
+
+
+@BOTH
+def test_a_message_that_redis_could_not_note_goes_back_to_its_queue(server: EmbeddedServer, exchange: str) -> None:
+    """kombu fetches a message and notes it in two steps; between them it is in this process alone."""
+    holder = Holder(server.url, exchange, messages=1)
+    message, channel = holder.held[0], holder.consumer.channel
+    message.ack()
+    assert waiting_and_held(server.url) == (0, 0)
+    server.kill()
+    with pytest.raises(redis.ConnectionError):
+        channel.qos.append(message, message.delivery_tag)
+    holder.lose()
+    server.restart()
+    connect_again(server.url)
+    assert waiting_and_held(server.url) == (1, 0)
+    assert broker.QoS.popped == []
+
+
 def test_kombu_itself_still_fails(server: EmbeddedServer) -> None:
     """Where this fails, kombu has mended it: try tests/faults/test_redis_away.py without the subclasses in the shim."""
     holder = Holder(server.url, NAMELESS, transport=KombuTransport)
@@ -183,17 +222,27 @@ def test_a_channel_keeps_its_client(redis_url: str) -> None:
 
 
 def test_every_redis_url_gets_it() -> None:
+    """Also where kombu was used before."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = "kombu.transport.redis:Transport"
+        transport._transport_cache.pop(scheme, None)
+        assert type(Connection(f"{scheme}://127.0.0.1:1/0").transport) is KombuTransport
     broker.install()
     for scheme in ("redis", "rediss"):
         assert type(Connection(f"{scheme}://127.0.0.1:1/0").transport) is broker.Transport
 
 
+def test_the_applications_events_are_sent_by_that_dispatcher() -> None:
+    with app.connection_for_write() as connection:
+        assert isinstance(app.events.Dispatcher(connection, enabled=False), broker.Dispatcher)
+
+
 def test_a_heartbeat_does_not_hold_up_the_worker_while_redis_is_away(server: EmbeddedServer) -> None:
     """Celery asks for a heartbeat to be tried until it is sent, in the loop that should connect again."""
     with (
-        Celery(broker=server.url, events="worker.broker:Events") as app,
-        app.connection_for_write() as connection,
-        app.events.Dispatcher(connection) as dispatcher,
+        Celery(broker=server.url, events="worker.broker:Events") as other,
+        other.connection_for_write() as connection,
+        other.events.Dispatcher(connection) as dispatcher,
     ):
         dispatcher.send("worker-online")
         server.kill()

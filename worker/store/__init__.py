@@ -3,19 +3,21 @@
 import redis
 
 from worker.store.base import Steps, Terms
+from worker.store.case_steps import CaseSteps, Erased, NotErased
 from worker.store.health import Health
 from worker.store.keys import Keys
 from worker.store.look_up_steps import LookUpSteps
 from worker.store.poll_steps import PollSteps
+from worker.store.settle_steps import SettleSteps
 from worker.store.sweep_steps import SweepSteps
 from worker.store.tallies import Tallies
 from worker.store.trigger_steps import TriggerSteps
 from worker.store.views import Views
 
-__all__ = ["Keys", "RedisStore", "Steps", "Terms", "connect"]
+__all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, PollSteps, SweepSteps, LookUpSteps, Views, Health, Tallies):
+class RedisStore(TriggerSteps, SettleSteps, PollSteps, SweepSteps, LookUpSteps, CaseSteps, Views, Health, Tallies):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 

@@ -9,14 +9,17 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
+from worker.notice import KINDS, Channel
 from worker.ports import StoreUnavailable
-from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
+from worker.store.keys import DEAD_KEPT, EVENTS_KEPT, HISTORY_KEPT, OUTBOX_KEPT, Keys
 from worker.values import Event
 
 TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 
 PRELUDE = (
-    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}"
+    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}\n"
+    f"local OUTBOX_KEPT, DEAD_KEPT = {OUTBOX_KEPT}, {DEAD_KEPT}\n"
+    f"local TOLD = {{{', '.join(f'{kind} = true' for kind in KINDS)}}}"
     """
 -- The one clock of all processes: the server's (S18).
 local function now()
@@ -27,13 +30,37 @@ end
 local function stamp(t) return string.format('%.3f', t) end
 
 -- What happens is counted in the step that makes it happen: once, whichever process took the step.
-local function count(field, by) redis.call('HINCRBY', COUNTERS, field, by or 1) end
+local function count(field, by) redis.call('HINCRBY', PREFIX .. ':counters', field, by or 1) end
 
--- A change is told in the step that makes it: once to lookers-on, once to the case's history.
+-- A notice that nobody took, or for which there is no room, is kept where a person can look at it.
+local function bury(channel, position, fields, reason, t)
+  local letter = {channel = channel, died_at = stamp(t), reason = reason}
+  for i = 1, #fields, 2 do letter[fields[i]] = fields[i + 1] end
+  redis.call('LPUSH', PREFIX .. ':dead', cjson.encode(letter))
+  redis.call('LTRIM', PREFIX .. ':dead', 0, DEAD_KEPT - 1)
+  redis.call('XDEL', PREFIX .. ':outbox:' .. channel, position)
+end
+
+-- What back ends are told stands in the outbox of each channel in the step that makes it so.
+local function post(id, entry)
+  for _, channel in ipairs(CHANNELS) do
+    local outbox = PREFIX .. ':outbox:' .. channel
+    if redis.call('XLEN', outbox) >= OUTBOX_KEPT then
+      local oldest = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)[1]
+      bury(channel, oldest[1], oldest[2], 'the outbox is full', now())
+      redis.call('HINCRBY', PREFIX .. ':notices', channel .. ':pushed_out', 1)
+    end
+    redis.call('XADD', outbox, '*', 'id', id, 'event', entry)
+  end
+end
+
+-- A change is told in the step that makes it: to lookers-on, to the case's history, and to back ends.
 local function emit(events, history, ttl, t, json)
   local entry = '{"at":' .. stamp(t) .. ',' .. string.sub(json, 2)
-  count('events:' .. string.match(json, '"kind": "([%w_]+)"'))
-  redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', entry)
+  local id = redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', entry)
+  local kind = string.match(json, '^{"kind": "([a-z_]+)"')
+  count('events:' .. kind)
+  if TOLD[kind] then post(id, entry) end
   redis.call('RPUSH', history, entry)
   redis.call('LTRIM', history, -HISTORY_KEPT, -1)
   redis.call('PEXPIRE', history, ttl)
@@ -75,7 +102,8 @@ class Terms:
     `max_poll_duration` the length of a watch and `interval` the time between two polls (S20), `lease` how long after
     its start a poll counts as missing unless it has ended, `sending_limit` how long a request may take at the most
     before its outcome is unknown (S18), `look_up` and `hold` how long a lost answer is looked for and its pair held
-    after that (S14).
+    after that (S14). Back ends are told over `channels`, and a notice is tried until it is `notice_age` old.
+    All workers together send at most `status_rate` queries and `dial_rate` call requests a second; 0 is no limit.
     """
 
     lock_ttl: float
@@ -86,6 +114,10 @@ class Terms:
     sending_limit: float
     look_up: float
     hold: float
+    channels: tuple[Channel, ...] = ()
+    notice_age: float = 86_400
+    status_rate: float = 0
+    dial_rate: float = 0
 
     @property
     def task_ttl(self) -> float:
@@ -108,8 +140,9 @@ class Steps:
 
     def script(self, source: str) -> Script:
         """Return a step that can be run."""
-        counters = json.dumps(self.keys.counters, ensure_ascii=False)  # quoted as Lua reads it, too
-        return self.client.register_script(f"local COUNTERS = {counters}\n{PRELUDE}{source}")
+        channels = ", ".join(f"'{channel}'" for channel in self.terms.channels)
+        head = f"local PREFIX, CHANNELS = {_lua_text(self.keys.prefix)}, {{{channels}}}\n"
+        return self.client.register_script(head + PRELUDE + source)
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
         """Run a step; StoreUnavailable where Redis did not answer well."""
@@ -130,6 +163,10 @@ class Steps:
             yield
         except redis.RedisError as error:
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+
+
+def _lua_text(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def milliseconds(seconds: float) -> int:

@@ -6,6 +6,8 @@ from urllib.parse import quote, unquote
 from worker.values import Pair
 
 EVENTS_KEPT = 10_000  # entries of the live stream: enough for a looker-on that was away for minutes
+OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of a receiver that is away
+DEAD_KEPT = 10_000  # dead letters
 HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
 
 
@@ -71,6 +73,28 @@ class Keys:
     def events(self) -> str:
         """Stream: every change, for lookers-on, bounded."""
         return f"{self.prefix}:events"
+
+    def outbox(self, channel: str) -> str:
+        """Stream: what has still to be told over a channel, bounded; what finds no room pushes the oldest out."""
+        return f"{self.prefix}:outbox:{channel}"
+
+    def notifier(self, channel: str) -> str:
+        """String: the token of the worker that delivers over a channel at the moment."""
+        return f"{self.prefix}:notifier:{channel}"
+
+    @property
+    def dead(self) -> str:
+        """List: notices that were given up, JSON, newest first, bounded."""
+        return f"{self.prefix}:dead"
+
+    @property
+    def notices(self) -> str:
+        """Hash: how many notices were delivered, given up and pushed out, for each channel."""
+        return f"{self.prefix}:notices"
+
+    def bucket(self, name: str) -> str:
+        """Hash: when the next token of a limit is there, and until when its tokens are promised (epoch seconds)."""
+        return f"{self.prefix}:bucket:{name}"
 
     @property
     def paused(self) -> str:

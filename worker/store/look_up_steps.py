@@ -7,8 +7,9 @@ import redis
 
 from worker.decision import ADOPTION_SLACK, created_at
 from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.jobs import job_fields, settled
 from worker.store.keys import Keys, member
-from worker.store.trigger_steps import job_fields, settled
+from worker.store.limits import ADMIT, RESERVE
 from worker.values import Event, LookUp, NewJob, Pair, Settled
 
 # Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
@@ -80,6 +81,17 @@ class LookUpSteps(Steps):
         super().__init__(client, keys, terms)
         self._adopt = self.script(ADOPT)
         self._release = self.script(RELEASE)
+        self._reserve = self.script(ADMIT + RESERVE)
+
+    def reserve_query(self, *, longest: float) -> float | None:
+        """Take a token for one status query outside a poll; returns the seconds to wait for it.
+
+        None, and no token, where that would be more than `longest`.
+        """
+        if not self.terms.status_rate:
+            return 0
+        reply = self.run(self._reserve, [self.keys.bucket("status")], [self.terms.status_rate, longest])
+        return None if reply is None else float(reply)
 
     def open_look_up(self, pair: Pair) -> LookUp | None:
         """Return the pair's open look-up, None where none is open."""

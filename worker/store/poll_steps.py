@@ -8,36 +8,47 @@ from worker.decision import OUTAGE_CALLS, Poll, Verdict
 from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.histograms import poll_counts
 from worker.store.keys import Keys, member
+from worker.store.limits import ADMIT, EARLY_BY
 from worker.values import Begun, Dropped, Early, Event, Heard, Pair, Timing, Written
 
-EARLY_BY = 1  # seconds: a poll that comes earlier than this is put back (S20)
 PROBES = 5  # queries in each interval of an outage: one at the least (S29)
 
 # Invariant: of all copies of a poll message one alone gets past, for the number that it carries then has gone (S28).
 # While the poll runs, the job counts as due at the end of the lease: by then a sweep may take its process for dead.
+# A poll that asks takes its token here; without one it keeps its number and is due when it may come back.
 BEGIN_POLL = """
-local job, due_key, outage, probe, late = unpack(KEYS)
-local poll_no, job_id, lease, early_by, probe_ttl = unpack(ARGV)
+local job, due_key, outage, probe, late, bucket = unpack(KEYS)
+local poll_no, job_id, lease, early_by, probe_ttl, rate = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
-  'mediation_id', 'reissued', 'root')
+  'mediation_id', 'reissued', 'slot', 'root')
 local function drop(why) count('polls:' .. why) return {why} end
+local function early(at, state)
+  count('polls:early')
+  return {'early', at, '0', unpack(state)}
+end
 if not r[1] then return drop('absent') end
 if r[2] then return drop('finished') end
 if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end
 local t = now()
-local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8], r[10] or ''}
-if t < tonumber(r[3]) - tonumber(early_by) then
-  count('polls:early')
-  return {'early', 'none', unpack(state)}
+local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8], r[11] or ''}
+if t < tonumber(r[3]) - tonumber(early_by) then return early(r[3], state) end
+local away, slot, due, wait = 'none', r[10] and tonumber(r[10]) or nil, tonumber(r[3]), 0
+if redis.call('EXISTS', outage) == 1 then away = redis.call('EXISTS', probe) == 0 and 'probe' or 'wait' end
+if tonumber(rate) > 0 and away ~= 'wait' and due < tonumber(r[4]) then
+  local at
+  wait, at = admit(bucket, tonumber(rate), t, away == 'probe' and t or slot, at_hand(tonumber(rate)))
+  if not wait then
+    redis.call('HSET', job, 'slot', fine(at))
+    redis.call('ZADD', due_key, at, job_id)
+    return early(stamp(at), state)
+  end
 end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
-if (r[9] or '0') == '0' then redis.call('SET', late, t - tonumber(r[3]), 'PX', 5000) end  -- the backlog, if any
+if slot then redis.call('HDEL', job, 'slot') end
+if (r[9] or '0') == '0' then redis.call('SET', late, t - math.max(due, slot or 0), 'PX', 5000) end  -- the backlog
 redis.call('ZADD', due_key, t + tonumber(lease), job_id)
-local away = 'none'
-if redis.call('EXISTS', outage) == 1 then
-  away = redis.call('SET', probe, job_id, 'NX', 'PX', probe_ttl) and 'probe' or 'wait'
-end
-return {'begun', away, unpack(state)}
+if away == 'probe' then redis.call('SET', probe, job_id, 'PX', probe_ttl) end
+return {'begun', away, stamp(wait), unpack(state)}
 """
 
 # Invariant: an outage is one event (S29). It begins when five calls failed and nobody has been answered well for one
@@ -139,7 +150,7 @@ class PollSteps(Steps):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         calls = f"local OUTAGE_CALLS = {OUTAGE_CALLS}\n"
-        self._begin_poll = self.script(BEGIN_POLL)
+        self._begin_poll = self.script(ADMIT + BEGIN_POLL)
         self._continue_poll = self.script(calls + HEAR + CONTINUE_POLL)
         self._finish_poll = self.script(calls + HEAR + FINISH_POLL)
         self._probe_ttl = milliseconds(terms.interval / PROBES)
@@ -149,16 +160,16 @@ class PollSteps(Steps):
         k = self.keys
         reply = self.run(
             self._begin_poll,
-            [k.job(job_id), k.due, k.outage, k.probe, k.late],
-            [poll_no, job_id, self.terms.lease, EARLY_BY, self._probe_ttl],
+            [k.job(job_id), k.due, k.outage, k.probe, k.late, k.bucket("status")],
+            [poll_no, job_id, self.terms.lease, EARLY_BY, self._probe_ttl, self.terms.status_rate],
         )
         if len(reply) == 1:
             return Dropped(reply[0])
-        kind, outage, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply
+        kind, word, wait, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply
         poll = Poll(poll_no, float(due), float(deadline), int(retry_count))
         if kind == "early":
-            return Early(float(now), poll)
-        return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, outage, root)
+            return Early(float(now), poll, float(word))
+        return Begun(float(now), Pair(case_id, mediation_id), poll, call_status, word, float(wait), root)
 
     def continue_poll(
         self,

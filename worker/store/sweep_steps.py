@@ -55,7 +55,7 @@ local lock_ttl, history_ttl, unknown_event, nothing_event, released_event, faile
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
-  'found', 'held_until'}
+  'found', 'held_until', 'until'}
 local s = {}
 for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
 local function later(at) redis.call('ZADD', pairs_key, at, member) end
@@ -75,23 +75,38 @@ if not s.phase or s.phase == 'done' then
   return {'none'}
 end
 
+-- Published again at growing distances; kept no longer than its back end wants it.
+local function publish_again()
+  local times = redis.call('HINCRBY', ledger, 'requeued', 1)
+  later(t + math.min(stale_after * 2 ^ times, 600))
+  count('requeued')
+  return {'requeue', s.task_id, s.arguments, s.expires or ''}
+end
+local expired = s.expires and s.expires ~= '' and t > tonumber(s.expires)
+
+if s.phase == 'waiting' and not expired then
+  local due = tonumber(s['until'])
+  if t < due then later(math.min(due, tonumber(s.expires or '') or math.huge)) return {'none'} end
+  if redis.call('EXISTS', prefix .. ':paused') == 1 then later(t + stale_after) return {'none'} end
+  return publish_again()
+end
+
+if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + stale_after and expired then  -- too late to ring
+  redis.call('HDEL', ledger, 'until', 'slot')
+  let_go(prefix, member, s.token, history_ttl, t)
+  tell(failed_event)
+  return {'none'}
+end
+
 if s.phase == 'claimed' then
   if t <= s.claimed_at + stale_after then later(s.claimed_at + stale_after) return {'none'} end
-  if s.expires and s.expires ~= '' and t > tonumber(s.expires) then  -- too late to ring anybody
-    let_go(prefix, member, s.token, history_ttl, t)
-    tell(failed_event)
-    return {'none'}
-  end
   if redis.call('EXISTS', prefix .. ':task:' .. s.task_id) == 1 then  -- an earlier owner has come to its end after all
     close()
     return {'none'}
   end
-  local times = redis.call('HINCRBY', ledger, 'requeued', 1)
   redis.call('HSET', ledger, 'token', token)
   redis.call('SET', lock, token, 'PX', lock_ttl)
-  later(t + math.min(stale_after * 2 ^ times, 600))
-  count('requeued')
-  return {'requeue', s.task_id, s.arguments, s.expires or ''}
+  return publish_again()
 end
 
 if s.phase == 'sending' then

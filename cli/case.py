@@ -1,0 +1,194 @@
+"""The commands about one case or call: its history, what was said in it, and taking away what is kept of it."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, cast
+
+import redis
+
+from api_client import ConversationLog, ProtocolError, Unavailable
+from cli.lines import event_line
+from cli.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
+from cli.reach import connect, open_store, read_settings, silence
+from config.settings import Settings
+from worker import texts
+from worker.malformed import MALFORMED_QUEUE
+from worker.store import NotErased
+from worker.wiring import build_upstream
+
+SPEAKERS = {"Robot": "智能体", "Contact": "联系人"}
+PHASES = {
+    "claimed": "its trigger is about to be sent",
+    "sending": "its request is on its way",
+    "watching": "its calls are being watched",
+    "unknown": "its outcome is unknown and a telephone may be ringing",
+}
+RESULT_PREFIX = "celery-task-meta-"
+BATCH = 500
+
+
+def history(case_id: str, *, as_json: bool) -> int:
+    """Show every event of a case; returns the exit code, 1 where none is kept (S36)."""
+    case_id = _id(case_id, "CASE_ID")
+    with open_store(read_settings()) as store:
+        events = store.history(case_id)
+    if as_json:
+        say_json({"case_id": case_id, "events": events})
+    for event in () if as_json else events:
+        say(f"{_moment(float(event['at'])):%Y-%m-%d}  {event_line(event)}")
+    if not events:
+        complain(f"no event of {printable(case_id)} is kept; a history is kept for a while only")
+        return FAILED
+    return DONE
+
+
+def conversation(job_id: str, *, as_json: bool) -> int:
+    """Ask upstream what was said in a call, and where its recording lies; returns the exit code (S36)."""
+    job_id = _id(job_id, "JOB_ID")
+    settings = read_settings()
+    with open_store(settings) as store:
+        call = next(iter(store.calls(job_id=job_id)), None)
+    logs = [log for log in _ask(settings, job_id, call.case_id if call else None) if log.job_id == job_id]
+    if as_json:
+        say_json({"job_id": job_id, "case_id": call and call.case_id, "conversations": [*map(_log_json, logs)]})
+    for log in () if as_json else logs:
+        for line in _log_lines(log):
+            say(printable(line))
+    if not logs:
+        complain(f"upstream has no conversation of {printable(job_id)}")
+        return FAILED
+    return DONE
+
+
+def erase(case_id: str, *, anyway: bool, as_json: bool) -> int:
+    """Take away what is kept of a case, and say what that was; returns the exit code, 1 where it must stay."""
+    case_id = _id(case_id, "CASE_ID")
+    settings = read_settings()
+    with open_store(settings) as store:
+        erased = store.erase(case_id, anyway=anyway)
+    if isinstance(erased, NotErased):
+        if as_json:
+            say_json({"case_id": case_id, "erased": False, "removed": {}})
+        complain(f"{printable(case_id)} is not erased: {_why_not(erased)}")
+        return FAILED
+    removed = {
+        "history_events": erased.events,
+        "calls": erased.calls,
+        "pairs": erased.pairs,
+        "live_events": erased.told,
+        "triggers": erased.triggers,
+        "notices": erased.letters,
+        "results": _forget_results(settings, case_id),
+        "malformed_messages": _forget_malformed(settings, case_id),
+    }
+    if as_json:
+        say_json({"case_id": case_id, "erased": True, "removed": removed})
+    elif any(removed.values()):
+        told = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in removed.items() if number)
+        say(f"{printable(case_id)} is erased: {told}")
+    else:
+        say(f"nothing is kept of {printable(case_id)}")
+    return DONE
+
+
+def _id(text: str, name: str) -> str:
+    if not text.strip():
+        raise Failure(f"{name}: empty, should be an id", exit_code=WRONG_USAGE)
+    return text.strip()
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds).astimezone()
+
+
+def _ask(settings: Settings, job_id: str, case_id: str | None) -> list[ConversationLog]:
+    try:
+        upstream = build_upstream(settings)
+    except ValueError as error:
+        raise Failure(str(error), exit_code=WRONG_USAGE) from None
+    try:
+        return upstream.conversations(case_id=case_id, job_id=job_id)
+    except (Unavailable, ProtocolError) as error:
+        raise Failure(f"upstream did not tell: {error}") from None
+    finally:
+        upstream.close()
+
+
+def _log_json(log: ConversationLog) -> dict[str, Any]:
+    return {
+        "call_type": log.call_type,
+        "call_status": log.call_status,
+        "label": log.call_status and texts.label(log.call_status),
+        "lines": [
+            {
+                "at": line.timestamp and line.timestamp / 1000,
+                "speaker": line.speaker,
+                "action": line.action,
+                "text": line.script,
+            }
+            for line in log.conversations
+        ],
+        "unreadable": log.conversations_unreadable,
+        "record_url": log.record_url,
+        "record_expires_at": log.record_expires,
+    }
+
+
+def _log_lines(log: ConversationLog) -> Iterator[str]:
+    yield "  ".join(filter(None, (log.job_id, log.call_type, texts.label(log.call_status or ""))))
+    if log.conversations_unreadable:
+        yield "the transcript cannot be read"
+    for line in log.conversations:
+        if line.script:
+            at = f"{_moment(line.timestamp / 1000):%H:%M:%S}" if line.timestamp else "--:--:--"
+            yield f"{at}  {SPEAKERS.get(line.speaker or '', line.speaker or '')}: {line.script}"
+    if log.record_url:
+        dies = "nobody says when it dies"
+        if log.record_expires is not None:
+            dies = f"dies at {_moment(log.record_expires):%Y-%m-%d %H:%M:%S %z}"
+        yield f"recording ({dies}): {log.record_url}"
+
+
+def _why_not(kept: NotErased) -> str:
+    if kept.until is None:
+        return f"of mediation {printable(kept.pair.mediation_id)} {PHASES.get(kept.phase, kept.phase)}"
+    return (
+        f"how the last call of mediation {printable(kept.pair.mediation_id)} ended is not known, and until "
+        f"{_moment(kept.until):%Y-%m-%d %H:%M} a new trigger has to look upstream first; --anyway forgets that too"
+    )
+
+
+# -- what Celery keeps -------------------------------------------------------------------------------------------------
+
+
+def _forget_results(settings: Settings, case_id: str) -> int:
+    """Take the case's results out of Celery's result backend."""
+
+    def of_the_case(text: str) -> bool:
+        try:
+            result = json.loads(text)["result"]
+        except (ValueError, TypeError, KeyError):  # somebody else's
+            return False
+        return isinstance(result, dict) and result.get("case_id") == case_id
+
+    try:
+        with connect(settings.result_url) as client:
+            names = list(client.scan_iter(f"{RESULT_PREFIX}*", count=BATCH, _type="string"))
+            texts_of = {name: cast("str | None", client.get(name)) for name in names}
+            found = [name for name, text in texts_of.items() if text and of_the_case(text)]
+            return sum(int(str(client.delete(name))) for name in found)
+    except redis.RedisError as error:
+        raise Failure(silence(settings.result_url, "CALLWATCH_RESULT_URL", error)) from None
+
+
+def _forget_malformed(settings: Settings, case_id: str) -> int:
+    """Take messages that nobody could read and that name the case out of the list where they are put aside."""
+    named = re.compile(rf"(?<![\w-]){re.escape(case_id)}(?![\w-])")
+    try:
+        with connect(settings.broker_url) as client:
+            entries = cast("list[str]", client.lrange(MALFORMED_QUEUE, 0, -1))
+            return sum(int(str(client.lrem(MALFORMED_QUEUE, 0, one))) for one in set(entries) if named.search(one))
+    except redis.RedisError as error:
+        raise Failure(silence(settings.broker_url, "CALLWATCH_BROKER_URL", error)) from None

@@ -1,0 +1,62 @@
+"""`callwatch notices`: what back ends have still to be told, and what was given up."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from cli.lines import event_line
+from cli.output import DONE, FAILED, complain, printable, say, say_json
+from cli.reach import open_store, read_settings
+from worker.store.notice_steps import DeadLetter, Waiting
+
+
+def notices(*, dead: bool, replay: bool, as_json: bool) -> int:
+    """Show what waits, and what was given up if asked; put that back if asked; returns the exit code.
+
+    It is 1 where not every dead letter found room.
+    """
+    with open_store(read_settings()) as store:
+        before = store.dead_letters()
+        replayed = store.replay() if replay else None
+        left = store.dead_letters() if replay else before
+        waiting = store.notices()
+    if as_json:
+        document: dict[str, Any] = {"channels": [asdict(one) for one in waiting], "dead": len(left)}
+        if dead:
+            document["letters"] = [asdict(letter) for letter in before]
+        if replay:
+            document["replayed"] = replayed
+        say_json(document)
+    else:
+        for letter in before if dead else ():
+            say(_letter_line(letter))
+        if replay:
+            say(f"{replayed} dead letters are on their way again")
+        for line in _lines(waiting, len(left)):
+            say(line)
+    if replay and left:
+        complain(f"{len(left)} dead letters found no room; try again when fewer wait")
+        return FAILED
+    return DONE
+
+
+def _lines(waiting: list[Waiting], dead: int) -> list[str]:
+    lines = [_waiting_line(one) for one in waiting]
+    if not waiting:
+        lines = ["nobody is told: neither CALLWATCH_NOTICE_URL nor CALLWATCH_NOTICE_TASK is set"]
+    return [*lines, f"dead letters: {dead}"]
+
+
+def _waiting_line(one: Waiting) -> str:
+    since = "" if one.oldest_at is None else f", the oldest since {_moment(one.oldest_at)}"
+    ends = f"{one.delivered} delivered, {one.given_up} given up, {one.pushed_out} pushed out"
+    return f"{one.channel}: {one.waiting} waiting{since}; {ends}"
+
+
+def _letter_line(letter: DeadLetter) -> str:
+    head = f"{letter.notice_id}  {letter.channel}  given up {_moment(letter.died_at)}: {letter.reason}"
+    return printable(f"{head}  {event_line(letter.event)}")
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"

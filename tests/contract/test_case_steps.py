@@ -1,0 +1,114 @@
+"""Erasing a case leaves nothing of it behind, and never what stands between a person and a second ring."""
+
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from worker.decision import Outcome, Phase, Verdict
+from worker.messages import TriggerResult
+from worker.store import Erased, NotErased, RedisStore
+from worker.values import Answered, Claimed, Event, NewJob, Pair, Settlement
+
+PAIR, OTHER = Pair("C/1", "20"), Pair("C/12", "20")
+
+
+def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1") -> None:
+    """Let the pair's trigger come so far."""
+    store.claim(pair, token=job, task_id=f"task-{job}", arguments="{}", expires=None, enabled=True)
+    if phase == "claimed":
+        return
+    sent_at = store.begin_sending(pair, job)
+    assert isinstance(sent_at, float)
+    if phase == "sending":
+        return
+    reached: dict[str, tuple[Outcome, Phase]] = {"unknown": ("unknown", "unknown"), "refused": ("refused", "done")}
+    outcome, settled = reached.get(phase, ("started", "watching"))
+    store.settle(
+        Settlement(
+            pair=pair,
+            token=job,
+            task_id=f"task-{job}",
+            result=TriggerResult.of(outcome, pair.case_id, pair.mediation_id),
+            phase=settled,
+            sent_at=sent_at,
+            jobs=[NewJob(job, "P-0001", "Scheduling", 0.01)] if outcome == "started" else [],
+            events=[Event("started", pair.case_id, pair.mediation_id, job, {"label": "拨号中"})],
+        )
+    )
+    if phase in ("ended", "lost", "expired"):
+        verdict: Verdict = phase  # type: ignore[assignment]
+        store.begin_poll(job, 1)
+        event = Event(verdict, pair.case_id, pair.mediation_id, job)
+        store.finish_poll(
+            pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event
+        )
+
+
+def found(client: redis.Redis, *needles: str) -> list[str]:
+    """The keys of a whole database that hold one of the texts, in their name or their value."""
+
+    def value(name: str) -> Any:
+        reads: dict[str, Any] = {
+            "string": client.get,
+            "hash": client.hgetall,
+            "list": lambda key: client.lrange(key, 0, -1),
+            "set": client.smembers,
+            "zset": lambda key: client.zrange(key, 0, -1),
+            "stream": client.xrange,
+        }
+        return reads[str(client.type(name))](name)
+
+    dump = {str(name): str(value(str(name))) for name in client.scan_iter("*")}
+    return [name for name, text in dump.items() if any(needle in name + text for needle in needles)]
+
+
+@pytest.mark.parametrize("phase", ["ended", "refused"])
+def test_nothing_of_an_erased_case_is_left(store: RedisStore, client: redis.Redis, phase: str) -> None:
+    bring_to(store, phase)
+    bring_to(store, "ended", OTHER, "job-2")
+    assert found(client, '"C/1"', "C%2F1:", "job-1", "P-0001")
+    erased = store.erase("C/1", anyway=False)
+    calls = 1 if phase == "ended" else 0
+    events = 2 if phase == "ended" else 1
+    assert erased == Erased(events=events, calls=calls, pairs=1, told=events, triggers=1, letters=0)
+    assert found(client, '"C/1"', "'C/1'", "C%2F1:") == []
+    assert [name for name in found(client, "job-1") if name != "t:task:task-job-1"] == []
+    assert found(client, "P-0001") == ["t:job:job-2"]
+    assert len(store.history("C/12")) == 2, "another case keeps all of its own"
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
+
+
+def test_s17_a_late_copy_of_an_erased_trigger_calls_nobody(store: RedisStore, client: redis.Redis) -> None:
+    bring_to(store, "ended")
+    lives = client.pttl("t:task:task-job-1")
+    store.erase("C/1", anyway=False)
+    assert 0 < client.pttl("t:task:task-job-1") <= lives
+    late = store.claim(PAIR, token="x", task_id="task-job-1", arguments="{}", expires=None, enabled=True)
+    assert isinstance(late, Answered)
+    assert (late.why, late.result["outcome"], late.result["case_id"]) == ("handled", "skipped", "")
+    new = store.claim(PAIR, token="y", task_id="another", arguments="{}", expires=None, enabled=True)
+    assert new == Claimed()
+
+
+@pytest.mark.parametrize("phase", ["claimed", "sending", "watching", "unknown"])
+def test_s5_what_may_ring_or_is_watched_is_not_erased(store: RedisStore, client: redis.Redis, phase: str) -> None:
+    bring_to(store, phase)
+    before = {str(name) for name in client.scan_iter("*")}
+    assert store.erase("C/1", anyway=True) == NotErased(PAIR, phase)
+    assert {str(name) for name in client.scan_iter("*")} == before
+
+
+@pytest.mark.parametrize("verdict", ["lost", "expired"])
+def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStore, verdict: str) -> None:
+    bring_to(store, verdict)
+    kept = store.erase("C/1", anyway=False)
+    assert isinstance(kept, NotErased)
+    assert kept.until == pytest.approx(store.now() + 86_400, abs=60)
+    assert isinstance(store.erase("C/1", anyway=True), Erased)
+
+
+def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:
+    client.set("t:task:odd", json.dumps({"outcome": "skipped"}), px=10_000)
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)

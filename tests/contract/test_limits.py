@@ -1,0 +1,99 @@
+"""A poll without a token keeps its number and is told when to come back; the sweep knows that it is not lost."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import redis
+
+from tests.contract.conftest import TERMS
+from worker.messages import TriggerResult
+from worker.store import RedisStore
+from worker.values import Begun, Dropped, Early, NewJob, Pair, Settlement
+
+PAIR = Pair("C-1", "20")
+
+
+@pytest.fixture
+def limited(store: RedisStore) -> RedisStore:
+    """One query a hundred seconds: nothing depends on how fast the tests run."""
+    limited = RedisStore(store.client, store.keys, replace(TERMS, status_rate=0.01, dial_rate=0.01))
+    limited.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
+    sent_at = limited.begin_sending(PAIR, "tok")
+    assert isinstance(sent_at, float)
+    jobs = [NewJob(f"job-{number}", "P-1", "Scheduling", -5) for number in range(4)]
+    result = TriggerResult.of("started", "C-1", "20")
+    assert limited.settle(Settlement(PAIR, "tok", "task", result, "watching", sent_at, jobs, []))
+    return limited
+
+
+def test_one_goes_and_the_others_wait_one_after_the_other(limited: RedisStore) -> None:
+    assert isinstance(limited.begin_poll("job-0", 1), Begun)
+    waiting = [limited.begin_poll(f"job-{number}", 1) for number in (1, 2, 3)]
+    slots = [one.at for one in waiting if isinstance(one, Early)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(slots)]
+    assert gaps == pytest.approx([105, 105], abs=1)
+    again = limited.begin_poll("job-1", 1)
+    assert isinstance(again, Early)
+    assert again.at == pytest.approx(slots[0], abs=0.01), "a copy is told the same"
+
+
+def test_who_waits_keeps_its_number_and_is_not_taken_for_lost(limited: RedisStore, client: redis.Redis) -> None:
+    """S28."""
+    limited.begin_poll("job-0", 1)
+    early = limited.begin_poll("job-1", 1)
+    assert isinstance(early, Early)
+    assert client.hget("t:job:job-1", "poll_no") == "1"
+    overdue = {one.message.job_id for one in limited.overdue(grace=0, limit=9)}
+    assert overdue == {"job-2", "job-3"}, "those that nobody has begun"
+    assert limited.tally_calls(limit=1).beyond == 3, "job-0 is under way, the last two have not begun"
+
+
+def test_who_comes_at_its_time_goes_before_those_who_are_new(limited: RedisStore, client: redis.Redis) -> None:
+    limited.begin_poll("job-0", 1)
+    limited.begin_poll("job-1", 1)
+    now = limited.now()
+    client.hset("t:job:job-1", "slot", now)
+    client.hset("t:bucket:status", "next", now)
+    fresh = limited.begin_poll("job-2", 1)
+    assert isinstance(fresh, Early), "there is a token, and it is promised"
+    assert isinstance(limited.begin_poll("job-1", 1), Begun)
+    assert client.hget("t:job:job-1", "slot") is None
+    assert limited.begin_poll("job-1", 1) == Dropped("fenced")
+
+
+def test_who_finds_its_token_gone_is_next(limited: RedisStore, client: redis.Redis) -> None:
+    limited.begin_poll("job-0", 1)
+    first = [limited.begin_poll(f"job-{number}", 1) for number in (1, 2, 3)]
+    client.hset("t:job:job-1", "slot", limited.now())
+    late = limited.begin_poll("job-1", 1)
+    assert isinstance(late, Early)
+    assert isinstance(first[2], Early)
+    assert limited.now() < late.at < first[2].at, "not at the end of the queue"
+
+
+def test_s29_who_asks_nobody_needs_no_token(limited: RedisStore, client: redis.Redis) -> None:
+    limited.begin_poll("job-0", 1)
+    client.hset("t:outage", "since", "1.0")
+    client.set("t:probe", "somebody", px=60_000)
+    begun = limited.begin_poll("job-1", 1)
+    assert isinstance(begun, Begun)
+    assert begun.outage == "wait"
+
+
+def test_s25_who_only_ends_a_watch_needs_no_token(limited: RedisStore, client: redis.Redis) -> None:
+    limited.begin_poll("job-0", 1)
+    client.hset("t:job:job-1", "deadline", str(client.hget("t:job:job-1", "due")))
+    assert isinstance(limited.begin_poll("job-1", 1), Begun)
+
+
+def test_a_query_outside_a_poll_takes_its_token_ahead_or_none(limited: RedisStore) -> None:
+    assert limited.reserve_query(longest=1) == 0
+    assert limited.reserve_query(longest=1) is None
+    assert limited.reserve_query(longest=200) == pytest.approx(105, abs=1)
+    assert limited.reserve_query(longest=200) is None, "those who are sent away take nothing"
+    assert limited.reserve_query(longest=300) == pytest.approx(210, abs=1)
+
+
+def test_without_a_limit_there_is_always_a_token(store: RedisStore) -> None:
+    assert [store.reserve_query(longest=0) for _ in range(9)] == [0] * 9

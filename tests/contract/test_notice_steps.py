@@ -1,0 +1,155 @@
+"""The outbox: written with the change that it tells of, read in order, given up into the dead letters, replayed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import redis
+
+from tests.contract.conftest import TERMS
+from tests.contract.test_case_steps import PAIR, bring_to, found
+from worker.store import Keys, RedisStore, base
+from worker.values import Event, Letter, Pair
+
+
+@pytest.fixture
+def telling(store: RedisStore) -> RedisStore:
+    """A store that tells back ends over both channels."""
+    return RedisStore(store.client, store.keys, replace(TERMS, channels=("webhook", "task"), notice_age=60))
+
+
+def letters(store: RedisStore, channel: str = "webhook") -> list[Letter]:
+    return store.outbox("webhook" if channel == "webhook" else "task").read("-", limit=100)
+
+
+@pytest.mark.parametrize(
+    ("phase", "kinds"),
+    [("claimed", []), ("watching", []), ("ended", ["ended"]), ("lost", ["lost"]), ("expired", ["expired"])],
+)
+def test_a_change_that_is_told_stands_in_the_outbox_of_each_channel(
+    telling: RedisStore, phase: str, kinds: list[str]
+) -> None:
+    bring_to(telling, phase)
+    for channel in ("webhook", "task"):
+        assert [one.event["kind"] for one in letters(telling, channel)] == kinds
+    told = {one.notice_id: one.event for one in letters(telling)}
+    events = dict(telling.events("0", wait=0.01)) if kinds else {}
+    assert told.items() <= events.items(), "the notice's id is that of the event"
+
+
+def test_without_a_channel_nothing_is_kept_for_anybody(store: RedisStore, client: redis.Redis) -> None:
+    bring_to(store, "ended")
+    assert not [name for name in client.scan_iter("*") if "outbox" in str(name)]
+    assert store.notices() == []
+
+
+def test_letters_are_read_in_order_and_struck_out(telling: RedisStore) -> None:
+    for number in range(3):
+        bring_to(telling, "ended", Pair("C", str(number)), f"job-{number}")
+    outbox = telling.outbox("webhook")
+    first, second = outbox.read("-", limit=2)
+    (third,) = outbox.read(second.position, limit=2)
+    assert [one.event["job_id"] for one in (first, second, third)] == ["job-0", "job-1", "job-2"]
+    assert first.notice_id < second.notice_id < third.notice_id
+    outbox.delivered(first)
+    assert outbox.read("-", limit=9) == [second, third]
+    assert len(letters(telling, "task")) == 3, "each channel has its own"
+    (webhook, _) = telling.notices()
+    assert (webhook.channel, webhook.waiting, webhook.delivered) == ("webhook", 2, 1)
+    assert webhook.oldest_at == pytest.approx(telling.now(), abs=60)
+
+
+def test_one_worker_has_the_turn_and_looks_before_it_sends(telling: RedisStore, client: redis.Redis) -> None:
+    bring_to(telling, "ended")
+    outbox = telling.outbox("webhook")
+    (letter,) = outbox.read("-", limit=9)
+    assert outbox.look(letter, "a") == "not ours"
+    assert [outbox.take_turn(token, 10) for token in ("a", "b", "a")] == [True, False, True]
+    assert telling.outbox("task").take_turn("b", 10), "the other channel is another turn"
+    assert [outbox.look(letter, token) for token in ("a", "b")] == ["here", "not ours"]
+    outbox.delivered(letter)
+    assert outbox.look(letter, "a") == "gone"
+    client.delete("t:notifier:webhook")
+    assert outbox.take_turn("b", 10)
+
+
+def age(client: redis.Redis, store: RedisStore, seconds: float) -> Letter:
+    """Put a letter of that age into the outbox."""
+    event = {"at": 1.0, "kind": "ended", "case_id": PAIR.case_id, "mediation_id": "20", "job_id": "job-1"}
+    position = f"{round((store.now() - seconds) * 1000)}-0"
+    client.xadd("t:outbox:webhook", {"id": "7-0", "event": json.dumps(event)}, id=position)
+    return Letter(position, "7-0", event)
+
+
+def test_what_is_young_is_kept_and_what_is_old_goes_to_the_dead(telling: RedisStore, client: redis.Redis) -> None:
+    old, young = age(client, telling, 61), age(client, telling, 50)
+    outbox = telling.outbox("webhook")
+    assert outbox.give_up(young, "HTTP 500") is False
+    assert outbox.give_up(old, "HTTP 500") is True
+    assert outbox.give_up(old, "HTTP 500") is True, "once"
+    assert outbox.read("-", limit=9) == [young]
+    (dead,) = telling.dead_letters()
+    assert (dead.notice_id, dead.channel, dead.reason, dead.event) == ("7-0", "webhook", "HTTP 500", old.event)
+    assert telling.notices()[0].given_up == 1
+
+
+def test_dead_letters_are_replayed_in_order_under_their_own_ids(telling: RedisStore, client: redis.Redis) -> None:
+    outbox = telling.outbox("webhook")
+    for number in range(3):
+        event = {"at": 1.0, "kind": "ended", "case_id": "C", "mediation_id": "20"}
+        client.xadd("t:outbox:webhook", {"id": f"{number}-0", "event": json.dumps(event)}, id=f"{number + 1}-0")
+    for letter in outbox.read("-", limit=9):
+        assert outbox.give_up(letter, "HTTP 500")
+    assert telling.replay() == 3
+    assert telling.replay() == 0
+    replayed = outbox.read("-", limit=9)
+    assert [letter.notice_id for letter in replayed] == ["0-0", "1-0", "2-0"]
+    assert outbox.give_up(replayed[0], "HTTP 500") is False, "its age begins anew"
+    assert telling.dead_letters() == []
+
+
+def test_a_full_outbox_pushes_the_oldest_to_the_dead_and_says_so(
+    telling: RedisStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        base, "PRELUDE", base.PRELUDE.replace("OUTBOX_KEPT, DEAD_KEPT = 50000", "OUTBOX_KEPT, DEAD_KEPT = 2")
+    )
+    store = RedisStore(client, Keys("t"), telling.terms)
+    for number in range(3):
+        bring_to(store, "ended", Pair("C", str(number)), f"job-{number}")
+    assert [one.event["job_id"] for one in letters(store)] == ["job-1", "job-2"]
+    assert [(one.event["job_id"], one.reason) for one in store.dead_letters() if one.channel == "webhook"] == [
+        ("job-0", "the outbox is full")
+    ]
+    assert store.notices()[0].pushed_out == 1
+    assert store.replay() == 0, "there is still no room, and nothing gets lost by trying"
+    assert len(store.dead_letters()) == 2
+
+
+def test_an_erased_case_has_no_letters_left(telling: RedisStore, client: redis.Redis) -> None:
+    bring_to(telling, "ended")
+    bring_to(telling, "ended", Pair("C/12", "20"), "job-2")
+    outbox = telling.outbox("task")
+    object.__setattr__(telling.terms, "notice_age", 0)
+    outbox.give_up(outbox.read("-", limit=1)[0], "gone")
+    erased = telling.erase(PAIR.case_id, anyway=False)
+    assert getattr(erased, "letters", 0) == 2
+    assert found(client, '"C/1"', '"C/1\\"') == []
+    assert len(letters(telling)) == 1
+
+
+def test_a_prefix_with_quotes_is_a_prefix(client: redis.Redis) -> None:
+    store = RedisStore(client, Keys('t:"\\'), replace(TERMS, channels=("task",)))
+    bring_to(store, "ended")
+    assert len(letters(store, "task")) == 1
+    client.flushdb()
+
+
+def test_refusals_and_failures_are_told_as_well(telling: RedisStore) -> None:
+    bring_to(telling, "sending")
+    from tests.contract.test_trigger_steps import settlement  # noqa: PLC0415 - its helpers are made for another pair
+
+    told = [Event("refused", "C-1", "20", detail={"message": "未到时间", "error_code": 1001})]
+    plain = settlement("refused", "done", "job-1", task_id="task-job-1")
+    assert telling.settle(replace(plain, pair=PAIR, events=told))
+    assert [one.event["message"] for one in letters(telling)] == ["未到时间"]

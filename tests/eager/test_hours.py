@@ -1,0 +1,202 @@
+"""A trigger outside calling hours waits in Redis and dials when they open: once for each pair, under its task id."""
+
+import itertools
+import time
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tests.fakes import World, job_id, record
+from worker import texts
+from worker.store import Erased
+from worker.values import Pair
+
+OFFICE = {"calling_hours": "09:00-21:00", "calling_days": "mon-sat", "holidays": "CN"}
+office = pytest.mark.parametrize("world", [OFFICE], indirect=True)
+DAY = 86_400
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Asia/Shanghai")).timestamp()
+
+
+def phase(world: World) -> list[str]:
+    return [state.phase for state in world.store.pairs(case_id="C-1", finished=True)]
+
+
+@pytest.fixture(autouse=True)
+def one_call(world: World) -> None:
+    """Every request starts one call, which ends at its first poll; a sweep every ten minutes passes the nights."""
+    numbers = iter(range(1, 99))
+    world.upstream.dials = [lambda _: [record(job_id(next(numbers), at=time.time()))]]
+    world.sweeping = 600
+
+
+@office
+@pytest.mark.parametrize(
+    ("moment", "outcome", "dialled"),
+    [
+        pytest.param("2026-11-23 20:59:59", "started", "2026-11-23 20:59:59", id="a second before the closing"),
+        pytest.param("2026-11-23 21:00:00", "deferred", "2026-11-24 09:00:00", id="the closing itself"),
+        pytest.param("2026-10-01 10:00:00", "deferred", "2026-10-08 09:00:00", id="a public holiday"),
+        pytest.param("2026-10-10 10:00:00", "started", "2026-10-10 10:00:00", id="a Saturday that makes up for one"),
+        pytest.param("2026-11-29 10:00:00", "deferred", "2026-11-30 09:00:00", id="a Sunday"),
+    ],
+)
+def test_the_hours_hold_when_the_request_is_sent(world: World, moment: str, outcome: str, dialled: str) -> None:
+    world.clock.move_to(at(moment))
+    result = world.trigger()
+    assert result["outcome"] == outcome
+    if outcome == "deferred":
+        assert result["deferred_until"] == at(dialled)
+        assert world.events() == ["deferred"]
+        assert phase(world) == ["waiting"]
+        assert not world.redis.exists(world.keys.lock(Pair("C-1", "20"))), "the lock is not held"
+        assert len(world.queue) == 0, "no countdown is held for hours"
+        world.run(at(dialled) - time.time() - 1)
+        assert world.upstream.requests == []
+        world.run(1200)
+    ((sent_at, _),) = world.upstream.requests
+    assert sent_at == pytest.approx(at(dialled), abs=601)
+    assert sent_at >= at(dialled) or outcome == "started"
+    world.run(60)
+    assert phase(world) == ["done"]
+
+
+@office
+def test_what_was_enqueued_in_time_and_comes_late_waits_as_well(world: World) -> None:
+    """The dial itself: a look or a retry may take the trigger across the closing."""
+    world.clock.move_to(at("2026-11-23 20:59:59"))
+    world.upstream.before_connect = lambda: world.clock.move_to(at("2026-11-23 21:00:00"))
+    assert world.trigger()["outcome"] == "deferred"
+    assert world.upstream.requests == []
+    world.upstream.before_connect = lambda: None
+    world.run(13 * 3600)
+    assert len(world.upstream.requests) == 1
+
+
+@office
+def test_s17_one_waits_for_each_pair_and_each_task_dials_once(world: World) -> None:
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    first = [world.trigger(task_id="one") for _ in range(3)]
+    others = [world.trigger(task_id=f"more-{number}") for number in range(5)]
+    assert {result["outcome"] for result in [*first, *others]} == {"deferred"}
+    assert {result["deferred_until"] for result in [*first, *others]} == {at("2026-11-24 09:00")}
+    assert world.trigger(case_id="C-2", task_id="two")["outcome"] == "deferred"
+    world.run(12 * 3600)
+    assert set(world.upstream.calls_per_pair().values()) == {1}
+    assert len(world.upstream.calls_per_pair()) == 2
+    assert [world.trigger(task_id=task)["outcome"] for task in ("one", "more-0", "more-4")] == [
+        "deferred",
+        "deferred",
+        "started",
+    ]
+    assert len(world.upstream.requests) == 2
+
+
+@office
+def test_a_message_that_got_lost_is_published_again(world: World) -> None:
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    world.trigger()
+    world.clock.move_to(at("2026-11-24 09:00:00"))
+    assert world.sweep() == 1
+    world.queue.heap.clear()
+    world.sweeping = 10
+    world.run(200)
+    assert len(world.upstream.requests) == 1
+
+
+@office
+@pytest.mark.parametrize("expires", [3600, 11 * 3600 - 1], ids=["within the night", "a second before the opening"])
+def test_what_expires_meanwhile_rings_nobody_and_says_so(world: World, expires: float) -> None:
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    defer(world, expires=time.time() + expires)
+    world.run(DAY)
+    assert world.upstream.requests == []
+    assert world.events() == ["deferred", "dial_failed"]
+    assert world.store.history("C-1")[-1]["message"] == texts.TRIGGER_EXPIRED
+    assert phase(world) == ["done"]
+    assert world.store.history("C-1")[-1]["at"] <= at("2026-11-23 22:00:00") + expires + 601
+
+
+def defer(world: World, *, expires: float | None, task_id: str = "task-1") -> Any:
+    flow = world.parts.trigger(lambda _message: None)
+    result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id=task_id, expires=expires)
+    assert result is not None
+    return result["outcome"]
+
+
+@office
+@pytest.mark.parametrize("order", [("short", "long"), ("long", "short"), ("short", "for ever"), ("for ever", "short")])
+def test_of_two_the_one_that_lives_longer_waits(world: World, order: tuple[str, str]) -> None:
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    lives = {"short": time.time() + 60, "long": time.time() + DAY, "for ever": None}
+    assert [defer(world, expires=lives[name], task_id=name) for name in order] == ["deferred", "deferred"]
+    world.run(12 * 3600)
+    assert len(world.upstream.requests) == 1
+    assert "dial_failed" not in world.events()
+
+
+@office
+def test_s16_during_a_pause_it_goes_on_waiting(world: World) -> None:
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    world.trigger()
+    world.store.pause("maintenance")
+    world.run(12 * 3600)
+    assert phase(world) == ["waiting"]
+    assert world.upstream.requests == []
+    world.store.resume()
+    world.run(1300)
+    assert len(world.upstream.requests) == 1
+
+
+@office
+def test_an_erased_case_is_taken_back_and_its_message_dials_no_more(world: World) -> None:
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    world.trigger()
+    world.clock.move_to(at("2026-11-24 09:00:00"))
+    assert world.sweep() == 1, "on its way"
+    assert isinstance(world.store.erase("C-1", anyway=False), Erased)
+    world.run(DAY)
+    assert world.upstream.requests == []
+
+
+@office
+def test_a_holiday_of_nine_days_loses_nothing(world: World) -> None:
+    """The ledger outlives the wait, not only the day for which others are kept."""
+    world.clock.move_to(at("2026-02-14 21:30:00"))
+    world.sweeping = 6 * 3600
+    world.trigger()
+    world.run(9 * DAY)
+    assert world.upstream.requests == []
+    world.run(DAY)
+    ((sent_at, _),) = world.upstream.requests
+    assert sent_at >= at("2026-02-24 09:00:00")
+
+
+# -- the limit of requests ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [{"dial_rate": 2}], indirect=True)
+def test_requests_are_spread_and_those_who_would_wait_long_are_deferred(world: World) -> None:
+    world.sweeping = 1
+    world.queue.heap.clear()
+    outcomes = [world.trigger(case_id=f"C-{number}", task_id=f"task-{number}")["outcome"] for number in range(12)]
+    assert set(outcomes) == {"started"}, "one worker waits its turn"
+    times = [sent_at for sent_at, _ in world.upstream.requests]
+    assert all(times[number + 2] - times[number] >= 1 for number in range(10))
+
+
+@pytest.mark.parametrize("world", [{"dial_rate": 0.05}], indirect=True)
+def test_who_is_deferred_by_the_limit_dials_once_and_in_its_turn(world: World) -> None:
+    """S6: one request for each pair, whatever waits."""
+    world.sweeping = 1
+    outcomes = [world.trigger(case_id=f"C-{number}", task_id=f"task-{number}")["outcome"] for number in range(5)]
+    assert outcomes == ["started", *["deferred"] * 4]
+    world.run(200)
+    times = [sent_at for sent_at, _ in world.upstream.requests]
+    assert len(times) == 5
+    assert set(world.upstream.calls_per_pair().values()) == {1}
+    assert all(later - earlier >= 19 for earlier, later in itertools.pairwise(times))

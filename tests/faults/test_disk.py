@@ -1,0 +1,65 @@
+"""The machine under Redis loses its power: what was on disk when the telephone rang forbids a second call (S18)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cli.embedded import EmbeddedServer
+from tests.deployment import Deployment, wait_until
+
+SETTINGS = {
+    "poll_interval": 1,
+    "status_timeout": 2,
+    "connect_timeout": 1,
+    "call_timeout": 4,
+    "unknown_lookup": 6,
+    "unknown_hold": 4,
+    "visibility_timeout": 10,
+}
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    """A server that these tests may harm, flushing its file each second at the most."""
+    with EmbeddedServer(appendfsync="everysec") as one:
+        yield one
+
+
+def tail(server: EmbeddedServer) -> int:
+    """Return the length of the append-only file in bytes."""
+    (file,) = server.data_dir.rglob("*.incr.aof")
+    return file.stat().st_size
+
+
+def cut(server: EmbeddedServer, size: int) -> None:
+    """Take away what was written behind a length: a kill alone leaves it in the system's memory."""
+    (file,) = server.data_dir.rglob("*.incr.aof")
+    assert file.stat().st_size > size
+    with file.open("r+b") as handle:
+        handle.truncate(size)
+
+
+def test_what_is_lost_with_the_tail_of_the_file_rings_nobody_twice(server: EmbeddedServer) -> None:
+    """S14 S18: the request had left; answer, jobs and outcome are gone with the tail, the trigger comes again."""
+    with Deployment(server.url, **SETTINGS) as deployment:
+        deployment.simulator.script("*", life=[["Scheduling", 0], ["Executing", 4], ["Succeeded", 30]])
+        deployment.simulator.fault("delay", "call-v2", seconds=1)
+        worker = deployment.worker(name="first")
+        deployment.trigger("D-1", ignore_result=True)
+        wait_until(lambda: len(deployment.simulator.jobs()) == 2)
+        on_disk = tail(server)
+        wait_until(lambda: len(deployment.store.calls()) == 2)
+        worker.kill()
+        server.kill()
+        cut(server, on_disk)
+        server.restart()
+        assert deployment.store.calls() == []
+        assert [one.phase for one in deployment.store.pairs()] == ["sending"]
+
+        deployment.worker(name="second")
+        wait_until(lambda: deployment.finished(2), limit=120)
+        wait_until(lambda: deployment.store.pairs() == [])
+        kinds = [event["kind"] for event in deployment.store.history("D-1")]
+        assert (kinds.count("unknown"), kinds.count("adopted"), kinds.count("ended")) == (1, 2, 2)
+        assert deployment.simulator.calls_per_pair() == {("D-1", "20"): 1}
+        assert set(deployment.simulator.rings_per_person().values()) == {1}

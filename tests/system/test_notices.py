@@ -1,0 +1,121 @@
+"""Real workers tell a back end: signed, in order, at least once, though the receiver is away or a worker dies."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+from tests.deployment import Deployment, wait_until
+from tests.receiver import SECRET, Receiver
+from worker.channels import Webhook
+from worker.notice import Notice
+from worker.ports import NotDelivered
+
+EVENT = {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "job_id": "job-1"}
+
+
+def told(receiver: Receiver) -> set[tuple[str, str]]:
+    return {(notice["case_id"], notice["kind"]) for notice in receiver.taken}
+
+
+def test_every_end_reaches_a_webhook_that_was_away(redis_url: str) -> None:
+    """Nothing is lost, and the worker that had the turn may be killed meanwhile."""
+    with Receiver() as receiver:
+        receiver.stop()
+        settings = {"notice_url": receiver.url, "notice_secret": SECRET, "poll_interval": 1}
+        with Deployment(redis_url, speed=30, **settings) as deployed:
+            first = deployed.worker(name="first")
+            for number in range(5):
+                deployed.trigger(f"C-{number}")
+            wait_until(lambda: deployed.store.client.xlen(deployed.store.keys.outbox("webhook")) >= 10)
+            first.kill()
+            deployed.worker(name="second")
+            receiver.start()
+            wait_until(lambda: len(told(receiver)) == 5 and not deployed.store.client.xlen("callwatch:outbox:webhook"))
+            jobs = {call.job_id for call in deployed.store.calls(finished=True)}
+        assert len(jobs) >= 10
+        assert {notice["job_id"] for notice in receiver.taken if notice["kind"] == "ended"} == jobs
+        assert receiver.forged == []
+        assert all(notice["version"] == 1 and "person" not in json.dumps(notice) for notice in receiver.taken)
+
+
+def test_a_celery_task_of_the_back_end_is_told(redis_url: str) -> None:
+    """By its name on its queue, whatever queues the workers know; a repetition would have the same task id."""
+    settings = {"notice_task": "calls.notice", "notice_queue": "back-end", "poll_interval": 1}
+    with Deployment(redis_url, speed=30, **settings) as deployed:
+        deployed.worker()
+        deployed.trigger("C-1")
+        wait_until(lambda: deployed.store.client.llen("back-end") >= 2)
+        message: dict[str, Any] = json.loads(deployed.store.client.lrange("back-end", -1, -1)[0])
+    assert message["headers"]["task"] == "calls.notice"
+    assert message["headers"]["id"].startswith("notice-")
+    (_, kwargs, _) = json.loads(base64.b64decode(message["body"]))
+    assert kwargs["notice"]["kind"] == "ended"
+
+
+# -- the webhook alone -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_a_success_is_a_success(status: int) -> None:
+    with Receiver(lambda _: status) as receiver:
+        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
+        assert [notice["id"] for notice in receiver.taken] == ["1-0"]
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 429, 500, 503])
+def test_s39_anything_else_is_none_and_no_redirect_is_followed(status: int) -> None:
+    with Receiver(lambda _: status) as receiver, pytest.raises(NotDelivered, match=f"^HTTP {status}$"):
+        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
+
+
+def test_s37_who_is_not_there_is_told_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with Receiver() as receiver:
+        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))  # S39: no proxy is taken from the environment
+        receiver.stop()
+        with pytest.raises(NotDelivered) as caught:
+            Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
+    assert "hook" not in str(caught.value)
+
+
+def test_a_wrong_secret_is_noticed() -> None:
+    with Receiver() as receiver, pytest.raises(NotDelivered, match="HTTP 401"):
+        Webhook(receiver.url, secret="another")(Notice.of("1-0", EVENT))
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    return lambda: capsys.readouterr().out
+
+
+def test_notices_are_shown_and_replayed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: Callable[[], str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
+    assert main(["notices"]) == 0
+    assert shown() == (
+        "nobody is told: neither CALLWATCH_NOTICE_URL nor CALLWATCH_NOTICE_TASK is set\ndead letters: 0\n"
+    )
+    monkeypatch.setenv("CALLWATCH_NOTICE_URL", "http://127.0.0.1:1/hook")
+    monkeypatch.setenv("CALLWATCH_NOTICE_SECRET", SECRET)
+    with Deployment(redis_url) as deployed:
+        fields = {"channel": "webhook", "id": "7-0", "event": json.dumps(EVENT), "reason": "HTTP 500", "died_at": "9.0"}
+        deployed.store.client.lpush("callwatch:dead", json.dumps(fields))
+        assert main(["notices", "--dead"]) == 0
+        out = shown()
+        assert "7-0  webhook  given up " in out
+        assert "webhook: 0 waiting; 0 delivered, 0 given up, 0 pushed out\ndead letters: 1\n" in out
+        assert main(["notices", "--dead", "--replay", "--json"]) == 0
+        document = json.loads(shown())
+        assert (document["dead"], document["replayed"]) == (0, 1)
+        assert document["letters"][0]["notice_id"] == "7-0"
+        assert document["channels"][0]["waiting"] == 1

@@ -1,0 +1,65 @@
+"""docs/notices.md says what the code does: its fields are the model's, its examples check what callwatch signs."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.test_docs import PAGES, bare, blocks, rows
+from worker.notice import KINDS, Notice, signed_headers
+
+PAGE = PAGES["docs/notices.md"]
+BODY = Notice.of("1-0", {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "label": "失败"}).body()
+CHANGES = [
+    pytest.param({}, b"", 0, True, id="as it was sent"),
+    pytest.param({}, b" ", 0, False, id="another body"),
+    pytest.param({"webhook-id": "2-0"}, b"", 0, False, id="another id"),
+    pytest.param({"webhook-signature": "v1,AAAA"}, b"", 0, False, id="no signature of ours"),
+    pytest.param({}, b"", -400, False, id="an old one"),
+]
+
+
+def test_the_fields_are_those_of_the_model() -> None:
+    wanted = [(name, field.description) for name, field in Notice.model_fields.items()]
+    assert [(bare(row[0]), row[2]) for row in rows(PAGE, "## Payload")] == wanted
+    assert [bare(row[0]) for row in rows(PAGE, "| kind")] == list(KINDS)
+
+
+def test_the_example_is_a_notice() -> None:
+    (example,) = blocks(PAGE, "json")
+    notice = Notice.model_validate_json(example)
+    assert json.loads(notice.body()) == json.loads(example)
+
+
+@pytest.mark.parametrize(("changed", "appended", "age", "genuine"), CHANGES)
+def test_the_python_example_tells_what_is_genuine(
+    changed: dict[str, str], appended: bytes, age: float, genuine: bool
+) -> None:
+    (source,) = blocks(PAGE, "python")
+    names: dict[str, Any] = {}
+    exec(source, names)  # noqa: S102 - our own page
+    is_genuine: Callable[..., bool] = names["is_genuine"]
+    headers = signed_headers("1-0", BODY, secret="s", now=time.time() + age) | changed
+    assert is_genuine("s", headers, BODY + appended) is genuine
+    assert is_genuine("another", headers, BODY + appended) is False
+
+
+def test_the_node_example_is_javascript_that_names_the_same_headers() -> None:
+    """Run where there is a node; elsewhere its names and its order are compared with what is signed."""
+    (source,) = blocks(PAGE, "js")
+    assert set(re.findall(r'headers\["([a-z-]+)"\]', source)) == signed_headers("1", b"", secret="s", now=0).keys()
+    assert re.search(r'webhook-id"\]}\.\${headers\["webhook-timestamp"\]}\.`\), body\]', source)
+    node = shutil.which("node")
+    if node is None:
+        return
+    headers = signed_headers("1-0", BODY, secret="s", now=time.time())
+    check = f"console.log(isGenuine('s', {json.dumps(headers)}, Buffer.from({json.dumps(BODY.decode())})))"
+    ran = subprocess.run(
+        (node, "--input-type=module", "-e", f"{source}\n{check}"), capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "true\n", ran.stderr

@@ -1,0 +1,156 @@
+"""The last steps of a trigger in Redis: store what the dial came to, or let it wait for a time when it may call."""
+
+import json
+
+import redis
+
+from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.histograms import OBSERVE
+from worker.store.jobs import job_fields, settled
+from worker.store.keys import Keys, member
+from worker.values import Event, Pair, Settled, Settlement
+
+# Invariant: an answer is stored whole or not at all, and a started call is watched whoever owns the pair by now.
+SETTLE = """
+local lock, ledger, live, task, pairs_key, done, events, history, case_jobs = unpack(KEYS, 1, 9)
+local prefix, token, task_id, member, phase, look_up, result, answer = unpack(ARGV, 1, 8)
+local lock_ttl, task_ttl, history_ttl, job_ttl, duration, sent_at = unpack(ARGV, 9, 14)
+local t, new = now(), cjson.decode(answer)
+local state = redis.call('HMGET', ledger, 'token', 'phase')
+local ours = state[1] == token
+if not ours and #new.jobs == 0 then return false end
+
+count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
+if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
+
+local started_at = tonumber(sent_at) or t
+local deadline = started_at + tonumber(duration)
+local reply = {stamp(t)}
+for i, job in ipairs(new.jobs) do
+  local key, first = KEYS[9 + i], nil
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'also')
+  if not known[1] then
+    first = watch(prefix, member, task_id, job, t, started_at, deadline, job_ttl)
+    reply[#reply + 1] = '1'
+  elseif known[2] and known[2] ~= 'ended' and job.watch_again then
+    first = math.min(t + job.first_delay, deadline)
+    redis.call('HSET', key, 'poll_no', known[1] + 1, 'retry_count', 0, 'due', stamp(first), 'deadline', stamp(deadline))
+    redis.call('HDEL', key, 'verdict', 'finished_at')
+    redis.call('PEXPIRE', key, job_ttl)
+    redis.call('ZADD', prefix .. ':due', first, job.job_id)
+    redis.call('ZREM', prefix .. ':finished', job.job_id)
+    for holder in string.gmatch(known[4] .. ' ' .. (known[5] or ''), '%S+') do
+      redis.call('SADD', prefix .. ':live:' .. holder, job.job_id)
+      redis.call('PEXPIRE', prefix .. ':live:' .. holder, job_ttl)
+    end
+    reply[#reply + 1] = tostring(known[1] + 1)
+  else  -- known before its answer came: it names the person, and holds this pair as well unless it has ended
+    if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
+    local holds = known[4] .. ' ' .. (known[5] or '')
+    if known[2] ~= 'ended' and not string.find(' ' .. holds .. ' ', ' ' .. member .. ' ', 1, true) then
+      redis.call('HSET', key, 'also', (known[5] or '') .. ' ' .. member)
+    end
+    if not known[2] then
+      redis.call('SADD', live, job.job_id)
+    elseif known[2] ~= 'ended' then
+      redis.call('HSET', ledger, 'trouble', known[2], 'trouble_at', stamp(t), 'trouble_since', stamp(started_at))
+    end
+  end
+  if first then
+    redis.call('SADD', case_jobs, job.job_id)
+    for _, field in ipairs({job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
+  end
+end
+redis.call('PEXPIRE', live, job_ttl)
+redis.call('PEXPIRE', case_jobs, job_ttl)
+for _, event in ipairs(new.events) do emit(events, history, history_ttl, t, event) end
+redis.call('SET', task, result, 'PX', task_ttl)
+
+if not ours and state[2] and state[2] ~= 'done' then return reply end  -- another owner's pair: its live set holds it
+if phase ~= 'unknown' and look_up == '0' and redis.call('SCARD', live) == 0 then
+  let_go(prefix, member, token, history_ttl, t)
+  return reply
+end
+if phase == 'done' then phase = 'watching' end  -- an earlier owner's answer came late: its calls are still watched
+redis.call('SET', lock, token, 'NX', 'PX', lock_ttl)
+redis.call('HSET', ledger, 'phase', phase, 'token', token, 'task_id', task_id, phase .. '_at', stamp(t))
+redis.call('HDEL', ledger, 'lookup', 'held_until')
+local attend_at = deadline + 60
+if phase == 'unknown' then
+  redis.call('HSET', ledger, 'trouble', 'unknown', 'trouble_at', stamp(t), 'trouble_since', stamp(started_at))
+end
+if phase == 'unknown' or look_up == '1' then
+  redis.call('HSET', ledger, 'sending_at', stamp(started_at), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
+  attend_at = t
+end
+redis.call('PEXPIRE', ledger, job_ttl)
+redis.call('ZADD', pairs_key, attend_at, member)
+redis.call('ZREM', done, member)
+return reply
+"""
+
+# Invariant: a trigger that waits holds no lock; all that it needs later stands in its ledger, which outlives the wait.
+DEFER = """
+local lock, ledger, pairs_key, mediations, events, history = unpack(KEYS)
+local member, token, wait_until, job_ttl, history_ttl, event = unpack(ARGV)
+local state = redis.call('HMGET', ledger, 'token', 'phase', 'expires')
+if state[1] == token and state[2] == 'waiting' then return 1 end  -- this very step, sent twice
+if redis.call('GET', lock) ~= token or state[1] ~= token or state[2] ~= 'claimed' then return 0 end
+local t, ends = now(), tonumber(state[3] or '') or math.huge
+local life = math.ceil(math.max(0, wait_until - t) * 1000) + job_ttl
+redis.call('DEL', lock)
+redis.call('HSET', ledger, 'phase', 'waiting', 'until', wait_until, 'waiting_at', stamp(t))
+redis.call('HDEL', ledger, 'requeued')
+redis.call('PEXPIRE', ledger, life)
+redis.call('PEXPIRE', mediations, life)
+redis.call('ZADD', pairs_key, math.min(tonumber(wait_until), ends), member)
+count('triggers:deferred')
+emit(events, history, history_ttl, t, event)
+return 1
+"""
+
+
+class SettleSteps(Steps):
+    """Settling and deferring; see worker.ports.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._settle = self.script(OBSERVE + SETTLE)
+        self._defer = self.script(DEFER)
+
+    def defer(self, pair: Pair, token: str, *, until: float, event: Event) -> bool:
+        """Let a claimed trigger wait until then (epoch seconds); False where the claim is another owner's."""
+        k, terms = self.keys, self.terms
+        reply = self.run(
+            self._defer,
+            [k.lock(pair), k.ledger(pair), k.pairs, k.mediations(pair.case_id), k.events, k.history(pair.case_id)],
+            [
+                *(member(pair), token, f"{until:.3f}", milliseconds(terms.job_ttl), milliseconds(terms.history_ttl)),
+                event_json(event),
+            ],
+        )
+        return bool(reply)
+
+    def settle(self, settlement: Settlement) -> Settled | None:
+        """Store what a dial came to; None where the claim has passed to another owner and no call was started."""
+        k, pair, terms = self.keys, settlement.pair, self.terms
+        answer = {
+            "jobs": [job_fields(job, pair) for job in settlement.jobs],
+            "events": [event_json(event) for event in settlement.events],
+        }
+        reply = self.run(
+            self._settle,
+            [
+                *(k.lock(pair), k.ledger(pair), k.live(pair), k.task(settlement.task_id), k.pairs, k.done),
+                *(k.events, k.history(pair.case_id), k.jobs(pair.case_id)),
+                *(k.job(job.job_id) for job in settlement.jobs),
+            ],
+            [
+                *(k.prefix, settlement.token, settlement.task_id, member(pair), settlement.phase),
+                int(settlement.look_up),
+                *(json.dumps(settlement.result.data, ensure_ascii=False), json.dumps(answer, ensure_ascii=False)),
+                *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.history_ttl)),
+                *(milliseconds(terms.job_ttl), terms.max_poll_duration, settlement.sent_at or ""),
+            ],
+        )
+        return settled(reply)
