@@ -37,8 +37,7 @@ class Watch:
                 return f"dropped: {start.why}"
             case Early():
                 wait = start.at - start.now
-                if wait <= LONGEST_HELD:  # else the sweep publishes it when its time has come
-                    self._schedule(message.follow(start.poll, countdown=wait))
+                self._schedule(message.follow(start.poll, countdown=wait))
                 return f"early: put back for {wait:.0f} s"
             case Begun():
                 pair = {"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id}
@@ -97,7 +96,7 @@ class Watch:
         if written is None:
             return "overtaken: nothing written"
         _log_change(written)
-        self._schedule(message.follow(poll, countdown=poll.due - now))
+        self._schedule(message.follow(poll, countdown=(written.turn or poll.due) - now))
         failures = f"failures {poll.retry_count}/{self.policy.max_retry_count}"
         if event or poll.retry_count != start.poll.retry_count or start.poll.poll_no == FIRST:
             line = f"{label} · since poll {start.poll.poll_no} · {failures}"
@@ -129,6 +128,8 @@ class Watch:
         return line
 
     def _schedule(self, message: PollMessage) -> None:
+        if message.countdown > self.policy.interval + LONGEST_HELD:  # the sweep publishes it when its time has come
+            return
         try:
             self.schedule(message)
         except ScheduleFailed as error:

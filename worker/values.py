@@ -188,9 +188,13 @@ class Early:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The end of a poll was written, and what it changed for all calls: an outage began or ended with it (S29)."""
+    """The end of a poll was written, and what it changed for all calls: an outage began or ended with it (S29).
+
+    `turn` is when its successor has its turn where queries are limited and that is after its due time (epoch seconds).
+    """
 
     change: Literal["no_change", "outage_began", "outage_ended"] = "no_change"
+    turn: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,13 @@ def test_who_waits_keeps_its_number_and_is_not_taken_for_lost(limited: RedisStor
     early = limited.begin_poll("job-1", 1)
     assert isinstance(early, Early)
     assert client.hget("t:job:job-1", "poll_no") == "1"
-    overdue = {one.message.job_id for one in limited.overdue(grace=0, limit=9)}
-    assert overdue == {"job-2", "job-3"}, "those that nobody has begun"
-    assert limited.tally_calls(limit=1).beyond == 3, "job-0 is under way, the last two have not begun"
+    assert limited.overdue(grace=0, limit=2) == [], "those that nobody has begun are given their turn"
+    slots = [float(str(client.hget(f"t:job:job-{number}", "slot"))) for number in (1, 2, 3)]
+    assert [later - earlier for earlier, later in itertools.pairwise(slots)] == pytest.approx([105, 105], abs=1)
+    assert limited.tally_calls(limit=1).beyond == 1, "job-0 is under way"
+    client.hset("t:job:job-2", "slot", limited.now())
+    client.zadd("t:due", {"job-2": limited.now() - 1})
+    assert [one.message.job_id for one in limited.overdue(grace=0, limit=2)] == ["job-2"], "its turn has come"
 
 
 def test_who_comes_at_its_time_goes_before_those_who_are_new(limited: RedisStore, client: redis.Redis) -> None:

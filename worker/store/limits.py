@@ -39,6 +39,17 @@ end
 """
 )
 
+# Invariant: after a restart everybody is overdue, and each is given a time of its own before anybody is published.
+ALLOT = """
+local function allot(bucket, rate, t)
+  local b = redis.call('HMGET', bucket, 'next', 'tail')
+  local tail = math.max(tonumber(b[1] or '0'), tonumber(b[2] or '0'), t) + (1 + SPARE) / rate
+  redis.call('HSET', bucket, 'tail', fine(tail))
+  redis.call('PEXPIRE', bucket, math.ceil(tail - t) * 1000 + 60000)
+  return tail
+end
+"""
+
 # Invariant: whoever asks outside a poll takes its token ahead of time and waits for it, or is sent away: never more
 # than `longest` seconds ahead, so that polls find tokens as well.
 RESERVE = """

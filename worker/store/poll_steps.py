@@ -8,7 +8,7 @@ from worker.decision import OUTAGE_CALLS, Poll, Verdict
 from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.histograms import poll_counts
 from worker.store.keys import Keys, member
-from worker.store.limits import ADMIT, EARLY_BY
+from worker.store.limits import ADMIT, ALLOT, EARLY_BY
 from worker.values import Begun, Dropped, Early, Event, Heard, Pair, Timing, Written
 
 PROBES = 5  # queries in each interval of an outage: one at the least (S29)
@@ -92,21 +92,29 @@ end
 """
 
 # Invariant: a poll writes only while the number is still the one that it moved on to, and never over a verdict (S28).
+# Where those who wait for a token wait beyond the next due time, the next poll is given its turn among them at once.
 CONTINUE_POLL = """
-local job, due_key, events, history = unpack(KEYS)
-local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval = unpack(ARGV)
+local job, due_key, events, history, bucket = unpack(KEYS)
+local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval = unpack(ARGV, 1, 10)
+local rate, deadline = tonumber(ARGV[11]), tonumber(ARGV[12])
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due')
 if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
-if r[4] ~= due then counted(11) end  -- else this very step, sent twice over a broken connection
+if r[4] ~= due then counted(13) end  -- else this very step, sent twice over a broken connection
 local t = now()
 redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t))
 redis.call('ZADD', due_key, due, job_id)
+local turn = ''
+if rate > 0 and tonumber(due) < deadline and tonumber(redis.call('HGET', bucket, 'tail') or '0') > tonumber(due) then
+  turn = fine(allot(bucket, rate, t))
+  redis.call('HSET', job, 'slot', turn)
+  redis.call('ZADD', due_key, turn, job_id)
+end
 if call_status ~= '' then
   redis.call('HSET', job, 'call_status', call_status)
   if call_status == 'Executing' and not r[3] then redis.call('HSET', job, 'executing_since', stamp(t)) end
 end
 if event ~= '' then emit(events, history, history_ttl, t, event) end
-return hear(heard, prefix, interval, job_id, t)
+return hear(heard, prefix, interval, job_id, t) .. ' ' .. turn
 """
 
 # Invariant: one verdict a call, and a pair is let go with its last watched call (S5): never by a stranger's token,
@@ -151,7 +159,7 @@ class PollSteps(Steps):
         super().__init__(client, keys, terms)
         calls = f"local OUTAGE_CALLS = {OUTAGE_CALLS}\n"
         self._begin_poll = self.script(ADMIT + BEGIN_POLL)
-        self._continue_poll = self.script(calls + HEAR + CONTINUE_POLL)
+        self._continue_poll = self.script(calls + ADMIT + ALLOT + HEAR + CONTINUE_POLL)
         self._finish_poll = self.script(calls + HEAR + FINISH_POLL)
         self._probe_ttl = milliseconds(terms.interval / PROBES)
 
@@ -186,14 +194,18 @@ class PollSteps(Steps):
         k = self.keys
         reply: Any = self.run(
             self._continue_poll,
-            [k.job(job_id), k.due, k.events, k.history(pair.case_id)],
+            [k.job(job_id), k.due, k.events, k.history(pair.case_id), k.bucket("status")],
             [
                 *(k.prefix, job_id, poll.poll_no, f"{poll.due:.3f}", poll.retry_count, call_status or ""),
                 *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
+                *(self.terms.status_rate, poll.deadline),
                 *poll_counts(heard, timing),
             ],
         )
-        return None if reply is None else Written(reply or "no_change")
+        if reply is None:
+            return None
+        change, _, turn = reply.partition(" ")
+        return Written(change or "no_change", float(turn) if turn else None)
 
     def finish_poll(  # noqa: PLR0913 - an argument for each thing that one step writes
         self,

@@ -9,9 +9,11 @@ from worker.decision import Poll
 from worker.messages import PollMessage
 from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.keys import Keys, member, pair_of
+from worker.store.limits import ADMIT, ALLOT
 from worker.store.trigger_steps import CLAIM_STALE_AFTER
 from worker.values import Abandoned, Event, Overdue, Pair
 
+AT_ONCE = 1  # seconds until its turn for which an overdue poll is not left to the next sweep
 LONGEST_WAIT = 120  # seconds between two reissues of one poll, and 600 between two of one trigger: never a storm
 
 # Invariant: of all workers one has the turn to sweep; that it was taken is remembered longer than it lasts (S28).
@@ -25,18 +27,27 @@ return 1
 
 # Invariant: a poll is reissued with the number that its record waits for, so that the fence lets one copy win (S28).
 # What is late because of a backlog is not lost: as long as polls come late by themselves, only what is later still is
-# reissued, and at growing distances, so that the sweep never feeds an overload.
+# reissued, and at growing distances, so that the sweep never feeds an overload. Where queries are limited, what is
+# overdue is published when it has its turn.
 REISSUE = """
-local due_key, late = unpack(KEYS)
-local grace, limit, job_prefix, lease, longest = unpack(ARGV)
-local t, found = now(), {}
+local due_key, late, bucket = unpack(KEYS)
+local grace, limit, job_prefix, lease, longest, rate, at_once = unpack(ARGV)
+local t, looked, found = now(), 0, {}
 local backlog = math.max(0, tonumber(redis.call('GET', late) or '0'))
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace - backlog, 'LIMIT', 0, limit)) do
   local job = job_prefix .. id
   local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
-    'person_id', 'verdict', 'root')
+    'person_id', 'verdict', 'root', 'slot')
+  looked = looked + 1
+  local turn = 0
+  if r[1] and not r[8] and not r[10] and tonumber(rate) > 0 and tonumber(r[2]) < tonumber(r[3]) then
+    turn = allot(bucket, tonumber(rate), t)
+    redis.call('HSET', job, 'slot', fine(turn))
+  end
   if not r[1] or r[8] then
     redis.call('ZREM', due_key, id)
+  elseif turn > t + at_once then
+    redis.call('ZADD', due_key, turn - grace, id)
   else
     local times = redis.call('HINCRBY', job, 'reissued', 1)
     redis.call('ZADD', due_key, t + math.min(lease * 2 ^ (times - 1), longest), id)
@@ -44,7 +55,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace - bac
   end
 end
 if #found > 0 then count('reissued', #found) end
-return found
+return {looked, found}
 """
 
 # Invariant: a phase is left only when its owner cannot act any more: its token is replaced, or its time is over (S18).
@@ -144,7 +155,7 @@ class SweepSteps(Steps):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         self._take_sweep = self.script(TAKE_SWEEP)
-        self._reissue = self.script(REISSUE)
+        self._reissue = self.script(ADMIT + ALLOT + REISSUE)
         self._attend = self.script(ATTEND)
 
     def take_sweep(self, owner: str, interval: float) -> bool:
@@ -153,7 +164,21 @@ class SweepSteps(Steps):
 
     def overdue(self, *, grace: float, limit: int) -> list[Overdue]:
         """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
-        args: list[str | float] = [grace, limit, self.keys.job(""), self.terms.lease, LONGEST_WAIT]
+        k = self.keys
+        args: list[str | float] = [
+            grace,
+            limit,
+            k.job(""),
+            self.terms.lease,
+            LONGEST_WAIT,
+            self.terms.status_rate,
+            AT_ONCE,
+        ]
+        found: list[list[str]] = []
+        looked = limit
+        while looked == limit and len(found) < limit:  # those who were only given a turn do not count
+            looked, some = self.run(self._reissue, [k.due, k.late, k.bucket("status")], args)
+            found += some
         return [
             Overdue(
                 float(now),
@@ -161,9 +186,7 @@ class SweepSteps(Steps):
                     job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id, root_id=root
                 ).follow(Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0),
             )
-            for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id, root in self.run(
-                self._reissue, [self.keys.due, self.keys.late], args
-            )
+            for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id, root in found
         ]
 
     def pairs_to_attend(self, *, limit: int) -> list[Pair]:
