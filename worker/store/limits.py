@@ -7,8 +7,8 @@ EARLY_BY = 1  # seconds by which a process's clock may be ahead of the store's
 
 # Invariant: tokens are a fixed distance apart, so that no more than `rate` have their time in any one second, whoever
 # asks and however late. Returns the seconds until the token's time; or nil and a time of one's own to come back at, so
-# that those who wait do not all come at once. Who came at its time in vain goes before those who are new, and they make
-# room. `slot` is the time that was told before, nil for the first time; `ahead` the longest wait for a token.
+# that those who wait do not all come at once. Who came at its time in vain goes before those who are new.
+# `slot` is the time that was told before, nil for the first time; `ahead` the longest wait for a token.
 ADMIT = (
     f"local SPARE, AT_HAND, SOON, SLOT_EARLY = {SPARE}, {AT_HAND}, {SOON}, {EARLY_BY}"
     """
@@ -26,7 +26,6 @@ local function admit(bucket, rate, t, slot, ahead)
     next = t + wait + gap
   elseif in_time then
     front = math.max(front, next, t) + gap
-    tail = math.max(tail, t) + gap
     at = front
   else
     tail = math.max(tail, next, t) + gap
