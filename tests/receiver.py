@@ -1,9 +1,11 @@
 """A back end's webhook as tests need it: it checks signatures, remembers what it took, and can be away or refuse."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ class Receiver:
         self.times: list[float] = []
         self.forged: list[str] = []
         self.port = 0
+        self.connections: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -35,6 +38,14 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                receiver.connections.add(self.connection)
+
+            def finish(self) -> None:
+                receiver.connections.discard(self.connection)
+                super().finish()
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -59,6 +70,9 @@ class Receiver:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+            for connection in tuple(self.connections):  # kept alive, it would go on being served
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self._server = None
 
     def receive(self, headers: dict[str, str], body: bytes) -> int:
