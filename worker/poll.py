@@ -13,9 +13,7 @@ from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, 
 log = logging.getLogger(__name__)
 
 FIRST = 1  # the number of a call's first poll
-LONGEST_HELD = (
-    60  # seconds that a worker holds a poll in vain: far below the visibility time-out, beyond it copies arise
-)
+LONGEST_HELD = 60  # seconds for which a worker holds a poll in vain; beyond the visibility time-out copies arise
 
 
 @dataclass(frozen=True, slots=True)
