@@ -1,0 +1,122 @@
+"""docs/integration.md against a real worker: its raw message, each field left out of it, and its Node example."""
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.embedded import EmbeddedServer
+from tests.deployment import ROOT, Deployment, wait_until
+from tests.unit.test_docs import bare, blocks, leaves, rows
+
+PAGE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
+(MESSAGE,) = blocks(PAGE, "json")
+(NODE,) = blocks(PAGE, "js")
+FIELDS = {bare(name): fate for name, _, fate in rows(PAGE, "## The raw message")}
+CLIENT = "redis@6.3.1"  # the package of Node's Redis client that the example is tried with
+
+
+@pytest.fixture(scope="module")
+def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
+    """One for all, for each test calls cases of its own."""
+    with Deployment(redis_server.url, speed=20, poll_interval=1) as deployed:
+        deployed.store.client.flushdb()
+        deployed.worker()
+        yield deployed
+
+
+def message(case_id: str, task_id: str) -> dict[str, Any]:
+    """The page's message for another case, its placeholders filled in."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    values = {"TASK_ID": task_id, "EXPIRES": soon.strftime("%Y-%m-%dT%H:%M:%SZ"), "DELIVERY_TAG": str(uuid.uuid4())}
+    text = MESSAGE.replace("C-2002", case_id)
+    for placeholder, value in values.items():
+        assert text.count(f'"{placeholder}"') == 1
+        text = text.replace(placeholder, value)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def outcome(deployment: Deployment, task_id: str) -> str:
+    """Wait for a result and return its outcome."""
+    key = f"celery-task-meta-{task_id}"
+    wait_until(lambda: deployment.store.client.exists(key))
+    return str(json.loads(str(deployment.store.client.get(key)))["result"]["outcome"])
+
+
+def test_every_field_is_explained() -> None:
+    assert list(FIELDS) == list(leaves(json.loads(MESSAGE)))
+    assert set(FIELDS.values()) == {"taken", "put aside", "dropped"}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_what_becomes_of_a_message_without_a_field(deployment: Deployment, field: str) -> None:
+    """S1 S38: as the page says of each; a whole message behind it is taken in any case, so no worker died of it."""
+    case_id, client = f"C-without-{field}", deployment.store.client
+    sent = message(case_id, f"without-{field}")
+    *path, last = field.split(".")
+    place = sent
+    for name in path:
+        place = place[name]
+    del place[last]
+    aside = client.llen("outbound.malformed")
+
+    client.lpush("outbound.trigger", json.dumps(sent))
+    behind = message(f"{case_id}-behind", f"behind-{field}")
+    client.lpush("outbound.trigger", json.dumps(behind))
+    assert outcome(deployment, f"behind-{field}") == "started"
+    if FIELDS[field] == "taken":
+        assert outcome(deployment, f"without-{field}") == "started"
+    assert client.llen("outbound.malformed") - aside == (FIELDS[field] == "put aside")
+    calls = deployment.simulator.calls_per_pair()
+    assert calls.get((case_id, "20"), 0) == (FIELDS[field] == "taken")
+
+
+@pytest.mark.parametrize("expires", ["tomorrow", 1_900_000_000])
+def test_an_expiry_that_is_no_iso_text_is_dropped(deployment: Deployment, expires: object) -> None:
+    client, task_id = deployment.store.client, f"expires-{expires}"
+    sent = message(f"C-{expires}", task_id)
+    sent["headers"]["expires"] = expires
+    client.lpush("outbound.trigger", json.dumps(sent))
+    client.lpush("outbound.trigger", json.dumps(message(f"C-{expires}-behind", f"behind-{expires}")))
+    assert outcome(deployment, f"behind-{expires}") == "started"
+    assert (f"C-{expires}", "20") not in deployment.simulator.calls_per_pair()
+
+
+def obtained(folder: Path) -> bool:
+    """Get the example's Redis client by npm; False where there is no Node, no npm, or no registry that answers."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return False
+    command = ("npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefer-offline", "--ignore-scripts", CLIENT)
+    (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
+    return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False).returncode == 0
+
+
+def test_the_node_example_is_a_trigger(deployment: Deployment, tmp_path: Path) -> None:
+    """S1 S17: run twice under one task id where its client can be had; its fields are the page's in any case."""
+    for field in FIELDS:
+        name = field.rpartition(".")[2]
+        assert f"{name}:" in NODE or f'"{name}":' in NODE, field
+    if not obtained(tmp_path):
+        return
+    (tmp_path / "enqueue.mjs").write_text(NODE, encoding="utf-8")
+    environment = os.environ | {"CALLWATCH_REDIS_URL": deployment.redis_url, "TASK_ID": f"load-{uuid.uuid4()}"}
+    for _ in range(2):
+        ran = subprocess.run(
+            ("node", "enqueue.mjs"),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert (ran.stdout, ran.stderr, ran.returncode) == ("started\n", "", 0)
+    assert deployment.simulator.calls_per_pair()["C-2003", "20"] == 1
