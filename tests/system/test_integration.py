@@ -90,13 +90,15 @@ def test_an_expiry_that_is_no_iso_text_is_dropped(deployment: Deployment, expire
     assert (f"C-{expires}", "20") not in deployment.simulator.calls_per_pair()
 
 
-def obtained(folder: Path) -> bool:
-    """Get the example's Redis client by npm; False where there is no Node, no npm, or no registry that answers."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return False
-    command = ("npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefer-offline", "--ignore-scripts", CLIENT)
+def node_with_its_client(folder: Path) -> str | None:
+    """Get the example's Redis client by npm; None where there is no Node, no npm, or no registry that answers."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        return None
+    command = (npm, "install", "--no-audit", "--no-fund", "--no-save", "--prefer-offline", "--ignore-scripts", CLIENT)
     (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False).returncode == 0
+    ran = subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False)
+    return node if ran.returncode == 0 else None
 
 
 def test_the_node_example_is_a_trigger(deployment: Deployment, tmp_path: Path) -> None:
@@ -104,13 +106,14 @@ def test_the_node_example_is_a_trigger(deployment: Deployment, tmp_path: Path) -
     for field in FIELDS:
         name = field.rpartition(".")[2]
         assert f"{name}:" in NODE or f'"{name}":' in NODE, field
-    if not obtained(tmp_path):
+    node = node_with_its_client(tmp_path)
+    if node is None:
         return
     (tmp_path / "enqueue.mjs").write_text(NODE, encoding="utf-8")
     environment = os.environ | {"CALLWATCH_REDIS_URL": deployment.redis_url, "TASK_ID": f"load-{uuid.uuid4()}"}
     for _ in range(2):
         ran = subprocess.run(
-            ("node", "enqueue.mjs"),
+            (node, "enqueue.mjs"),
             cwd=tmp_path,
             env=environment,
             capture_output=True,

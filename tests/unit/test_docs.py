@@ -23,6 +23,7 @@ PAGES = {
     if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(ROOT).parts)
 }
 README = PAGES["README.md"]
+TRANSLATED = "README.zh-CN.md"  # Chinese itself: what is set as code there is the product's, the rest is prose
 ADRS = {name: text for name, text in PAGES.items() if name.startswith("docs/adr/")}
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -242,7 +243,11 @@ def test_chinese_texts_are_letter_for_letter_those_of_the_product() -> None:
     product = "".join(
         path.read_text(encoding="utf-8") for top in ("worker", "simulator") for path in (ROOT / top).rglob("*.py")
     )
-    found = [run for text in PAGES.values() for run in CHINESE.findall(text)]
+    found = [
+        run
+        for name, text in PAGES.items()
+        for run in CHINESE.findall(code(text) if name == TRANSLATED else text.replace("[中文]", ""))
+    ]
     assert len(found) > 20
     assert [run for run in found if run.rstrip(",:") not in product] == []
 
