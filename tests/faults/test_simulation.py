@@ -20,8 +20,10 @@ import redis
 from hypothesis import strategies as st
 
 from tests.fakes import virtual_time
+from tests.faults import simulation
 from tests.faults.script import DRAWN, Step, play, reduce
 from tests.faults.simulation import Machine
+from tests.faults.tasks import SETTINGS
 from worker import lookup, poll
 from worker.decision import Finish, Next, Policy, Poll, decide
 from worker.store import poll_steps, settle_steps, sweep_steps, trigger_steps
@@ -126,6 +128,17 @@ def test_whatever_goes_wrong(client: redis.Redis, record_property: Callable[[str
     assert min(rescues.values()) >= 10, rescues
     rare = {name: total[name] for name in ("fenced at the end", "taken", "not settled", "watched again", "early")}
     assert min(rare.values()) >= 1, rare
+
+
+def test_whatever_goes_wrong_under_limits(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S4 S17 S28: the same where queries and requests are limited, so that polls wait and triggers are deferred."""
+    limited = SETTINGS.model_copy(update={"status_rate": 1.0, "dial_rate": 0.1})
+    monkeypatch.setattr(simulation, "SETTINGS", limited)
+    try:
+        total = search(client)
+    except Broken as broken:
+        pytest.fail(explained(client, broken), pytrace=False)
+    assert min(total[name] for name in ("deferred", "early", "started", "ended", "reissued", "adopted")) >= 10, total
 
 
 # -- each rule that is broken on purpose is found ----------------------------------------------------------------------
