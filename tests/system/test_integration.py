@@ -101,16 +101,35 @@ def node_with_its_client(folder: Path) -> str | None:
     return node if ran.returncode == 0 else None
 
 
+def producer(deployment: Deployment, folder: Path) -> str:
+    """Make the Redis user that back ends get, with its few rights, and return its address."""
+    place = deployment.redis_url.rpartition("@")[2].removesuffix("/0")
+    secrets, environment = folder / "secrets", os.environ | {"REDIS_HOST": place}
+    subprocess.run(
+        (ROOT / "ops" / "make-secrets", secrets), env=environment, capture_output=True, check=True, timeout=60
+    )
+    lines = (secrets / "redis.acl").read_text(encoding="utf-8").splitlines()
+    (rights,) = [line.split()[2:] for line in lines if line.startswith("user producer ")]
+    deployment.store.client.execute_command("ACL", "SETUSER", "producer", *rights)  # type: ignore[no-untyped-call]
+    return (secrets / "redis_url_producer").read_text(encoding="utf-8").strip()
+
+
 def test_the_node_example_is_a_trigger(deployment: Deployment, tmp_path: Path) -> None:
-    """S1 S17: run twice under one task id where its client can be had; its fields are the page's in any case."""
+    """S1 S17 S40: run twice under one task id, with a back end's few rights, where its client can be had.
+
+    Its fields are the page's in any case.
+    """
     for field in FIELDS:
         name = field.rpartition(".")[2]
         assert f"{name}:" in NODE or f'"{name}":' in NODE, field
     node = node_with_its_client(tmp_path)
     if node is None:
         return
+    environment = os.environ | {
+        "CALLWATCH_REDIS_URL": producer(deployment, tmp_path),
+        "TASK_ID": f"load-{uuid.uuid4()}",
+    }
     (tmp_path / "enqueue.mjs").write_text(NODE, encoding="utf-8")
-    environment = os.environ | {"CALLWATCH_REDIS_URL": deployment.redis_url, "TASK_ID": f"load-{uuid.uuid4()}"}
     for _ in range(2):
         ran = subprocess.run(
             (node, "enqueue.mjs"),
