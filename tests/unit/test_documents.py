@@ -173,6 +173,10 @@ def test_the_changelog_has_this_version_and_every_command() -> None:
     assert named == COMMANDS.keys()
 
 
+def test_the_raw_message_is_the_one_of_the_readme() -> None:
+    assert blocks(PAGES["docs/integration.md"], "json") == blocks(README, "json")[:1]
+
+
 # -- the Chinese README ------------------------------------------------------------------------------------------------
 
 
