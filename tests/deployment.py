@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -156,7 +157,12 @@ class Deployment:
         """Tell whether that many calls have a verdict."""
         return sum(call.verdict is not None for call in self.store.calls(finished=True)) >= number
 
-    def largest_gap(self, job_id: str) -> float:
-        """Return the longest time without a poll of a call, in seconds, between its first poll and its last."""
-        at = [entry["at"] for entry in self.simulator.status_requests(job_id)]
-        return max((later - earlier for earlier, later in itertools.pairwise(at)), default=0.0)
+    def largest_gaps(self) -> dict[str, float]:
+        """Return for each call the longest time without a poll, in seconds, between its first poll and its last."""
+        arrivals: defaultdict[str, list[float]] = defaultdict(list)
+        for entry in self.simulator.log("status"):
+            arrivals[entry["job_id"]].append(entry["at"])
+        return {
+            job_id: max((later - earlier for earlier, later in itertools.pairwise(at)), default=0.0)
+            for job_id, at in arrivals.items()
+        }
