@@ -9,19 +9,16 @@ from typing import Literal
 
 import redis
 from celery import Celery
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from cli.output import printable
+from cli.reach import connect
 from config.redaction import redact
-from config.redis_url import parse_redis_url
 from config.settings import Settings
 from worker.store import Keys, RedisStore
 from worker.wiring import terms
 
 Status = Literal["ok", "warn", "FAIL"]
 
-PATIENCE = 2.0  # seconds for one answer
 REPLIES_WITHIN = 1.5  # seconds in which workers have to answer
 CLOCKS_APART = 5.0  # seconds
 SWEEP_PAUSE, SWEEPS_MISSED = 15.0, 10  # seconds at the least, intervals: a longer pause is no sweep at all
@@ -39,19 +36,8 @@ class Check:
     detail: str
 
 
-def connect(url: str) -> redis.Redis:
-    """Return a client that asks once and not for long."""
-    return redis.Redis.from_url(
-        parse_redis_url(url).for_redis_py(),
-        decode_responses=True,
-        socket_connect_timeout=PATIENCE,
-        socket_timeout=PATIENCE,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
 def open_store(settings: Settings) -> RedisStore:
-    """Return the store over such a client."""
+    """Return the store over a client that asks once and not for long."""
     return RedisStore(connect(settings.redis_url), Keys(settings.key_prefix), terms(settings))
 
 

@@ -15,9 +15,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 
 from api_client.route import Route
 from cli import checks
-from cli.checks import PATIENCE, Check
+from cli.checks import Check
 from cli.output import DONE, FAILED, say, say_json
-from cli.reach import reason, silence
+from cli.reach import PATIENCE, connect, reason, silence
 from config.redaction import redact
 from config.settings import Settings, SettingsError, load_settings
 from worker.ports import StoreUnavailable
@@ -101,7 +101,7 @@ def look_at_store(settings: Settings) -> Iterator[Check]:
 def look_at_broker(settings: Settings) -> Iterator[Check]:
     """Look at the broker, at what waits there, and at who takes it."""
     elsewhere = settings.broker_url != settings.redis_url
-    client = checks.connect(settings.broker_url)
+    client = connect(settings.broker_url)
     try:
         client.ping()
         if elsewhere:
@@ -120,7 +120,7 @@ def look_at_results(settings: Settings) -> Iterator[Check]:
     """Look at the results' Redis, where that is another one."""
     if settings.result_url in (settings.redis_url, settings.broker_url):
         return
-    client = checks.connect(settings.result_url)
+    client = connect(settings.result_url)
     try:
         client.ping()
         yield Check("results", "ok", f"{redact(settings.result_url)} answers")

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from cli import checks
 from cli.exposition import expose, read_state
 from cli.output import WRONG_USAGE, Failure, say
-from cli.reach import read_settings
+from cli.reach import connect, read_settings
 from cli.signals import Signals
 from config.settings import Settings
 
@@ -47,7 +47,7 @@ def metrics(host: str, port: int) -> None:
 def scraper(settings: Settings) -> Callable[[], bytes]:
     """Return what reads one page; its connections are kept."""
     store = checks.open_store(settings)
-    broker = checks.connect(settings.broker_url)
+    broker = connect(settings.broker_url)
     return lambda: expose(lambda: read_state(store, broker, settings))
 
 

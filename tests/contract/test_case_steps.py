@@ -100,6 +100,14 @@ def test_s5_what_may_ring_or_is_watched_is_not_erased(store: RedisStore, client:
     assert {str(name) for name in client.scan_iter("*")} == before
 
 
+def test_s5_a_call_that_another_pair_found_again_is_not_erased(store: RedisStore, client: redis.Redis) -> None:
+    """The ledger is done, and a call that holds the pair as well is watched."""
+    bring_to(store, "refused")
+    client.sadd(store.keys.live(PAIR), "job-of-another")
+    assert store.erase(PAIR.case_id, anyway=True) == NotErased(PAIR, "watching")
+    client.delete(store.keys.live(PAIR))
+
+
 @pytest.mark.parametrize("verdict", ["lost", "expired"])
 def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStore, verdict: str) -> None:
     bring_to(store, verdict)

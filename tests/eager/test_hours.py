@@ -3,11 +3,12 @@
 import itertools
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from api_client import NotSent
 from tests.fakes import World, job_id, record
 from worker import texts
 from worker.store import Erased
@@ -75,6 +76,25 @@ def test_what_was_enqueued_in_time_and_comes_late_waits_as_well(world: World) ->
     world.upstream.before_connect = lambda: None
     world.run(13 * 3600)
     assert len(world.upstream.requests) == 1
+
+
+@office
+def test_s12_a_dial_that_never_left_and_would_be_late_on_its_next_try_waits_as_well(world: World) -> None:
+    """`sending` is written by then, and only its owner knows that nothing was sent."""
+
+    def refuse(_: object) -> NoReturn:
+        world.upstream.requests.clear()  # nothing left this machine
+        world.clock.move_to(at("2026-11-23 21:00:00"))
+        raise NotSent("POST /external/call-back: connection refused")
+
+    world.upstream.dials.insert(0, refuse)
+    world.clock.move_to(at("2026-11-23 20:59:59"))
+    assert world.trigger(task_id="one")["outcome"] == "deferred"
+    assert phase(world) == ["waiting"]
+    assert world.trigger(task_id="one")["outcome"] == "deferred", "its redelivery is told the same"
+    world.run(13 * 3600)
+    ((sent_at, _),) = world.upstream.requests
+    assert sent_at == pytest.approx(at("2026-11-24 09:00"), abs=601)
 
 
 @office

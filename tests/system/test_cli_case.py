@@ -1,39 +1,18 @@
 """Prove what `history`, `conversation` and `erase` print, on a real server and against the simulated upstream (S36)."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import redis
 
 from cli.main import main
-from config.settings import Settings
 from simulator.testing import SimulatorProcess
 from tests.contract.test_case_steps import bring_to, found
 from worker.store import RedisStore
 from worker.values import Pair
-from worker.wiring import build_store
 
 Read = Callable[[], tuple[str, str]]
-
-
-@pytest.fixture
-def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
-    store = build_store(Settings(redis_url=redis_url))
-    yield store
-    store.client.close()
-
-
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str]) -> Read:
-    def read() -> tuple[str, str]:
-        both = capsys.readouterr()
-        return both.out, both.err
-
-    return read
 
 
 def test_a_history_has_every_event_with_its_time(store: RedisStore, shown: Read) -> None:

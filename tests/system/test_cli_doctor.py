@@ -237,7 +237,7 @@ def test_a_silent_place_holds_nobody_up(
     variable: str, upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor
 ) -> None:
     """A port that takes connections and never answers: as Redis, and as an upstream that should speak TLS."""
-    environment.setattr(checks, "PATIENCE", 0.1)
+    environment.setattr("cli.reach.PATIENCE", 0.1)
     environment.setattr("cli.doctor.PATIENCE", 0.1)
     scheme = "redis" if variable == "CALLWATCH_REDIS_URL" else "https"
     environment.setenv(variable, f"{scheme}://127.0.0.1:{upstream}")

@@ -1,42 +1,21 @@
 """Prove that `callwatch release` lets an unknown outcome go and nothing else, and says what it did (S14)."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cli.main import main
-from config.settings import Settings
 from worker.messages import TriggerResult
 from worker.store import RedisStore
 from worker.values import NewJob, Pair, Settlement
-from worker.wiring import build_store
 
 PAIR = Pair("C-1", "20")
 ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "somebody"]
 PHONE = "138" + "0000" + "1111"
 
 Read = Callable[[], tuple[str, str]]
-
-
-@pytest.fixture
-def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
-    store = build_store(Settings(redis_url=redis_url))
-    yield store
-    store.client.close()
-
-
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str]) -> Read:
-    def read() -> tuple[str, str]:
-        both = capsys.readouterr()
-        return both.out, both.err
-
-    return read
 
 
 def bring_to(store: RedisStore, phase: str) -> None:

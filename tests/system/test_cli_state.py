@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ import pytest
 import redis
 
 from cli.main import main
-from config.settings import Settings
 from tests.deployment import LIMIT, wait_until
 from worker.messages import TriggerResult
 from worker.store import RedisStore
 from worker.values import Event, NewJob, Pair, Settlement
-from worker.wiring import build_store
 
 ROOT = Path(__file__).parents[2]
 PERSON = "P-10010001"
@@ -31,17 +29,12 @@ CALL_FIELDS = [
 Output = Callable[[], tuple[Any, str]]
 
 
-@pytest.fixture
-def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
-    """The store that the commands are pointed at; one call of C-1 is watched, one of C-2 has ended."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
-    store = build_store(Settings(redis_url=redis_url))
+@pytest.fixture(autouse=True)
+def _two_calls(store: RedisStore) -> None:
+    """One call of C-1 is watched, one of C-2 has ended."""
     started(store, Pair("C-1", "20"), "job-1")
     started(store, Pair("C-2", "20"), "job-2")
     finish(store, Pair("C-2", "20"), "job-2")
-    yield store
-    store.client.close()
 
 
 def started(store: RedisStore, pair: Pair, job_id: str) -> None:

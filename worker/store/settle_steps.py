@@ -90,12 +90,15 @@ return reply
 """
 
 # Invariant: a trigger that waits holds no lock; all that it needs later stands in its ledger, which outlives the wait.
+# Its owner may have written `sending` and not sent, and alone knows that: its task is then not handled after all.
 DEFER = """
 local lock, ledger, pairs_key, mediations, events, history = unpack(KEYS)
 local member, token, wait_until, job_ttl, history_ttl, event = unpack(ARGV)
-local state = redis.call('HMGET', ledger, 'token', 'phase', 'expires')
+local state = redis.call('HMGET', ledger, 'token', 'phase', 'expires', 'task_id')
 if state[1] == token and state[2] == 'waiting' then return 1 end  -- this very step, sent twice
-if redis.call('GET', lock) ~= token or state[1] ~= token or state[2] ~= 'claimed' then return 0 end
+if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end
+if state[2] ~= 'claimed' and state[2] ~= 'sending' then return 0 end
+redis.call('DEL', PREFIX .. ':task:' .. state[4])
 local t, ends = now(), tonumber(state[3] or '') or math.huge
 local life = math.ceil(math.max(0, wait_until - t) * 1000) + job_ttl
 redis.call('DEL', lock)
