@@ -31,6 +31,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 5,  # by default kombu looks every 100 s only
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
+        "swept_queues": (POLL_QUEUE,),  # of our own transport, see worker/broker.py
         "max_connections": settings.worker_concurrency + 16,  # too few lose acknowledgements in a burst
         "socket_timeout": 15,  # unset by default: a publish could hang for ever on a half-open connection
         "socket_connect_timeout": 5,

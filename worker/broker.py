@@ -1,98 +1,21 @@
 """The Redis transport of kombu, mended so that a worker outlives its connection; see docs/adr/0006-redis-away.md."""
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+import json
+from typing import Any
 
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
 from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.utils.encoding import bytes_to_str
 
+from worker.holding import QoS
 from worker.malformed import ForgivingChannel, ForgivingTransport
 
 MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there: tests/unit/test_broker.py
-
-
-class QoS(redis.QoS):
-    """What was delivered and not acknowledged, accounted for beyond the end of a connection.
-
-    `left` are the delivery tags that lost connections of this process held, and those whose acknowledgement failed.
-    Redis keeps their messages, and they are put back, instead of waiting for the visibility time-out. `popped` are
-    messages that this process alone has: taken from their queue, and not noted by Redis.
-    """
-
-    left: ClassVar[set[str]] = set()
-    popped: ClassVar[list[Any]] = []
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message as delivered."""
-        try:
-            super().append(message, delivery_tag)
-        except Exception:
-            self.popped.append(message)
-            raise
-
-    def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message."""
-        with self._given_up(delivery_tag):
-            super().ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Hand a message back, or drop it."""
-        with self._given_up(delivery_tag):
-            super().reject(delivery_tag, requeue)
-
-    @contextmanager
-    def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
-        """Give a pipeline for a message's two entries, without the `MULTI` that doubles what it costs.
-
-        Both commands leave in one write, so a process that dies sends both or none.
-        """
-        if pipe is not None:
-            yield pipe
-            return
-        with self.channel.conn_or_acquire(client) as connected:
-            yield connected.pipeline(transaction=False)
-
-    @contextmanager
-    def _given_up(self, delivery_tag: str) -> Iterator[None]:
-        """Free a message's place though Redis did not hear of it.
-
-        Celery logs a failed acknowledgement and goes on; kombu counts the message as held. With as many as the worker
-        has threads it would never fetch another one, and so never notice that its connection is of no use.
-        """
-        try:
-            yield
-        except Exception:
-            self.left.add(delivery_tag)
-            self._quick_ack(delivery_tag)
-            raise
-
-    def leave(self) -> None:
-        """Let go of everything that is not acknowledged; the next connection puts it back."""
-        self._flush()
-        self.left.update(self._delivered)
-        self._delivered.clear()
-
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Put back what lost connections held, then what has been away for the visibility time-out."""
-        while self.popped:
-            message = self.popped[-1]
-            info = message.delivery_info
-            with self.channel.conn_or_acquire() as client:
-                self.channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], client, True)  # noqa: SLF001
-            self.popped.remove(message)
-        for tag in tuple(self.left):
-            self.restore_by_tag(tag)
-            self.left.discard(tag)
-        super().restore_visible(*args, **kwargs)
-
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back, unless the channel was let go: then the next connection does it, or has done it."""
-        if self.channel.connection is not None:  # otherwise kombu finds no queue for the message, and deletes it
-            super().restore_by_tag(tag, client, leftmost)
+PAUSE = 0.05  # seconds between two times of fetching: a poll is fetched an interval ahead of its time anyway
+FETCHED = 100  # polls at a time, at the most
 
 
 class Channel(ForgivingChannel, redis.Channel):
@@ -103,6 +26,9 @@ class Channel(ForgivingChannel, redis.Channel):
     """
 
     QoS = QoS
+    swept_queues: tuple[str, ...] = ()  # whose messages the sweep publishes again when they are lost
+    _pauses = False
+    from_transport_options = (*redis.Channel.from_transport_options, "swept_queues")
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous=True) if asynchronous else self._shared_client
@@ -111,12 +37,55 @@ class Channel(ForgivingChannel, redis.Channel):
     def _shared_client(self) -> Any:
         return super()._create_client()
 
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._pauses:
+            super()._brpop_start(timeout)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Take what came, and with it the polls that wait: one request for many, as each costs a turn of the loop."""
+        something = super()._brpop_read(**options)
+        loop = self.connection.loop
+        if loop is not None and not self._closing:
+            self._pauses = True
+            loop.call_later(PAUSE, self._go_on)
+            for queue in set(self.swept_queues).intersection(self.active_queues):
+                self._take(queue)
+        return something
+
+    def _take(self, queue: str) -> None:
+        room = self.qos.can_consume_max_estimate()
+        if room == 0:
+            return
+        with self.conn_or_acquire() as client:
+            entries = client.rpop(queue, min(room or FETCHED, FETCHED)) or []
+        for entry in entries:
+            with self.forgiving():
+                self.connection._deliver(json.loads(bytes_to_str(entry)), queue)  # noqa: SLF001
+
+    def _go_on(self) -> None:
+        self._pauses = False
+
     def abandon(self) -> None:
         """Close without a word to Redis: nothing read, deleted or put back."""
         self._in_poll = None
         self.auto_delete_queues.clear()
         self.qos.leave()
         self.close()
+
+
+class Loop:
+    """A worker's loop to which kombu's channels add their sockets once, and not at each of its turns."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
+        """Listen to a socket, unless the loop does; kombu itself registers a new socket of an old number."""
+        if self._loop.readers.get(fd) != (callback, args):
+            self._loop.add_reader(fd, callback, *args)
 
 
 class Transport(ForgivingTransport, redis.Transport):
@@ -127,6 +96,12 @@ class Transport(ForgivingTransport, redis.Transport):
 
     Channel = Channel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
+    loop: Any = None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let a worker's loop serve this connection."""
+        self.loop = loop
+        super().register_with_event_loop(connection, Loop(loop))
 
     def _collect(self, _connection: object) -> None:
         """Let go of a lost connection.

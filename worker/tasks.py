@@ -1,5 +1,6 @@
 """The Celery tasks: thin. Each reads what arrived, calls its flow, and obeys its answer."""
 
+import functools
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject
+from kombu import Producer
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
@@ -119,6 +121,18 @@ def look_up(case_id: str = "", mediation_id: str = "", **_others: Any) -> str:
         return f"given up, the sweep asks again: {error}"
 
 
+class OwnProducer(threading.local):
+    """A producer for each thread that polls: to take one from Celery's pool and give it back is 4 % of a poll."""
+
+    @functools.cached_property
+    def producer(self) -> Producer:
+        """Return this thread's."""
+        return app.amqp.Producer(app.connection_for_write(), auto_declare=False)
+
+
+own = OwnProducer()
+
+
 def publish_poll(message: PollMessage) -> None:
     """Publish a poll; ScheduleFailed where the broker does not take it at once: the sweep is the second try.
 
@@ -131,6 +145,7 @@ def publish_poll(message: PollMessage) -> None:
             countdown=message.countdown,
             argsrepr="()",
             kwargsrepr=repr(message),
+            producer=own.producer,
             declare=(),
             retry=False,
             add_to_parent=False,

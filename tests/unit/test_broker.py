@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import kombu
 import pytest
@@ -15,6 +16,7 @@ from kombu.transport.redis import Transport as KombuTransport
 from cli.embedded import EmbeddedServer
 from worker import broker
 from worker.app import app
+from worker.holding import QoS
 
 NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
@@ -22,8 +24,8 @@ BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchan
 
 @pytest.fixture(autouse=True)
 def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker.QoS, "left", set())
-    monkeypatch.setattr(broker.QoS, "popped", [])
+    monkeypatch.setattr(QoS, "left", set())
+    monkeypatch.setattr(QoS, "popped", {})
 
 
 @pytest.fixture
@@ -36,10 +38,12 @@ def server() -> Iterator[EmbeddedServer]:
 class Holder:
     """A connection that holds messages as a worker holds polls, with a fanout queue beside them for its control."""
 
-    def __init__(self, url: str, exchange: str, *, transport: object = broker.Transport, messages: int = 3) -> None:
+    def __init__(
+        self, url: str, exchange: str, *, transport: object = broker.Transport, messages: int = 3, **options: object
+    ) -> None:
         queue = Queue("polls", Exchange(exchange), routing_key="polls")
         self.held: list[Message] = []
-        self.connection = Connection(url, transport=transport)
+        self.connection = Connection(url, transport=transport, transport_options=options)
         with self.connection.Producer() as producer:
             for number in range(messages):
                 declare = [queue] if exchange else []
@@ -52,6 +56,11 @@ class Holder:
         while len(self.held) < messages or not self.consumer.channel._in_poll:  # as a worker: waiting for the next one
             with contextlib.suppress(TimeoutError):
                 self.connection.drain_events(timeout=0.05)
+
+    def leave(self) -> None:
+        """Close the connection in order, as a worker does that was asked to stop: nothing is fetched meanwhile."""
+        self.consumer.channel._in_poll = None
+        self.connection.close()
 
     def lose(self) -> None:
         """Let go of the connection, in the words of Celery's `Consumer.on_connection_error_after_connected`."""
@@ -78,7 +87,7 @@ def test_what_a_lost_connection_held_is_put_back_by_the_next(redis_url: str, exc
     assert waiting_and_held(redis_url) == (0, 3)
     connect_again(redis_url)
     assert waiting_and_held(redis_url) == (3, 0)
-    assert broker.QoS.left == set()
+    assert QoS.left == set()
     connect_again(redis_url)
     assert waiting_and_held(redis_url) == (3, 0)
 
@@ -96,7 +105,7 @@ def test_nothing_of_a_lost_connection_is_left_open(redis_url: str) -> None:
 
 def test_what_a_dead_process_held_comes_back_by_the_visibility_time_out(redis_url: str) -> None:
     Holder(redis_url, NAMELESS).lose()
-    broker.QoS.left.clear()
+    QoS.left.clear()
     connect_again(redis_url)
     assert waiting_and_held(redis_url) == (0, 3)
     connect_again(redis_url, visibility_timeout=0)
@@ -108,7 +117,7 @@ def test_what_was_acknowledged_does_not_come_back(redis_url: str) -> None:
     holder = Holder(redis_url, NAMELESS)
     holder.held[0].ack()
     holder.lose()
-    assert len(broker.QoS.left) == 2
+    assert len(QoS.left) == 2
     holder.held[1].ack()
     connect_again(redis_url)
     assert waiting_and_held(redis_url) == (1, 0)
@@ -179,7 +188,7 @@ def test_a_message_whose_end_redis_did_not_take_frees_its_place(server: Embedded
         client.replicaof("NO", "ONE")
     qos.restore_visible()
     assert waiting_and_held(server.url) == (3, 0)
-    assert broker.QoS.left == set()
+    assert QoS.left == set()
 
 
 @BOTH
@@ -196,7 +205,103 @@ def test_a_message_that_redis_could_not_note_goes_back_to_its_queue(server: Embe
     server.restart()
     connect_again(server.url)
     assert waiting_and_held(server.url) == (1, 0)
-    assert broker.QoS.popped == []
+    assert QoS.popped == {}
+
+
+SWEPT: dict[str, Any] = {"swept_queues": ("polls",)}
+
+
+@BOTH
+def test_s28_what_the_sweep_publishes_again_is_noted_in_this_process_alone(redis_url: str, exchange: str) -> None:
+    holder = Holder(redis_url, exchange, **SWEPT)
+    assert waiting_and_held(redis_url) == (0, 0)
+    holder.held[0].ack()
+    holder.held[1].reject()
+    assert waiting_and_held(redis_url) == (0, 0)
+    holder.held[2].reject(requeue=True)  # and the connection, which waits for messages, has it again
+    while len(holder.held) < 4:
+        holder.connection.drain_events(timeout=5)
+    holder.leave()
+    assert waiting_and_held(redis_url) == (1, 0), "what is held is put back once, and what was done with never"
+
+
+@BOTH
+def test_a_worker_that_leaves_in_order_hands_its_polls_back(redis_url: str, exchange: str) -> None:
+    holder = Holder(redis_url, exchange, **SWEPT)
+    holder.held[0].ack()
+    holder.leave()
+    assert waiting_and_held(redis_url) == (2, 0)
+
+
+@BOTH
+def test_polls_of_a_lost_connection_are_put_back_by_the_next(server: EmbeddedServer, exchange: str) -> None:
+    """Also one that was handed back in vain; not those that ended meanwhile."""
+    holder = Holder(server.url, exchange, messages=5, **SWEPT)
+    server.kill()
+    holder.held[0].ack()
+    with pytest.raises(redis.ConnectionError):
+        holder.held[1].reject(requeue=True)
+    holder.lose()
+    holder.held[2].ack()
+    holder.held[3].reject(requeue=True)
+    assert len(QoS.popped) == 3
+    server.restart()
+    connect_again(server.url, **SWEPT)
+    assert waiting_and_held(server.url) == (3, 0)
+    assert QoS.popped == {}
+    connect_again(server.url, **SWEPT)
+    assert waiting_and_held(server.url) == (3, 0)
+
+
+class Turns:
+    """A worker's loop: what it listens to, and what it was asked to do later."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, object] = {}
+        self.added: list[int] = []
+        self.later: list[Callable[[], None]] = []
+
+    def add_reader(self, fd: int, callback: object, *args: object) -> None:
+        self.added.append(fd)
+        self.readers[fd] = callback, args
+
+    def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
+        self.later.append(callback)
+
+
+def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_url: str) -> None:
+    """Up to the worker's room; an entry that is no message keeps none of the others back."""
+    holder = Holder(redis_url, NAMELESS, messages=1, **SWEPT)
+    channel, turns = holder.consumer.channel, Turns()
+    holder.connection.transport.loop = turns
+    channel.qos.prefetch_count = 5
+    with redis.Redis.from_url(redis_url) as client:
+        with holder.connection.Producer() as producer:
+            for number in range(6):
+                producer.publish({"n": number}, routing_key="polls")
+            client.linsert("polls", "BEFORE", client.lindex("polls", -2), b"\xff no JSON")
+        while len(holder.held) < 2:
+            with contextlib.suppress(TimeoutError):
+                holder.connection.drain_events(timeout=1)
+        assert [message.payload["n"] for message in holder.held[1:]] == [0, 1, 2]
+        assert client.llen("polls") == 3
+        assert client.llen("outbound.malformed") == 1
+    holder.connection.transport.cycle.on_poll_start()
+    assert not channel._in_poll, "it pauses"
+    (go_on,) = turns.later
+    go_on()
+    holder.connection.transport.cycle.on_poll_start()
+    assert channel._in_poll
+    holder.leave()
+
+
+def test_a_socket_is_added_to_the_loop_once_for_each_that_listens() -> None:
+    turns, listeners = Turns(), [print, repr]
+    loop = broker.Loop(turns)
+    for listener in (0, 0, 1, 1, 0):
+        loop.add_reader(7, listeners[listener], 7)
+    assert turns.added == [7, 7, 7]
+    assert loop.readers is turns.readers
 
 
 def test_kombu_itself_still_fails(server: EmbeddedServer) -> None:

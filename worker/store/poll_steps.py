@@ -8,7 +8,7 @@ from worker.decision import OUTAGE_CALLS, Poll, Verdict
 from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.histograms import poll_counts
 from worker.store.keys import Keys, member
-from worker.store.limits import ADMIT, ALLOT, EARLY_BY
+from worker.store.limits import ADMIT, ALLOT
 from worker.values import Begun, Dropped, Early, Event, Heard, Pair, Timing, Written
 
 PROBES = 5  # queries in each interval of an outage: one at the least (S29)
@@ -18,7 +18,7 @@ PROBES = 5  # queries in each interval of an outage: one at the least (S29)
 # A poll that asks takes its token here; without one it keeps its number and is due when it may come back.
 BEGIN_POLL = """
 local job, due_key, outage, probe, late, bucket = unpack(KEYS)
-local poll_no, job_id, lease, early_by, probe_ttl, rate = unpack(ARGV)
+local poll_no, job_id = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
   'mediation_id', 'reissued', 'slot', 'root')
 local function drop(why) count('polls:' .. why) return {why} end
@@ -31,12 +31,12 @@ if r[2] then return drop('finished') end
 if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end
 local t = now()
 local state = {stamp(t), r[3], r[4], r[5], r[6], r[7], r[8], r[11] or ''}
-if t < tonumber(r[3]) - tonumber(early_by) then return early(r[3], state) end
+if t < tonumber(r[3]) - SLOT_EARLY then return early(r[3], state) end
 local away, slot, due, wait = 'none', r[10] and tonumber(r[10]) or nil, tonumber(r[3]), 0
 if redis.call('EXISTS', outage) == 1 then away = redis.call('EXISTS', probe) == 0 and 'probe' or 'wait' end
-if tonumber(rate) > 0 and away ~= 'wait' and due < tonumber(r[4]) then
+if RATE > 0 and away ~= 'wait' and due < tonumber(r[4]) then
   local at
-  wait, at = admit(bucket, tonumber(rate), t, away == 'probe' and t or slot, at_hand(tonumber(rate)))
+  wait, at = admit(bucket, RATE, t, away == 'probe' and t or slot, at_hand(RATE))
   if not wait then
     redis.call('HSET', job, 'slot', fine(at))
     redis.call('ZADD', due_key, at, job_id)
@@ -46,22 +46,22 @@ end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
 if slot then redis.call('HDEL', job, 'slot') end
 if (r[9] or '0') == '0' then redis.call('SET', late, t - math.max(due, slot or 0), 'PX', 5000) end  -- the backlog
-redis.call('ZADD', due_key, t + tonumber(lease), job_id)
-if away == 'probe' then redis.call('SET', probe, job_id, 'PX', probe_ttl) end
+redis.call('ZADD', due_key, t + LEASE, job_id)
+if away == 'probe' then redis.call('SET', probe, job_id, 'PX', PROBE_TTL) end
 return {'begun', away, stamp(wait), unpack(state)}
 """
 
 # Invariant: an outage is one event (S29). It begins when five calls failed and nobody has been answered well for one
 # interval, and ends with the first good answer; each is told once, by the poll that makes the difference.
 HEAR = """
-local function hear(heard, prefix, interval, job_id, t)
-  local outage, good, failing = prefix .. ':outage', prefix .. ':good', prefix .. ':failing'
+local function hear(heard, job_id, t)
+  local outage, good, failing = PREFIX .. ':outage', PREFIX .. ':good', PREFIX .. ':failing'
   if heard == 'answer' then
     redis.call('SET', good, stamp(t), 'EX', 86400)
     if redis.call('DEL', outage) == 0 then return '' end
     redis.call('DEL', failing)
     count('events:outage_ended')
-    redis.call('XADD', prefix .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
+    redis.call('XADD', PREFIX .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
       'event', '{"at":' .. stamp(t) .. ',"kind":"outage_ended"}')
     return 'outage_ended'
   end
@@ -72,10 +72,10 @@ local function hear(heard, prefix, interval, job_id, t)
   redis.call('EXPIRE', failing, 86400)
   if redis.call('ZCARD', failing) < OUTAGE_CALLS then return '' end
   local first = tonumber(redis.call('ZRANGE', failing, 0, 0, 'WITHSCORES')[2])
-  if t - math.max(last, first) < tonumber(interval) then return '' end
+  if t - math.max(last, first) < INTERVAL then return '' end
   redis.call('HSET', outage, 'since', stamp(t))
   count('events:outage_began')
-  redis.call('XADD', prefix .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
+  redis.call('XADD', PREFIX .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
     'event', '{"at":' .. stamp(t) .. ',"kind":"outage_began"}')
   return 'outage_began'
 end
@@ -95,60 +95,57 @@ end
 # Where those who wait for a token wait beyond the next due time, the next poll is given its turn among them at once.
 CONTINUE_POLL = """
 local job, due_key, events, history, bucket = unpack(KEYS)
-local prefix, job_id, poll_no, due, retry_count, call_status, history_ttl, event, heard, interval = unpack(ARGV, 1, 10)
-local rate, deadline = tonumber(ARGV[11]), tonumber(ARGV[12])
-local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due')
+local job_id, poll_no, due, retry_count, call_status, event, heard, deadline = unpack(ARGV, 1, 8)
+local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status')
 if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
-if r[4] ~= due then counted(13) end  -- else this very step, sent twice over a broken connection
+if r[4] ~= due then counted(9) end  -- else this very step, sent twice over a broken connection
 local t = now()
-redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t))
+if call_status == '' then call_status = r[5] or '' end
+redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t), 'call_status', call_status)
+if call_status == 'Executing' and not r[3] then redis.call('HSET', job, 'executing_since', stamp(t)) end
 redis.call('ZADD', due_key, due, job_id)
 local turn = ''
-if rate > 0 and tonumber(due) < deadline and tonumber(redis.call('HGET', bucket, 'tail') or '0') > tonumber(due) then
-  turn = fine(allot(bucket, rate, t))
+local waits = RATE > 0 and tonumber(due) < tonumber(deadline) and redis.call('HGET', bucket, 'tail')
+if waits and tonumber(waits) > tonumber(due) then
+  turn = fine(allot(bucket, RATE, t))
   redis.call('HSET', job, 'slot', turn)
   redis.call('ZADD', due_key, turn, job_id)
 end
-if call_status ~= '' then
-  redis.call('HSET', job, 'call_status', call_status)
-  if call_status == 'Executing' and not r[3] then redis.call('HSET', job, 'executing_since', stamp(t)) end
-end
-if event ~= '' then emit(events, history, history_ttl, t, event) end
-return hear(heard, prefix, interval, job_id, t) .. ' ' .. turn
+if event ~= '' then emit(events, history, HISTORY_TTL, t, event) end
+return hear(heard, job_id, t) .. ' ' .. turn
 """
 
 # Invariant: one verdict a call, and a pair is let go with its last watched call (S5): never by a stranger's token,
 # never while a look-up is open. A terminal status counts even from a poll that has been overtaken (S28).
 FINISH_POLL = """
 local job, due_key, finished, events, history = unpack(KEYS)
-local prefix, job_id, poll_no, verdict, retry_count, call_status = unpack(ARGV, 1, 6)
-local member, history_ttl, event, heard, interval = unpack(ARGV, 7, 11)
+local job_id, poll_no, verdict, retry_count, call_status, member, event, heard = unpack(ARGV, 1, 8)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also')
 if not r[1] or r[2] then return overtaken() end
 if tonumber(r[1]) ~= tonumber(poll_no) and verdict ~= 'ended' then return overtaken() end
-counted(12)
+counted(9)
 local t = now()
 redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
   'retry_count', retry_count)
 if call_status ~= '' then redis.call('HSET', job, 'call_status', call_status) end
-redis.call('PEXPIRE', job, verdict == 'ended' and history_ttl or math.max(history_ttl, TROUBLE_TTL))
+redis.call('PEXPIRE', job, verdict == 'ended' and HISTORY_TTL or math.max(HISTORY_TTL, TROUBLE_TTL))
 redis.call('ZREM', due_key, job_id)
 redis.call('ZADD', finished, t, job_id)
-redis.call('ZREMRANGEBYSCORE', finished, '-inf', t - history_ttl / 1000)
+redis.call('ZREMRANGEBYSCORE', finished, '-inf', t - HISTORY_TTL / 1000)
 for holder in string.gmatch(member .. ' ' .. (r[3] or ''), '%S+') do
-  local live, ledger = prefix .. ':live:' .. holder, prefix .. ':ledger:' .. holder
+  local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
   redis.call('SREM', live, job_id)
   local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at')
   if state[1] and verdict ~= 'ended' then
     redis.call('HSET', ledger, 'trouble', verdict, 'trouble_at', stamp(t), 'trouble_since', state[4] or stamp(t))
   end
   if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
-    let_go(prefix, holder, state[1], history_ttl, t)
+    let_go(PREFIX, holder, state[1], HISTORY_TTL, t)
   end
 end
-emit(events, history, history_ttl, t, event)
-redis.call('ZREM', prefix .. ':failing', job_id)
-return hear(heard, prefix, interval, job_id, t)
+emit(events, history, HISTORY_TTL, t, event)
+redis.call('ZREM', PREFIX .. ':failing', job_id)
+return hear(heard, job_id, t)
 """
 
 
@@ -157,11 +154,15 @@ class PollSteps(Steps):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        calls = f"local OUTAGE_CALLS = {OUTAGE_CALLS}\n"
-        self._begin_poll = self.script(ADMIT + BEGIN_POLL)
-        self._continue_poll = self.script(calls + ADMIT + ALLOT + HEAR + CONTINUE_POLL)
-        self._finish_poll = self.script(calls + HEAR + FINISH_POLL)
-        self._probe_ttl = milliseconds(terms.interval / PROBES)
+        names = (
+            f"local LEASE, RATE, INTERVAL, OUTAGE_CALLS"
+            f" = {terms.lease}, {terms.status_rate}, {terms.interval}, {OUTAGE_CALLS}\n"
+            f"local PROBE_TTL, HISTORY_TTL"
+            f" = {milliseconds(terms.interval / PROBES)}, {milliseconds(terms.history_ttl)}\n"
+        )
+        self._begin_poll = self.script(names + ADMIT + BEGIN_POLL)
+        self._continue_poll = self.script(names + ADMIT + ALLOT + HEAR + CONTINUE_POLL)
+        self._finish_poll = self.script(names + HEAR + FINISH_POLL)
 
     def begin_poll(self, job_id: str, poll_no: int) -> Begun | Early | Dropped:
         """Pass the fence and move its number on, or say why not (S28)."""
@@ -169,7 +170,7 @@ class PollSteps(Steps):
         reply = self.run(
             self._begin_poll,
             [k.job(job_id), k.due, k.outage, k.probe, k.late, k.bucket("status")],
-            [poll_no, job_id, self.terms.lease, EARLY_BY, self._probe_ttl, self.terms.status_rate],
+            [poll_no, job_id],
         )
         if len(reply) == 1:
             return Dropped(reply[0])
@@ -196,9 +197,8 @@ class PollSteps(Steps):
             self._continue_poll,
             [k.job(job_id), k.due, k.events, k.history(pair.case_id), k.bucket("status")],
             [
-                *(k.prefix, job_id, poll.poll_no, f"{poll.due:.3f}", poll.retry_count, call_status or ""),
-                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
-                *(self.terms.status_rate, poll.deadline),
+                *(job_id, poll.poll_no, f"{poll.due:.3f}", poll.retry_count, call_status or ""),
+                *(event_json(event), heard, poll.deadline),
                 *poll_counts(heard, timing),
             ],
         )
@@ -226,8 +226,8 @@ class PollSteps(Steps):
             self._finish_poll,
             [k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)],
             [
-                *(k.prefix, job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
-                *(milliseconds(self.terms.history_ttl), event_json(event), heard, self.terms.interval),
+                *(job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
+                *(event_json(event), heard),
                 *poll_counts(heard, timing),
             ],
         )
