@@ -5,6 +5,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import pytest
 import redis
@@ -145,7 +146,12 @@ def assert_watched(deployment: Deployment, jobs: set[str], *, since: float) -> N
         arrivals.update(polls(deployment, since=since))
         return all(len(arrivals.get(job, ())) >= POLLS for job in jobs) or worker.gone()
 
-    wait_until(watched)
+    try:
+        wait_until(watched)
+    except AssertionError:
+        silent = {job for job in jobs if len(arrivals.get(job, ())) < POLLS}
+        records = [str(asdict(call)) for call in deployment.store.calls(finished=True) if call.job_id in silent]
+        pytest.fail(f"{silent} are not watched: {records}\n{worker.log[-5_000:]}")
     assert not worker.gone(), worker.log[-3_000:]
     assert {job: at for job, at in arrivals.items() if len(at) > MOST_POLLS * (at[-1] - at[0]) / INTERVAL + 2} == {}
     assert set(deployment.simulator.calls_per_pair().values()) == {1}

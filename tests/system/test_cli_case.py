@@ -49,6 +49,7 @@ def test_a_conversation_is_told_by_speaker_with_its_recording(
         monkeypatch.setenv("CALLWATCH_API_BASE_URL", upstream.url)
         record, *_ = upstream.dial("C-1", "20")["data"]
         job_id = record["jobId"]
+        upstream.end(job_id)
         assert main(["conversation", job_id, "--json"]) == 0
         document = json.loads(shown()[0])
         (log,) = document["conversations"]
