@@ -4,8 +4,8 @@ Everything is read from Redis when asked, so it is the same whichever process is
 No label holds a person, a case or a call (S37): the values of each are few and known beforehand.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast, get_args
 
 import redis
@@ -19,6 +19,7 @@ from worker.ports import StoreUnavailable
 from worker.store import RedisStore
 from worker.store.health import LastSweep
 from worker.store.histograms import BEYOND, LATENCY_BOUNDS, LATENESS_BOUNDS, MICROSECONDS
+from worker.store.notice_steps import Waiting
 from worker.store.tallies import Tally
 from worker.texts import LABELS
 from worker.values import EventKind, Heard
@@ -45,6 +46,8 @@ class State:
     paused: bool
     queues: dict[str, int]
     unacknowledged: int
+    notices: list[Waiting] = field(default_factory=list)
+    dead_letters: int = 0
 
 
 def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> State:
@@ -65,6 +68,8 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         paused=store.paused() is not None or not settings.enabled,
         queues=dict(zip(QUEUES, waiting, strict=True)),
         unacknowledged=unacknowledged,
+        notices=store.notices(),
+        dead_letters=store.number_of_dead_letters(),
     )
 
 
@@ -102,18 +107,18 @@ def _histogram(
 ) -> HistogramMetricFamily:
     """Return a histogram; `fields` by the endpoint, the only label, empty where there is none."""
     family = HistogramMetricFamily(name, text, labels=[] if "" in fields else ["endpoint"])
-    for endpoint, field in fields.items():
+    for endpoint, counted in fields.items():
         buckets, number = [], 0
         for bound, shown in (*((bound, bound) for bound in bounds), (BEYOND, "+Inf")):
-            number += counters.get(f"{field}:{bound}", 0)
+            number += counters.get(f"{counted}:{bound}", 0)
             buckets.append((shown, float(number)))
-        total = counters.get(f"{field}:sum", 0) / MICROSECONDS
+        total = counters.get(f"{counted}:sum", 0) / MICROSECONDS
         family.add_metric([endpoint] if endpoint else [], buckets=buckets, sum_value=total)
     return family
 
 
 def _gauges(state: State) -> Iterator[Metric]:
-    def labelled(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
+    def labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
         family = GaugeMetricFamily(name, text, labels=[label])
         for value, number in values.items():
             family.add_metric([value], number)
@@ -127,12 +132,17 @@ def _gauges(state: State) -> Iterator[Metric]:
     yield labelled("callwatch_pairs", "Cases with a mediation that are taken, by phase.", "phase", phases)
     yield labelled("callwatch_queue_messages", "Messages that no worker has taken.", "queue", state.queues)
     yield GaugeMetricFamily(
-        "callwatch_unacknowledged_messages", "Messages that workers hold, countdowns included.", state.unacknowledged
+        "callwatch_unacknowledged_messages", "Messages that workers hold, polls excepted.", state.unacknowledged
     )
     yield GaugeMetricFamily("callwatch_overdue_polls", "Polls later than the grace.", state.calls.beyond)
     yield GaugeMetricFamily(
         "callwatch_oldest_overdue_poll_seconds", "How late the latest poll is; 0 where none is.", state.calls.longest
     )
+    waiting = {one.channel: one.waiting for one in state.notices}
+    ages = {one.channel: max(0.0, state.now - (one.oldest_at or state.now)) for one in state.notices}
+    yield labelled("callwatch_notices_waiting", "Notices that no back end has taken yet.", "channel", waiting)
+    yield labelled("callwatch_oldest_notice_seconds", "Since when the oldest of them waits.", "channel", ages)
+    yield GaugeMetricFamily("callwatch_dead_letters", "Notices that were given up, and are kept.", state.dead_letters)
     outage = state.outage_since is not None
     yield GaugeMetricFamily("callwatch_upstream_outage", "1 while upstream answers no status query.", outage)
     yield GaugeMetricFamily("callwatch_new_calls_stopped", "1 while new calls are stopped.", state.paused)

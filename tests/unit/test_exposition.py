@@ -1,15 +1,19 @@
 """What Prometheus reads: its own parser takes it, zeros are there from the start, and nobody is named (S37)."""
 
 import re
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.exposition import POLLS, State, expose
+from worker.notice import Channel
 from worker.ports import StoreUnavailable
 from worker.store.health import LastSweep
+from worker.store.notice_steps import Waiting
 from worker.store.tallies import Tally
 
+NOTICES = ("notices_waiting", "oldest_notice_seconds")
 EMPTY = State({}, Tally({}, 0.0, 0), Tally({}, 0.0, 0), None, 1_000.0, None, False, {"outbound.poll": 0}, 0)
 BUSY = State(
     counters={
@@ -35,6 +39,8 @@ BUSY = State(
     paused=True,
     queues={"outbound.trigger": 7, "outbound.poll": 2},
     unacknowledged=11,
+    notices=[Waiting("webhook", 5, 880.0, 9, 1, 0), Waiting("task", 0, None, 9, 0, 0)],
+    dead_letters=3,
 )
 
 
@@ -78,6 +84,11 @@ def samples(state: State) -> dict[str, float]:
         ("callwatch_unacknowledged_messages", 11),
         ("callwatch_overdue_polls", 3),
         ("callwatch_oldest_overdue_poll_seconds", 7.5),
+        ("callwatch_notices_waiting{channel=webhook}", 5),
+        ("callwatch_notices_waiting{channel=task}", 0),
+        ("callwatch_oldest_notice_seconds{channel=webhook}", 120),
+        ("callwatch_oldest_notice_seconds{channel=task}", 0),
+        ("callwatch_dead_letters", 3),
         ("callwatch_upstream_outage", 1),
         ("callwatch_new_calls_stopped", 1),
         ("callwatch_sweep_age_seconds", 1.5),
@@ -89,9 +100,9 @@ def test_what_was_read_is_shown(name: str, value: float) -> None:
 
 def test_labels_have_a_bound_whatever_upstream_and_later_versions_say() -> None:
     """S19 S37."""
-    assert samples(BUSY).keys() == {*samples(EMPTY), "callwatch_sweep_age_seconds"} | {
-        "callwatch_queue_messages{queue=outbound.trigger}"
-    }
+    new = samples(BUSY).keys() - samples(EMPTY).keys()
+    notices = {f"callwatch_{name}{{channel={channel}}}" for name in NOTICES for channel in get_args(Channel)}
+    assert new == {"callwatch_sweep_age_seconds", "callwatch_queue_messages{queue=outbound.trigger}"} | notices
     shown = {name for name in samples(EMPTY) if name.startswith("callwatch_polls_total")}
     assert shown == {f"callwatch_polls_total{{outcome={outcome}}}" for outcome in POLLS}
 

@@ -151,6 +151,11 @@ class NoticeSteps(Steps):
                 if oldest or channel in self.terms.channels
             ]
 
+    def number_of_dead_letters(self) -> int:
+        """Return how many dead letters are kept."""
+        with self.translated():
+            return int(self.client.llen(self.keys.dead))
+
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters, the newest first."""
         with self.translated():
@@ -159,9 +164,7 @@ class NoticeSteps(Steps):
 
     def replay(self) -> int:
         """Put the dead letters back into their outboxes, the oldest first; returns how many found room."""
-        with self.translated():
-            left = int(self.client.llen(self.keys.dead))
-        moved = 0
+        left, moved = self.number_of_dead_letters(), 0
         while moved < left:
             step = int(self.run(self._replay, [self.keys.dead], [min(BATCH, left - moved)]))
             if not step:
