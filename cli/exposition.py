@@ -138,8 +138,8 @@ def _gauges(state: State) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "callwatch_oldest_overdue_poll_seconds", "How late the latest poll is; 0 where none is.", state.calls.longest
     )
-    waiting = {one.channel: one.waiting for one in state.notices}
-    ages = {one.channel: max(0.0, state.now - (one.oldest_at or state.now)) for one in state.notices}
+    waiting: dict[str, int] = {one.channel: one.waiting for one in state.notices}
+    ages: dict[str, float] = {one.channel: max(0.0, state.now - (one.oldest_at or state.now)) for one in state.notices}
     yield labelled("callwatch_notices_waiting", "Notices that no back end has taken yet.", "channel", waiting)
     yield labelled("callwatch_oldest_notice_seconds", "Since when the oldest of them waits.", "channel", ages)
     yield GaugeMetricFamily("callwatch_dead_letters", "Notices that were given up, and are kept.", state.dead_letters)
