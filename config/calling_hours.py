@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
@@ -10,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 SATURDAY = 5
-LONGEST_BREAK = 400  # days: some day of the week is always open sooner, whatever the holidays
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 
 
@@ -79,14 +77,10 @@ class CallingHours:
 
     def window(self, now: float) -> Window:
         """Return the window that `now` (epoch seconds) lies in, else the next one."""
-        return next(window for window in self._windows(now) if now < window.closes)
-
-    def _windows(self, now: float) -> Iterator[Window]:
-        today = datetime.fromtimestamp(now, self.zone).date()
-        for number in range(LONGEST_BREAK):
-            day = today + timedelta(days=number)
-            if self._is_open(day):
-                yield Window(self._moment(day, self.opens), self._moment(day, self.closes))
+        day = datetime.fromtimestamp(now, self.zone).date()
+        while not self._is_open(day) or now >= self._moment(day, self.closes):
+            day += timedelta(days=1)
+        return Window(self._moment(day, self.opens), self._moment(day, self.closes))
 
     def _is_open(self, day: date) -> bool:
         if self.calendar is not None and self.calendar.is_made_up_for(day):

@@ -20,12 +20,13 @@ def patiently(step: Callable[[], T], clock: Clock, *, limit: float) -> T:
     Only for steps that may be taken twice with the same token.
     """
     end = clock.monotonic() + limit
-    for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+    pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+    while True:
         try:
             return step()
         except StoreUnavailable as error:
+            pause = next(pauses)
             if clock.monotonic() + pause > end:
                 raise
             log.warning("store away, next try in %s s: %s", pause, error)
             clock.sleep(pause)
-    raise AssertionError("unreachable")

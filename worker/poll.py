@@ -30,16 +30,14 @@ class Watch:
     def __call__(self, message: PollMessage) -> str:
         """Carry one poll out and return one line on how the call stands (it is what Flower shows)."""
         start = self.store.begin_poll(message.job_id, message.poll_no)
-        match start:
-            case Dropped():
-                return f"dropped: {start.why}"
-            case Early():
-                wait = start.at - start.now
-                self._schedule(message.follow(start.poll, countdown=wait))
-                return f"early: put back for {wait:.0f} s"
-            case Begun():
-                pair = {"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id}
-                return self._poll(message.model_copy(update=pair), start)
+        if isinstance(start, Dropped):
+            return f"dropped: {start.why}"
+        if isinstance(start, Early):
+            wait = start.at - start.now
+            self._schedule(message.follow(start.poll, countdown=wait))
+            return f"early: put back for {wait:.0f} s"
+        pair = {"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id}
+        return self._poll(message.model_copy(update=pair), start)
 
     def _poll(self, message: PollMessage, start: Begun) -> str:
         clock_start = self.clock.monotonic()

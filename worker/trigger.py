@@ -94,13 +94,17 @@ class Trigger:
                 text = "redelivered: answered with its recorded result" if why == "handled" else result["message"]
                 log.info(text, extra=claim.names | {"outcome": result["outcome"]})
                 return result
-            case Claimed(since):
-                try:
-                    closes = self._closing_time()
-                    found = None if since is None else self._look_first(claim, since)
-                    return found or self._call(claim, closes)
-                except NotYet as closed:
-                    return self._defer(claim, closed.until)
+            case claimed:
+                return self._carry_out(claim, claimed)
+
+    def _carry_out(self, claim: Claim, claimed: Claimed) -> TriggerResult | None:
+        """Call for a pair that is ours, or put the trigger where it waits."""
+        try:
+            closes = self._closing_time()
+            found = None if claimed.look_since is None else self._look_first(claim, claimed.look_since)
+            return found or self._call(claim, closes)
+        except NotYet as closed:
+            return self._defer(claim, closed.until)
 
     def _claim(self, claim: Claim) -> Claimed | Answered | Copy:
         return self.store.claim(

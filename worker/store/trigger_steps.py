@@ -182,10 +182,8 @@ class TriggerSteps(Steps):
                 return Claimed(float(since) if since else None)
             case ["copy"]:
                 return Copy()
-            case [why, text]:
-                return Answered(why, TriggerResult(json.loads(text)))
-            case _:
-                raise AssertionError(f"claim answered {reply!r}")
+        why, text = reply
+        return Answered(why, TriggerResult(json.loads(text)))
 
     @functools.cached_property
     def durability(self) -> Durability:
