@@ -36,11 +36,18 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LogFormat = Literal["auto", "json", "text"]
 
 
+def _time_zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError, ValueError):  # ValueError: what is no name, as an empty text or ../etc
+        raise ValueError("is no time zone, should be one like Asia/Shanghai") from None
+
+
 _CALLING_TIMES: dict[str, Callable[[str], object]] = {
     "calling_hours": parse_hours,
     "calling_days": parse_days,
     "holidays": public_holidays,
-    "calling_zone": ZoneInfo,
+    "calling_zone": _time_zone,
 }
 
 
@@ -200,11 +207,8 @@ class Settings(BaseSettings):
     @field_validator("calling_hours", "calling_days", "holidays", "calling_zone")
     @classmethod
     def _check_calling_times(cls, value: str, info: ValidationInfo) -> str:
-        try:
-            if value or info.field_name in ("calling_days", "calling_zone"):
-                _CALLING_TIMES[str(info.field_name)](value)
-        except (ZoneInfoNotFoundError, OSError):
-            raise ValueError("is no time zone, should be one like Asia/Shanghai") from None
+        if value or info.field_name in ("calling_days", "calling_zone"):
+            _CALLING_TIMES[str(info.field_name)](value)
         return value
 
     @field_validator("notice_url")

@@ -74,6 +74,9 @@ def test_a_variable_is_read(
     assert getattr(load_settings(), field) == expected
 
 
+NEITHER = "CALLWATCH_NOTICE_TASK and CALLWATCH_NOTICE_QUEUE should be set both, or neither"
+
+
 def test_broker_and_results_follow_the_redis_url_unless_they_live_elsewhere() -> None:
     settings = Settings(redis_url="redis://a:1/2", result_url="redis://b:1/3")
     assert (settings.broker_url, settings.result_url) == ("redis://a:1/2", "redis://b:1/3")
@@ -98,6 +101,13 @@ def test_broker_and_results_follow_the_redis_url_unless_they_live_elsewhere() ->
         ("API_BASE_URL", "127.0.0.1:9015", "is no URL, should be http://host:port or https://host"),
         ("API_BASE_URL", "http://h:x", "is no URL, should be http://host:port or https://host"),
         ("API_BASE_URL", "http://h:1/a\x01", "is no URL, should be http://host:port or https://host"),
+        ("CALLING_ZONE", "Mars/Olympus", "is no time zone, should be one like Asia/Shanghai"),
+        ("CALLING_ZONE", "Asia", "is no time zone, should be one like Asia/Shanghai"),
+        ("CALLING_ZONE", "", "is no time zone, should be one like Asia/Shanghai"),
+        ("CALLING_HOURS", "9-21", "is no span of a day, should be like 09:00-21:00"),
+        ("NOTICE_URL", "hook", "is no URL, should be http://host:port/path or https://host/path"),
+        ("NOTICE_TASK", "calls.notice", NEITHER),
+        ("NOTICE_QUEUE", "back-end", NEITHER),
         ("POLL_INTERVL", "1", "is no setting, did you mean CALLWATCH_POLL_INTERVAL?"),
         ("COLOUR_OF_THE_SKY", "1", "is no setting, should be taken away"),
         ("POLL_INTERVAL", "z" * 99, f"'{'z' * 59}…' is a text, should be a positive number of seconds"),
@@ -106,7 +116,8 @@ def test_broker_and_results_follow_the_redis_url_unless_they_live_elsewhere() ->
 def test_a_fault_is_one_line_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str
 ) -> None:
-    assert fault_of(monkeypatch, f"CALLWATCH_{variable}", value) == f"CALLWATCH_{variable}: {line}"
+    named = "NOTICE_QUEUE" if line is NEITHER else variable
+    assert fault_of(monkeypatch, f"CALLWATCH_{variable}", value) == f"CALLWATCH_{named}: {line}"
 
 
 @pytest.mark.parametrize(
@@ -231,6 +242,15 @@ def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_s40_flower_wants_a_user_and_a_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     text = fault_of(monkeypatch, "CALLWATCH_FLOWER_AUTH", value)
     assert text == "CALLWATCH_FLOWER_AUTH: is no pair, should be user:password without a comma"
+
+
+@pytest.mark.parametrize("secret", [None, "", " "], ids=["no secret", "empty", "blank"])
+def test_s40_no_webhook_is_told_without_a_signature(monkeypatch: pytest.MonkeyPatch, secret: str | None) -> None:
+    if secret is not None:
+        monkeypatch.setenv("CALLWATCH_NOTICE_SECRET", secret)
+    text = fault_of(monkeypatch, "CALLWATCH_NOTICE_URL", "https://back-end/hook")
+    assert text.startswith("CALLWATCH_NOTICE_SECRET: missing, should be the secret that CALLWATCH_NOTICE_URL's")
+    assert len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("value", "prefix"), [("flower", "flower"), ("/ops/flower/", "ops/flower"), ("", "")])
