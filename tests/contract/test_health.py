@@ -46,3 +46,33 @@ def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pyt
             read()
     with pytest.raises(StoreUnavailable):
         store.watched(PAIR)
+
+
+def test_a_server_that_does_not_tell_is_no_server_that_is_away(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of providers forbid `CONFIG`, and some `INFO`."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise redis.exceptions.NoPermissionError("this user has no permissions to run the command")
+
+    for name in ("config_get", "info"):
+        monkeypatch.setattr(store.client, name, forbidden)
+    assert (store.eviction(), store.version()) == (None, "of unknown version")
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ({"valkey_version": "9.1.2", "redis_version": "7.2.4"}, "Valkey 9.1.2"),
+        ({"redis_version": "7.2.4"}, "Redis 7.2.4"),
+        ({}, "Redis of unknown version"),
+    ],
+    ids=["Valkey", "Redis", "neither"],
+)
+def test_the_server_is_named(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], version: str
+) -> None:
+    """Valkey gives itself out for the Redis that it is compatible with as well."""
+    monkeypatch.setattr(store.client, "info", lambda _section: told)
+    assert store.version() == version

@@ -1,12 +1,22 @@
-"""What of a task's arguments may be shown, whatever a producer sends (S37, S38)."""
+"""What of a task's arguments, results and records may be shown, whatever a producer sends (S37, S38)."""
 
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.utils import json
 
-from worker.messages import SHOWN_LENGTH, BadTrigger, masked_kwargs, plain_id, read_trigger
+from worker.messages import (
+    SHOWN_LENGTH,
+    BadTrigger,
+    PollMessage,
+    TriggerResult,
+    masked_kwargs,
+    plain_id,
+    read_trigger,
+)
+from worker.values import Call, NewJob
 
 PHONE = "138" + "0000" + "1111"
 
@@ -55,3 +65,47 @@ def test_showing_and_reading_never_fail(kwargs: dict[str, Any]) -> None:
 )
 def test_plain_id(value: object, text: str) -> None:
     assert plain_id(value) == text
+
+
+CALL = Call("job-1", "C-1", "20", "person-0001", "Executing", None, 0, 1, 1.0, 1.0, 7_201.0, 11.0)
+RESULT = TriggerResult.of(
+    "started",
+    "C-1",
+    "20",
+    jobs=[{"job_id": "job-1", "person_id": "person-0001", "call_status": "Executing"}],
+    refused=[{"person_id": "person-0002", "error_code": 1002, "message": "已达上限"}],
+    message="部分联系人外呼失败:person-0002(已达上限)",
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (
+            read_trigger({"case_id": "C-1", "mediation_id": 20, "call_person_id": "person-0001"}),
+            "{'case_id': 'C-1', 'mediation_id': '20', 'call_auto': 0, 'call_person_id': '***0001'}",
+        ),
+        (
+            PollMessage(job_id="job-1", case_id="C-1", mediation_id="20", person_id="person-0001", poll_no=7),
+            (
+                "{'job_id': 'job-1', 'case_id': 'C-1', 'mediation_id': '20', 'person_id': '***0001', 'countdown': 0,"
+                " 'due': 0, 'deadline': 0, 'retry_count': 0, 'poll_no': 7}"
+            ),
+        ),
+        (RESULT, "started C-1/20, jobs job-1(***0001), refused ***0002(1002)"),
+        (TriggerResult.of("skipped", "C-1", "20"), "skipped C-1/20"),
+        (NewJob("job-1", "person-0001", "Executing", 5.0), "NewJob(job-1, ***0001, Executing)"),
+        (CALL, "Call(job-1, ***0001, Executing, None)"),
+    ],
+    ids=["trigger", "poll", "result", "empty result", "new job", "call"],
+)
+def test_s37_a_repr_masks_persons_and_says_which_call_it_is(value: object, shown: str) -> None:
+    """Celery prints arguments and results by it, and so does every trace."""
+    assert repr(value) == shown
+
+
+def test_a_result_is_stored_whole() -> None:
+    """What the back end reads: plain JSON, persons and all."""
+    stored = json.loads(json.dumps(RESULT))
+    assert stored == RESULT.data
+    assert stored["jobs"][0]["person_id"] == "person-0001"

@@ -1,6 +1,8 @@
 """Notices go in order within a pair, beside each other for all others, and little is asked of who is away."""
 
 import random
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,6 +124,7 @@ class FakeOutbox:
     mine: bool = True
     old: bool = False
     broken: bool = False
+    away: bool = False
     dead: list[tuple[str, str]] = field(default_factory=list)
     reads: int = 0
     channel: Channel = "webhook"
@@ -143,6 +146,8 @@ class FakeOutbox:
         del self.letters[letter.position]
 
     def give_up(self, letter: Letter, reason: str) -> bool:
+        if self.away:
+            raise StoreUnavailable("Redis: cut off")
         if self.old:
             self.dead.append((letter.position, reason))
             del self.letters[letter.position]
@@ -164,8 +169,13 @@ class FakeClock:
 class Inline:
     """Takes the place of the threads."""
 
+    closed = False
+
     def submit(self, task: Any, *args: Any) -> None:
         task(*args)
+
+    def shutdown(self, **_: bool) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -267,3 +277,69 @@ def test_a_turn_that_has_passed_to_another_sends_nothing_and_a_new_one_begins_an
     desk.outbox.mine = True
     desk.turns(1)
     assert desk.sent == ["e-1"]
+
+
+def test_between_two_looks_the_outbox_is_left_alone(desk: Desk) -> None:
+    for _ in range(3):
+        assert desk.notifier.turn() is True
+    assert desk.outbox.reads == 1
+    desk.clock.now += TICK
+    desk.notifier.turn()
+    assert desk.outbox.reads == 2
+
+
+def test_what_cannot_be_given_up_while_the_store_is_away_is_tried_again(desk: Desk) -> None:
+    desk.failing, desk.outbox.away = {"e-1"}, True
+    desk.put(letter(1))
+    desk.turns(0)
+    desk.failing, desk.outbox.away = set(), False
+    desk.turns(5)
+    assert desk.sent == ["e-1"]
+    assert desk.outbox.dead == []
+
+
+class Over(threading.Event):
+    """The end of the worker after some turns, without the waits."""
+
+    def __init__(self, *turns: Callable[[], object]) -> None:
+        super().__init__()
+        self.turns = iter(turns)
+        self.waits: list[float | None] = []
+
+    def is_set(self) -> bool:
+        turn = next(self.turns, None)
+        if turn is not None:
+            turn()
+        return turn is None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return False
+
+
+def test_the_thread_delivers_until_the_worker_ends_whatever_goes_wrong(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that is away, then another worker's turn, then its own: what waits is read anew and delivered."""
+
+    def away(_token: str, _seconds: float) -> bool:
+        raise StoreUnavailable("Redis: cut off")
+
+    def is_away() -> None:
+        desk.clock.now += TICK
+        monkeypatch.setattr(desk.outbox, "take_turn", away)
+
+    def is_anothers() -> None:
+        monkeypatch.undo()
+        desk.outbox.mine = False
+
+    def is_mine() -> None:
+        desk.outbox.mine = True
+        desk.put(letter(2))
+
+    desk.put(letter(1))
+    desk.notifier.run(over := Over(lambda: None, is_away, is_anothers, is_mine))
+    assert desk.sent == ["e-1", "e-2"]
+    assert over.waits == [1.0, 1.0], "where it has not the turn, it looks for it every second"
+    assert caplog.messages == ["notices: StoreUnavailable: Redis: cut off"]
+    assert desk.notifier._pool.closed  # type: ignore[attr-defined]
