@@ -196,6 +196,29 @@ def test_a_holiday_of_nine_days_loses_nothing(world: World) -> None:
     assert sent_at >= at("2026-02-24 09:00:00")
 
 
+@office
+def test_s18_an_owner_whose_claim_was_taken_over_does_not_let_it_wait_a_second_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was stopped for half a minute between its claim and the look at the hours."""
+    world.clock.move_to(at("2026-11-23 22:00"))
+    defer, second = world.store.defer, []
+
+    def stopped(*args: Any, **options: Any) -> bool:
+        monkeypatch.setattr(world.store, "defer", defer)
+        world.clock.sleep(31)
+        second.append(world.trigger())
+        return defer(*args, **options)
+
+    monkeypatch.setattr(world.store, "defer", stopped)
+    assert world.trigger() is None
+    assert [result["outcome"] for result in second] == ["deferred"]
+    assert world.events() == ["deferred"]
+    assert "the claim passed to another owner before the request: nothing sent" in caplog.messages
+    world.run(DAY)
+    assert len(world.upstream.requests) == 1
+
+
 # -- the limit of requests ---------------------------------------------------------------------------------------------
 
 

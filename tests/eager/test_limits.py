@@ -7,7 +7,9 @@ from collections import Counter
 
 import pytest
 
+from api_client import Unavailable
 from tests.fakes import START, World, job_id, record
+from worker.ports import StoreUnavailable
 
 CALLS = 120
 
@@ -84,6 +86,31 @@ def test_a_look_up_has_precedence_and_counts(world: World) -> None:
     assert time.time() - asked >= 2
     world.run(30)
     assert busiest([at for at, _ in world.upstream.queries]) <= 1
+
+
+@pytest.mark.parametrize("answer", [None, StoreUnavailable("Redis: ConnectionError")], ids=["none in time", "no store"])
+@pytest.mark.parametrize("question", ["status", "conversations"])
+def test_a_question_without_a_token_is_not_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: StoreUnavailable | None, question: str
+) -> None:
+    """S14 S5: a look-up counts it as not answered; the look before a new call then sends nothing."""
+
+    def reserve_query(*, longest: float) -> None:
+        assert longest < 30, "the seconds of a claim (S18)"
+        if answer:
+            raise answer
+
+    def ask() -> None:
+        if question == "status":
+            world.parts.paced.status(case_ref="C-1", job_id=job_id(1))
+        else:
+            world.parts.paced.conversations(case_id="C-1")
+
+    monkeypatch.setattr(world.store, "reserve_query", reserve_query)
+    monkeypatch.setattr(world.upstream, "conversations", lambda **_: pytest.fail("asked"))
+    with pytest.raises(Unavailable, match="used up" if answer is None else "Redis: ConnectionError"):
+        ask()
+    assert world.upstream.queries == []
 
 
 def test_without_a_limit_nothing_of_it_is_there(world: World) -> None:

@@ -8,6 +8,10 @@ import time
 import pytest
 
 from tests.fakes import START, World, job_id, record
+from worker.messages import PollMessage
+from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.sweep import sweep_forever
+from worker.tasks import Publisher
 from worker.values import Claimed, Pair
 
 JOB = job_id(1)
@@ -209,3 +213,40 @@ def test_what_is_older_than_the_history_is_dropped(world: World) -> None:
     world.sweep()
     assert world.redis.zcard("t:finished") == world.redis.zcard("t:done") == 0
     assert world.redis.exists(f"t:job:{JOB}") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ScheduleFailed("OSError"), "sweep could not publish, the store has it: OSError"),
+        (StoreUnavailable("Redis: gone"), "sweep failed: StoreUnavailable: Redis: gone"),
+        (KeyError("x"), "sweep failed: KeyError: 'x'"),
+    ],
+    ids=["no broker", "no store", "a fault"],
+)
+def test_the_next_sweep_comes_whatever_happens_to_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, line: str
+) -> None:
+    """S28: the thread says what it was, and publishes the lost poll when it can again."""
+    watching(world)
+    world.queue.heap.clear()
+    world.clock.sleep(15)
+    waits: list[float] = []
+
+    publish = Publisher.poll
+
+    def fail_for_a_minute(publisher: Publisher, message: PollMessage) -> None:
+        if len(waits) < 60:
+            raise error
+        publish(publisher, message)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.sleep(seconds)
+        return len(waits) > 120
+
+    monkeypatch.setattr(Publisher, "poll", fail_for_a_minute)
+    sweep_forever(world.parts.sweep(Publisher()), wait)
+    assert set(waits) == {world.settings.sweep_interval}
+    assert line in caplog.messages
+    assert [delivery.kwargs["job_id"] for delivery in world.queue.heap][:1] == [JOB]

@@ -7,7 +7,9 @@ import pytest
 
 from api_client import ApiError, NotSent, OutcomeUnknown, Rejected
 from tests.fakes import START, World, job_id, record
+from worker.messages import TriggerResult
 from worker.ports import StoreUnavailable
+from worker.values import NewJob, Pair, Settlement
 
 JOB = job_id(1)
 
@@ -297,6 +299,52 @@ def test_an_owner_that_was_stopped_for_long_must_not_send(world: World) -> None:
     assert len(world.upstream.requests) == 1
 
 
+def test_an_owner_whose_claim_was_taken_over_while_it_could_not_connect_changes_nothing(world: World) -> None:
+    """S18 S5: it has no call to tell of, so its failure touches neither the new owner's call nor the lock."""
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [*[NotSent("refused")] * 4, [record(JOB)]]
+    attempts: list[Any] = []
+
+    def stopped_at_the_last_try() -> None:
+        attempts.append(None)
+        if len(attempts) == 4:
+            world.clock.sleep(31)
+            attempts.append(world.trigger())
+
+    world.upstream.before_connect = stopped_at_the_last_try
+    assert world.trigger() is None
+    assert [attempt["outcome"] for attempt in attempts if attempt] == ["started"]
+    assert world.events() == ["started"]
+    assert locked(world)
+    assert world.trigger()["outcome"] == "started", "the recorded result is the new owner's"
+
+
+def test_an_earlier_owners_late_answer_stops_the_request(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S18 S4: its call is watched by now, and the trigger that has claimed the pair must not ring again."""
+    world.upstream.life = lambda _job, _age: "Executing"
+    pair = Pair("C-1", "20")
+    world.store.claim(pair, token="early", task_id="early", arguments="{}", expires=None, enabled=True)
+    sent_at = world.store.begin_sending(pair, "early")
+    assert isinstance(sent_at, float)
+    world.sweeping = 5
+    world.run(1_000)
+    assert world.events() == ["unknown", "nothing_found", "released"]
+
+    def the_answer_comes() -> None:
+        result = TriggerResult.of("started", "C-1", "20")
+        jobs = [NewJob(JOB, "P-1", "Executing", 5)]
+        assert world.store.settle(Settlement(pair, "early", "early", result, "watching", sent_at, jobs, []))
+
+    world.upstream.dials = [[record(job_id(2))]]
+    world.upstream.before_connect = the_answer_comes
+    caplog.set_level(logging.INFO)
+    result = world.trigger()
+    assert (result["outcome"], result["message"]) == ("skipped", "已有活跃外呼任务,跳过发起新外呼")
+    assert world.upstream.requests == []
+    assert [call.job_id for call in world.store.calls()] == [JOB]
+    assert locked(world)
+
+
 def test_pausing_between_claim_and_request_stops_the_request(world: World) -> None:
     """S16: checked when sending too; the pair is free after that."""
     world.upstream.dials = [[record(JOB)]]
@@ -403,6 +451,24 @@ def test_a_worker_without_a_free_dial_slot_puts_the_trigger_back_unclaimed(
     assert world.store.pairs(case_id="C-2") == []
     world.upstream.before_connect = lambda: None
     assert world.trigger("C-3", task_id="task-3")["outcome"] == "started"
+
+
+def test_s1_a_trigger_without_slot_that_the_broker_does_not_take_back_stays_in_the_queue(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is handed back as it came, neither lost nor answered nor claimed."""
+    from worker import tasks  # noqa: PLC0415
+
+    slots = tasks.DialSlots()
+    slots.limit(1)
+    assert slots.take()
+    monkeypatch.setattr(tasks, "dial_slots", slots)
+    world.queue.broken = ConnectionResetError("broker away")
+    applied = tasks.trigger.apply(kwargs={"case_id": "C-1", "mediation_id": "20"}, task_id="task-1")
+    assert (applied.state, applied.result.requeue) == ("REJECTED", True)
+    assert world.store.pairs(finished=True) == []
+    slots.give_back()
+    assert slots.take(), "and it has taken no slot along"
 
 
 @pytest.mark.parametrize("error", [NotSent("x"), Rejected("x", status=400), OutcomeUnknown("x")])

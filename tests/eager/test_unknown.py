@@ -4,6 +4,7 @@ import pytest
 
 from api_client import CallStatus, ConversationLog, OutcomeUnknown, Unavailable
 from tests.fakes import START, World, job_id, record
+from worker.ports import StoreUnavailable
 from worker.values import Pair
 
 JOB = job_id(1, at=START + 1)
@@ -17,6 +18,13 @@ def entry(job: str, status: str = "Executing") -> ConversationLog:
 def phase(world: World, mediation_id: str = "20") -> str:
     pairs = {one.pair: one.phase for one in world.store.pairs(finished=True)}
     return pairs[Pair("C-1", mediation_id)]
+
+
+def look_up(case_id: str) -> str:
+    """Deliver a look-up and return what Flower would show of it."""
+    from worker import tasks  # noqa: PLC0415 - the application is configured by then
+
+    return str(tasks.look_up.apply(kwargs={"case_id": case_id, "mediation_id": "20"}, throw=True).result)
 
 
 def lose_the_answer(world: World) -> None:
@@ -70,6 +78,43 @@ def test_only_calls_that_may_be_ours_are_adopted(world: World) -> None:
     world.run(30)
     assert {call.job_id for call in world.store.calls()} == {job_id(5), recent}
     assert world.events().count("adopted") == 1
+
+
+def test_what_names_no_call_is_passed_over(world: World) -> None:
+    """S14: in the conversation log and in the status of the case; what stands beside it is adopted all the same."""
+    lose_the_answer(world)
+    nameless = ConversationLog.model_validate({"jobId": None, "callStatus": "Executing", "conversations": "[]"})
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.log_entries = [nameless, entry(JOB)]
+    world.upstream.case_status = lambda _case: CallStatus.model_validate({"callStatus": "Executing"})
+    world.run(20)
+    assert [call.job_id for call in world.store.calls()] == [JOB]
+
+
+def test_a_look_up_of_a_pair_that_needs_none_asks_nobody(world: World) -> None:
+    """S14: its message was late, and the pair is watched or free by now."""
+    world.upstream.log_entries = [entry(JOB)]
+    assert look_up("C-1") == "closed: nothing to look up"
+    world.upstream.dials = [[record(job_id(2))]]
+    world.trigger()
+    assert look_up("C-1") == "closed: nothing to look up"
+    assert [call.job_id for call in world.store.calls()] == [job_id(2)]
+
+
+def test_a_look_up_without_a_store_is_left_to_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S14: it ends without an error and asks nobody; the window is open as before."""
+    lose_the_answer(world)
+    world.upstream.log_entries = [entry(JOB)]
+
+    def away(_pair: Pair) -> None:
+        raise StoreUnavailable("Redis: ConnectionError")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "open_look_up", away)
+        assert look_up("C-1") == "given up, the sweep asks again: Redis: ConnectionError"
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.run(20)
+    assert [call.job_id for call in world.store.calls()] == [JOB]
 
 
 def test_if_nothing_turns_up_the_pair_is_held_and_then_let_go(world: World) -> None:
@@ -216,6 +261,23 @@ def test_a_lost_call_that_has_ended_meanwhile_frees_the_pair(world: World) -> No
     world.upstream.life = lambda _job, _age: "Failed"
     assert world.trigger(task_id="task-2")["outcome"] == "started"
     assert len(world.upstream.requests) == 2
+
+
+def test_the_look_asks_only_for_calls_whose_end_nobody_saw(world: World) -> None:
+    """S5: neither for one of this pair that has ended nor for another mediation's."""
+    world.upstream.dials = [[record(job_id(3))]]
+    assert world.trigger("C-1", "21", task_id="task-0")["outcome"] == "started"
+    world.upstream.life = lambda job, _age: "Succeeded" if job != JOB else Unavailable("down")
+    world.upstream.dials = [[record(JOB, person="P-1"), record(job_id(2), person="P-2")]]
+    assert world.trigger()["outcome"] == "started"
+    world.run(200)
+    verdicts = {call.job_id: call.verdict for call in world.store.calls(finished=True)}
+    assert verdicts == {job_id(3): "ended", job_id(2): "ended", JOB: "lost"}
+    world.upstream.queries.clear()
+    world.upstream.life = lambda _job, _age: "Failed"
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    assert [job for _, job in world.upstream.queries] == [JOB]
 
 
 def test_no_answer_to_the_look_sends_nothing(world: World) -> None:

@@ -11,9 +11,6 @@ import pytest
 from cli.main import main
 from tests.deployment import Deployment, wait_until
 from tests.receiver import SECRET, Receiver
-from worker.channels import Webhook
-from worker.notice import Notice
-from worker.ports import NotDelivered
 
 EVENT = {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "job_id": "job-1"}
 
@@ -55,37 +52,6 @@ def test_a_celery_task_of_the_back_end_is_told(redis_url: str) -> None:
     assert message["headers"]["id"].startswith("notice-")
     (_, kwargs, _) = json.loads(base64.b64decode(message["body"]))
     assert kwargs["notice"]["kind"] == "ended"
-
-
-# -- the webhook alone -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [200, 202, 204])
-def test_a_success_is_a_success(status: int) -> None:
-    with Receiver(lambda _: status) as receiver:
-        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
-        assert [notice["id"] for notice in receiver.taken] == ["1-0"]
-
-
-@pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 429, 500, 503])
-def test_s39_anything_else_is_none_and_no_redirect_is_followed(status: int) -> None:
-    with Receiver(lambda _: status) as receiver, pytest.raises(NotDelivered, match=f"^HTTP {status}$"):
-        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
-
-
-def test_s37_who_is_not_there_is_told_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    with Receiver() as receiver:
-        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))  # S39: no proxy is taken from the environment
-        receiver.stop()
-        with pytest.raises(NotDelivered) as caught:
-            Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
-    assert "hook" not in str(caught.value)
-
-
-def test_a_wrong_secret_is_noticed() -> None:
-    with Receiver() as receiver, pytest.raises(NotDelivered, match="HTTP 401"):
-        Webhook(receiver.url, secret="another")(Notice.of("1-0", EVENT))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import redis
 from celery import Celery
 from kombu import Connection, Consumer, Exchange, Message, Queue, transport
+from kombu.asynchronous import Hub
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Transport as KombuTransport
 
@@ -293,6 +294,89 @@ def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_ur
     holder.connection.transport.cycle.on_poll_start()
     assert channel._in_poll
     holder.leave()
+
+
+@pytest.mark.parametrize(("room", "fetched"), [(1, 1), (2, 2), (0, 4)], ids=["full", "for one more", "no bound"])
+def test_no_more_polls_are_fetched_than_there_is_room_for(redis_url: str, room: int, fetched: int) -> None:
+    """The first comes by itself; what a full worker fetched would wait in it while others are idle."""
+    holder = Holder(redis_url, NAMELESS, messages=1, **SWEPT)
+    holder.connection.transport.loop = Turns()
+    holder.consumer.channel.qos.prefetch_count = room and 1 + room
+    with redis.Redis.from_url(redis_url) as client, client.pipeline() as together:
+        with holder.connection.Producer() as producer:
+            for number in range(4):
+                producer.publish({"n": number}, routing_key="others")
+        entries = client.lrange("others", 0, -1)
+        together.lpush("polls", *reversed(entries)).execute()
+        while len(holder.held) < 2:
+            holder.connection.drain_events(timeout=5)
+        assert len(holder.held) - 1 == fetched
+        assert client.llen("polls") == 4 - fetched
+    holder.leave()
+
+
+def test_a_workers_loop_serves_the_connection(redis_url: str) -> None:
+    """A loop as Celery's worker has it: what waits is brought by its turns, each socket is added once."""
+    holder = Holder(redis_url, NAMELESS, messages=0, **SWEPT)
+    hub = Hub()
+    added: list[int] = []
+    add_reader = hub.add_reader
+
+    def add(fd: int, *args: object) -> None:
+        added.append(fd)
+        add_reader(fd, *args)
+
+    hub.add_reader = add
+    holder.connection.register_with_event_loop(hub)
+    assert holder.connection.transport.loop is hub
+    for number in range(3):
+        with holder.connection.Producer() as producer:
+            producer.publish({"n": number}, routing_key="polls")
+        while len(holder.held) <= number:
+            hub.run_once()
+    assert len(added) == len(set(added))
+    holder.leave()
+    hub.close()
+
+
+HELD = '{"body": "", "properties": {"delivery_tag": "t-1", "delivery_info": {"exchange": "", "routing_key": "x"}}}'
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param("once upon a time", id="no JSON"),
+        pytest.param("17", id="no message"),
+        pytest.param('{"properties": {"delivery_tag": "t-1"}}', id="a message without its place"),
+        pytest.param('{"properties": {}}', id="a message without a tag"),
+        pytest.param(HELD, id="held before it could not be taken apart"),
+    ],
+)
+def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
+    redis_url: str, caplog: pytest.LogCaptureFixture, entry: str
+) -> None:
+    """S37 S38: kept for a person to look at for a day, quoted nowhere, and handed to no other worker."""
+    holder = Holder(redis_url, NAMELESS, messages=0)
+
+    def refuse(message: Message) -> None:
+        if "n" not in message.payload:
+            raise KeyError("id")
+        holder.held.append(message)
+
+    holder.consumer.on_message = refuse
+    with redis.Redis.from_url(redis_url) as client:
+        client.lpush("polls", entry)
+        with holder.connection.Producer() as producer:
+            producer.publish({"n": 1}, routing_key="polls")
+        while not holder.held:
+            holder.connection.drain_events(timeout=5)
+        assert client.lrange("outbound.malformed", 0, -1) == [entry.encode()]
+        assert 0 < client.ttl("outbound.malformed") <= 86_400
+    (line,) = [line for line in caplog.messages if "malformed" in line]
+    assert line.startswith(f"malformed message of {len(entry)} characters put aside in outbound.malformed: ")
+    holder.held[0].ack()
+    holder.leave()
+    assert waiting_and_held(redis_url) == (0, 0)
 
 
 def test_a_socket_is_added_to_the_loop_once_for_each_that_listens() -> None:

@@ -1,0 +1,71 @@
+"""The real adapters are built of the settings, once for each process."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from config.settings import Settings
+from worker import wiring
+from worker.wiring import SystemClock, build_upstream, parts
+
+ADDRESS = "http://127.0.0.1:9015"
+
+
+@pytest.fixture(autouse=True)
+def _built_anew() -> Iterator[None]:
+    parts.cache_clear()
+    yield
+    parts.cache_clear()
+
+
+def test_s39_there_is_no_upstream_but_the_configured_one() -> None:
+    with pytest.raises(ValueError, match=r"^CALLWATCH_API_BASE_URL: missing, should be the upstream's address"):
+        build_upstream(Settings(_env_file=None))
+
+
+@pytest.mark.parametrize("token", [None, "s3cret"])
+def test_the_upstream_is_asked_as_the_settings_say(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    """S12 S14 S37 S39: its time-outs, its token, and no proxy unless asked."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(wiring, "UpstreamClient", lambda address, **options: told.append((address, options)))
+    build_upstream(
+        Settings(
+            _env_file=None,
+            api_base_url=ADDRESS,
+            api_token=token and SecretStr(token),
+            connect_timeout=1,
+            status_timeout=2,
+            call_timeout=3,
+            worker_concurrency=4,
+        )
+    )
+    timeouts = {"connect_timeout": 1, "status_timeout": 2, "call_timeout": 3}
+    assert told == [(ADDRESS, {"token": token, **timeouts, "pool_size": 4, "trust_env": False})]
+
+
+def test_a_process_builds_its_parts_once_and_of_its_own_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
+    monkeypatch.setenv("CALLWATCH_API_BASE_URL", ADDRESS)
+    monkeypatch.setenv("CALLWATCH_KEY_PREFIX", "other")
+    one = parts()
+    assert one.settings.redis_url == redis_url
+    one.store.pause("tests")
+    assert one.store.client.keys("*") == ["other:paused"]
+    assert parts() is one
+
+
+def test_the_systems_clock_goes_on_and_waits_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    clock = SystemClock()
+    before = clock.monotonic()
+    clock.sleep(2.5)
+    assert waited == [2.5]
+    assert clock.monotonic() >= before
