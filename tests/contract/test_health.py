@@ -6,7 +6,7 @@ import redis
 from tests.contract.test_trigger_steps import PAIR, started
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
-from worker.store.health import LastSweep
+from worker.store.health import Eviction, LastSweep
 
 
 def test_the_last_turn_to_sweep_outlives_the_turn(store: RedisStore, client: redis.Redis) -> None:
@@ -76,3 +76,19 @@ def test_the_server_is_named(
     """Valkey gives itself out for the Redis that it is compatible with as well."""
     monkeypatch.setattr(store.client, "info", lambda _section: told)
     assert store.version() == version
+
+
+@pytest.mark.parametrize(
+    ("told", "eviction"),
+    [
+        ({"maxmemory-policy": "allkeys-lru", "maxmemory": "1048576"}, Eviction("allkeys-lru", 1_048_576)),
+        ({}, Eviction("", 0)),
+    ],
+    ids=["evicting", "nothing known of it"],
+)
+def test_what_a_full_server_drops_is_read(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], eviction: Eviction
+) -> None:
+    """S5: a lock that is evicted is a second call."""
+    monkeypatch.setattr(store.client, "config_get", lambda _pattern: told)
+    assert store.eviction() == eviction

@@ -267,12 +267,12 @@ def test_the_look_asks_only_for_calls_whose_end_nobody_saw(world: World) -> None
     """S5: neither for one of this pair that has ended nor for another mediation's."""
     world.upstream.dials = [[record(job_id(3))]]
     assert world.trigger("C-1", "21", task_id="task-0")["outcome"] == "started"
-    world.upstream.life = lambda job, _age: "Succeeded" if job != JOB else Unavailable("down")
+    world.upstream.life = lambda job, _age: "Succeeded" if job == job_id(2) else Unavailable("down")
     world.upstream.dials = [[record(JOB, person="P-1"), record(job_id(2), person="P-2")]]
     assert world.trigger()["outcome"] == "started"
     world.run(200)
     verdicts = {call.job_id: call.verdict for call in world.store.calls(finished=True)}
-    assert verdicts == {job_id(3): "ended", job_id(2): "ended", JOB: "lost"}
+    assert verdicts == {job_id(3): "lost", job_id(2): "ended", JOB: "lost"}
     world.upstream.queries.clear()
     world.upstream.life = lambda _job, _age: "Failed"
     world.upstream.dials = [[record(job_id(9))]]

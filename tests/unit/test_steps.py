@@ -271,3 +271,8 @@ def test_nobody_is_told_where_nothing_is_configured(monkeypatch: pytest.MonkeyPa
 def test_every_step_is_part_of_every_worker() -> None:
     assert {steps.SweepStep, steps.NotifierStep} <= app.steps["worker"]
     assert steps.TickStep in app.steps["consumer"]
+
+
+def test_the_sign_looks_at_each_queue_for_the_task_that_comes_by_it() -> None:
+    assert {task: queue for queue, task in steps.TASKS.items()} == app.conf.task_routes
+    assert set(steps.TASKS.values()) == {task.name for task in (tasks.trigger, tasks.poll, tasks.look_up)}
