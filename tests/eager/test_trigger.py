@@ -419,6 +419,7 @@ def test_an_answer_is_kept_for_as_long_as_the_store_is_away(world: World, monkey
     monkeypatch.setattr(world.store, "settle", Flaky(world, "settle", 100), raising=False)
     assert world.trigger()["outcome"] == "started"
     assert len(world.upstream.requests) == 1
+    assert world.clock.slept[:7] == [0.5, 1, 2, 4, 8, 8, 8], "seconds: a Redis that comes back is not run over"
 
 
 def test_a_trigger_that_cannot_be_claimed_goes_back_to_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
