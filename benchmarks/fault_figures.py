@@ -7,6 +7,7 @@ from itertools import pairwise
 
 EARLY = 1.0  # seconds: a poll that comes at most this much before its time is on time (S20)
 REISSUED = 1.5  # seconds beyond an interval after which a poll is a late or a reissued one: above all jitter
+SOONEST = 3.0  # seconds from a poll that died at work to the one that the sweep has asked again: lease and grace
 LOST_AFTER = 15.0  # seconds at the end of a run without a poll: the call is lost
 
 
@@ -47,7 +48,8 @@ def count_doubled(call: Watched, interval: float, *, reissues: bool = True) -> i
     """Return how many polls had no time of their own on the call's grid of `interval` seconds.
 
     One chain serves each time on its grid once, after a late poll the newest that has passed at once. Where `reissues`
-    are allowed, a poll that comes later than an interval after the one before may ask once more what that one asked.
+    are allowed, a poll that comes later than an interval after the one before may ask once more what that one asked,
+    and so may one poll of each call that comes sooner: its worker died before it had stored the answer.
     Where there are too few polls to know the grid, the one that leaves the fewest without a time is taken.
     """
     grids = _grids(call.arrivals, interval)
@@ -58,12 +60,14 @@ def _without_time(arrivals: Sequence[float], interval: float, base: float, reiss
     previous = arrivals[0]
     late = _off_grid(previous, base, interval) > REISSUED
     served = math.floor((previous - base + EARLY) / interval) - (reissues and late)
-    number = 0
+    number, again = 0, reissues
     for at in arrivals[1:]:
         wanted = max(served + 1, math.floor((previous - base) / interval))
         if not (reissues and at - previous > interval + REISSUED):
             if at >= base + wanted * interval - EARLY:
                 served = wanted
+            elif again and at - previous >= SOONEST:
+                again = False
             else:
                 number += 1
         previous = at

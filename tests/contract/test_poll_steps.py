@@ -1,12 +1,14 @@
 """The two ends of a poll: the fence, the record with its successor, the verdict and the pair's release."""
 
+from dataclasses import replace
+
 import pytest
 import redis
 
 from tests.contract.test_trigger_steps import PAIR, phase, settlement, started
 from worker.decision import Poll, Verdict
 from worker.store import RedisStore
-from worker.values import Begun, Dropped, Early, Event, Heard
+from worker.values import Begun, Dropped, Early, Event, Heard, Timing
 
 
 def make_due(client: redis.Redis, job_id: str, *, ago: float = 0) -> float:
@@ -52,11 +54,25 @@ def test_one_copy_of_a_poll_gets_past_the_fence(store: RedisStore, client: redis
     assert isinstance(store.begin_poll("j-1", 2), Begun)
 
 
-def test_a_running_poll_counts_as_missing_only_after_its_lease(store: RedisStore, client: redis.Redis) -> None:
-    """S28: while it runs, nothing is overdue."""
+@pytest.mark.parametrize(("took", "lease"), [(0.4, 1), (0.6, 10), (None, 1)])
+def test_a_running_poll_counts_as_missing_only_after_its_lease(
+    store: RedisStore, client: redis.Redis, took: float | None, lease: float
+) -> None:
+    """S28: it may take as long as a query may, once upstream has not answered promptly for a minute."""
     started(store, "j-1")
     start = begun(store, client)
-    assert client.zscore("t:due", "j-1") == pytest.approx(start.now + 10, abs=0.01)
+    assert client.zscore("t:due", "j-1") == pytest.approx(start.now + 1, abs=0.01)
+    store.continue_poll(
+        PAIR,
+        "j-1",
+        replace(start.poll, poll_no=2, due=start.poll.due + 10),
+        heard="answer",
+        call_status="Executing",
+        event=None,
+        timing=Timing(0, took),
+    )
+    start = begun(store, client, poll_no=2)
+    assert client.zscore("t:due", "j-1") == pytest.approx(start.now + lease, abs=0.01)
 
 
 def test_a_poll_without_a_record_is_dropped(store: RedisStore) -> None:

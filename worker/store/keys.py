@@ -117,6 +117,11 @@ class Keys:
         return f"{self.prefix}:late"
 
     @property
+    def slow(self) -> str:
+        """String: how long an answer of upstream took that was not prompt, in seconds; lives a minute (S28)."""
+        return f"{self.prefix}:slow"
+
+    @property
     def outage(self) -> str:
         """Hash: since when the upstream has been away; absent while it answers (S29)."""
         return f"{self.prefix}:outage"

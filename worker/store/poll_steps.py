@@ -12,9 +12,13 @@ from worker.store.limits import ADMIT, ALLOT
 from worker.values import Begun, Dropped, Early, Event, Heard, Pair, Timing, Written
 
 PROBES = 5  # queries in each interval of an outage: one at the least (S29)
+PROMPT = 0.5  # seconds within which upstream answers a query as long as all is well
+BRIEF = 1.0  # seconds of a lease meanwhile: a poll whose worker dies before it asks comes again within five more (S28)
+SLOW_FOR = 60  # seconds after an answer that was not prompt, in which a poll is given as long as it may take
 
 # Invariant: of all copies of a poll message one alone gets past, for the number that it carries then has gone (S28).
 # While the poll runs, the job counts as due at the end of the lease: by then a sweep may take its process for dead.
+# The lease is brief as long as upstream answers promptly: a guess, and a wrong one costs a query, no chain.
 # A poll that asks takes its token here; without one it keeps its number and is due when it may come back.
 BEGIN_POLL = """
 local job, due_key, outage, probe, late, bucket = unpack(KEYS)
@@ -46,7 +50,8 @@ end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
 if slot then redis.call('HDEL', job, 'slot') end
 if (r[9] or '0') == '0' then redis.call('SET', late, t - math.max(due, slot or 0), 'PX', 5000) end  -- the backlog
-redis.call('ZADD', due_key, t + LEASE, job_id)
+local lease = redis.call('EXISTS', PREFIX .. ':slow') == 1 and LEASE or BRIEF
+redis.call('ZADD', due_key, t + lease, job_id)
 if away == 'probe' then redis.call('SET', probe, job_id, 'PX', PROBE_TTL) end
 return {'begun', away, stamp(wait), unpack(state)}
 """
@@ -80,9 +85,10 @@ local function hear(heard, job_id, t)
   return 'outage_began'
 end
 
--- What the end of a poll counts: fields and numbers, from ARGV[first] on.
-local function counted(first)
-  for i = first, #ARGV, 2 do count(ARGV[i], ARGV[i + 1]) end
+-- What the end of a poll counts: fields and numbers, from ARGV[10] on; before them how long the answer took.
+local function counted()
+  for i = 10, #ARGV, 2 do count(ARGV[i], ARGV[i + 1]) end
+  if tonumber(ARGV[9]) > PROMPT then redis.call('SET', PREFIX .. ':slow', ARGV[9], 'EX', SLOW_FOR) end
 end
 
 local function overtaken()
@@ -98,7 +104,7 @@ local job, due_key, events, history, bucket = unpack(KEYS)
 local job_id, poll_no, due, retry_count, call_status, event, heard, deadline = unpack(ARGV, 1, 8)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status')
 if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
-if r[4] ~= due then counted(9) end  -- else this very step, sent twice over a broken connection
+if r[4] ~= due then counted() end  -- else this very step, sent twice over a broken connection
 local t = now()
 if call_status == '' then call_status = r[5] or '' end
 redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t), 'call_status', call_status)
@@ -123,7 +129,7 @@ local job_id, poll_no, verdict, retry_count, call_status, member, event, heard =
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also')
 if not r[1] or r[2] then return overtaken() end
 if tonumber(r[1]) ~= tonumber(poll_no) and verdict ~= 'ended' then return overtaken() end
-counted(9)
+counted()
 local t = now()
 redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
   'retry_count', retry_count)
@@ -155,8 +161,8 @@ class PollSteps(Steps):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         names = (
-            f"local LEASE, RATE, INTERVAL, OUTAGE_CALLS"
-            f" = {terms.lease}, {terms.status_rate}, {terms.interval}, {OUTAGE_CALLS}\n"
+            f"local LEASE, BRIEF, PROMPT, SLOW_FOR = {terms.lease}, {min(terms.lease, BRIEF)}, {PROMPT}, {SLOW_FOR}\n"
+            f"local RATE, INTERVAL, OUTAGE_CALLS = {terms.status_rate}, {terms.interval}, {OUTAGE_CALLS}\n"
             f"local PROBE_TTL, HISTORY_TTL"
             f" = {milliseconds(terms.interval / PROBES)}, {milliseconds(terms.history_ttl)}\n"
         )
@@ -198,7 +204,7 @@ class PollSteps(Steps):
             [k.job(job_id), k.due, k.events, k.history(pair.case_id), k.bucket("status")],
             [
                 *(job_id, poll.poll_no, f"{poll.due:.3f}", poll.retry_count, call_status or ""),
-                *(event_json(event), heard, poll.deadline),
+                *(event_json(event), heard, poll.deadline, (timing and timing.took) or 0),
                 *poll_counts(heard, timing),
             ],
         )
@@ -227,7 +233,7 @@ class PollSteps(Steps):
             [k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)],
             [
                 *(job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
-                *(event_json(event), heard),
+                *(event_json(event), heard, (timing and timing.took) or 0),
                 *poll_counts(heard, timing),
             ],
         )
