@@ -75,6 +75,25 @@ def test_a_running_poll_counts_as_missing_only_after_its_lease(
     assert client.zscore("t:due", "j-1") == pytest.approx(start.now + lease, abs=0.01)
 
 
+def test_s28_copies_of_a_slow_poll_do_not_overtake_each_other_for_ever(store: RedisStore, client: redis.Redis) -> None:
+    """A poll that waits is taken for dead once; its copy has the whole lease, and all see then that upstream is slow."""
+    started(store, "j-1", "j-2")
+    slow = begun(store, client)
+    client.hset("t:job:j-1", "reissued", 1)  # as the sweep does
+    copy = begun(store, client, poll_no=2)
+    assert client.zscore("t:due", "j-1") == pytest.approx(copy.now + 10, abs=0.01)
+    start = begun(store, client, "j-2")
+    assert client.zscore("t:due", "j-2") == pytest.approx(start.now + 1, abs=0.01)
+    late = replace(slow.poll, poll_no=2, due=slow.poll.due + 10)
+    timing = Timing(0, 5.0)
+    overtaken = store.continue_poll(
+        PAIR, "j-1", late, heard="answer", call_status="Executing", event=None, timing=timing
+    )
+    assert overtaken is None
+    start = begun(store, client, "j-2", poll_no=2)
+    assert client.zscore("t:due", "j-2") == pytest.approx(start.now + 10, abs=0.01)
+
+
 def test_a_poll_without_a_record_is_dropped(store: RedisStore) -> None:
     """S20."""
     assert store.begin_poll("j-none", 1) == Dropped("absent")

@@ -18,7 +18,8 @@ SLOW_FOR = 60  # seconds after an answer that was not prompt, in which a poll is
 
 # Invariant: of all copies of a poll message one alone gets past, for the number that it carries then has gone (S28).
 # While the poll runs, the job counts as due at the end of the lease: by then a sweep may take its process for dead.
-# The lease is brief as long as upstream answers promptly: a guess, and a wrong one costs a query, no chain.
+# The lease is brief as long as upstream answers promptly: a guess, and a wrong one costs one query, for the copy that is
+# published then has the whole lease. (With a brief one each copy would be overtaken by the next, and no answer written.)
 # A poll that asks takes its token here; without one it keeps its number and is due when it may come back.
 BEGIN_POLL = """
 local job, due_key, outage, probe, late, bucket = unpack(KEYS)
@@ -50,8 +51,8 @@ end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
 if slot then redis.call('HDEL', job, 'slot') end
 if (r[9] or '0') == '0' then redis.call('SET', late, t - math.max(due, slot or 0), 'PX', 5000) end  -- the backlog
-local lease = redis.call('EXISTS', PREFIX .. ':slow') == 1 and LEASE or BRIEF
-redis.call('ZADD', due_key, t + lease, job_id)
+local patient = (r[9] or '0') ~= '0' or redis.call('EXISTS', PREFIX .. ':slow') == 1
+redis.call('ZADD', due_key, t + (patient and LEASE or BRIEF), job_id)
 if away == 'probe' then redis.call('SET', probe, job_id, 'PX', PROBE_TTL) end
 return {'begun', away, stamp(wait), unpack(state)}
 """
@@ -85,13 +86,19 @@ local function hear(heard, job_id, t)
   return 'outage_began'
 end
 
--- What the end of a poll counts: fields and numbers, from ARGV[10] on; before them how long the answer took.
-local function counted()
-  for i = 10, #ARGV, 2 do count(ARGV[i], ARGV[i + 1]) end
+-- Upstream is slow whoever sees it, a poll that was overtaken for that above all. ARGV[9]: how long the answer took.
+local function notice_slowness()
   if tonumber(ARGV[9]) > PROMPT then redis.call('SET', PREFIX .. ':slow', ARGV[9], 'EX', SLOW_FOR) end
 end
 
+-- What the end of a poll counts: fields and numbers, from ARGV[10] on.
+local function counted()
+  notice_slowness()
+  for i = 10, #ARGV, 2 do count(ARGV[i], ARGV[i + 1]) end
+end
+
 local function overtaken()
+  notice_slowness()
   count('polls:overtaken')
   return false
 end
