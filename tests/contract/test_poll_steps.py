@@ -76,7 +76,7 @@ def test_a_running_poll_counts_as_missing_only_after_its_lease(
 
 
 def test_s28_copies_of_a_slow_poll_do_not_overtake_each_other_for_ever(store: RedisStore, client: redis.Redis) -> None:
-    """A poll that waits is taken for dead once; its copy has the whole lease, and all see then that upstream is slow."""
+    """A poll that waits is taken for dead once; its copy has the whole lease, and then all know upstream to be slow."""
     started(store, "j-1", "j-2")
     slow = begun(store, client)
     client.hset("t:job:j-1", "reissued", 1)  # as the sweep does

@@ -1,6 +1,7 @@
 """Watching goes on through a bad upstream, doubled messages and a rolling restart; judged from upstream's own log."""
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -101,3 +102,28 @@ def test_a_rolling_restart_under_load(deployment: Deployment) -> None:
     assert max(gaps[job_id] for job_id in jobs) <= INTERVAL + LATE
     wait_until(lambda: len(deployment.simulator.jobs()) == 2 * (CASES + 2))
     end_all(deployment, [job["job_id"] for job in deployment.simulator.jobs()])
+
+
+def test_s28_an_upstream_that_turns_slow_is_heard(redis_url: str) -> None:
+    """Its answers come within the time-out, and later than the brief lease: each is written, hardly one asked twice."""
+    with Deployment(redis_url, poll_interval=2, status_timeout=20, connect_timeout=1, overdue_grace=1) as deployment:
+        jobs = watched(deployment)
+        begin = time.time()
+        deployment.simulator.fault("delay", "status", seconds=5)
+        rounds: Counter[str] = Counter()
+        heard: dict[str, float] = {}
+
+        def heard_again() -> bool:
+            for call in deployment.store.calls():
+                at = call.last_polled_at or 0
+                if at > max(heard.get(call.job_id, 0), begin + 5):
+                    heard[call.job_id] = at
+                    rounds[call.job_id] += 1
+            return len(rounds) == len(jobs) and min(rounds.values()) >= 3
+
+        wait_until(heard_again)
+        assert {call.retry_count for call in deployment.store.calls()} == {0}
+        asked = polls(deployment, since=begin)
+        assert {job: number for job, number in asked.items() if number > rounds[job] + 3} == {}
+        deployment.simulator.clear()
+        end_all(deployment, jobs)

@@ -18,8 +18,8 @@ SLOW_FOR = 60  # seconds after an answer that was not prompt, in which a poll is
 
 # Invariant: of all copies of a poll message one alone gets past, for the number that it carries then has gone (S28).
 # While the poll runs, the job counts as due at the end of the lease: by then a sweep may take its process for dead.
-# The lease is brief as long as upstream answers promptly: a guess, and a wrong one costs one query, for the copy that is
-# published then has the whole lease. (With a brief one each copy would be overtaken by the next, and no answer written.)
+# The lease is brief as long as upstream answers promptly: a guess, and a wrong one costs one query, for the copy that
+# is published then has the whole lease. (With brief ones each copy would overtake the last, and nothing be written.)
 # A poll that asks takes its token here; without one it keeps its number and is due when it may come back.
 BEGIN_POLL = """
 local job, due_key, outage, probe, late, bucket = unpack(KEYS)
