@@ -23,16 +23,16 @@ LOST, REFUSED = "Connection to broker lost", "Connection refused"
 Fault = Callable[[EmbeddedServer, Worker], None]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that these tests may harm."""
+    """A server that the test may harm."""
     with EmbeddedServer(appendfsync="everysec") as one:
         yield one
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def deployment(server: EmbeddedServer) -> Iterator[Deployment]:
-    """One worker that has to outlive every fault, one after the other, with calls that never end."""
+    """One worker that has to outlive the fault, with calls that never end."""
     with Deployment(server.url, poll_interval=INTERVAL, status_timeout=1) as one:
         one.simulator.script("*", life="talking")
         one.worker("-E")
