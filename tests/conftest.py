@@ -56,7 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the folder that it is in, so that `-m unit` runs a tier; those that wait most come first.
 
-    What the tests of faults carry out is carried out by others as well: counting it would only double their time.
+    What the tests of faults carry out is carried out by others as well: counting it would only double their time. The
+    same is true of the few that say `no_cover` themselves.
     """
     for item in items:
         tier = _tier(item.path)

@@ -36,6 +36,7 @@ def start(world: World, calls: int = CALLS) -> None:
 @pytest.mark.parametrize(
     "world", [{"status_rate": 8}, {"status_rate": 3.5}, {"status_rate": 80}], indirect=True, ids=["8", "3.5", "80"]
 )
+@pytest.mark.no_cover
 def test_no_second_has_more_queries_than_the_limit(world: World) -> None:
     """Also after everything stood still for a minute: who was late does not make up for it."""
     rate = world.settings.status_rate

@@ -71,6 +71,7 @@ def test_one_ends_and_the_others_go_on(world: World) -> None:
     assert world.trigger(task_id="task-3")["outcome"] == "started"
 
 
+@pytest.mark.no_cover
 def test_two_hours_are_720_polls(
     world: World, record_property: Callable[[str, float], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cli.embedded import EmbeddedServer
 from tests.deployment import LIMIT, ROOT, Deployment, wait_until
 
 TOKEN = "a-token-of-the-test"
@@ -56,10 +57,10 @@ def serving(environment: dict[str, str], *options: str) -> Iterator[Metrics]:
             process.wait(LIMIT)
 
 
-@pytest.fixture
-def alone(redis_url: str) -> Iterator[Metrics]:
+@pytest.fixture(scope="module")
+def alone(redis_server: EmbeddedServer) -> Iterator[Metrics]:
     """One without any worker."""
-    with Deployment(redis_url, metrics_token=TOKEN) as deployment, serving(deployment.environment) as metrics:
+    with Deployment(redis_server.url, metrics_token=TOKEN) as deployment, serving(deployment.environment) as metrics:
         yield metrics
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import embedded
 from cli.main import main
 from cli.output import Failure
 from cli.ports import PREFERRED, choose_ports
@@ -124,8 +125,8 @@ def test_help_and_simulate_need_no_good_settings(
 
 def test_a_taken_port_is_passed_over_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = embedded._free_port()  # its neighbour is no outgoing connection's either
+    with socket.create_server(("127.0.0.1", port)):
         monkeypatch.setitem(PREFERRED, "redis", port)
         chosen = choose_ports({"redis": None, "simulator": port + 1, "flower": None}, said.append)
     assert chosen["redis"] > port + 1 == chosen["simulator"]
