@@ -17,7 +17,6 @@ def watching(world: World, jobs: int) -> None:
     assert world.trigger()["outcome"] == "started"
 
 
-@pytest.mark.no_cover
 def test_three_minutes_of_outage_lose_no_call(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S29: told once when it begins and once when it ends; polling thins out and recovers within one interval."""
     caplog.set_level(logging.WARNING)
