@@ -26,9 +26,9 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[object] = []
 
-    def poll(self, message: PollMessage) -> None:
-        """Remember a poll."""
-        self.asked.append(message)
+    def polls(self, messages: list[PollMessage]) -> None:
+        """Remember polls."""
+        self.asked += messages
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Remember a trigger."""

@@ -194,8 +194,8 @@ class Tell(Protocol):
 class Publish(Protocol):
     """What the sweep sends to the queues; each raises ScheduleFailed."""
 
-    def poll(self, message: PollMessage) -> None:
-        """Publish a poll to be delivered after its countdown."""
+    def polls(self, messages: list[PollMessage]) -> None:
+        """Publish polls, each to be delivered after its countdown."""
         ...
 
     def trigger(self, abandoned: Abandoned) -> None:

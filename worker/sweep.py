@@ -37,9 +37,8 @@ class Sweep:
 
     def _reissue_polls(self) -> int:
         overdue = self.store.overdue(grace=self.grace, limit=BATCH)
-        for one in overdue:
-            self.publish.poll(one.message)
         if overdue:
+            self.publish.polls([one.message for one in overdue])
             log.warning("reissued %s overdue polls", len(overdue), extra={"oldest_due": overdue[0].message.due})
         return len(overdue)
 

@@ -54,8 +54,22 @@ dial_slots = DialSlots()
 @signals.celeryd_after_setup.connect
 def limit_dials(instance: Any, **_: object) -> None:
     """Reserve threads for polls in a worker that serves both queues."""
-    polls_too = POLL_QUEUE in app.amqp.queues.consume_from
-    dial_slots.limit(instance.concurrency // 2 if polls_too else None)
+    dial_slots.limit(instance.concurrency // 2 if _polls() else None)
+
+
+@signals.celeryd_after_setup.connect
+def fetch_without_limit(instance: Any, **_: object) -> None:
+    """Let a worker that polls fetch all that there is.
+
+    A poll is fetched an interval ahead of its time and held until then. With a limit, a worker that is late does not
+    fetch: what a dead one left, published anew, would wait in the queue behind polls that nobody needs yet.
+    """
+    if _polls():
+        instance.consumer.prefetch_multiplier = instance.consumer.initial_prefetch_count = 0
+
+
+def _polls() -> bool:
+    return POLL_QUEUE in app.amqp.queues.consume_from
 
 
 @app.task(name="outbound.trigger", bind=True, Request="worker.masking:MaskedRequest")
@@ -188,9 +202,11 @@ def send_event(task: Task, kind: str, fields: dict[str, Any]) -> None:
 class Publisher:
     """What the sweep sends to the queues."""
 
-    def poll(self, message: PollMessage) -> None:
-        """Publish a poll."""
-        publish_poll(message)
+    def polls(self, messages: list[PollMessage]) -> None:
+        """Publish polls, all in one request: between any two of several a busy process would keep the sweep waiting."""
+        with translated(), own.producer.batch():
+            for message in messages:
+                publish_poll(message)
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Publish a trigger again as it was, under its own task id."""

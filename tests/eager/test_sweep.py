@@ -237,19 +237,19 @@ def test_the_next_sweep_comes_whatever_happens_to_one(
     world.clock.sleep(15)
     waits: list[float] = []
 
-    publish = Publisher.poll
+    publish = Publisher.polls
 
-    def fail_for_a_minute(publisher: Publisher, message: PollMessage) -> None:
+    def fail_for_a_minute(publisher: Publisher, messages: list[PollMessage]) -> None:
         if len(waits) < 60:
             raise error
-        publish(publisher, message)
+        publish(publisher, messages)
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
         world.clock.sleep(seconds)
         return len(waits) > 120
 
-    monkeypatch.setattr(Publisher, "poll", fail_for_a_minute)
+    monkeypatch.setattr(Publisher, "polls", fail_for_a_minute)
     sweep_forever(world.parts.sweep(Publisher()), wait)
     assert set(waits) == {world.settings.sweep_interval}
     assert line in caplog.messages

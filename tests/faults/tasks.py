@@ -106,10 +106,11 @@ class Publisher:
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
 
-    def poll(self, message: PollMessage) -> None:
-        """Publish a poll."""
-        self._machine.counts["reissued"] += 1
-        publish(self._machine, self._process, "poll", message.kwargs(), countdown=message.countdown)
+    def polls(self, messages: list[PollMessage]) -> None:
+        """Publish polls, one after the other: a process may die between any two of them."""
+        for message in messages:
+            self._machine.counts["reissued"] += 1
+            publish(self._machine, self._process, "poll", message.kwargs(), countdown=message.countdown)
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Publish a trigger again as it was."""

@@ -67,8 +67,8 @@ class Published(tasks.Publisher):
     def __init__(self) -> None:
         self.jobs: list[str] = []
 
-    def poll(self, message: PollMessage) -> None:
-        self.jobs.append(message.job_id)
+    def polls(self, messages: list[PollMessage]) -> None:
+        self.jobs += [message.job_id for message in messages]
 
 
 def lose_a_poll(store: RedisStore) -> None:

@@ -1,17 +1,22 @@
 """What the tasks do beside their flows: news for Flower, and slots that keep threads free for polls."""
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from celery import signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisAway
 
 from worker import tasks
 from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
+from worker.messages import PollMessage
+from worker.ports import ScheduleFailed
 
 
 @pytest.mark.parametrize(
@@ -24,11 +29,79 @@ from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
 def test_dials_never_hold_up_the_polls(monkeypatch: pytest.MonkeyPatch, queues: list[str], slots: int | None) -> None:
     """S20: a dial may hang for a minute and a half."""
     monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
-    monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
-    app.amqp.queues.select(queues)
-    signals.celeryd_after_setup.send(sender="w@host", instance=SimpleNamespace(concurrency=8), conf=None)
+    set_up(monkeypatch, queues)
     taken = sum(tasks.dial_slots.take() for _ in range(8))
     assert taken == (slots or 8)
+
+
+@pytest.mark.parametrize(
+    ("queues", "limit"),
+    [
+        pytest.param([POLL_QUEUE, CONTROL_QUEUE], 0, id="none where it polls"),
+        pytest.param([TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE], 0, id="nor where it dials as well"),
+        pytest.param([TRIGGER_QUEUE], 8, id="its threads where it does not"),
+    ],
+)
+def test_a_worker_that_polls_fetches_without_a_limit(
+    monkeypatch: pytest.MonkeyPatch, queues: list[str], limit: int
+) -> None:
+    """S28: what was published anew does not wait behind polls that nobody needs yet; triggers are not hoarded."""
+    monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
+    consumer = set_up(monkeypatch, queues)
+    assert (consumer.initial_prefetch_count, consumer.prefetch_multiplier) == (limit, limit and 1)
+
+
+def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> SimpleNamespace:
+    """Set up a worker of eight threads for some queues, and return what fetches its messages."""
+    monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
+    app.amqp.queues.select(queues)
+    consumer = SimpleNamespace(initial_prefetch_count=8, prefetch_multiplier=1)
+    instance = SimpleNamespace(concurrency=8, consumer=consumer)
+    signals.celeryd_after_setup.send(sender="w@host", instance=instance, conf=None)
+    return consumer
+
+
+def message_of(number: int) -> PollMessage:
+    times = {"poll_no": 3, "retry_count": 0, "due": 1_000.0, "deadline": 8_000.0, "countdown": 0}
+    return PollMessage(job_id=f"job-{number}", case_id="C-1", mediation_id="20", person_id="P-1", **times)
+
+
+@pytest.fixture
+def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[str]:
+    """A broker that the tasks publish to, through the transport of workers."""
+    with app.connection_for_write(redis_url) as connection:
+        producer = app.amqp.Producer(connection, auto_declare=False)
+        monkeypatch.setattr(tasks, "own", SimpleNamespace(producer=producer))
+        yield redis_url
+
+
+def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.MonkeyPatch, broker_url: str) -> None:
+    """And arrives as published one by one: in its order, whole."""
+    requests: list[object] = []
+    send: Any = redis.Connection.send_packed_command
+
+    def counted(connection: redis.Connection, command: object, *args: Any, **kwargs: Any) -> None:
+        requests.append(command)
+        send(connection, command, *args, **kwargs)
+
+    tasks.Publisher().polls([message_of(0)])
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.Connection, "send_packed_command", counted)
+        tasks.Publisher().polls([message_of(number) for number in range(1, 101)])
+    assert len(requests) == 1
+    with redis.Redis.from_url(broker_url, decode_responses=True) as client:
+        arrived = [json.loads(entry) for entry in reversed(client.lrange(POLL_QUEUE, 0, -1))]
+    bodies = [json.loads(base64.b64decode(entry["body"])) for entry in arrived]
+    assert [kwargs["job_id"] for _, kwargs, _ in bodies] == [f"job-{number}" for number in range(101)]
+    assert {entry["headers"]["task"] for entry in arrived} == {"outbound.poll"}
+
+
+def test_s28_a_broker_that_is_away_takes_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with app.connection_for_write("redis://127.0.0.1:1/0") as connection:
+        producer = app.amqp.Producer(connection, auto_declare=False)
+        monkeypatch.setattr(tasks, "own", SimpleNamespace(producer=producer))
+        with pytest.raises(ScheduleFailed):
+            tasks.Publisher().polls([message_of(0)])
 
 
 class Flower:
