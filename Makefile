@@ -26,7 +26,7 @@ install: $(RUNTIME) ## Make .venv with what callwatch runs with
 run: $(RUNTIME) ## Show it all with a simulated upstream; Ctrl-C stops everything
 	@$(VENV)/bin/callwatch up $(ARGS)
 
-# Byte code is written whatever the environment says: a fifth of the time would go into compiling the same files.
+# Byte code is written whatever the environment says, or each of many processes compiles the same files.
 test: $(TESTING) ## Run every tier of tests; ARGS="-m unit" narrows it
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest tests -n 5 --dist loadfile --no-loadscope-reorder \
 		--cov --cov-report=term $(ARGS)

@@ -53,11 +53,8 @@ class Channel(ForgivingChannel, redis.Channel):
         return something
 
     def _take(self, queue: str) -> None:
-        room = self.qos.can_consume_max_estimate()
-        if room == 0:
-            return
         with self.conn_or_acquire() as client:
-            entries = client.rpop(queue, min(room or FETCHED, FETCHED)) or []
+            entries = client.rpop(queue, FETCHED) or []
         for entry in entries:
             with self.forgiving():
                 self.connection._deliver(json.loads(bytes_to_str(entry)), queue)  # noqa: SLF001

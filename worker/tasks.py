@@ -54,7 +54,7 @@ dial_slots = DialSlots()
 @signals.celeryd_after_setup.connect
 def limit_dials(instance: Any, **_: object) -> None:
     """Reserve threads for polls in a worker that serves both queues."""
-    dial_slots.limit(instance.concurrency // 2 if _polls() else None)
+    dial_slots.limit(instance.concurrency // 2 if _is_to_poll() else None)
 
 
 @signals.celeryd_after_setup.connect
@@ -64,11 +64,11 @@ def fetch_without_limit(instance: Any, **_: object) -> None:
     A poll is fetched an interval ahead of its time and held until then. With a limit, a worker that is late does not
     fetch: what a dead one left, published anew, would wait in the queue behind polls that nobody needs yet.
     """
-    if _polls():
+    if _is_to_poll():
         instance.consumer.prefetch_multiplier = instance.consumer.initial_prefetch_count = 0
 
 
-def _polls() -> bool:
+def _is_to_poll() -> bool:
     return POLL_QUEUE in app.amqp.queues.consume_from
 
 

@@ -271,11 +271,10 @@ class Turns:
 
 
 def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_url: str) -> None:
-    """Up to the worker's room; an entry that is no message keeps none of the others back."""
+    """Whatever the worker holds; an entry that is no message keeps none of the others back."""
     holder = Holder(redis_url, NAMELESS, messages=1, **SWEPT)
     channel, turns = holder.consumer.channel, Turns()
     holder.connection.transport.loop = turns
-    channel.qos.prefetch_count = 5
     with redis.Redis.from_url(redis_url) as client:
         with holder.connection.Producer() as producer:
             for number in range(6):
@@ -284,8 +283,8 @@ def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_ur
         while len(holder.held) < 2:
             with contextlib.suppress(TimeoutError):
                 holder.connection.drain_events(timeout=1)
-        assert [message.payload["n"] for message in holder.held[1:]] == [0, 1, 2]
-        assert client.llen("polls") == 3
+        assert [message.payload["n"] for message in holder.held[1:]] == [0, 1, 2, 3, 4, 5]
+        assert client.llen("polls") == 0
         assert client.llen("outbound.malformed") == 1
     holder.connection.transport.cycle.on_poll_start()
     assert not channel._in_poll, "it pauses"
@@ -293,25 +292,6 @@ def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_ur
     go_on()
     holder.connection.transport.cycle.on_poll_start()
     assert channel._in_poll
-    holder.leave()
-
-
-@pytest.mark.parametrize(("room", "fetched"), [(1, 1), (2, 2), (0, 4)], ids=["full", "for one more", "no bound"])
-def test_no_more_polls_are_fetched_than_there_is_room_for(redis_url: str, room: int, fetched: int) -> None:
-    """The first comes by itself; what a full worker fetched would wait in it while others are idle."""
-    holder = Holder(redis_url, NAMELESS, messages=1, **SWEPT)
-    holder.connection.transport.loop = Turns()
-    holder.consumer.channel.qos.prefetch_count = room and 1 + room
-    with redis.Redis.from_url(redis_url) as client, client.pipeline() as together:
-        with holder.connection.Producer() as producer:
-            for number in range(4):
-                producer.publish({"n": number}, routing_key="others")
-        entries = client.lrange("others", 0, -1)
-        together.lpush("polls", *reversed(entries)).execute()
-        while len(holder.held) < 2:
-            holder.connection.drain_events(timeout=5)
-        assert len(holder.held) - 1 == fetched
-        assert client.llen("polls") == 4 - fetched
     holder.leave()
 
 
