@@ -19,7 +19,7 @@ from worker.sweep import Sweep
 from worker.trigger import Trigger
 
 DIAL_GRACE = 15  # seconds beyond a dial's time-outs before its outcome counts as unknown (S18)
-STORE_CONNECTIONS_SPARE = 8  # beyond one for each thread: the command line's and the worker's own
+STORE_CONNECTIONS_SPARE = 8  # beyond two for each thread, one of them its own: the command line's and the worker's
 
 
 class SystemClock:
@@ -89,7 +89,8 @@ def new_token() -> str:
 
 def build_store(settings: Settings) -> RedisStore:
     """Return the store of a deployment; connects when first used."""
-    client = connect(settings.redis_client_url, max_connections=settings.worker_concurrency + STORE_CONNECTIONS_SPARE)
+    connections = 2 * settings.worker_concurrency + STORE_CONNECTIONS_SPARE
+    client = connect(settings.redis_client_url, max_connections=connections)
     return RedisStore(client, Keys(settings.key_prefix), terms(settings))
 
 

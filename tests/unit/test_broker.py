@@ -295,6 +295,22 @@ def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_ur
     holder.leave()
 
 
+def test_a_worker_without_polls_fetches_without_a_pause(redis_url: str) -> None:
+    """What it fetches is somebody's trigger."""
+    holder = Holder(redis_url, NAMELESS, messages=1, swept_queues=("other",))
+    turns = Turns()
+    holder.connection.transport.loop = turns
+    with holder.connection.Producer() as producer:
+        producer.publish({"n": 1}, routing_key="polls")
+    while len(holder.held) < 2:
+        with contextlib.suppress(TimeoutError):
+            holder.connection.drain_events(timeout=1)
+    holder.connection.transport.cycle.on_poll_start()
+    assert holder.consumer.channel._in_poll
+    assert turns.later == []
+    holder.leave()
+
+
 def test_a_workers_loop_serves_the_connection(redis_url: str) -> None:
     """A loop as Celery's worker has it: what waits is brought by its turns, each socket is added once."""
     holder = Holder(redis_url, NAMELESS, messages=0, **SWEPT)

@@ -104,6 +104,14 @@ def test_s28_a_broker_that_is_away_takes_none_of_them(monkeypatch: pytest.Monkey
             tasks.Publisher().polls([message_of(0)])
 
 
+def test_a_published_poll_is_known_by_its_id(broker_url: str) -> None:
+    """As any task that was published; of its result there is nothing to be had."""
+    sent = tasks.poll.apply_async(kwargs={"job_id": "job-1"}, producer=tasks.own.producer)
+    with redis.Redis.from_url(broker_url) as client:
+        (entry,) = client.lrange(POLL_QUEUE, 0, -1)
+    assert json.loads(entry)["headers"]["id"] == sent.id == sent.task_id
+
+
 class Flower:
     """Hears a worker's events, or cannot be reached."""
 
