@@ -9,6 +9,7 @@ from celery.events import EventDispatcher
 from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps
 
 from worker.holding import QoS
 from worker.malformed import ForgivingChannel, ForgivingTransport
@@ -36,6 +37,17 @@ class Channel(ForgivingChannel, redis.Channel):
     @functools.cached_property
     def _shared_client(self) -> Any:
         return super()._create_client()
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        """Put a message into its queue; what the sweep publishes again, in a batch, goes before all that wait there.
+
+        They wait for their time, it is late already, and a worker with too much to do fetches late.
+        """
+        batch = options.get("_publish_batch")
+        if batch is None or queue not in self.swept_queues:
+            super()._put(queue, message, **options)
+        else:
+            batch.add("rpush", queue, dumps(message))
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._pauses:

@@ -47,7 +47,8 @@ class SweepStep(bootsteps.StartStopStep):
         if settings.health_file:
             parent.callwatch_health = self._health = Health(settings, threads=parent.concurrency)
         sweep = parts().sweep(Publisher())
-        self._thread = threading.Thread(target=sweep_forever, args=(sweep, self._wait), name="sweep", daemon=True)
+        arguments = (sweep, self._wait, parts().clock)
+        self._thread = threading.Thread(target=sweep_forever, args=arguments, name="sweep", daemon=True)
         self._thread.start()
 
     def stop(self, _parent: Any) -> None:

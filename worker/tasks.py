@@ -13,7 +13,7 @@ from typing import Any
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject
 from kombu import Producer
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError, OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
@@ -215,9 +215,12 @@ class Publisher:
     """What the sweep sends to the queues."""
 
     def polls(self, messages: list[PollMessage]) -> None:
-        """Publish polls, all in one request: between any two of several a busy process would keep the sweep waiting."""
+        """Publish polls, all in one request: between any two of several a busy process would keep the sweep waiting.
+
+        They go to the head of the queue (worker/broker.py), so the first of them is put there last.
+        """
         with translated(), own.producer.batch():
-            for message in messages:
+            for message in reversed(messages):
                 publish_poll(message)
 
     def trigger(self, abandoned: Abandoned) -> None:
@@ -245,7 +248,7 @@ def translated() -> Iterator[None]:
     """Let nothing of the broker's libraries past the tasks."""
     try:
         yield
-    except (OperationalError, RedisError, OSError) as error:
+    except (KombuError, RedisError, OSError) as error:
         raise ScheduleFailed(type(error).__name__) from error
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import START, World, job_id, record
 from worker.messages import PollMessage
 from worker.ports import ScheduleFailed, StoreUnavailable
-from worker.sweep import sweep_forever
+from worker.sweep import Sweep, sweep_forever
 from worker.tasks import Publisher
 from worker.values import Claimed, Pair
 
@@ -250,7 +250,23 @@ def test_the_next_sweep_comes_whatever_happens_to_one(
         return len(waits) > 120
 
     monkeypatch.setattr(Publisher, "polls", fail_for_a_minute)
-    sweep_forever(world.parts.sweep(Publisher()), wait)
+    sweep_forever(world.parts.sweep(Publisher()), wait, world.clock)
     assert set(waits) == {world.settings.sweep_interval}
     assert line in caplog.messages
     assert [delivery.kwargs["job_id"] for delivery in world.queue.heap][:1] == [JOB]
+
+
+def test_a_sweep_that_takes_long_does_not_put_off_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S28: they begin an interval apart; one that takes longer is followed at once by the next, not by two."""
+    took = iter((0.0, 0.3, 0.95, 7.0))
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(round(seconds, 6))
+        world.clock.sleep(seconds)
+        return len(waits) > 4
+
+    sweep = world.parts.sweep(Publisher())
+    monkeypatch.setattr(Sweep, "__call__", lambda _: world.clock.sleep(next(took)))
+    sweep_forever(sweep, wait, world.clock)
+    assert waits == [1, 1, 0.7, 0.1, 0.1]

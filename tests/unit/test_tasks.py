@@ -76,7 +76,7 @@ def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[str]
 
 
 def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.MonkeyPatch, broker_url: str) -> None:
-    """And arrives as published one by one: in its order, whole."""
+    """And arrives whole, in its order, before the polls that wait in the queue for their time."""
     requests: list[object] = []
     send: Any = redis.Connection.send_packed_command
 
@@ -84,7 +84,8 @@ def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.M
         requests.append(command)
         send(connection, command, *args, **kwargs)
 
-    tasks.Publisher().polls([message_of(0)])
+    tasks.publish_poll(message_of(101))
+    tasks.Publisher().polls([])  # connects
     with monkeypatch.context() as patched:
         patched.setattr(redis.Connection, "send_packed_command", counted)
         tasks.Publisher().polls([message_of(number) for number in range(1, 101)])
@@ -92,7 +93,7 @@ def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.M
     with redis.Redis.from_url(broker_url, decode_responses=True) as client:
         arrived = [json.loads(entry) for entry in reversed(client.lrange(POLL_QUEUE, 0, -1))]
     bodies = [json.loads(base64.b64decode(entry["body"])) for entry in arrived]
-    assert [kwargs["job_id"] for _, kwargs, _ in bodies] == [f"job-{number}" for number in range(101)]
+    assert [kwargs["job_id"] for _, kwargs, _ in bodies] == [f"job-{number}" for number in range(1, 102)]
     assert {entry["headers"]["task"] for entry in arrived} == {"outbound.poll"}
 
 
@@ -110,6 +111,18 @@ def test_a_published_poll_is_known_by_its_id(broker_url: str) -> None:
     with redis.Redis.from_url(broker_url) as client:
         (entry,) = client.lrange(POLL_QUEUE, 0, -1)
     assert json.loads(entry)["headers"]["id"] == sent.id == sent.task_id
+
+
+@pytest.mark.usefixtures("broker_url")
+def test_s28_a_broker_that_goes_away_in_the_middle_is_no_fault_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kombu raises is an error of its own."""
+
+    def execute(_pipeline: object) -> None:
+        raise RedisAway("gone")
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", execute)
+    with pytest.raises(ScheduleFailed, match="BatchPublishError"):
+        tasks.Publisher().polls([message_of(0)])
 
 
 class Flower:

@@ -33,8 +33,8 @@ REISSUE = """
 local due_key, late, bucket = unpack(KEYS)
 local grace, limit, job_prefix, lease, longest, rate, at_once = unpack(ARGV)
 local t, looked, found = now(), 0, {}
-local backlog = math.max(0, tonumber(redis.call('GET', late) or '0'))
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - grace - backlog, 'LIMIT', 0, limit)) do
+local patience = math.max(tonumber(grace), tonumber(redis.call('GET', late) or '0') + grace / 2)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - patience, 'LIMIT', 0, limit)) do
   local job = job_prefix .. id
   local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
     'person_id', 'verdict', 'root', 'slot')
