@@ -9,6 +9,7 @@ import redis
 from tests.contract.conftest import TERMS
 from worker.messages import TriggerResult
 from worker.store import RedisStore
+from worker.store.limits import SOON
 from worker.values import Begun, Dropped, Early, NewJob, Pair, Settlement
 
 PAIR = Pair("C-1", "20")
@@ -61,9 +62,26 @@ def test_who_comes_at_its_time_goes_before_those_who_are_new(limited: RedisStore
     client.hset("t:bucket:status", "next", now)
     fresh = limited.begin_poll("job-2", 1)
     assert isinstance(fresh, Early), "there is a token, and it is promised"
-    assert isinstance(limited.begin_poll("job-1", 1), Begun)
-    assert client.hget("t:job:job-1", "slot") is None
+    begun = limited.begin_poll("job-1", 1)
+    assert isinstance(begun, Begun)
     assert limited.begin_poll("job-1", 1) == Dropped("fenced")
+    assert client.hget("t:job:job-1", "slot")
+    client.hset("t:bucket:status", "tail", 0)
+    successor = replace(begun.poll, poll_no=2, due=now + 10)
+    assert limited.continue_poll(PAIR, "job-1", successor, heard="answer", call_status=None, event=None)
+    assert client.hget("t:job:job-1", "slot") is None, "the next poll has none"
+
+
+def test_who_dies_in_its_turn_does_not_lose_it(limited: RedisStore, client: redis.Redis) -> None:
+    """S28: the copy comes at once, not after all who wait."""
+    limited.begin_poll("job-0", 1)
+    for number in (1, 2, 3):
+        limited.begin_poll(f"job-{number}", 1)
+    client.hset("t:job:job-1", "slot", limited.now())
+    client.hset("t:bucket:status", "next", limited.now())
+    assert isinstance(limited.begin_poll("job-1", 1), Begun)
+    client.zadd("t:due", {"job-1": limited.now() - 60})
+    assert [one.message.job_id for one in limited.overdue(grace=0, limit=1)] == ["job-1"]
 
 
 def test_who_finds_its_token_gone_is_next(limited: RedisStore, client: redis.Redis) -> None:
@@ -74,6 +92,25 @@ def test_who_finds_its_token_gone_is_next(limited: RedisStore, client: redis.Red
     assert isinstance(late, Early)
     assert isinstance(first[2], Early)
     assert limited.now() < late.at < first[2].at, "not at the end of the queue"
+
+
+def test_who_came_in_vain_finds_a_token_before_who_comes_for_the_first_time(
+    limited: RedisStore, client: redis.Redis
+) -> None:
+    """Where more come than there are tokens, everybody's turn comes; none is put off again and again."""
+    limited.begin_poll("job-0", 1)
+    waiting = [limited.begin_poll(f"job-{number}", 1) for number in (1, 2)]
+    assert all(isinstance(one, Early) for one in waiting)
+    client.hset("t:job:job-1", "slot", limited.now())
+    assert isinstance(limited.begin_poll("job-1", 1), Early)
+    for job in ("job-1", "job-2"):
+        client.hset(f"t:job:{job}", "slot", limited.now())
+    client.hset("t:bucket:status", "next", limited.now() + 0.9)  # beyond what anybody may wait, within twice of it
+    assert isinstance(limited.begin_poll("job-2", 1), Early)
+    begun = limited.begin_poll("job-1", 1)
+    assert isinstance(begun, Begun)
+    assert begun.seconds > SOON
+    assert client.hget("t:job:job-1", "in_vain") is None
 
 
 def test_s29_who_asks_nobody_needs_no_token(limited: RedisStore, client: redis.Redis) -> None:

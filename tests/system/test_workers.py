@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -133,6 +134,35 @@ def test_held_polls_are_handed_over_on_sigterm(redis_url: str) -> None:
         polled = {job: len(deployment.simulator.status_requests(job)) for job in jobs}
         deployment.worker(name="second")
         wait_until(lambda: all(len(deployment.simulator.status_requests(job)) > polled[job] + 1 for job in jobs))
+
+
+def test_s28_a_backlog_is_handed_over_on_sigterm(redis_url: str) -> None:
+    """A worker that is behind: what it fetched and has no thread for goes back to the queues, polls and triggers."""
+    with Deployment(redis_url, poll_interval=4, worker_concurrency=4, overdue_grace=60) as deployment:
+        deployment.simulator.script("*", life="talking")
+        first = deployment.worker(name="first")
+        for number in range(20):
+            deployment.trigger(f"C-{number}", ignore_result=True)
+        wait_until(lambda: len(deployment.store.calls()) == 40)
+        jobs = {call.job_id for call in deployment.store.calls()}
+        deployment.simulator.fault("delay", "status", seconds=1)
+        client, keys = deployment.store.client, deployment.store.keys
+        wait_until(lambda: client.zcount(keys.due, "-inf", deployment.store.now() - 2) >= 10)  # they wait for threads
+        for number in range(10):
+            deployment.trigger(f"T-{number}", ignore_result=True)
+        assert first.stop() == 0
+        assert "Traceback" not in first.log
+        watched = {call.job_id for call in deployment.store.calls()}
+        assert client.llen("outbound.poll") == len(watched) >= len(jobs)
+        assert client.hlen("unacked") == 0
+        assert client.llen("outbound.trigger") + len(deployment.simulator.log("call-v2")) >= 30
+        deployment.simulator.clear()
+        begin = time.time()
+        deployment.worker(name="second")
+        wait_until(lambda: len(deployment.simulator.calls_per_pair()) == 30)
+        wait_until(lambda: {e["job_id"] for e in deployment.simulator.log("status") if e["at"] > begin} >= jobs)
+        assert set(deployment.simulator.calls_per_pair().values()) == {1}
+        assert "reissued" not in client.hgetall(keys.counters), "the sweep has had nothing to do"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The token buckets that all workers share, in Lua: who may go when, and when everybody else may come back."""
 
 SPARE = 0.05  # of a limit that is held back for the jitter between a token and the wire
-AT_HAND = 16  # tokens given out ahead of their time at the most: so many wait in their threads, and none is wasted …
+AT_HAND = 8  # tokens given out ahead of their time at the most: so many wait in their threads, and none is wasted …
 SOON = 0.5  # … and seconds for which one waits there at the most
 EARLY_BY = 1  # seconds by which a process's clock may be ahead of the store's
 

@@ -21,12 +21,14 @@ SLOW_FOR = 60  # seconds after an answer that was not prompt, in which a poll is
 # While the poll runs, the job counts as due at the end of the lease: by then a sweep may take its process for dead.
 # The lease is brief as long as upstream answers promptly: a guess, and a wrong one costs one query, for the copy that
 # is published then has the whole lease. (With brief ones each copy would overtake the last, and nothing be written.)
-# A poll that asks takes its token here; without one it keeps its number and is due when it may come back.
+# A poll that asks takes its token here; without one it keeps its number and is due when it may come back. Who came at
+# its time in vain may wait twice as long for a token, and so finds one though others take all that are at hand.
+# Its turn is kept until the poll has ended: should its worker die meanwhile, it is not put at the end of the queue.
 BEGIN_POLL = """
 local job, due_key, outage, probe, late, bucket = unpack(KEYS)
 local poll_no, job_id = unpack(ARGV)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
-  'mediation_id', 'reissued', 'slot', 'root')
+  'mediation_id', 'reissued', 'slot', 'root', 'in_vain')
 local function drop(why) count('polls:' .. why) return {why} end
 local function early(at, state)
   count('polls:early')
@@ -42,15 +44,16 @@ local away, slot, due, wait = 'none', r[10] and tonumber(r[10]) or nil, tonumber
 if redis.call('EXISTS', outage) == 1 then away = redis.call('EXISTS', probe) == 0 and 'probe' or 'wait' end
 if RATE > 0 and away ~= 'wait' and due < tonumber(r[4]) then
   local at
-  wait, at = admit(bucket, RATE, t, away == 'probe' and t or slot, at_hand(RATE))
+  wait, at = admit(bucket, RATE, t, away == 'probe' and t or slot, at_hand(RATE) * (r[12] and 2 or 1))
   if not wait then
     redis.call('HSET', job, 'slot', fine(at))
+    if slot and at > slot then redis.call('HSET', job, 'in_vain', 1) end
     redis.call('ZADD', due_key, at, job_id)
     return early(stamp(at), state)
   end
 end
 redis.call('HSET', job, 'poll_no', poll_no + 1, 'reissued', 0)
-if slot then redis.call('HDEL', job, 'slot') end
+if r[12] then redis.call('HDEL', job, 'in_vain') end
 if (r[9] or '0') == '0' then redis.call('SET', late, t - math.max(due, slot or 0), 'PX', 5000) end  -- the backlog
 local patient = (r[9] or '0') ~= '0' or redis.call('EXISTS', PREFIX .. ':slow') == 1
 redis.call('ZADD', due_key, t + (patient and LEASE or BRIEF), job_id)
@@ -124,6 +127,8 @@ if waits and tonumber(waits) > tonumber(due) then
   turn = fine(allot(bucket, RATE, t))
   redis.call('HSET', job, 'slot', turn)
   redis.call('ZADD', due_key, turn, job_id)
+elseif RATE > 0 then
+  redis.call('HDEL', job, 'slot')
 end
 if event ~= '' then emit(events, history, HISTORY_TTL, t, event) end
 return hear(heard, job_id, t) .. ' ' .. turn
