@@ -19,7 +19,7 @@ from worker.sweep import Sweep
 from worker.trigger import Trigger
 
 DIAL_GRACE = 15  # seconds beyond a dial's time-outs before its outcome counts as unknown (S18)
-STORE_CONNECTIONS_SPARE = 8  # beyond two for each thread, one of them its own: the command line's and the worker's
+STORE_CONNECTIONS_SPARE = 16  # beyond two for each thread, one of them its own: sweep, notices, the command line
 
 
 class SystemClock:

@@ -1,4 +1,4 @@
-"""The connection that each thread keeps for its polls, on a real server."""
+"""The connection that each thread keeps for the steps that it takes, on a real server."""
 
 import threading
 from collections.abc import Callable, Iterator

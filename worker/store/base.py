@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError
 
 from worker.notice import KINDS, Channel
 from worker.ports import StoreUnavailable
+from worker.store.connections import OwnClient
 from worker.store.keys import DEAD_KEPT, EVENTS_KEPT, HISTORY_KEPT, OUTBOX_KEPT, Keys
 from worker.values import Event
 
@@ -136,6 +137,7 @@ class Steps:
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         self.client = client
+        self._own = OwnClient(client)
         self.keys = keys
         self.terms = terms
 
@@ -145,22 +147,17 @@ class Steps:
         head = f"local PREFIX, CHANNELS = {_lua_text(self.keys.prefix)}, {{{channels}}}\n"
         return self.client.register_script(head + PRELUDE + source)
 
-    @property
-    def runner(self) -> redis.Redis:
-        """The client that runs steps."""
-        return self.client
-
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
-        """Run a step; StoreUnavailable where Redis did not answer well.
+        """Run a step over this thread's own connection; StoreUnavailable where Redis did not answer well.
 
         What the library does around a script's call is 4 % of a poll; it is needed where the server has forgotten it.
         """
         with self.translated():
-            runner = self.runner
+            client = self._own.client
             try:
-                return runner.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
             except NoScriptError:
-                return script(keys=keys, args=args, client=runner)
+                return script(keys=keys, args=args, client=client)
 
     def now(self) -> float:
         """Return the server's time in epoch seconds, the one that all records are written in."""

@@ -6,7 +6,6 @@ import redis
 
 from worker.decision import OUTAGE_CALLS, Poll, Verdict
 from worker.store.base import Steps, Terms, event_json, milliseconds
-from worker.store.connections import OwnClient
 from worker.store.histograms import poll_counts
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, ALLOT
@@ -182,12 +181,6 @@ class PollSteps(Steps):
         self._begin_poll = self.script(names + ADMIT + BEGIN_POLL)
         self._continue_poll = self.script(names + ADMIT + ALLOT + HEAR + CONTINUE_POLL)
         self._finish_poll = self.script(names + HEAR + FINISH_POLL)
-        self._own = OwnClient(client)
-
-    @property
-    def runner(self) -> redis.Redis:
-        """The client that runs steps: this thread's own."""
-        return self._own.client
 
     def begin_poll(self, job_id: str, poll_no: int) -> Begun | Early | Dropped:
         """Pass the fence and move its number on, or say why not (S28)."""
