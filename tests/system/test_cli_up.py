@@ -263,7 +263,8 @@ def test_a_dead_worker_is_replaced_and_calls_go_on(running: Up) -> None:
 
 def test_a_taken_port_leaves_nothing_running(running: Up, tmp_path: Path) -> None:
     port = running.ports["flower"]
-    with Up(tmp_path, f"--port-flower={port}") as up:
+    others = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "metrics")]
+    with Up(tmp_path, f"--port-flower={port}", *others) as up:
         assert up.process.wait(LIMIT) == 1
     assert up.lines == [f"--port-flower: port {port} on 127.0.0.1 cannot be used: address already in use"]
 
