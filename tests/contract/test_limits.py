@@ -72,6 +72,19 @@ def test_who_comes_at_its_time_goes_before_those_who_are_new(limited: RedisStore
     assert client.hget("t:job:job-1", "slot") is None, "the next poll has none"
 
 
+def test_a_turn_is_forgotten_when_there_is_no_limit_any_more(
+    limited: RedisStore, store: RedisStore, client: redis.Redis
+) -> None:
+    limited.begin_poll("job-0", 1)
+    limited.begin_poll("job-1", 1)
+    client.hset("t:job:job-1", "slot", limited.now())
+    begun = store.begin_poll("job-1", 1)
+    assert isinstance(begun, Begun)
+    successor = replace(begun.poll, poll_no=2, due=store.now() + 10)
+    assert store.continue_poll(PAIR, "job-1", successor, heard="answer", call_status=None, event=None)
+    assert client.hget("t:job:job-1", "slot") is None
+
+
 def test_who_dies_in_its_turn_does_not_lose_it(limited: RedisStore, client: redis.Redis) -> None:
     """S28: the copy comes at once, not after all who wait."""
     limited.begin_poll("job-0", 1)

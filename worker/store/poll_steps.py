@@ -112,7 +112,7 @@ end
 CONTINUE_POLL = """
 local job, due_key, events, history, bucket = unpack(KEYS)
 local job_id, poll_no, due, retry_count, call_status, event, heard, deadline = unpack(ARGV, 1, 8)
-local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status')
+local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status', 'slot')
 if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
 if r[4] ~= due then counted() end  -- else this very step, sent twice over a broken connection
 local t = now()
@@ -126,7 +126,7 @@ if waits and tonumber(waits) > tonumber(due) then
   turn = fine(allot(bucket, RATE, t))
   redis.call('HSET', job, 'slot', turn)
   redis.call('ZADD', due_key, turn, job_id)
-elseif RATE > 0 then
+elseif r[6] then
   redis.call('HDEL', job, 'slot')
 end
 if event ~= '' then emit(events, history, HISTORY_TTL, t, event) end
