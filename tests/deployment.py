@@ -157,6 +157,16 @@ class Deployment:
         """Tell whether that many calls have a verdict."""
         return sum(call.verdict is not None for call in self.store.calls(finished=True)) >= number
 
+    def polled_by_one(self, job_id: str, *, since: float = 0.0) -> bool:
+        """Tell whether one poller alone asked for a call, from `since` (epoch seconds) on: two ask twice as often.
+
+        Judged by how many queries there were. Two of them can be near each other: the one after a late one comes at its
+        own time, and a worker that was wrongly taken for dead costs one.
+        """
+        arrivals = [entry["at"] for entry in self.simulator.status_requests(job_id) if entry["at"] > since]
+        intervals = (arrivals[-1] - arrivals[0]) / float(str(self._settings["poll_interval"]))
+        return len(arrivals) <= 1.5 * intervals + 2
+
     def largest_gaps(self) -> dict[str, float]:
         """Return for each call the longest time without a poll, in seconds, between its first poll and its last."""
         arrivals: defaultdict[str, list[float]] = defaultdict(list)
