@@ -163,7 +163,7 @@ class Deployment:
         Judged by how many queries there were. Two of them can be near each other: the one after a late one comes at its
         own time, and a worker that was wrongly taken for dead costs one.
         """
-        arrivals = [entry["at"] for entry in self.simulator.status_requests(job_id) if entry["at"] > since]
+        arrivals: list[float] = [entry["at"] for entry in self.simulator.status_requests(job_id) if entry["at"] > since]
         intervals = (arrivals[-1] - arrivals[0]) / float(str(self._settings["poll_interval"]))
         return len(arrivals) <= 1.5 * intervals + 2
 
