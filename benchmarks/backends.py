@@ -48,9 +48,9 @@ class Site:
     environment: dict[str, str]
     stack: contextlib.ExitStack
 
-    def worker(self, name: str) -> Worker:
+    def worker(self, name: str, *options: str) -> Worker:
         """Start a worker."""
-        worker = Worker(self.environment, name=name)
+        worker = Worker(self.environment, *options, name=name)
         self.stack.callback(worker.close)
         return worker
 
