@@ -85,13 +85,14 @@ def settle(store: RedisStore, pair: Pair, task_id: str, jobs: list[NewJob], even
     return store.settle(Settlement(pair, task_id, task_id, result, phase, sent_at, jobs, events))  # type: ignore[arg-type]
 
 
-def watch_calls(store: RedisStore, calls: int) -> dict[str, float]:
+def watch_calls(store: RedisStore, numbers: range) -> dict[str, float]:
     """Have calls watched, their first polls spread over one interval; returns the first due time of each."""
     due = {}
-    for number in range(calls):
+    for number in numbers:
         job_id = fakes.job_id(number)
         pair = Pair(f"C-{number}", "20")
-        job = NewJob(job_id, f"P-{number}", "Scheduling", INTERVAL * (number + 1) / calls)
+        delay = INTERVAL * (number - numbers.start + 1) / len(numbers)
+        job = NewJob(job_id, f"P-{number}", "Scheduling", delay)
         settled = settle(store, pair, f"start-{number}", [job], [])
         due[job_id] = settled.polls[job_id].due
     return due
@@ -103,7 +104,7 @@ def watch_calls(store: RedisStore, calls: int) -> dict[str, float]:
 def notices() -> list[Figure]:
     """Let the receiver be away for a minute; 20 notices a second and the ends of calls wait for it."""
     with Receiver() as receiver, site(apart=ENDS_APART, notice_url=receiver.url, notice_secret=SECRET) as here:
-        due = watch_calls(here.store, CALLS)
+        due = watch_calls(here.store, range(CALLS))
         workers = [here.worker(f"w{number}") for number in range(2)]
         for worker in workers:
             worker.ready()
@@ -188,7 +189,7 @@ def lateness(seen: list[tuple[str, float]], due: dict[str, float], begin: float,
 def restart() -> list[Figure]:
     """Kill two workers and start two others; everything is overdue by then."""
     with site(status_rate=RATE) as here:
-        watch_calls(here.store, RESTARTED)
+        watch_calls(here.store, range(RESTARTED))
         first = [here.worker(f"a{number}") for number in range(2)]
         for worker in first:
             worker.ready()

@@ -21,7 +21,7 @@ from http import HTTPStatus
 
 import psutil
 
-from benchmarks.backends import INTERVAL, Site, settle, site
+from benchmarks.backends import INTERVAL, Site, site, watch_calls
 from benchmarks.fault_figures import Figure, at_least, at_most, exactly, for_information
 from benchmarks.faults import table
 from benchmarks.polls import asked, cpu_seconds, quantile
@@ -29,7 +29,6 @@ from cli.ports import choose_ports
 from tests import fakes
 from tests.deployment import ROOT, Worker, wait_until
 from tests.scraping import Metrics, serving
-from worker.values import NewJob, Pair
 
 POLLS = ("-Q", "outbound.poll,outbound.control")  # what a poll worker serves
 SETTLED = 25.0  # seconds until first polls that nobody published have come, and a second round is on time
@@ -42,18 +41,6 @@ THREADS = 32  # of a worker: so many polls at most are asked and not counted whe
 HELD = 1.0  # seconds: the p99 of lateness up to which a number of polls is held
 COLUMNS = {"draw": 1, "start": 0, "length": 10, "order[0][column]": 0, "columns[0][data]": "name"}  # of a search
 CREDENTIAL = "operator:a-password-of-the-benchmark"
-
-
-def watch(here: Site, numbers: range) -> dict[str, float]:
-    """Have calls watched, their first polls spread over one interval; returns the first due time of each."""
-    due = {}
-    for number in numbers:
-        job_id = fakes.job_id(number)
-        delay = INTERVAL * (number - numbers.start + 1) / len(numbers)
-        job = NewJob(job_id, f"P-{number}", "Scheduling", delay)
-        settled = settle(here.store, Pair(f"C-{number}", "20"), f"start-{number}", [job], [])
-        due[job_id] = settled.polls[job_id].due
-    return due
 
 
 # -- Flower ------------------------------------------------------------------------------------------------------------
@@ -119,7 +106,7 @@ def events_as(setting: str) -> list[Figure]:
     """Measure one setting: 100 polls a second, Flower looking on."""
     with site(poll_events=setting) as here, flower(here) as looking:
         worker = here.worker("w", *POLLS).ready()
-        watch(here, range(CALLS))
+        watch_calls(here.store, range(CALLS))
         time.sleep(SETTLED)
         pids = {"worker": worker.process.pid, "Redis": here.server.pid, "Flower": looking.pid}
         before, polls = {name: cpu_seconds(pid) for name, pid in pids.items()}, len(asked(here.upstream))
@@ -138,7 +125,7 @@ def searches() -> list[Figure]:
     """Give Flower a line for each of 10,000 calls and look for some of them; then look without a credential."""
     with site() as here, flower(here) as looking, serving(here.environment | {"CALLWATCH_METRICS_TOKEN": "t"}) as page:
         worker = here.worker("w", *POLLS).ready()
-        watch(here, range(LARGE))
+        watch_calls(here.store, range(LARGE))
         wait_until(lambda: looking.search("") >= LARGE, limit=300)
         worker.kill()
         time.sleep(INTERVAL)  # Flower takes in what was still under way
@@ -179,7 +166,7 @@ def counters() -> list[Figure]:
     """Kill one of two workers; compare what is counted with what upstream was asked, and measure scrapes."""
     with site() as here, serving(here.environment) as page:
         workers = [here.worker(f"w{number}", *POLLS).ready() for number in range(2)]
-        watch(here, range(CALLS))
+        watch_calls(here.store, range(CALLS))
         time.sleep(SETTLED)
         before, seen = page.scrape(), len(asked(here.upstream))
         workers[0].kill()
@@ -208,7 +195,7 @@ def agreeing(page: dict[str, float]) -> float:
 def scrapes(calls: int) -> Iterator[Figure]:
     """Measure a scrape with so many watched calls and nothing else going on."""
     with site() as here, serving(here.environment) as page:
-        watch(here, range(calls))
+        watch_calls(here.store, range(calls))
         page.scrape()
         pids = (page.process.pid, here.server.pid)
         before, begin = [cpu_seconds(pid) for pid in pids], time.monotonic()
@@ -243,7 +230,7 @@ def scale_of(number: int) -> Iterator[Figure]:
     """Add calls until the polls come late; tell the last rate that was held and the first that was not."""
     with site() as here:
         workers: list[Worker] = [here.worker(f"w{one}", *POLLS).ready() for one in range(number)]
-        due, held = watch(here, range(number * LEAST)), "none"
+        due, held = watch_calls(here.store, range(number * LEAST)), "none"
         while True:
             time.sleep(SETTLED)
             begin, cpu = time.time(), sum(cpu_seconds(one.process.pid) for one in workers)
@@ -256,7 +243,7 @@ def scale_of(number: int) -> Iterator[Figure]:
             if p99 >= HELD or len(late) < 0.95 * len(due) * (end - begin) / INTERVAL:
                 break
             held = told
-            due |= watch(here, range(len(due), len(due) + STEP))
+            due |= watch_calls(here.store, range(len(due), len(due) + STEP))
     yield for_information(f"{number} poll workers hold", held)
     yield for_information(f"{number} poll workers do not hold", told)
 
