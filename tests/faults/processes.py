@@ -42,6 +42,7 @@ class Process:
 
     def resume(self, order: Order) -> None:
         """Let the process go on to its next effect; raises whatever went wrong in it that its task does not expect."""
+        assert not self.done, f"{self} has ended"  # it would never hand the baton back
         self._order = order
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)

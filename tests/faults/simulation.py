@@ -187,7 +187,7 @@ class Machine:
     def _meet(self, process: Process) -> None:
         """Wake those that were waiting for another process to come just as far as this one has."""
         for other in [one for one in self.processes if one.stopped and one.meets == process.points]:
-            if other is not process and other.subject == process.subject:
+            if other.stopped and other is not process and other.subject == process.subject:  # others may have met it
                 self.step(other)
                 self.run(other)
 
