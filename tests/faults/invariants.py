@@ -146,7 +146,8 @@ class Invariants:
             self.calls[job.job_id].answers.add(settlement.pair)
         if request := self._sent.get(process):
             request.outcome, request.look_up = settlement.result["outcome"], settlement.look_up
-            request.settled_at = self.machine.now
+            if self._owner == settlement.token:  # else it was looked for, and the pair let go, before its answer came
+                request.settled_at = self.machine.now
 
     def on_release(self, pair: Pair) -> None:
         """A person has let an unknown outcome go."""

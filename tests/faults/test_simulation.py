@@ -142,6 +142,15 @@ def test_whatever_goes_wrong_under_limits(client: redis.Redis, monkeypatch: pyte
     assert min(total[name] for name in ("deferred", "early", "started", "ended", "reissued", "adopted")) >= 10, total
 
 
+def test_an_answer_that_comes_when_another_has_the_pair_opens_no_look_up(client: redis.Redis) -> None:
+    """S14: it lacks a job id, and its calls were looked for before the pair was let go. Found by a million steps."""
+    traps: list[Step] = [("trap", 6, 15_987), ("trap", 48, 6_780)]
+    triggers: list[Step] = [("trigger", 11, 6_057), ("trigger", 1, 12_094), ("trigger", 37, 13_692)]
+    machine, error = run(client, [*traps, triggers[0], ("sweep", 0, 12_979), *triggers[1:], ("go", 46, 7_414)], -50)
+    assert error is None
+    assert machine.counts["adopted"] >= 3
+
+
 # -- each rule that is broken on purpose is found ----------------------------------------------------------------------
 
 Break = Callable[[pytest.MonkeyPatch], None]
