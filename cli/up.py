@@ -86,7 +86,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     say(f"  Redis      {HOST}:{ports['redis']}, its password is in the address below")
     say(f"  data       {folder}, what each process says is in logs")
     say("in a second terminal, for the other commands:")
-    for name in dict.fromkeys(("CALLWATCH_REDIS_URL", "CALLWATCH_API_BASE_URL", *others)):
+    for name in dict.fromkeys(("CALLWATCH_REDIS_URL", "CALLWATCH_API_BASE_URL", "CALLWATCH_API_TOKEN", *others)):
         say(f"  export {name}={own[name]}")
     trigger_worker, poll_worker = _workers(folder, SHORT_STOP)
     simulator = _simulator(folder, ports["simulator"], token)

@@ -247,6 +247,13 @@ def test_flower_shows_the_tasks_to_who_has_the_password(running: Up) -> None:
     assert not [person for person in PERSONS if person in str(running.tasks(credentials))], "S37"
 
 
+def test_the_printed_lines_are_enough_for_every_command(running: Up) -> None:
+    """Those that ask upstream need its token as well."""
+    wait_until(lambda: running.saw(OVER))
+    shown = running.run("conversation", running.find(r"ended  已完成  (\S+)"))
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_a_dead_worker_is_replaced_and_calls_go_on(running: Up) -> None:
     wait_until(lambda: running.saw(OVER))
     worker = running.children()["poll@"]
