@@ -22,6 +22,7 @@ Status = Literal["ok", "warn", "FAIL"]
 REPLIES_WITHIN = 1.5  # seconds in which workers have to answer
 CLOCKS_APART = 5.0  # seconds
 SWEEP_PAUSE, SWEEPS_MISSED = 15.0, 10  # seconds at the least, intervals: a longer pause is no sweep at all
+NOTICE_WAITS = 60.0  # seconds for which a notice may wait: a receiver that is there takes it at once
 LOST_AFTER = 60.0  # seconds past its due time: nobody carries that poll out
 NAMED = 5  # pairs that a line names
 OLDEST = (6, 2)  # the Redis version that the store needs
@@ -152,6 +153,19 @@ def unknown(store: RedisStore) -> Check:
     return Check("unknown outcomes", "warn", f"{len(pairs)} ({printable(names)}{more}): {way}")
 
 
+def notices(store: RedisStore) -> Check:
+    """Say whether back ends take what they have to be told, and whether any of it was given up."""
+    channels, dead, now = store.notices(), store.number_of_dead_letters(), store.now()
+    parts = [f"{one.waiting} wait for the {one.channel}" for one in channels]
+    oldest = max((now - one.oldest_at for one in channels if one.oldest_at is not None), default=0)
+    late = oldest > NOTICE_WAITS
+    if late:
+        parts.append(f"the oldest for {oldest:.0f} s: the workers' logs say why")
+    if dead:
+        parts.append(f"dead letters: {dead}, see `callwatch notices --dead`")
+    return Check("notices", "warn" if late or dead else "ok", ", ".join(parts) or "nobody is told")
+
+
 # -- broker and workers ------------------------------------------------------------------------------------------------
 
 
@@ -197,3 +211,4 @@ def state(store: RedisStore, settings: Settings) -> Iterator[Check]:
     yield new_calls(store, settings)
     yield calls(store)
     yield unknown(store)
+    yield notices(store)

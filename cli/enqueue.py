@@ -16,7 +16,7 @@ from config.settings import Settings
 from worker import texts
 from worker.messages import BadTrigger, TriggerRequest, masked_kwargs, read_trigger
 
-GOOD = frozenset({"started", "skipped"})
+GOOD = frozenset({"started", "skipped", "deferred"})  # the outcomes after which nobody has to do anything
 SPARE = 30.0  # seconds beyond a dial's time-out that are waited for its result
 ARGUMENTS = {"case_id": "CASE_ID", "mediation_id": "MEDIATION_ID", "call_person_id": "--person"}
 

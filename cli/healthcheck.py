@@ -28,7 +28,7 @@ def judge(file: Path, *, now: float) -> tuple[bool, str]:
         age = now - file.stat().st_mtime
         holds = float(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return False, f"unhealthy: no sign of work yet in {printable(str(file))}"
+        return False, f"unhealthy: no sign of work in {printable(str(file))}: none has worked yet, or it has left"
     except (OSError, ValueError) as error:
         return False, f"unhealthy: {printable(str(file))} cannot be read: {type(error).__name__}"
     if age > holds:

@@ -72,4 +72,4 @@ class TaskCall:
                 retry=False,
             )
         except (OperationalError, RedisError, OSError) as error:
-            raise NotDelivered(type(error).__name__) from None
+            raise NotDelivered(type(error.__cause__ or error).__name__) from None  # Redis' own word, if kombu has one

@@ -233,6 +233,7 @@ class LookUp:
 class Call:
     """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched.
 
+    `due` is when the next poll is to come: the time of the poll, or that of its turn where queries are limited.
     `also` are further pairs of the case that the call holds: those of other lost answers that may have made it (S14).
     """
 

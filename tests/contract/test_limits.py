@@ -37,6 +37,7 @@ def test_one_goes_and_the_others_wait_one_after_the_other(limited: RedisStore) -
     again = limited.begin_poll("job-1", 1)
     assert isinstance(again, Early)
     assert again.at == pytest.approx(slots[0], abs=0.01), "a copy is told the same"
+    assert [call.due for call in limited.calls()][1:] == pytest.approx(slots, abs=0.01), "and so is an operator"
 
 
 def test_who_waits_keeps_its_number_and_is_not_taken_for_lost(limited: RedisStore, client: redis.Redis) -> None:

@@ -27,7 +27,7 @@ PERSON = "P-0001"
 PHONE = "138" + "0000" + "1111"
 CHECKS = [
     "settings", "redis", "durability", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
-    "unknown outcomes", "queues", "workers", "upstream",
+    "unknown outcomes", "notices", "queues", "workers", "upstream",
 ]  # fmt: skip
 
 Seen = dict[str, tuple[str, str]]
@@ -157,6 +157,24 @@ def test_an_unknown_outcome_and_the_way_out(store: RedisStore, doctor: Doctor) -
     assert "callwatch release CASE_ID MEDIATION_ID --why TEXT" in detail
     assert main(["release", PAIR.case_id, PAIR.mediation_id, "--why", "known", "--by", "somebody"]) == 0
     assert doctor()["unknown outcomes"] == ("ok", "none")
+
+
+def test_notices_that_nobody_takes(store: RedisStore, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    assert doctor()["notices"] == ("ok", "nobody is told")
+    environment.setenv("CALLWATCH_NOTICE_URL", "http://127.0.0.1:1/hook")
+    environment.setenv("CALLWATCH_NOTICE_SECRET", "0123456789abcdef0123456789abcdef")
+    assert doctor()["notices"] == ("ok", "0 wait for the webhook")
+    letter: dict[Any, Any] = {"id": "1-0", "event": '{"case_id": "C-1"}'}
+    store.client.xadd(store.keys.outbox("webhook"), letter, id=f"{round((store.now() - 50) * 1000)}-0")
+    assert doctor()["notices"] == ("ok", "1 wait for the webhook")
+    store.client.delete(store.keys.outbox("webhook"))
+    store.client.xadd(store.keys.outbox("webhook"), letter, id=f"{round((store.now() - 90) * 1000)}-0")
+    status, detail = doctor()["notices"]
+    assert status == "warn"
+    assert re.fullmatch(r"1 wait for the webhook, the oldest for 9\d s: the workers' logs say why", detail)
+    store.client.delete(store.keys.outbox("webhook"))
+    store.client.lpush(store.keys.dead, "{}")
+    assert doctor()["notices"] == ("warn", "0 wait for the webhook, dead letters: 1, see `callwatch notices --dead`")
 
 
 @pytest.mark.parametrize(

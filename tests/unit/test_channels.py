@@ -6,6 +6,7 @@ import pytest
 from kombu import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisAway
+from redis.exceptions import NoPermissionError
 
 from tests.receiver import SECRET, Receiver
 from worker.channels import TaskCall, Webhook
@@ -81,4 +82,12 @@ def test_a_task_of_the_back_end_gets_the_notice_as_json() -> None:
 )
 def test_s37_a_broker_that_does_not_take_a_notice_is_told_without_its_address(error: Exception) -> None:
     with pytest.raises(NotDelivered, match=f"^{type(error).__name__}$"):
+        TaskCall(Producer(error), "calls.notice", "back-end")(Notice.of("1-0", EVENT))
+
+
+def test_why_redis_refuses_a_notice_is_told_in_its_own_word() -> None:
+    """A queue that the worker's user has no rights to: kombu's error says nothing of it."""
+    error = OperationalError("No permissions to access a key")
+    error.__cause__ = NoPermissionError("No permissions to access a key")
+    with pytest.raises(NotDelivered, match=r"^NoPermissionError$"):
         TaskCall(Producer(error), "calls.notice", "back-end")(Notice.of("1-0", EVENT))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cli import commands
+from cli.enqueue import GOOD
 from tests.unit.test_docs import (
     CHINESE,
     COMMANDS,
@@ -178,6 +179,11 @@ def test_the_raw_message_is_the_one_of_the_readme() -> None:
 
 
 # -- the Chinese README ------------------------------------------------------------------------------------------------
+
+
+def test_waiting_ends_well_where_the_caller_should_do_nothing() -> None:
+    to_do = {name.strip("`"): what for name, _, what in rows(README, "## Outcomes")}
+    assert {name for name, what in to_do.items() if what.startswith("nothing")} == GOOD
 
 
 def test_the_chinese_examples_are_the_english_ones() -> None:

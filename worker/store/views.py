@@ -101,7 +101,7 @@ def _call(record: dict[str, str]) -> Call:
         started_at=float(record["started_at"]),
         watched_at=float(record["watched_at"]),
         deadline=float(record["deadline"]),
-        due=float(record["due"]),
+        due=max(float(record["due"]), moment("slot") or 0),
         executing_since=moment("executing_since"),
         last_polled_at=moment("last_polled_at"),
         finished_at=moment("finished_at"),
