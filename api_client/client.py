@@ -82,11 +82,9 @@ class UpstreamClient:
         query = {"caseRef": case_ref} if job_id is None else {"caseRef": case_ref, "jobId": job_id}
         return self._get(_STATUS_PATH, query, lambda body: call_status(body, asked=job_id))
 
-    def conversations(
-        self, *, case_id: str | None = None, person_id: str | None = None, job_id: str | None = None
-    ) -> list[ConversationLog]:
+    def conversations(self, *, case_id: str | None = None, job_id: str | None = None) -> list[ConversationLog]:
         """Return what was said, newest call first, in at most `status_timeout`. Raises Unavailable or ProtocolError."""
-        asked = {"caseId": case_id, "personId": person_id, "jobId": job_id}
+        asked = {"caseId": case_id, "jobId": job_id}
         query = {name: value for name, value in asked.items() if value is not None}
         return self._get(_CONVERSATION_PATH, query, conversation_logs)
 
@@ -118,9 +116,7 @@ class UpstreamClient:
         response = self._exchange(path, query)
         if not _succeeded(response.status):
             response.release_conn()
-            raise Unavailable(
-                f"GET {path}: HTTP {response.status}", status=response.status, retry_after=_pause_asked_for(response)
-            )
+            raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
         try:
             answer = read(response.data)
         except UnexpectedAnswerError as error:
@@ -161,7 +157,7 @@ def _check_accepted(status: int) -> None:
         return
     reason = f"POST {_CALL_PATH}: HTTP {status}"
     if 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT:  # noqa: PLR2004  as HTTP counts
-        raise Rejected(reason, status=status)
+        raise Rejected(reason)
     raise OutcomeUnknown(reason)
 
 

@@ -16,22 +16,17 @@ class OutcomeUnknown(ApiError):
 
 
 class Rejected(ApiError):
-    """The upstream refused the request itself with HTTP `status`: no call was started (S12)."""
-
-    def __init__(self, message: str = "", *, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
+    """The upstream refused the request itself: no call was started (S12)."""
 
 
 class Unavailable(ApiError):
-    """A read failed: network, time-out or a non-2xx `status` (None: no status came).
+    """A read failed: network, time-out or a non-2xx status.
 
     `retry_after` is what a 429 or 503 asked for, in seconds from now, at most 300; None where it asked nothing.
     """
 
-    def __init__(self, message: str = "", *, status: int | None = None, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.status = status
         self.retry_after = retry_after
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
@@ -13,14 +13,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _WHOLE_LIMIT = 10**18
 _EXPIRES = re.compile(r"[?&]Expires=([0-9]{1,12})(?:[&#]|$)")
-_LONG_ENOUGH_TO_SHOW_ENDS = 8
-
-
-def mask(person_id: str | None) -> str | None:
-    """Return a person id as logs and reprs may show it: only its ends, and nothing of a short one (S37)."""
-    if not person_id:
-        return person_id
-    return f"{person_id[:2]}***{person_id[-2:]}" if len(person_id) >= _LONG_ENOUGH_TO_SHOW_ENDS else "***"
+_STATUS_LENGTH = 64  # characters of a status that are kept: the set is open (S19)
 
 
 def whole(value: object) -> int | None:
@@ -46,6 +39,10 @@ def _as_it_came(value: object) -> int | str | None:
     return value if isinstance(value, str) else whole(value)
 
 
+def _cut(status: str | None) -> str | None:
+    return status and status[:_STATUS_LENGTH]
+
+
 def _job_id(value: object) -> str | None:
     job_id = text(value)
     return job_id if job_id and _JOB_ID.fullmatch(job_id) else None
@@ -55,6 +52,7 @@ Text = Annotated[str | None, BeforeValidator(text)]
 Whole = Annotated[int | None, BeforeValidator(whole)]
 IntOrText = Annotated[int | str | None, BeforeValidator(_as_it_came)]
 JobId = Annotated[str | None, BeforeValidator(_job_id)]
+Status = Annotated[str | None, BeforeValidator(text), AfterValidator(_cut)]
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,7 @@ class CallRequest:
 
     def __repr__(self) -> str:
         """Show everything but the person (S37)."""
-        return (
-            f"CallRequest(case_id={self.case_id!r}, mediation_id={self.mediation_id!r}, "
-            f"call_auto={self.call_auto!r}, call_person_id={mask(self.call_person_id)!r})"
-        )
+        return f"CallRequest({self.case_id!r}, {self.mediation_id!r}, call_auto={self.call_auto!r})"
 
 
 class _Lenient(BaseModel):
@@ -102,38 +97,24 @@ class _Lenient(BaseModel):
 
 
 class CallRecord(_Lenient):
-    """One person's part of the answer to a dial (S7–S11). A field without a usable value is None, never an error."""
+    """One person's part of the answer to a dial (S7–S11). A field without a usable value is None, never an error.
+
+    What nobody here needs is not taken from the answer, names of people among it (S37).
+    """
 
     error_code: Whole = None
     message: Text = None
-    id: Whole = None
-    mediation_id: Text = None
-    node_id: Whole = None
-    task_name: Text = None
-    result: Text = None
-    person_type: Whole = None
-    mediation_type: Whole = None
     person_id: Text = None
     job_id: JobId = None
-    instance_id: Text = None
-    job_group_id: Text = None
-    script_id: Text = None
-    call_status: Text = None
-    remark: Text = None
-    delete_status: Whole = None
-    creator: Text = None
-    create_time: Text = None
-    modifier: Text = None
-    modify_time: Text = None
+    call_status: Status = None
     start_time: IntOrText = None
     """The next round's start as it came (S9); never this call's (S31)."""
     call_interval: IntOrText = None
     """The interval to the next round as it came (S9)."""
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
-        """Show what is safe in a log: no message, no free text, the person masked (S37)."""
+        """Show what is safe in a log: no message, no free text, no person (S37)."""
         yield "error_code", self.error_code
-        yield "person_id", mask(self.person_id)
         yield "job_id", self.job_id
         yield "call_status", self.call_status
 
@@ -141,13 +122,8 @@ class CallRecord(_Lenient):
 class CallStatus(_Lenient):
     """Where one call stands. `call_status` is an open set (S19); the phone number is dropped at the door (S37)."""
 
-    call_status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    call_status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_cut)]
     job_id: JobId = None
-    case_ref: Text = None
-    fetch_time: Text = None
-    """`YYYY-MM-DD HH:MM:SS`, China time, without a zone."""
-    job_group_id: Text = None
-    instance_id: Text = None
 
 
 class Utterance(_Lenient):
@@ -164,7 +140,7 @@ class ConversationLog(_Lenient):
 
     call_type: Text = None
     job_id: JobId = None
-    call_status: Text = None
+    call_status: Status = None
     record_url: Text = Field(default=None, repr=False)
     conversations: list[Utterance] = Field(default_factory=list, repr=False)
     conversations_unreadable: bool = False

@@ -9,7 +9,7 @@ from typing import Any, cast
 import redis
 
 from api_client import ConversationLog, ProtocolError, Unavailable
-from cli.lines import event_line
+from cli.lines import PHASES, event_line
 from cli.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from cli.reach import connect, open_store, read_settings, silence
 from config.settings import Settings
@@ -19,12 +19,6 @@ from worker.store import NotErased
 from worker.wiring import build_upstream
 
 SPEAKERS = {"Robot": "智能体", "Contact": "联系人"}
-PHASES = {
-    "claimed": "its trigger is about to be sent",
-    "sending": "its request is on its way",
-    "watching": "its calls are being watched",
-    "unknown": "its outcome is unknown and a telephone may be ringing",
-}
 RESULT_PREFIX = "celery-task-meta-"
 BATCH = 500
 

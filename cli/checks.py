@@ -11,11 +11,9 @@ import redis
 from celery import Celery
 
 from cli.output import printable
-from cli.reach import connect
 from config.redaction import redact
 from config.settings import Settings
-from worker.store import Keys, RedisStore
-from worker.wiring import terms
+from worker.store import RedisStore
 
 Status = Literal["ok", "warn", "FAIL"]
 
@@ -35,11 +33,6 @@ class Check:
     check: str
     status: Status
     detail: str
-
-
-def open_store(settings: Settings) -> RedisStore:
-    """Return the store over a client that asks once and not for long."""
-    return RedisStore(connect(settings.redis_url), Keys(settings.key_prefix), terms(settings))
 
 
 # -- the server --------------------------------------------------------------------------------------------------------

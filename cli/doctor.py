@@ -17,7 +17,7 @@ from api_client.route import Route
 from cli import checks
 from cli.checks import Check
 from cli.output import DONE, FAILED, say, say_json
-from cli.reach import PATIENCE, connect, reason, silence
+from cli.reach import PATIENCE, connect, impatient_store, reason, silence
 from config.redaction import redact
 from config.settings import Settings, SettingsError, load_settings
 from worker.ports import StoreUnavailable
@@ -89,7 +89,7 @@ def _start(name: str, probe: Probe) -> tuple[threading.Thread, list[Check]]:
 
 def look_at_store(settings: Settings) -> Iterator[Check]:
     """Look at the Redis of lock and records, and at what stands in it."""
-    store = checks.open_store(settings)
+    store = impatient_store(settings)
     try:
         yield from checks.state(store, settings)
     except StoreUnavailable as error:

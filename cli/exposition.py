@@ -35,7 +35,7 @@ Counters = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one scrape has read; `sweep_age` and `outage` in seconds, None where there is none."""
+    """What one scrape has read; `now` and `outage_since` in epoch seconds, None where there is none."""
 
     counters: Counters
     calls: Tally

@@ -1,4 +1,4 @@
-"""One event as one line of text: what is shown where there is no terminal. Pure."""
+"""Events and phases in words: what is shown where there is no terminal. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,6 +6,15 @@ from typing import Any
 
 from cli.output import printable
 
+PHASES = {  # how the last trigger of a pair stands
+    "claimed": "its trigger is about to be sent",
+    "sending": "its request is on its way, and may have rung already",
+    "watching": "its calls are being watched",
+    "unknown": "its outcome is unknown and a telephone may be ringing",
+    "waiting": "its trigger waits",
+    "done": "it is free",
+    "absent": "no trigger of it is on record",
+}
 WORDS = {"status_changed": "status", "dial_failed": "failed"}
 # What a table of calls cannot show and people must be told (S35, S14, S29).
 NOTICES = frozenset(

@@ -72,8 +72,10 @@ def up(
 
 @app.command()
 def trigger(  # noqa: PLR0913, PLR0917 - an argument for each thing that can be typed
-    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
-    mediation_id: Annotated[str, typer.Argument(metavar="MEDIATION_ID", help="The case's id.")],
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case: `case_id` in its data.")],
+    mediation_id: Annotated[
+        str, typer.Argument(metavar="MEDIATION_ID", help="The mediation: `id` in the case's data.")
+    ],
     person: Annotated[
         str | None, typer.Option(metavar="ID", help="Call this person only, instead of everyone in the case.")
     ] = None,
@@ -95,8 +97,8 @@ def trigger(  # noqa: PLR0913, PLR0917 - an argument for each thing that can be 
 
     While a call of the same case and mediation is being made or watched, a further trigger makes none.
 
-    Prints the task's id. With --wait: the outcome, the calls and the refusals; exit code 0 for started and skipped,
-    1 for any other outcome or none in time. Not waiting any longer does not take the trigger back.
+    Prints the task's id. With --wait: the outcome, the calls and the refusals; exit code 0 for started, skipped and
+    deferred, 1 for any other outcome or none in time. Not waiting any longer does not take the trigger back.
     """
     from cli.enqueue import Order, read_order, trigger  # noqa: PLC0415
 
@@ -162,8 +164,10 @@ def resume(json: Json = False) -> None:
 
 @app.command()
 def release(
-    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
-    mediation_id: Annotated[str, typer.Argument(metavar="MEDIATION_ID", help="The case's id.")],
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case: `case_id` in its data.")],
+    mediation_id: Annotated[
+        str, typer.Argument(metavar="MEDIATION_ID", help="The mediation: `id` in the case's data.")
+    ],
     why: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the case's history. Required.")] = "",
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; the login name if not given.")] = None,
     json: Json = False,
@@ -180,7 +184,7 @@ def release(
 
 @app.command()
 def history(
-    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case: `case_id` in its data.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
 ) -> None:
     """Show every event of a case with its time, the oldest first.
@@ -208,7 +212,7 @@ def conversation(
 
 @app.command()
 def erase(
-    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case's case_id.")],
+    case_id: Annotated[str, typer.Argument(metavar="CASE_ID", help="The case: `case_id` in its data.")],
     anyway: Annotated[
         bool,
         typer.Option("--anyway", help="Also where the last outcome is not known and the next trigger has to look."),

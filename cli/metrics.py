@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from cli import checks
 from cli.exposition import expose, read_state
 from cli.output import WRONG_USAGE, Failure, say
-from cli.reach import connect, read_settings
+from cli.reach import connect, impatient_store, read_settings
 from cli.signals import Signals
 from config.settings import Settings
 
@@ -46,7 +45,7 @@ def metrics(host: str, port: int) -> None:
 
 def scraper(settings: Settings) -> Callable[[], bytes]:
     """Return what reads one page; its connections are kept."""
-    store = checks.open_store(settings)
+    store = impatient_store(settings)
     broker = connect(settings.broker_url)
     return lambda: expose(lambda: read_state(store, broker, settings))
 

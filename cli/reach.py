@@ -72,6 +72,14 @@ def open_store(settings: Settings) -> Iterator["RedisStore"]:
         store.client.close()
 
 
+def impatient_store(settings: Settings) -> "RedisStore":
+    """Return the store over a client that asks once and not for long; nothing has been asked yet."""
+    from worker.store import Keys, RedisStore  # noqa: PLC0415 - as above
+    from worker.wiring import terms  # noqa: PLC0415
+
+    return RedisStore(connect(settings.redis_url), Keys(settings.key_prefix), terms(settings))
+
+
 def silence(url: str, variable: str, error: BaseException) -> str:
     """Return the line about a Redis that does not serve: where it is, its password masked, why, and what to do."""
     place = redact(url)

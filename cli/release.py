@@ -3,19 +3,11 @@
 import getpass
 from dataclasses import dataclass
 
+from cli.lines import PHASES
 from cli.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from cli.reach import open_store, read_settings
 from config.redaction import redact
 from worker.values import Pair
-
-WORDS = {
-    "claimed": "its trigger is about to be sent",
-    "sending": "its request is on its way, and may have rung already",
-    "watching": "its calls are being watched",
-    "waiting": "its trigger waits",
-    "done": "it is free",
-    "absent": "no trigger of it is on record",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +50,7 @@ def release(order: Release, *, as_json: bool) -> int:
     elif released:
         say(f"{name} is let go; no call of it is being watched, and the next trigger looks upstream before it calls")
     if not released:
-        complain(f"{name} is not let go: {WORDS.get(answer, answer)}; only an unknown outcome can be")
+        complain(f"{name} is not let go: {PHASES.get(answer, answer)}; only an unknown outcome can be")
         return FAILED
     return DONE
 

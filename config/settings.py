@@ -27,9 +27,10 @@ PREFIX = "CALLWATCH_"
 _ENV_FILE, _ENV_ENCODING = ".env", "utf-8-sig"  # an editor may have put a byte order mark first
 _REDIS_URL = "redis://127.0.0.1:6379/0"
 SECRETS = ("redis_url", "broker_url", "result_url", "api_token", "notice_secret", "flower_auth", "metrics_token")
-_SLOWEST_DIAL = 90.0
-_NET = 600
-_LONGEST_QUOTE = 60
+_SLOWEST_DIAL = 90.0  # seconds: a call time-out below it is warned about (S14)
+_DIAL_GRACE = 15  # seconds beyond a dial's time-outs in which its end is stored
+_NET = 600  # seconds on top of a lock's life: one that goes too soon rings twice, one that goes too late only waits
+_LONGEST_QUOTE = 60  # characters of a wrong value that a complaint quotes
 
 Pool = Literal["threads", "prefork", "gevent", "eventlet", "solo", "processes", "custom"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -113,10 +114,12 @@ class Settings(BaseSettings):
     dial_rate: Rate = Field(0.0, description="call requests a second over all workers; 0 is no limit")
     calling_hours: str = Field("", description="calls are made within it only, like 09:00-21:00; at any time if empty")
     calling_days: str = Field("mon-sun", description="days of the week with calling hours, like mon-sat")
-    holidays: str = Field("", description="country whose public holidays are without, like CN; none if empty")
+    holidays: str = Field("", description="country on whose public holidays nobody is called, like CN; none if empty")
     calling_zone: str = Field("Asia/Shanghai", description="time zone of hours, days and holidays")
     notice_url: str | None = Field(None, description="webhook that is told what became of calls; nobody is if empty")
-    notice_secret: SecretStr | None = Field(None, description="what the webhook's notices are signed with; required")
+    notice_secret: SecretStr | None = Field(
+        None, description="what the webhook's notices are signed with; required for it"
+    )
     notice_task: str = Field("", description="Celery task that is told the same, by its name; none if empty")
     notice_queue: str = Field("", description="queue of that task, in the broker; required with it")
     notice_age: Seconds = Field(86400.0, description="seconds for which a notice is tried before it is a dead letter")
@@ -157,6 +160,11 @@ class Settings(BaseSettings):
     def celery_result_url(self) -> str:
         """The results' Redis, as Celery's result backend reads it."""
         return parse_redis_url(self.result_url).for_celery()
+
+    @property
+    def dial_limit(self) -> float:
+        """Seconds after which a dial is given up by all: its worker waits no longer, its outcome is unknown (S18)."""
+        return self.call_timeout + self.connect_timeout + _DIAL_GRACE
 
     @property
     def lock_ttl(self) -> int:

@@ -20,7 +20,6 @@ CELERY_VARIABLES = {
     *("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
     *("RESULT_BACKEND", "CELERY_RESULT_BACKEND", "CELERY_CONFIG_MODULE", "CELERY_LOADER"),
 }
-DIAL_GRACE = 15  # seconds beyond a dial's time-outs that a worker which leaves in order waits for what it comes to
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_disable_rate_limits": True,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        "worker_soft_shutdown_timeout": settings.call_timeout + settings.connect_timeout + DIAL_GRACE,
+        "worker_soft_shutdown_timeout": settings.dial_limit,
         "worker_enable_soft_shutdown_on_idle": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
     }

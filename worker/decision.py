@@ -14,7 +14,6 @@ Answer = Literal["running", "ended", "silent", "outage"]
 
 ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
-STATUS_LENGTH = 64  # characters of a status that are kept: the set is open (S19)
 FIRST_STATUS = "Scheduling"  # S10: what a started record means that names no status
 
 EPOCH_MS_DIGITS = 13

@@ -7,7 +7,7 @@ from typing import Any
 from api_client import CallRecord
 from config.redaction import mask_person, redact
 from worker import texts
-from worker.decision import FIRST_STATUS, STATUS_LENGTH, Outcome, first_delay, judge_answer, judge_record
+from worker.decision import FIRST_STATUS, Outcome, first_delay, judge_answer, judge_record
 from worker.messages import TriggerResult
 from worker.values import Event, EventKind, NewJob, Pair
 
@@ -84,7 +84,7 @@ def _job(record: CallRecord, interval: float) -> NewJob:
     return NewJob(
         job_id,
         record.person_id or "",
-        (record.call_status or FIRST_STATUS)[:STATUS_LENGTH],
+        record.call_status or FIRST_STATUS,
         first_delay(job_id, interval),
     )
 

@@ -26,12 +26,10 @@ class PacedUpstream:
         self._wait()
         return self.upstream.status(case_ref=case_ref, job_id=job_id)
 
-    def conversations(
-        self, *, case_id: str | None = None, person_id: str | None = None, job_id: str | None = None
-    ) -> list[ConversationLog]:
+    def conversations(self, *, case_id: str) -> list[ConversationLog]:
         """Return what was said in the calls of a case."""
         self._wait()
-        return self.upstream.conversations(case_id=case_id, person_id=person_id, job_id=job_id)
+        return self.upstream.conversations(case_id=case_id)
 
     def _wait(self) -> None:
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api_client import ProtocolError, Unavailable
 from worker import texts
-from worker.decision import STATUS_LENGTH, Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
+from worker.decision import Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
 from worker.messages import PollMessage
 from worker.ports import Clock, Schedule, ScheduleFailed, Store, Tell, Upstream
 from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, Timing, Written
@@ -56,10 +56,10 @@ class Watch:
             return self._continue(message, start, decision.poll, heard, timing, now)
         return self._finish(message, start, decision, heard, timing)
 
-    def _ask(self, message: PollMessage, start: Begun) -> "Answered":
+    def _ask(self, message: PollMessage, start: Begun) -> "Hearing":
         """Ask how the call stands: one request, or none when the watch is over or others ask (S21, S25, S29)."""
         if not may_look(start.poll) or start.outage == "wait":
-            return Answered("outage", "nothing")
+            return Hearing("outage", "nothing")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))
         if start.seconds:
@@ -70,11 +70,11 @@ class Watch:
             log.info("status query: %s", error, extra=_names(message))
             uncounted: Answer = "silent" if start.outage == "none" else "outage"
             heard: Heard = "unavailable" if isinstance(error, Unavailable) else "unreadable"
-            return Answered(uncounted, heard, retry_after=getattr(error, "retry_after", None))
-        return Answered(read_status(status.call_status), "answer", status.call_status[:STATUS_LENGTH])
+            return Hearing(uncounted, heard, retry_after=getattr(error, "retry_after", None))
+        return Hearing(read_status(status.call_status), "answer", status.call_status)
 
     def _continue(
-        self, message: PollMessage, start: Begun, poll: Poll, heard: "Answered", timing: Timing, now: float
+        self, message: PollMessage, start: Begun, poll: Poll, heard: "Hearing", timing: Timing, now: float
     ) -> str:
         event = None
         label = texts.label(heard.call_status or start.call_status)
@@ -99,7 +99,7 @@ class Watch:
             self.tell(News(message, line, None, start.poll.deadline, start.root))
         return f"{label} · poll {start.poll.poll_no} · {failures}"
 
-    def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Answered", timing: Timing) -> str:
+    def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Hearing", timing: Timing) -> str:
         call_status = heard.call_status or start.call_status
         detail = {"call_status": call_status, "label": texts.label(call_status)}
         if end.verdict == "lost":
@@ -133,8 +133,8 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What a poll got: a word for the decision, one for the outage, the status, and seconds for which not to ask."""
+class Hearing:
+    """What a poll heard: a word for the decision, one for the outage, the status, and seconds for which not to ask."""
 
     answer: Answer
     heard: Heard

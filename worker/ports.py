@@ -23,7 +23,6 @@ from worker.values import (
     LookUp,
     NewJob,
     News,
-    Overdue,
     Pair,
     PairState,
     Settled,
@@ -124,7 +123,7 @@ class Store(Protocol):
         """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
         ...
 
-    def overdue(self, *, grace: float, limit: int) -> list[Overdue]:
+    def overdue(self, *, grace: float, limit: int) -> list[PollMessage]:
         """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
         ...
 
@@ -168,9 +167,7 @@ class Upstream(Protocol):
         """Ask how a call stands, in one request: Unavailable or ProtocolError where that did not work."""
         ...
 
-    def conversations(
-        self, *, case_id: str | None = None, person_id: str | None = None, job_id: str | None = None
-    ) -> list[ConversationLog]:
+    def conversations(self, *, case_id: str) -> list[ConversationLog]:
         """Return what was said in the calls of a case, newest first: Unavailable or ProtocolError."""
         ...
 

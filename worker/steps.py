@@ -24,7 +24,7 @@ from worker.notifier import Notifier
 from worker.ports import Deliver, StoreUnavailable
 from worker.sweep import sweep_forever
 from worker.tasks import Publisher
-from worker.wiring import DIAL_GRACE, new_token, parts
+from worker.wiring import new_token, parts
 
 TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
@@ -126,9 +126,8 @@ class Health:
     """The judge, the sign, and what they have to know of this worker, of its broker and of the store."""
 
     def __init__(self, settings: Settings, *, threads: int) -> None:
-        longest = settings.call_timeout + settings.connect_timeout + DIAL_GRACE
         now = time.monotonic()
-        self._beat = Beat(longest=longest, now=now)
+        self._beat = Beat(longest=settings.dial_limit, now=now)
         # A sweep signs once an interval, so that much on top of the limit is nobody's fault.
         self._sign = Sign(Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now)
         self._sign.withdraw()

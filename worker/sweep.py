@@ -38,8 +38,8 @@ class Sweep:
     def _reissue_polls(self) -> int:
         overdue = self.store.overdue(grace=self.grace, limit=BATCH)
         if overdue:
-            self.publish.polls([one.message for one in overdue])
-            log.warning("reissued %s overdue polls", len(overdue), extra={"oldest_due": overdue[0].message.due})
+            self.publish.polls(overdue)
+            log.warning("reissued %s overdue polls", len(overdue), extra={"oldest_due": overdue[0].due})
         return len(overdue)
 
     def _attend_to_pairs(self) -> int:

@@ -13,6 +13,7 @@ LABELS = {
 }
 
 MISSING_PARAMETERS = "缺少必要参数,跳过外呼触发"
+INVALID_PARAMETERS = "外呼参数无效,跳过外呼触发"
 ALREADY_ACTIVE = "已有活跃外呼任务,跳过发起新外呼"
 DISABLED = "外呼已暂停,未发起新外呼"
 DEFERRED = "暂不能外呼,已推迟,到允许的时间自动发起"

@@ -252,6 +252,6 @@ def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerRe
     """Return the result of a trigger that cannot be carried out (S2)."""
     ids = {name: plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id")}
     message = f"{texts.MISSING_PARAMETERS}: {bad}" if bad.missing else str(bad)
-    text = texts.MISSING_PARAMETERS if bad.missing else "外呼参数无效,跳过外呼触发"
+    text = texts.MISSING_PARAMETERS if bad.missing else texts.INVALID_PARAMETERS
     log.warning(text, extra=ids | {"task_id": task_id, "reason": str(bad)})
     return TriggerResult.of("invalid", ids["case_id"], ids["mediation_id"], message=message)

@@ -205,14 +205,6 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
-    """A poll that nobody has carried out in time, to be published again with its number (S28)."""
-
-    now: float
-    message: PollMessage
-
-
-@dataclass(frozen=True, slots=True)
 class Abandoned:
     """A claim whose owner must be dead: its trigger is published again as it was (S18); `expires` in epoch seconds."""
 

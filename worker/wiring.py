@@ -18,7 +18,6 @@ from worker.store import Keys, RedisStore, Terms, connect
 from worker.sweep import Sweep
 from worker.trigger import Trigger
 
-DIAL_GRACE = 15  # seconds beyond a dial's time-outs before its outcome counts as unknown (S18)
 STORE_CONNECTIONS_SPARE = 16  # beyond two for each thread, one of them its own: sweep, notices, the command line
 
 
@@ -102,7 +101,7 @@ def terms(settings: Settings) -> Terms:
         max_poll_duration=settings.max_poll_duration,
         interval=settings.poll_interval,
         lease=max(settings.poll_interval, settings.status_timeout),
-        sending_limit=settings.call_timeout + settings.connect_timeout + DIAL_GRACE,
+        sending_limit=settings.dial_limit,
         look_up=settings.unknown_lookup,
         hold=settings.unknown_hold,
         channels=settings.notice_channels,

@@ -52,7 +52,7 @@ def test_who_waits_keeps_its_number_and_is_not_taken_for_lost(limited: RedisStor
     assert limited.tally_calls(limit=1).beyond == 1, "job-0 is under way"
     client.hset("t:job:job-2", "slot", limited.now())
     client.zadd("t:due", {"job-2": limited.now() - 60})
-    assert [one.message.job_id for one in limited.overdue(grace=0, limit=2)] == ["job-2"], "its turn has come"
+    assert [one.job_id for one in limited.overdue(grace=0, limit=2)] == ["job-2"], "its turn has come"
 
 
 def test_who_comes_at_its_time_goes_before_those_who_are_new(limited: RedisStore, client: redis.Redis) -> None:
@@ -95,7 +95,7 @@ def test_who_dies_in_its_turn_does_not_lose_it(limited: RedisStore, client: redi
     client.hset("t:bucket:status", "next", limited.now())
     assert isinstance(limited.begin_poll("job-1", 1), Begun)
     client.zadd("t:due", {"job-1": limited.now() - 60})
-    assert [one.message.job_id for one in limited.overdue(grace=0, limit=1)] == ["job-1"]
+    assert [one.job_id for one in limited.overdue(grace=0, limit=1)] == ["job-1"]
 
 
 def test_who_finds_its_token_gone_is_next(limited: RedisStore, client: redis.Redis) -> None:

@@ -49,8 +49,7 @@ def test_overdue_polls_are_told_once_with_their_number(store: RedisStore, client
     """S28."""
     started(store, "j-1", "j-2")
     client.zadd("t:due", {"j-1": store.now() - 3, "j-2": store.now() - 1})
-    (overdue,) = store.overdue(grace=2, limit=10)
-    message = overdue.message
+    (message,) = store.overdue(grace=2, limit=10)
     assert (message.job_id, message.case_id, message.person_id, message.poll_no) == ("j-1", "C-1", "P-j-1", 1)
     assert store.overdue(grace=2, limit=10) == []
     assert client.zcount("t:due", store.now() + 5, "+inf") == 2 - 1
@@ -64,10 +63,10 @@ def test_what_is_as_late_as_all_others_is_not_taken_for_lost(store: RedisStore, 
     client.hset("t:job:j-3", mapping={"due": f"{now - 4:.3f}"})
     assert store.begin_poll("j-3", 1)  # carried out, 4 s late
     assert 0 < client.pttl("t:late") <= 5_000
-    assert [one.message.job_id for one in store.overdue(grace=2, limit=10)] == ["j-1"]
+    assert [one.job_id for one in store.overdue(grace=2, limit=10)] == ["j-1"]
     client.set("t:late", "0.9")  # half the grace is room enough for that
-    assert [one.message.job_id for one in store.overdue(grace=6, limit=10)] == []
-    assert [one.message.job_id for one in store.overdue(grace=2, limit=10)] == ["j-2"]
+    assert [one.job_id for one in store.overdue(grace=6, limit=10)] == []
+    assert [one.job_id for one in store.overdue(grace=2, limit=10)] == ["j-2"]
     client.delete("t:late")
     client.hset("t:job:j-2", mapping={"due": f"{now - 50:.3f}"})
     assert store.begin_poll("j-2", 1)

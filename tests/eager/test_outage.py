@@ -72,7 +72,7 @@ def test_retry_after_is_obeyed(world: World, asked: float | None, gap: float) ->
     world.sweeping = 1
     watching(world, 1)
     world.run(10)
-    busy = iter([Unavailable("GET /status: HTTP 429", status=429, retry_after=asked)])
+    busy = iter([Unavailable("GET /status: HTTP 429", retry_after=asked)])
     world.upstream.life = lambda _job, _age: next(busy, "Executing")
     world.run(400)
     times = [at for at, _ in world.upstream.queries]

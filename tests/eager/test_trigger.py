@@ -186,7 +186,7 @@ def test_a_refused_request_fails_at_once_and_frees_the_pair(
     world: World, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     """S12: one request, nothing tried again."""
-    world.upstream.dials = [Rejected(f"POST /call-v2: HTTP {status}", status=status)]
+    world.upstream.dials = [Rejected(f"POST /call-v2: HTTP {status}")]
     result = world.trigger()
     assert (result["outcome"], result["message"]) == ("failed", "发起外呼失败,请稍后重试")
     assert f"makeCallV2 failed: POST /call-v2: HTTP {status}" in caplog.messages
@@ -228,7 +228,7 @@ def test_a_lost_answer_is_unknown_and_never_sent_again(world: World) -> None:
 ENDS: list[Any] = [
     pytest.param([record(JOB)], "started", id="started"),
     pytest.param([record(None, code=1002)], "refused", id="refused"),
-    pytest.param(Rejected("HTTP 404", status=404), "failed", id="failed"),
+    pytest.param(Rejected("HTTP 404"), "failed", id="failed"),
     pytest.param(OutcomeUnknown("reset"), "unknown", id="unknown"),
 ]
 
@@ -369,7 +369,7 @@ def test_one_failure_stays_with_its_trigger(world: World) -> None:
     world.upstream.dials = [
         [record(JOB)],
         OutcomeUnknown("reset"),
-        Rejected("HTTP 500", status=400),
+        Rejected("HTTP 500"),
         [record(job_id(4))],
     ]
     outcomes = [world.trigger(f"C-{n}", task_id=f"task-{n}")["outcome"] for n in range(4)]
@@ -472,7 +472,7 @@ def test_s1_a_trigger_without_slot_that_the_broker_does_not_take_back_stays_in_t
     assert slots.take(), "and it has taken no slot along"
 
 
-@pytest.mark.parametrize("error", [NotSent("x"), Rejected("x", status=400), OutcomeUnknown("x")])
+@pytest.mark.parametrize("error", [NotSent("x"), Rejected("x"), OutcomeUnknown("x")])
 def test_persons_and_numbers_stay_out_of_logs_reprs_and_events(
     world: World, caplog: pytest.LogCaptureFixture, error: ApiError
 ) -> None:

@@ -101,7 +101,7 @@ def test_a_slow_answer_shifts_nothing(world: World) -> None:
 
 FAILURES = [
     pytest.param(Unavailable("GET /status: ReadTimeout"), id="time-out"),
-    pytest.param(Unavailable("GET /status: 500", status=500), id="HTTP 500"),
+    pytest.param(Unavailable("GET /status: 500"), id="HTTP 500"),
     pytest.param(ProtocolError("GET /status: data null"), id="data null"),
 ]
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.faults.processes import Process
-from worker.values import Begun, Claimed, LookUp, NewJob, Overdue, Pair, Settled, Settlement
+from worker.messages import PollMessage
+from worker.values import Begun, Claimed, LookUp, NewJob, Pair, Settled, Settlement
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -201,8 +202,8 @@ class Invariants:
         self._asked.add(asked)
         self.machine.counts["queries"] += 1
 
-    def _after_overdue(self, _process: Process, reply: list[Overdue], **_: object) -> None:
-        for message in (one.message for one in reply):
+    def _after_overdue(self, _process: Process, reply: list[PollMessage], **_: object) -> None:
+        for message in reply:
             number = int(self.calls[message.job_id].record["poll_no"])
             assert message.poll_no == number, f"{message} reissued with a number other than {number}"
             self._look_at(message.job_id, step="overdue")

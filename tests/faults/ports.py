@@ -78,7 +78,7 @@ class UpstreamPort:
         if order == "fail after" or not process.wait("answer", received.ready_at) or received.answer == "lost":
             raise OutcomeUnknown("POST /call-v2: no answer")
         if isinstance(received.answer, str):
-            raise Rejected("POST /call-v2: HTTP 404", status=404)
+            raise Rejected("POST /call-v2: HTTP 404")
         return received.answer
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:

@@ -75,7 +75,7 @@ if phase == 'done' then phase = 'watching' end  -- an earlier owner's answer cam
 redis.call('SET', lock, token, 'NX', 'PX', lock_ttl)
 redis.call('HSET', ledger, 'phase', phase, 'token', token, 'task_id', task_id, phase .. '_at', stamp(t))
 redis.call('HDEL', ledger, 'lookup', 'held_until')
-local attend_at = deadline + 60
+local attend_at = deadline + 60  -- its last poll has ended the watch by then; this look is the net beneath it
 if phase == 'unknown' then
   redis.call('HSET', ledger, 'trouble', 'unknown', 'trouble_at', stamp(t), 'trouble_since', stamp(started_at))
 end

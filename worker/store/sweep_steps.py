@@ -11,10 +11,11 @@ from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.keys import Keys, member, pair_of
 from worker.store.limits import ADMIT, ALLOT
 from worker.store.trigger_steps import CLAIM_STALE_AFTER
-from worker.values import Abandoned, Event, Overdue, Pair
+from worker.values import Abandoned, Event, Pair
 
 AT_ONCE = 1  # seconds until its turn for which an overdue poll is not left to the next sweep
-LONGEST_WAIT = 120  # seconds between two reissues of one poll, and 600 between two of one trigger: never a storm
+LONGEST_WAIT = 120  # seconds between two reissues of one poll …
+LONGEST_WAIT_OF_TRIGGER = 600  # … and of one trigger: never a storm
 
 # Invariant: of all workers one has the turn to sweep; that it was taken is remembered longer than it lasts (S28).
 TAKE_SWEEP = """
@@ -51,7 +52,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - patience, '
   else
     local times = redis.call('HINCRBY', job, 'reissued', 1)
     redis.call('ZADD', due_key, t + math.min(lease * 2 ^ (times - 1), longest), id)
-    found[#found + 1] = {stamp(t), id, r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[9] or ''}
+    found[#found + 1] = {id, r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[9] or ''}
   end
 end
 if #found > 0 then count('reissued', #found) end
@@ -62,7 +63,7 @@ return {looked, found}
 ATTEND = """
 local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
 local prefix, member, token, stale_after, sending_limit, look_up_every, look_up, hold = unpack(ARGV, 1, 8)
-local lock_ttl, history_ttl, unknown_event, nothing_event, released_event, failed_event = unpack(ARGV, 9, 14)
+local lock_ttl, history_ttl, unknown_event, nothing_event, released_event, failed_event, longest = unpack(ARGV, 9, 15)
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
@@ -89,7 +90,7 @@ end
 -- Published again at growing distances; kept no longer than its back end wants it.
 local function publish_again()
   local times = redis.call('HINCRBY', ledger, 'requeued', 1)
-  later(t + math.min(stale_after * 2 ^ times, 600))
+  later(t + math.min(stale_after * 2 ^ times, longest))
   count('requeued')
   return {'requeue', s.task_id, s.arguments, s.expires or ''}
 end
@@ -162,7 +163,7 @@ class SweepSteps(Steps):
         """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
         return bool(self.run(self._take_sweep, [self.keys.sweeper, self.keys.swept], [owner, milliseconds(interval)]))
 
-    def overdue(self, *, grace: float, limit: int) -> list[Overdue]:
+    def overdue(self, *, grace: float, limit: int) -> list[PollMessage]:
         """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
         k = self.keys
         args: list[str | float] = [
@@ -180,13 +181,10 @@ class SweepSteps(Steps):
             looked, some = self.run(self._reissue, [k.due, k.late, k.bucket("status")], args)
             found += some
         return [
-            Overdue(
-                float(now),
-                PollMessage(
-                    job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id, root_id=root
-                ).follow(Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0),
-            )
-            for now, job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id, root in found
+            PollMessage(
+                job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id, root_id=root
+            ).follow(Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0)
+            for job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id, root in found
         ]
 
     def pairs_to_attend(self, *, limit: int) -> list[Pair]:
@@ -213,6 +211,7 @@ class SweepSteps(Steps):
                 *(terms.look_up, terms.hold),
                 *(milliseconds(terms.lock_ttl), milliseconds(terms.history_ttl)),
                 *(event_json(event) for event in events),
+                LONGEST_WAIT_OF_TRIGGER,
             ],
         )
         if reply[0] == "requeue":

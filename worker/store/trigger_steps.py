@@ -27,7 +27,7 @@ CLAIM = """
 local lock, ledger, task, paused, live, pairs_key, mediations = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, job_prefix = unpack(ARGV, 1, 7)
 local lock_ttl, task_ttl, job_ttl, stale_after, remembered = unpack(ARGV, 8, 12)
-local skipped_head, skipped_tail, disabled, deferred_head, prefix = unpack(ARGV, 13, 17)
+local skipped_head, skipped_tail, disabled, deferred_head = unpack(ARGV, 13, 16)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, holder = state[1], redis.call('GET', lock)
@@ -70,7 +70,7 @@ if phase == 'waiting' then
   end
   local result = deferred_head .. waits[1] .. '}'
   if state[2] ~= task_id then
-    local ends = (expires == '' or expires == false) and math.huge or tonumber(expires)
+    local ends = expires == '' and math.huge or tonumber(expires)
     local other = waits[2] == '' and math.huge or tonumber(waits[2])
     local answered = task_id
     if ends >= other then
@@ -79,7 +79,7 @@ if phase == 'waiting' then
       redis.call('HDEL', ledger, 'requeued')
       redis.call('ZADD', pairs_key, math.min(tonumber(waits[1]), ends), member)
     end
-    redis.call('SET', prefix .. answered, result, 'PX', task_ttl)
+    redis.call('SET', PREFIX .. ':task:' .. answered, result, 'PX', task_ttl)
   end
   count('triggers:deferred')
   return {'deferred', result}
@@ -174,7 +174,7 @@ class TriggerSteps(Steps):
                 *(token, task_id, arguments, expires or "", int(enabled), member(pair), k.job("")),
                 *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.job_ttl)),
                 *(CLAIM_STALE_AFTER, TROUBLE_REMEMBERED),
-                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits, k.task("")),
+                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits),
             ],
         )
         match reply:
