@@ -119,9 +119,9 @@ class UpstreamClient:
             raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
         try:
             answer = read(response.data)
-        except UnexpectedAnswerError as error:
+        except Exception as error:  # noqa: BLE001  what the models stumble over is no answer either
             response.close()  # not back to the pool: it may be one answer behind
-            raise ProtocolError(f"GET {path}: {error}") from None
+            raise ProtocolError(f"GET {path}: {_reason(error)}") from None
         response.release_conn()
         return answer
 

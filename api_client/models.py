@@ -152,7 +152,10 @@ class ConversationLog(_Lenient):
         if not isinstance(raw, dict):
             return {}
         spoken, unreadable = _transcript(raw.get("conversations"))
-        return {**raw, "conversations": spoken, "conversations_unreadable": unreadable}
+        kept = {
+            name: value for name, value in raw.items() if name != "conversations_unreadable"
+        }  # ours, not upstream's
+        return {**kept, "conversations": spoken, "conversationsUnreadable": unreadable}
 
     @property
     def record_expires(self) -> float | None:

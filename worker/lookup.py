@@ -1,14 +1,14 @@
 """The flow of a look-up: ask upstream for a case's calls → take those that may be ours → watch them."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from api_client import ProtocolError, Unavailable
 from worker.decision import FIRST_STATUS, first_delay, may_be_ours, read_status
 from worker.messages import PollMessage
 from worker.ports import Schedule, ScheduleFailed, Store, Upstream
-from worker.values import NewJob, Pair, Settled
+from worker.values import Call, NewJob, Pair, Settled
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,13 @@ def look(upstream: Upstream, case_id: str) -> Sightings:
     return seen
 
 
-def still_under_way(store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float) -> list[NewJob]:
+def still_under_way(
+    store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float, go_on: Callable[[], None]
+) -> list[NewJob]:
     """Return the pair's calls that are still active, and those that nobody has heard of yet (S5).
 
-    Looked at before a new call, where the last trigger, sent at `since` (epoch seconds), ended badly. Unavailable or
-    ProtocolError where that cannot be told.
+    Looked at before a new call, where the last trigger, sent at `since` (epoch seconds), ended badly. `go_on` is called
+    before each further question and may raise. Unavailable or ProtocolError where it cannot be told how the calls are.
     """
     seen = look(upstream, pair.case_id)
     if not seen.answers:
@@ -60,13 +62,22 @@ def still_under_way(store: Store, upstream: Upstream, pair: Pair, *, since: floa
     if jobs and any(one.phase == "sending" for one in others):  # what was found may be that request's (S14)
         raise Unavailable("another mediation's request is under way")
     for call in known.values():
-        if not call.holds(pair) or call.verdict in (None, "ended"):
+        may_be = not call.person_id and may_be_ours(call.job_id, since)  # found by a look for another pair
+        if call.verdict == "ended" or not (call.holds(pair) or may_be):
             continue
+        if call.verdict is None:
+            jobs.append(known_job(call, interval))
+            continue
+        go_on()
         status = upstream.status(case_ref=pair.case_id, job_id=call.job_id).call_status
         if read_status(status) == "running":
-            delay = first_delay(call.job_id, interval)
-            jobs.append(NewJob(call.job_id, call.person_id, status, delay, watch_again=True))
+            jobs.append(replace(known_job(call, interval), call_status=status, watch_again=True))
     return jobs
+
+
+def known_job(call: Call, interval: float) -> NewJob:
+    """Return a call that has a record as one that a pair is to be held by."""
+    return NewJob(call.job_id, call.person_id, call.call_status, first_delay(call.job_id, interval))
 
 
 def schedule_first_polls(

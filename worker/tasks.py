@@ -23,6 +23,7 @@ from worker.ports import ScheduleFailed, StoreUnavailable
 from worker.values import Abandoned, News, Pair
 from worker.wiring import parts
 
+LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # an expiry beyond it cannot be written down again everywhere
 BUSY_COUNTDOWN = 1  # seconds after which a trigger that found every dial slot taken comes again
 
 
@@ -253,9 +254,11 @@ def translated() -> Iterator[None]:
 
 
 def epoch(expires: str | datetime | None) -> float | None:
-    """Return a message's expiry in epoch seconds."""
+    """Return a message's expiry in epoch seconds, at most `LATEST`; one without a zone is UTC, as Celery has it."""
     moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires
-    return moment.timestamp() if moment else None
+    if moment is None:
+        return None
+    return min(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), LATEST)
 
 
 def put_back(task: Task, kwargs: dict[str, Any]) -> None:

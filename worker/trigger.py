@@ -11,7 +11,7 @@ from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Protoco
 from config.calling_hours import CallingHours
 from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
-from worker.lookup import schedule_first_polls, still_under_way
+from worker.lookup import known_job, schedule_first_polls, still_under_way
 from worker.messages import BadTrigger, TriggerRequest, TriggerResult, plain_id, read_trigger
 from worker.outcomes import DialEnd, deferred, found_again, nobody_called, read_answer
 from worker.patience import patiently
@@ -21,6 +21,7 @@ from worker.values import Answered, Claimed, Copy, Event, Later, Pair, Settlemen
 log = logging.getLogger(__name__)
 
 TOKEN_PATIENCE = 10  # seconds that a claim waits for its turn to dial: with look and tries within its 30 s (S18)
+LOOK_PATIENCE = 60  # seconds after which a look before a new call asks no more: that it cannot be told is an answer too
 CLAIM_PATIENCE = 60  # seconds a trigger waits for the store before it goes back to the queue
 ANSWER_PATIENCE = 3600  # seconds: this process alone knows the answer, and an answer is never thrown away (S18)
 
@@ -105,6 +106,9 @@ class Trigger:
             return found or self._call(claim, closes)
         except NotYet as closed:
             return self._defer(claim, closed.until)
+        except NotOurs:
+            log.warning("the claim passed to another owner before the request: nothing sent", extra=claim.names)
+            return None
 
     def _claim(self, claim: Claim) -> Claimed | Answered | Copy:
         return self.store.claim(
@@ -143,8 +147,18 @@ class Trigger:
 
     def _look_first(self, claim: Claim, since: float) -> TriggerResult | None:
         """Look upstream before a new call after a bad end; None where nothing is under way any more (S5)."""
+        until = self.clock.monotonic() + LOOK_PATIENCE
+
+        def go_on() -> None:  # a slow look must not pass for the end of its owner
+            if self.clock.monotonic() > until:
+                raise Unavailable("the look takes too long")
+            if not isinstance(self._claim(claim), Claimed):
+                raise NotOurs
+
         try:
-            jobs = still_under_way(self.store, self.upstream, claim.pair, since=since, interval=self.interval)
+            jobs = still_under_way(
+                self.store, self.upstream, claim.pair, since=since, interval=self.interval, go_on=go_on
+            )
         except (Unavailable, ProtocolError) as error:
             log.error(texts.dial_failed(f"{texts.LOOK_FAILED}: {error}"), extra=claim.names)  # noqa: TRY400
             return self._settle(claim, nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None)
@@ -156,11 +170,7 @@ class Trigger:
     def _call(self, claim: Claim, closes: float | None) -> TriggerResult | None:
         """Dial, store what came of it in one step, and set the polls off."""
         log.info(texts.dialling(claim.pair.case_id, claim.pair.mediation_id), extra=claim.names)
-        try:
-            end, sent_at = self._dial(claim, closes)
-        except NotOurs:
-            log.warning("the claim passed to another owner before the request: nothing sent", extra=claim.names)
-            return None
+        end, sent_at = self._dial(claim, closes)
         return self._settle(claim, end, sent_at)
 
     def _settle(self, claim: Claim, end: DialEnd, sent_at: float | None) -> TriggerResult | None:
@@ -197,7 +207,8 @@ class Trigger:
         except Stopped:
             return nobody_called("disabled", claim.pair, texts.DISABLED), None
         except Watched:
-            return found_again(claim.pair, []), None
+            held = (call for call in self.store.calls(case_id=claim.pair.case_id) if call.holds(claim.pair))
+            return found_again(claim.pair, [known_job(call, self.interval) for call in held]), None
         except (NotSent, Rejected) as error:
             log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - expected, its trace says no more
             return nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None

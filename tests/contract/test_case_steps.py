@@ -1,7 +1,7 @@
 """Erasing a case leaves nothing of it behind, and never what stands between a person and a second ring."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import redis
@@ -37,13 +37,15 @@ def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1
             events=[Event("started", pair.case_id, pair.mediation_id, job, {"label": "拨号中"})],
         )
     )
-    if phase in ("ended", "lost", "expired"):
-        verdict: Verdict = phase  # type: ignore[assignment]
-        store.begin_poll(job, 1)
-        event = Event(verdict, pair.case_id, pair.mediation_id, job)
-        store.finish_poll(
-            pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event
-        )
+    if phase in get_args(Verdict):
+        finish(store, phase, pair, job)  # type: ignore[arg-type]
+
+
+def finish(store: RedisStore, verdict: Verdict, pair: Pair = PAIR, job: str = "job-1") -> None:
+    """Let the watch of a call end."""
+    store.begin_poll(job, 1)
+    event = Event(verdict, pair.case_id, pair.mediation_id, job)
+    store.finish_poll(pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event)
 
 
 def found(client: redis.Redis, *needles: str) -> list[str]:
@@ -115,6 +117,19 @@ def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStor
     assert isinstance(kept, NotErased)
     assert kept.until == pytest.approx(store.now() + 86_400, abs=60)
     assert isinstance(store.erase("C/1", anyway=True), Erased)
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+def test_a_call_is_found_by_its_case_as_long_as_its_record_lives(
+    store: RedisStore, client: redis.Redis, verdict: Verdict
+) -> None:
+    """S5, S36: the watch ended days late, when the sets that name a case's calls and pairs were about to go."""
+    bring_to(store, "watching")
+    for name in (store.keys.jobs(PAIR.case_id), store.keys.mediations(PAIR.case_id)):
+        client.pexpire(name, 1_000)
+    finish(store, verdict)
+    for name in (store.keys.jobs(PAIR.case_id), store.keys.mediations(PAIR.case_id)):
+        assert client.pttl(name) >= client.pttl(store.keys.job("job-1"))
 
 
 def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:

@@ -94,6 +94,16 @@ def test_s28_copies_of_a_slow_poll_do_not_overtake_each_other_for_ever(store: Re
     assert client.zscore("t:due", "j-2") == pytest.approx(start.now + 10, abs=0.01)
 
 
+def test_s35_the_end_of_a_poll_that_is_sent_twice_is_told_once(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1")
+    start = begun(store, client)
+    event = Event("status_changed", "C-1", "20", "j-1", {"label": "通话中"})
+    successor = replace(start.poll, poll_no=2, due=start.poll.due + 10)
+    for _ in range(2):
+        assert store.continue_poll(PAIR, "j-1", successor, heard="answer", call_status="Executing", event=event)
+    assert [entry["kind"] for entry in store.history("C-1")].count("status_changed") == 1
+
+
 def test_a_poll_without_a_record_is_dropped(store: RedisStore) -> None:
     """S20."""
     assert store.begin_poll("j-none", 1) == Dropped("absent")

@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import redis
@@ -306,10 +307,23 @@ def test_watched_calls_hold_a_pair_whose_lock_and_ledger_have_lapsed(store: Redi
     assert [job["job_id"] for job in answer.result["jobs"]] == ["j-1"]
 
 
+def test_a_call_lost_while_a_look_found_it_keeps_the_time_of_its_trouble(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    """S5: calls of the request that the trouble began with may still turn up."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "lost"})
+    client.hset("t:ledger:C-1:20", "trouble_since", "999000.000")
+    found = replace(settlement("skipped", "done", "tok", "j-1", task_id="other"), sent_at=None)
+    assert store.settle(found)
+    assert client.hmget("t:ledger:C-1:20", "trouble", "trouble_since") == ["lost", "999000.000"]
+
+
 def test_a_late_answer_leaves_a_verdict_and_its_status_alone(store: RedisStore, client: redis.Redis) -> None:
     """S27: it names the person, and nothing else."""
     started(store, "j-1")
     client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "ended", "call_status": "Succeeded"})
+    client.delete("t:task:task")  # else it is the same answer, sent twice
     assert store.settle(settlement("started", "watching", "tok", "j-1"))
     (call,) = store.calls(job_id="j-1")
     assert (call.person_id, call.verdict, call.call_status) == ("P-j-1", "ended", "Succeeded")

@@ -67,6 +67,20 @@ def test_the_hours_hold_when_the_request_is_sent(world: World, moment: str, outc
 
 
 @office
+def test_who_waits_waits_for_as_long_as_new_calls_are_stopped(world: World) -> None:
+    """S16: deferred on a Thursday night, stopped until Monday."""
+    world.clock.move_to(at("2026-11-26 22:00:00"))
+    assert world.trigger()["outcome"] == "deferred"
+    world.store.pause("maintenance")
+    world.run(at("2026-11-30 10:00:00") - time.time())
+    assert phase(world) == ["waiting"]
+    world.store.resume()
+    world.run(3600)
+    assert len(world.upstream.requests) == 1
+    assert phase(world) == ["done"]
+
+
+@office
 def test_what_was_enqueued_in_time_and_comes_late_waits_as_well(world: World) -> None:
     """The dial itself: a look or a retry may take the trigger across the closing."""
     world.clock.move_to(at("2026-11-23 20:59:59"))

@@ -1,5 +1,7 @@
-"""What must hold whatever goes wrong, checked at every effect. The figures are the specification's, not the code's."""
+"""What must hold whatever goes wrong, checked at every effect. The figures are those of docs/rules.md, not the code's."""
 
+import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -76,13 +78,17 @@ class Invariants:
         self._polling: dict[Process, int] = {}
         self._asked: set[tuple[str, int]] = set()
         self._owner: str | None = None
+        self._recorded: str | None = None
+        self._looks_since: dict[Process, float] = {}
         self._idle_since: dict[Pair, float] = {}
 
     def before(self, step: str, *args: Any) -> None:
-        """Look at what a step of the store will find: whose pair it is."""
+        """Look at what a step of the store will find: whose pair it is, and the trigger's recorded result."""
         if step in ("begin_sending", "settle"):
             pair: Pair = args[0].pair if step == "settle" else args[0]
             self._owner = cast("str | None", self.machine.redis.hget(self.machine.keys.ledger(pair), "token"))
+        if step == "settle":
+            self._recorded = cast("str | None", self.machine.redis.get(self.machine.keys.task(args[0].task_id)))
 
     def after(self, step: str, process: Process, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Any) -> None:
         """Look at what a step of the store has done."""
@@ -93,8 +99,10 @@ class Invariants:
     # -- ringing twice -------------------------------------------------------------------------------------------------
 
     def _after_claim(self, process: Process, reply: object, *_: object, **__: object) -> None:
-        if isinstance(reply, Claimed):
+        if isinstance(reply, Claimed) and process not in self._claimed_at:  # a look that goes on claims once more
             self._claimed_at[process] = self.machine.now
+            if reply.look_since is not None:
+                self._looks_since[process] = reply.look_since
 
     def _after_begin_sending(self, process: Process, reply: object, pair: Pair, token: str, **_: object) -> None:
         if self._owner != token:
@@ -118,6 +126,11 @@ class Invariants:
             told = bad and float(call.record["finished_at"]) < self._claimed_at[process]
             under_way = told and self.machine.reality.jobs[job_id].active(self.machine.now)
             assert not under_way, f"{pair} called again: {job_id} was {call.verdict} and is still under way"
+            made = self.machine.reality.jobs[job_id]
+            known = float(call.record["watched_at"]) < self._claimed_at[process]
+            looked = made.created >= self._looks_since.get(process, math.inf) - ROUNDING
+            own = made.pair == pair and known and looked and made.active(self.machine.now)
+            assert not own, f"{pair} called again: {job_id} is its own, whoever holds it, and under way"
         self.requests[process.task_id] = self._sent[process] = Request(pair, process.task_id, at)
         self.machine.counts["requests"] += 1
 
@@ -132,10 +145,15 @@ class Invariants:
         return now >= unknown_since + LOOK_UP + (0 if found else HOLD) - ROUNDING
 
     def _after_settle(self, process: Process, reply: Settled | None, settlement: Settlement) -> None:
+        recorded = self._recorded is not None and json.loads(self._recorded) == settlement.result.data
         if self._owner != settlement.token and not settlement.jobs:
-            assert reply is None, f"{process} settled {settlement.pair}, which is another's"
+            assert reply is None or recorded, f"{process} settled {settlement.pair}, which is another's"
             self.machine.counts["not settled"] += 1
         if reply is None:
+            return
+        if recorded and settlement.phase != "unknown":  # sent twice: the polls of the first time, if nobody began them
+            assert all(poll.poll_no == 1 for poll in reply.polls.values())
+            assert not any(self.calls[job_id].begun for job_id in reply.polls)
             return
         for job_id, poll in reply.polls.items():
             if job_id in self.calls:
@@ -147,7 +165,8 @@ class Invariants:
             self.calls[job.job_id].answers.add(settlement.pair)
         if request := self._sent.get(process):
             request.outcome, request.look_up = settlement.result["outcome"], settlement.look_up
-            if self._owner == settlement.token:  # else it was looked for, and the pair let go, before its answer came
+            open_one = self.machine.store.open_look_up(settlement.pair)
+            if open_one and open_one.token == settlement.token:  # else it was looked for before its answer came
                 request.settled_at = self.machine.now
 
     def on_release(self, pair: Pair) -> None:
@@ -170,6 +189,12 @@ class Invariants:
             for holder in {request.pair for request in self.requests.values()}:
                 if self.calls[job_id].holds(holder):
                     self.adopted[holder].append(self.machine.now)
+        for job_id in (job.job_id for job in jobs if job.job_id in self.calls and job.job_id not in reply.polls):
+            held = self.calls[job_id].holds(pair)
+            self._look_at(job_id, step="adopt")
+            if self.calls[job_id].holds(pair) and not held:  # found before, for another pair
+                self.adopted[pair].append(self.machine.now)
+                self.machine.counts["shared"] += 1
         if self.machine.store.open_look_up(pair) == look_up:
             unknown = [job.job_id for job in jobs if job.job_id not in self.calls]
             assert not unknown, f"{unknown} found for {pair} and not watched"

@@ -35,6 +35,8 @@ def test_any_json_at_all_is_a_record(value: Any) -> None:
     """S7: one odd record never costs the others theirs."""
     assert isinstance(CallRecord.model_validate(value), CallRecord)
     assert isinstance(ConversationLog.model_validate(value), ConversationLog)
+    assert isinstance(ConversationLog.model_validate({"conversationsUnreadable": value}), ConversationLog)
+    assert isinstance(ConversationLog.model_validate({"conversations_unreadable": value}), ConversationLog)
     assert isinstance(Utterance.model_validate(value), Utterance)
 
 

@@ -164,6 +164,18 @@ def test_a_guide_is_short_and_reached_from_the_readme(name: str) -> None:
     assert f"]({name})" in CHINESE_README
 
 
+def test_every_rule_that_code_and_tests_name_is_explained() -> None:
+    explained: set[int] = set()
+    for first, last in re.findall(r"^\| S(\d+)(?:–S(\d+))? \|", PAGES["docs/rules.md"], re.MULTILINE):
+        explained |= set(range(int(first), int(last or first) + 1))
+    assert explained == set(range(1, 41))
+    folders = ("worker", "api_client", "config", "cli", "simulator", "benchmarks", "tests")
+    sources = [path.read_text(encoding="utf-8") for name in folders for path in (ROOT / name).rglob("*.py")]
+    named = {int(number) for text in [*sources, *PAGES.values()] for number in re.findall(r"\bS(\d{1,2})\b", text)}
+    assert len(named) > 30
+    assert named <= explained
+
+
 def test_the_changelog_has_this_version_and_every_command() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     versions = re.findall(r"^## \[(.+?)\] - (?:unreleased|\d{4}-\d\d-\d\d)$", CHANGELOG, re.MULTILINE)

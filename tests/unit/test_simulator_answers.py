@@ -1,4 +1,4 @@
-"""The shapes of the simulated upstream's answers against section 5, field by field."""
+"""The shapes of the simulated upstream's answers against the outbound-bot API, field by field."""
 
 import json
 import re

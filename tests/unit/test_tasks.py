@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,6 +50,22 @@ def test_a_worker_that_polls_fetches_without_a_limit(
     monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
     consumer = set_up(monkeypatch, queues)
     assert (consumer.initial_prefetch_count, consumer.prefetch_multiplier) == (limit, limit and 1)
+
+
+@pytest.mark.parametrize(
+    ("expires", "expected"),
+    [
+        (None, None),
+        ("2026-11-22T20:00:00+08:00", 1_795_348_800),
+        pytest.param("2026-11-22T12:00:00", 1_795_348_800, id="without a zone it is UTC"),
+        pytest.param("9999-12-31T23:59:59.999999+00:00", tasks.LATEST, id="for ever"),
+        pytest.param("9999-12-31T23:59:59.999999", tasks.LATEST, id="for ever, without a zone"),
+    ],
+)
+def test_when_a_trigger_expires(expires: str | None, expected: float | None) -> None:
+    moment = tasks.epoch(expires)
+    assert moment == expected
+    assert moment is None or datetime.fromtimestamp(moment, UTC).isoformat()  # it can be published again
 
 
 def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> SimpleNamespace:

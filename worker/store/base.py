@@ -80,6 +80,15 @@ local function let_go(prefix, member, token, ttl, t)
   redis.call('ZREMRANGEBYSCORE', done, '-inf', t - ttl / 1000)
 end
 
+-- One more pair is held by a call; false where it was before.
+local function hold(key, member)
+  local r = redis.call('HMGET', key, 'member', 'also')
+  local also = r[2] or ''
+  if string.find(' ' .. r[1] .. ' ' .. also .. ' ', ' ' .. member .. ' ', 1, true) then return false end
+  redis.call('HSET', key, 'also', also .. ' ' .. member)
+  return true
+end
+
 -- A new record of a watched call (S11), with its trigger's task and its first due time; the caller has seen that there
 -- is none.
 local function watch(prefix, member, task_id, job, t, started_at, deadline, job_ttl)

@@ -13,7 +13,8 @@ from worker.store.limits import ADMIT, RESERVE
 from worker.values import Event, LookUp, NewJob, Pair, Settled
 
 # Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
-# making it; and one that two lost answers could own is watched once and holds both pairs (S14).
+# making it; and one that two lost answers could own is watched once and holds both pairs (S14), whichever look finds
+# it first: an adopted call has no person.
 ADOPT = """
 local ledger, mediations, events, history, case_jobs = unpack(KEYS, 1, 5)
 local prefix, member, token, found, slack, duration, lock_ttl, history_ttl, job_ttl = unpack(ARGV)
@@ -31,7 +32,13 @@ end
 local reply, started_at = {stamp(t)}, tonumber(s[3])
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(cjson.decode(found)) do
-  if redis.call('EXISTS', KEYS[5 + i]) == 0 then
+  local known = redis.call('HMGET', KEYS[5 + i], 'poll_no', 'verdict', 'person_id')
+  if known[1] then  -- found before, by a look for another pair: it may be this one's as well until an answer names it
+    if not known[2] and known[3] == '' and hold(KEYS[5 + i], member) then
+      redis.call('SADD', prefix .. ':live:' .. member, job.job_id)
+      redis.call('HINCRBY', ledger, 'found', 1)
+    end
+  else
     local first = watch(prefix, member, s[5] or '', job, t, started_at, deadline, job_ttl)
     redis.call('SADD', case_jobs, job.job_id)
     redis.call('HINCRBY', ledger, 'found', 1)

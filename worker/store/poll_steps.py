@@ -114,7 +114,8 @@ local job, due_key, events, history, bucket = unpack(KEYS)
 local job_id, poll_no, due, retry_count, call_status, event, heard, deadline = unpack(ARGV, 1, 8)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status', 'slot')
 if not r[1] or r[2] or tonumber(r[1]) ~= tonumber(poll_no) then return overtaken() end
-if r[4] ~= due then counted() end  -- else this very step, sent twice over a broken connection
+local again = r[4] == due  -- this very step, sent twice over a broken connection
+if not again then counted() end
 local t = now()
 if call_status == '' then call_status = r[5] or '' end
 redis.call('HSET', job, 'due', due, 'retry_count', retry_count, 'last_polled_at', stamp(t), 'call_status', call_status)
@@ -129,14 +130,14 @@ if waits and tonumber(waits) > tonumber(due) then
 elseif r[6] then
   redis.call('HDEL', job, 'slot')
 end
-if event ~= '' then emit(events, history, HISTORY_TTL, t, event) end
+if event ~= '' and not again then emit(events, history, HISTORY_TTL, t, event) end
 return hear(heard, job_id, t) .. ' ' .. turn
 """
 
 # Invariant: one verdict a call, and a pair is let go with its last watched call (S5): never by a stranger's token,
 # never while a look-up is open. A terminal status counts even from a poll that has been overtaken (S28).
 FINISH_POLL = """
-local job, due_key, finished, events, history = unpack(KEYS)
+local job, due_key, finished, events, history, case_jobs, mediations = unpack(KEYS)
 local job_id, poll_no, verdict, retry_count, call_status, member, event, heard = unpack(ARGV, 1, 8)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also')
 if not r[1] or r[2] then return overtaken() end
@@ -147,15 +148,18 @@ redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polle
   'retry_count', retry_count)
 if call_status ~= '' then redis.call('HSET', job, 'call_status', call_status) end
 redis.call('PEXPIRE', job, verdict == 'ended' and HISTORY_TTL or math.max(HISTORY_TTL, TROUBLE_TTL))
+redis.call('PEXPIRE', case_jobs, JOB_TTL)
+redis.call('PEXPIRE', mediations, JOB_TTL)
 redis.call('ZREM', due_key, job_id)
 redis.call('ZADD', finished, t, job_id)
 redis.call('ZREMRANGEBYSCORE', finished, '-inf', t - HISTORY_TTL / 1000)
 for holder in string.gmatch(member .. ' ' .. (r[3] or ''), '%S+') do
   local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
   redis.call('SREM', live, job_id)
-  local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at')
-  if state[1] and verdict ~= 'ended' then
-    redis.call('HSET', ledger, 'trouble', verdict, 'trouble_at', stamp(t), 'trouble_since', state[4] or stamp(t))
+  local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'trouble_since')
+  if state[1] and verdict ~= 'ended' then  -- a call that a look found is of the request that the trouble began with
+    local since = state[4] or state[5] or stamp(t)
+    redis.call('HSET', ledger, 'trouble', verdict, 'trouble_at', stamp(t), 'trouble_since', since)
   end
   if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
     let_go(PREFIX, holder, state[1], HISTORY_TTL, t)
@@ -175,8 +179,8 @@ class PollSteps(Steps):
         names = (
             f"local LEASE, BRIEF, PROMPT, SLOW_FOR = {terms.lease}, {min(terms.lease, BRIEF)}, {PROMPT}, {SLOW_FOR}\n"
             f"local RATE, INTERVAL, OUTAGE_CALLS = {terms.status_rate}, {terms.interval}, {OUTAGE_CALLS}\n"
-            f"local PROBE_TTL, HISTORY_TTL"
-            f" = {milliseconds(terms.interval / PROBES)}, {milliseconds(terms.history_ttl)}\n"
+            f"local PROBE_TTL, HISTORY_TTL, JOB_TTL = {milliseconds(terms.interval / PROBES)}"
+            f", {milliseconds(terms.history_ttl)}, {milliseconds(terms.job_ttl)}\n"
         )
         self._begin_poll = self.script(names + ADMIT + BEGIN_POLL)
         self._continue_poll = self.script(names + ADMIT + ALLOT + HEAR + CONTINUE_POLL)
@@ -242,7 +246,10 @@ class PollSteps(Steps):
         k = self.keys
         reply: Any = self.run(
             self._finish_poll,
-            [k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)],
+            [
+                *(k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)),
+                *(k.jobs(pair.case_id), k.mediations(pair.case_id)),
+            ],
             [
                 *(job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
                 *(event_json(event), heard, (timing and timing.took) or 0),

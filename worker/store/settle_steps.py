@@ -17,21 +17,37 @@ local prefix, token, task_id, member, phase, look_up, result, answer = unpack(AR
 local lock_ttl, task_ttl, history_ttl, job_ttl, duration, sent_at = unpack(ARGV, 9, 14)
 local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase')
-local ours = state[1] == token
+local ours, reply = state[1] == token, {stamp(t)}
+local function first_poll(number, job_id, due, deadline)
+  for _, field in ipairs({number, job_id, due, deadline}) do reply[#reply + 1] = field end
+end
+
+local stored = redis.call('GET', task) == result  -- of an unknown outcome it was when the request left
+if stored and phase ~= 'unknown' then  -- this very step, sent twice over a broken connection
+  for i, job in ipairs(new.jobs) do
+    local r = redis.call('HMGET', KEYS[9 + i], 'poll_no', 'due', 'deadline', 'verdict')
+    if r[1] == '1' and not r[4] then first_poll(r[1], job.job_id, r[2], r[3]) end
+  end
+  return reply
+end
+local open = ours and (state[2] == 'sending' or state[2] == 'unknown')
+if stored and not open then return reply end  -- an unknown outcome that comes late: it was looked for
 if not ours and #new.jobs == 0 then return false end
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
+if state[2] ~= 'unknown' or phase ~= 'unknown' then  -- else it was told when the sender's time was over
+  for _, event in ipairs(new.events) do emit(events, history, history_ttl, t, event) end
+end
 if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
 local started_at = tonumber(sent_at) or t
 local deadline = started_at + tonumber(duration)
-local reply = {stamp(t)}
 for i, job in ipairs(new.jobs) do
   local key, first = KEYS[9 + i], nil
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'also')
   if not known[1] then
     first = watch(prefix, member, task_id, job, t, started_at, deadline, job_ttl)
-    reply[#reply + 1] = '1'
+    first_poll('1', job.job_id, stamp(first), stamp(deadline))
   elseif known[2] and known[2] ~= 'ended' and job.watch_again then
     first = math.min(t + job.first_delay, deadline)
     redis.call('HSET', key, 'poll_no', known[1] + 1, 'retry_count', 0, 'due', stamp(first), 'deadline', stamp(deadline))
@@ -39,31 +55,26 @@ for i, job in ipairs(new.jobs) do
     redis.call('PEXPIRE', key, job_ttl)
     redis.call('ZADD', prefix .. ':due', first, job.job_id)
     redis.call('ZREM', prefix .. ':finished', job.job_id)
-    for holder in string.gmatch(known[4] .. ' ' .. (known[5] or ''), '%S+') do
+    local others = hold(key, member) and member .. ' ' or ''
+    for holder in string.gmatch(others .. known[4] .. ' ' .. (known[5] or ''), '%S+') do
       redis.call('SADD', prefix .. ':live:' .. holder, job.job_id)
       redis.call('PEXPIRE', prefix .. ':live:' .. holder, job_ttl)
     end
-    reply[#reply + 1] = tostring(known[1] + 1)
+    first_poll(tostring(known[1] + 1), job.job_id, stamp(first), stamp(deadline))
   else  -- known before its answer came: it names the person, and holds this pair as well unless it has ended
     if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
-    local holds = known[4] .. ' ' .. (known[5] or '')
-    if known[2] ~= 'ended' and not string.find(' ' .. holds .. ' ', ' ' .. member .. ' ', 1, true) then
-      redis.call('HSET', key, 'also', (known[5] or '') .. ' ' .. member)
-    end
+    if known[2] ~= 'ended' then hold(key, member) end
     if not known[2] then
       redis.call('SADD', live, job.job_id)
     elseif known[2] ~= 'ended' then
-      redis.call('HSET', ledger, 'trouble', known[2], 'trouble_at', stamp(t), 'trouble_since', stamp(started_at))
+      local since = sent_at == '' and redis.call('HGET', ledger, 'trouble_since') or stamp(started_at)
+      redis.call('HSET', ledger, 'trouble', known[2], 'trouble_at', stamp(t), 'trouble_since', since)
     end
   end
-  if first then
-    redis.call('SADD', case_jobs, job.job_id)
-    for _, field in ipairs({job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
-  end
+  if first then redis.call('SADD', case_jobs, job.job_id) end
 end
 redis.call('PEXPIRE', live, job_ttl)
 redis.call('PEXPIRE', case_jobs, job_ttl)
-for _, event in ipairs(new.events) do emit(events, history, history_ttl, t, event) end
 redis.call('SET', task, result, 'PX', task_ttl)
 
 if not ours and state[2] and state[2] ~= 'done' then return reply end  -- another owner's pair: its live set holds it

@@ -61,9 +61,10 @@ return {looked, found}
 
 # Invariant: a phase is left only when its owner cannot act any more: its token is replaced, or its time is over (S18).
 ATTEND = """
-local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
+local lock, ledger, live, pairs_key, events, history, mediations = unpack(KEYS)
 local prefix, member, token, stale_after, sending_limit, look_up_every, look_up, hold = unpack(ARGV, 1, 8)
-local lock_ttl, history_ttl, unknown_event, nothing_event, released_event, failed_event, longest = unpack(ARGV, 9, 15)
+local lock_ttl, history_ttl, unknown_event, nothing_event, released_event, failed_event = unpack(ARGV, 9, 14)
+local longest, job_ttl = unpack(ARGV, 15, 16)
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
@@ -99,6 +100,7 @@ local expired = s.expires and s.expires ~= '' and t > tonumber(s.expires)
 if s.phase == 'waiting' and not expired then
   local due = tonumber(s['until'])
   if t < due then later(math.min(due, tonumber(s.expires or '') or math.huge)) return {'none'} end
+  for _, key in ipairs({ledger, mediations}) do redis.call('PEXPIRE', key, job_ttl) end  -- however long it is stopped
   if redis.call('EXISTS', prefix .. ':paused') == 1 then later(t + stale_after) return {'none'} end
   return publish_again()
 end
@@ -205,13 +207,16 @@ class SweepSteps(Steps):
         )
         reply = self.run(
             self._attend,
-            [k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(case_id)],
+            [
+                *(k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(case_id)),
+                k.mediations(case_id),
+            ],
             [
                 *(k.prefix, member(pair), token, CLAIM_STALE_AFTER, terms.sending_limit, terms.interval),
                 *(terms.look_up, terms.hold),
                 *(milliseconds(terms.lock_ttl), milliseconds(terms.history_ttl)),
                 *(event_json(event) for event in events),
-                LONGEST_WAIT_OF_TRIGGER,
+                *(LONGEST_WAIT_OF_TRIGGER, milliseconds(terms.job_ttl)),
             ],
         )
         if reply[0] == "requeue":

@@ -58,7 +58,11 @@ local function take()  -- what is remembered of the last trigger, and a place am
   return claimed()
 end
 
-if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
+if holder == token and phase == 'claimed' then  -- this step sent twice over a broken connection, or a look that goes on
+  redis.call('HSET', ledger, 'claimed_at', stamp(t))
+  redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+  return claimed()
+end
 
 if phase == 'waiting' then
   local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1

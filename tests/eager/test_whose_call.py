@@ -1,0 +1,274 @@
+"""Calls found upstream after a lost answer: until an answer names them, each pair that may have made them is held."""
+
+from typing import Any
+
+import pytest
+
+from api_client import OutcomeUnknown, Rejected, Unavailable
+from tests.eager.test_unknown import entry
+from tests.fakes import START, World, job_id, record
+from worker import texts
+from worker.outcomes import nobody_called, read_answer
+from worker.ports import StoreUnavailable
+from worker.store import RedisStore
+from worker.values import Pair, Settled, Settlement
+
+LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
+FIRST, SECOND = job_id(1, at=START + 1), job_id(2, at=START + 31)
+A, B = "20", "21"  # mediations of one case
+
+
+def requests(world: World, mediation_id: str) -> int:
+    return world.upstream.calls_per_pair()["C-1", mediation_id]
+
+
+def outcome(world: World, mediation_id: str, task_id: str) -> str:
+    return str(world.trigger("C-1", mediation_id, task_id=task_id)["outcome"])
+
+
+def lose_both(world: World) -> None:
+    """Both mediations' answers get lost, the second one's half a minute later; their calls go on for hours."""
+    world.upstream.dials = [LOST]
+    world.upstream.life = lambda _job, _age: "Scheduling"
+    world.sweeping = 5
+    assert outcome(world, A, "a-1") == "unknown"
+
+
+def test_after_an_outage_the_call_that_one_look_took_still_holds_the_other_pair(world: World) -> None:
+    """S5, S14: both look-ups heard nothing and both pairs were let go; each looks again before it would call."""
+    lose_both(world)
+    world.upstream.log_entries = Unavailable("down")
+    world.run(30)
+    assert outcome(world, B, "b-1") == "unknown"
+    world.run(800)
+    assert world.events().count("released") == 2
+    world.upstream.log_entries = [entry(SECOND, "Scheduling"), entry(FIRST, "Scheduling")]
+    assert outcome(world, B, "b-2") == "skipped"
+    result = world.trigger("C-1", A, task_id="a-2")
+    assert (result["outcome"], sorted(job["job_id"] for job in result["jobs"])) == ("skipped", [FIRST, SECOND])
+    assert (requests(world, A), requests(world, B)) == (1, 1)
+    world.upstream.life = lambda _job, _age: "Succeeded"
+    world.run(20)
+    assert world.store.calls() == []
+    assert not world.redis.exists(world.keys.lock(Pair("C-1", A)), world.keys.lock(Pair("C-1", B)))
+
+
+def test_a_look_up_shares_a_call_that_was_found_for_another_pair(world: World) -> None:
+    """S14: the first mediation's new trigger takes the second's call before the second's own look-up has seen it."""
+    world.upstream.dials = [[record(FIRST)]]
+    world.upstream.life = lambda _job, age: Unavailable("down") if age < 600 else "Scheduling"
+    world.sweeping = 5
+    assert outcome(world, A, "a-1") == "started"
+    world.run(601)
+    assert world.events()[-1] == "lost"
+    world.upstream.life = lambda job, _age: "Failed" if job == FIRST else "Scheduling"
+    world.upstream.dials = [LOST]
+    assert outcome(world, B, "b-1") == "unknown"
+    late = job_id(3, at=START + 602)
+    world.upstream.log_entries = [entry(late, "Scheduling")]
+    assert outcome(world, A, "a-2") == "skipped"
+    world.run(800)
+    (call,) = world.store.calls()
+    assert call.holds(Pair("C-1", B))
+    assert "nothing_found" not in world.events()
+    assert outcome(world, B, "b-2") == "skipped"
+    assert (requests(world, A), requests(world, B)) == (1, 1)
+
+
+@pytest.mark.parametrize("released", [A, B])
+def test_what_a_person_releases_is_still_held_by_the_call_that_turns_up(world: World, released: str) -> None:
+    """S5, S14: released before the calls showed; the other pair's look-up or look finds them all."""
+    lose_both(world)
+    world.run(30)
+    assert outcome(world, B, "b-1") == "unknown"
+    assert world.store.release(Pair("C-1", released), by="me", why="nobody's telephone rang") == "released"
+    world.upstream.log_entries = [entry(SECOND, "Scheduling"), entry(FIRST, "Scheduling")]
+    world.run(60)
+    assert outcome(world, released, "again") == "skipped"
+    world.run(800)
+    assert outcome(world, A, "a-3") == outcome(world, B, "b-3") == "skipped"
+    assert (requests(world, A), requests(world, B)) == (1, 1)
+
+
+def test_a_lost_watch_of_a_shared_call_holds_whoever_looks(world: World) -> None:
+    """S5: found for one pair, lost, and still active: the other pair's new trigger watches it again for both."""
+    lose_both(world)
+    world.run(30)
+    world.upstream.log_entries = [entry(FIRST, "Scheduling")]
+    world.run(20)
+    world.upstream.log_entries = Unavailable("down")
+    assert outcome(world, B, "b-1") == "unknown"
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.run(900)
+    assert world.store.calls() == []
+    world.upstream.life = lambda _job, _age: "Scheduling"
+    world.upstream.log_entries = []
+    assert outcome(world, B, "b-2") == "skipped"
+    (call,) = world.store.calls()
+    assert (call.holds(Pair("C-1", A)), call.holds(Pair("C-1", B))) == (True, True)
+    assert outcome(world, A, "a-2") == "skipped"
+    assert (requests(world, A), requests(world, B)) == (1, 1)
+
+
+def test_a_call_found_late_and_lost_leaves_the_memory_of_when_the_trouble_began(world: World) -> None:
+    """S5: the lost request's second call turns up only after its first one's watch was lost."""
+    lose_both(world)
+    world.upstream.log_entries = Unavailable("down")
+    world.run(900)
+    world.upstream.log_entries = [entry(FIRST)]
+    world.upstream.life = lambda _job, age: Unavailable("down") if age < 1_500 else "Failed"
+    assert outcome(world, A, "a-2") == "skipped"
+    world.run(700)
+    assert world.events()[-1] == "lost"
+    world.upstream.log_entries = [entry(SECOND, "Scheduling"), entry(FIRST, "Failed")]
+    world.upstream.life = lambda job, _age: "Failed" if job == FIRST else "Scheduling"
+    assert outcome(world, A, "a-3") == "skipped"
+    assert requests(world, A) == 1
+
+
+def test_a_slow_look_ends_and_its_claim_stays_its_own(world: World) -> None:
+    """S5, S18: four lost calls, nine seconds for each answer; sweeps go on meanwhile."""
+    jobs = [job_id(number, at=START + number) for number in range(1, 5)]
+    world.upstream.dials = [[record(job, person=f"P-{job[-4:]}") for job in jobs]]
+    world.upstream.life = lambda _job, age: Unavailable("down") if age < 600 else "Failed"
+    world.sweeping = 5
+    assert outcome(world, A, "a-1") == "started"
+    world.run(601)
+    assert world.store.calls() == []
+
+    def slow(_job: str, _age: float) -> str:
+        for _ in range(3):
+            world.clock.sleep(3)
+            world.sweep()
+        return "Failed"
+
+    world.upstream.life = slow
+    assert outcome(world, A, "a-2") == "started"
+    assert len(world.upstream.requests) == 2
+
+
+def test_a_look_that_takes_too_long_calls_nobody(world: World) -> None:
+    """S5: no answer to the look; the pair is free, and the back end hears of it."""
+    jobs = [job_id(number, at=START + number) for number in range(1, 5)]
+    world.upstream.dials = [[record(job, person=f"P-{job[-4:]}") for job in jobs]]
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.sweeping = 5
+    assert outcome(world, A, "a-1") == "started"
+    world.run(601)
+    world.upstream.life = lambda _job, _age: "Failed"
+    world.upstream.slow = 25
+    assert outcome(world, A, "a-2") == "failed"
+    assert world.events()[-1] == "dial_failed"
+    assert len(world.upstream.requests) == 1
+    assert [one.phase for one in world.store.pairs(finished=True)] == ["done"]
+
+
+def test_whoever_lost_its_claim_during_a_look_says_nothing(world: World) -> None:
+    """S17, S18: stopped for longer than its claim; the copy that got the claim answers."""
+    world.upstream.dials = [[record(FIRST), record(SECOND, person="P-2")]]
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.sweeping = 5
+    assert outcome(world, A, "a-1") == "started"
+    world.run(601)
+    asked = len(world.upstream.queries)
+
+    def stopped(_job: str, _age: float) -> str:
+        world.upstream.life = lambda _job, _age: "Failed"
+        world.clock.sleep(31)
+        world.sweep()
+        assert world.trigger("C-1", A, task_id="a-2")["outcome"] == "started"
+        return "Failed"
+
+    world.upstream.log_entries = []
+    world.upstream.life = stopped
+    assert world.trigger("C-1", A, task_id="a-2") is None
+    assert len(world.upstream.requests) == 2
+    assert len(world.upstream.queries) == asked + 1 + 2, "it does not ask for the second call as well"
+
+
+def test_a_call_that_comes_between_claim_and_request_is_named(world: World) -> None:
+    """S4: an earlier owner's late answer; the trigger that makes no request says what is being watched."""
+    pair = Pair("C-1", A)
+
+    def late() -> None:
+        end = read_answer([record(FIRST)], pair, interval=10)
+        world.store.settle(Settlement(pair, "old", "task-0", end.result, "watching", START, end.jobs, end.events))
+
+    world.upstream.before_connect = late
+    world.upstream.dials = [[record(SECOND)]]
+    result = world.trigger("C-1", A)
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [FIRST])
+    assert world.upstream.requests == []
+
+
+# -- a step whose answer got lost is sent again ------------------------------------------------------------------------
+
+
+def lose_the_first_reply(world: World, monkeypatch: pytest.MonkeyPatch, *, meanwhile: Any = lambda: None) -> None:
+    """The step that settles is taken, and its reply gets lost once."""
+    real, replies = RedisStore.settle, []
+
+    def settle(store: RedisStore, settlement: Settlement) -> Settled | None:
+        replies.append(real(store, settlement))
+        if len(replies) == 1:
+            meanwhile()
+            raise StoreUnavailable("connection lost")
+        return replies[-1]
+
+    monkeypatch.setattr(type(world.store), "settle", settle)
+
+
+@pytest.mark.parametrize(
+    ("dial", "kind"),
+    [([record(FIRST)], "started"), (Rejected("HTTP 400"), "dial_failed"), (LOST, "unknown")],
+    ids=["started", "failed", "unknown"],
+)
+def test_a_settlement_sent_twice_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, dial: Any, kind: str
+) -> None:
+    """S35: one event, so one notice."""
+    world.upstream.dials = [dial]
+    lose_the_first_reply(world, monkeypatch)
+    assert world.trigger()["outcome"] in {"started", "failed", "unknown"}
+    assert world.events() == [kind]
+
+
+def test_a_settlement_sent_twice_sets_its_polls_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S20: at once, and not by the sweep after their grace."""
+    world.upstream.dials = [[record(FIRST)]]
+    lose_the_first_reply(world, monkeypatch)
+    assert world.trigger()["outcome"] == "started"
+    assert [message["job_id"] for message in world.queue.published] == [FIRST]
+    world.run(20)
+    assert world.events() == ["started", "ended"]
+
+
+def test_who_settled_hears_its_result_though_the_pair_has_another_owner_by_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim() -> None:
+        world.store.claim(Pair("C-1", "20"), token="x", task_id="y", arguments="{}", expires=None, enabled=True)
+
+    world.upstream.dials = [Rejected("HTTP 400")]
+    lose_the_first_reply(world, monkeypatch, meanwhile=claim)
+    assert world.trigger()["outcome"] == "failed"
+    assert world.store.counters()["triggers:failed"] == 1
+
+
+def test_a_lost_answer_that_comes_when_all_is_over_opens_nothing(world: World) -> None:
+    """S14: its sender was stopped; its call was adopted, watched and has ended meanwhile."""
+    pair, store = Pair("C-1", "20"), world.store
+    store.claim(pair, token="tok", task_id="task-1", arguments="{}", expires=None, enabled=True)
+    world.upstream.log_entries = [entry(FIRST)]
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 150 else "Executing"
+    world.sweeping = 5
+    sent_at = store.begin_sending(pair, "tok")
+    assert isinstance(sent_at, float)
+    world.run(400)
+    before = world.events()
+    assert before == ["unknown", "adopted", "ended"]
+    end = nobody_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown")
+    assert store.settle(Settlement(pair, "tok", "task-1", end.result, "unknown", sent_at, (), end.events))
+    world.run(100)
+    assert world.events() == before
+    assert [one.phase for one in store.pairs(finished=True)] == ["done"]
