@@ -1,4 +1,4 @@
-"""What must hold whatever goes wrong, checked at every effect. The figures are those of docs/rules.md, not the code's."""
+"""What must hold whatever goes wrong, checked at every effect; the figures are those of docs/rules.md."""
 
 import json
 import math
