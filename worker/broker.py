@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections import defaultdict
 from typing import Any
 
 from celery.app.events import Events as CeleryEvents
@@ -17,6 +18,30 @@ from worker.malformed import ForgivingChannel, ForgivingTransport
 MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there: tests/unit/test_broker.py
 PAUSE = 0.1  # seconds between two times of fetching polls: each is fetched an interval ahead of its time anyway
 FETCHED = 100  # polls at a time, at the most
+
+
+class Batch(redis.PublishBatch):
+    """Messages that leave together; those for the head of one queue as one command, in the order given.
+
+    The client library writes several commands in pieces of 6,000 bytes. A busy process gives its interpreter to another
+    thread at each write: what takes 0.07 s of its time took the sweep over 1 s.
+    """
+
+    def __init__(self, channel: Any, max_size: int) -> None:
+        super().__init__(channel, max_size)
+        self._heads: defaultdict[str, list[str]] = defaultdict(list)
+
+    def put_first(self, queue: str, message: str) -> None:
+        """Put a message at the head of its queue."""
+        self._heads[queue].append(message)
+        self._buffered += 1
+
+    def flush(self) -> None:
+        """Send everything."""
+        for queue, messages in self._heads.items():
+            self.pipeline.rpush(queue, *messages)
+        self._heads.clear()
+        super().flush()
 
 
 class Channel(ForgivingChannel, redis.Channel):
@@ -47,7 +72,11 @@ class Channel(ForgivingChannel, redis.Channel):
         if batch is None or queue not in self.swept_queues:
             super()._put(queue, message, **options)
         else:
-            batch.add("rpush", queue, dumps(message))
+            batch.put_first(queue, dumps(message))
+
+    def create_publish_batch(self, max_size: int) -> Batch:
+        """Return what collects messages that leave together."""
+        return Batch(self, max_size)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._pauses:

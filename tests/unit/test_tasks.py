@@ -94,10 +94,10 @@ def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[str]
 
 def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.MonkeyPatch, broker_url: str) -> None:
     """And arrives whole, in its order, before the polls that wait in the queue for their time."""
-    requests: list[object] = []
+    requests: list[list[bytes]] = []
     send: Any = redis.Connection.send_packed_command
 
-    def counted(connection: redis.Connection, command: object, *args: Any, **kwargs: Any) -> None:
+    def counted(connection: redis.Connection, command: list[bytes], *args: Any, **kwargs: Any) -> None:
         requests.append(command)
         send(connection, command, *args, **kwargs)
 
@@ -106,7 +106,7 @@ def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(redis.Connection, "send_packed_command", counted)
         tasks.Publisher().polls([message_of(number) for number in range(1, 101)])
-    assert len(requests) == 1
+    assert [len(pieces) for pieces in requests] == [1], "each piece is a write, at which others take the interpreter"
     with redis.Redis.from_url(broker_url, decode_responses=True) as client:
         arrived = [json.loads(entry) for entry in reversed(client.lrange(POLL_QUEUE, 0, -1))]
     bodies = [json.loads(base64.b64decode(entry["body"])) for entry in arrived]
