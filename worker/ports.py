@@ -53,6 +53,10 @@ class Store(Protocol):
         """Take the pair for a new call, or say why not (S4, S16, S17)."""
         ...
 
+    def renew(self, pair: Pair, token: str) -> bool:
+        """Let a claim begin anew, for its owner is at work; False where it is another owner's, or nobody's (S18)."""
+        ...
+
     def begin_sending(
         self, pair: Pair, token: str, *, closes: float | None = None
     ) -> float | Later | Literal["paused", "taken", "watched", "closed"]:

@@ -1,5 +1,6 @@
 """The flow of a trigger: validate → claim → dial, or wait → judge → store → schedule the first polls."""
 
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -152,7 +153,7 @@ class Trigger:
         def go_on() -> None:  # a slow look must not pass for the end of its owner
             if self.clock.monotonic() > until:
                 raise Unavailable("the look takes too long")
-            if not isinstance(self._claim(claim), Claimed):
+            if not self.store.renew(claim.pair, claim.token):
                 raise NotOurs
 
         try:
@@ -207,7 +208,8 @@ class Trigger:
         except Stopped:
             return nobody_called("disabled", claim.pair, texts.DISABLED), None
         except Watched:
-            held = (call for call in self.store.calls(case_id=claim.pair.case_id) if call.holds(claim.pair))
+            read = functools.partial(self.store.calls, case_id=claim.pair.case_id)
+            held = (call for call in patiently(read, self.clock, limit=ANSWER_PATIENCE) if call.holds(claim.pair))
             return found_again(claim.pair, [known_job(call, self.interval) for call in held]), None
         except (NotSent, Rejected) as error:
             log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - expected, its trace says no more

@@ -132,6 +132,17 @@ def test_a_call_is_found_by_its_case_as_long_as_its_record_lives(
         assert client.pttl(name) >= client.pttl(store.keys.job("job-1"))
 
 
+def test_a_call_that_ends_does_not_shorten_the_memory_of_a_pair_that_waits(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    """It waits over a long weekend, and its case can be erased until then."""
+    bring_to(store, "watching")
+    name = store.keys.mediations(PAIR.case_id)
+    client.pexpire(name, 10**9)
+    finish(store, "ended")
+    assert client.pttl(name) > 9 * 10**8
+
+
 def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:
     client.set("t:task:odd", json.dumps({"outcome": "skipped"}), px=10_000)
     assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)

@@ -327,3 +327,41 @@ def test_a_late_answer_leaves_a_verdict_and_its_status_alone(store: RedisStore, 
     assert store.settle(settlement("started", "watching", "tok", "j-1"))
     (call,) = store.calls(job_id="j-1")
     assert (call.person_id, call.verdict, call.call_status) == ("P-j-1", "ended", "Succeeded")
+
+
+def test_s18_a_claim_is_renewed_by_its_owner_and_never_taken_back(store: RedisStore, client: redis.Redis) -> None:
+    """A look that goes on says so; one that was given up meanwhile does not dial after all."""
+    assert claim(store) == Claimed()
+    client.hset("t:ledger:C-1:20", "claimed_at", "1000.000")
+    client.zadd("t:pairs", {"C-1:20": 1_030})
+    assert store.renew(PAIR, "tok")
+    assert float(str(client.hget("t:ledger:C-1:20", "claimed_at"))) > 1_000
+    assert float(str(client.zscore("t:pairs", "C-1:20"))) > 1_030
+    assert not store.renew(PAIR, "another")
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    assert not store.renew(PAIR, "tok")
+    assert store.settle(settlement("failed", "done"))
+    assert not store.renew(PAIR, "tok")
+
+
+def test_s9_refusals_are_told_though_the_answer_came_after_its_time(store: RedisStore, client: redis.Redis) -> None:
+    """S35: that the outcome is unknown was told by the sweep, of the refusals nobody knew."""
+    assert claim(store) == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    client.hset("t:ledger:C-1:20", mapping={"phase": "unknown", "lookup": "1"})
+    events = [Event("refused", "C-1", "20", detail={"error_code": 1001}), Event("unknown", "C-1", "20")]
+    late = replace(settlement("unknown", "unknown"), events=events)
+    for _ in range(2):
+        assert store.settle(late)
+    assert [event["kind"] for event in store.history("C-1")] == ["refused"]
+
+
+def test_a_twin_that_said_the_same_leaves_the_pair_to_its_owner(store: RedisStore) -> None:
+    """S17: two deliveries of one trigger; the one that has the claim ends it, whatever the other has recorded."""
+    assert claim(store) == Claimed()
+    first = settlement("skipped", "done", "old", "j-1")
+    assert store.settle(first), "a call that was found is watched, whoever found it"
+    assert phase(store) == "claimed"
+    assert store.settle(settlement("skipped", "done", "tok", "j-1"))
+    assert phase(store) == "done" or store.watched(PAIR) == 1
+    assert phase(store) != "claimed"

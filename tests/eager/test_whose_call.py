@@ -11,7 +11,7 @@ from worker import texts
 from worker.outcomes import nobody_called, read_answer
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
-from worker.values import Pair, Settled, Settlement
+from worker.values import Call, Pair, Settled, Settlement
 
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
 FIRST, SECOND = job_id(1, at=START + 1), job_id(2, at=START + 31)
@@ -88,6 +88,25 @@ def test_what_a_person_releases_is_still_held_by_the_call_that_turns_up(world: W
     world.run(800)
     assert outcome(world, A, "a-3") == outcome(world, B, "b-3") == "skipped"
     assert (requests(world, A), requests(world, B)) == (1, 1)
+
+
+def test_a_call_on_record_before_the_request_does_not_end_the_search_for_its_own(world: World) -> None:
+    """S14: it may be the pair's by its time, and holds it; the pair's own call may still turn up."""
+    world.upstream.dials = [LOST]
+    world.upstream.life = lambda _job, age: "Scheduling" if age < 60 else "Succeeded"
+    world.upstream.log_entries = [entry(FIRST)]
+    world.sweeping = 5
+    assert outcome(world, A, "a-1") == "unknown"
+    world.run(25)
+    assert [call.job_id for call in world.store.calls()] == [FIRST]
+    assert outcome(world, B, "b-1") == "unknown"
+    world.run(10)
+    (call,) = world.store.calls()
+    assert call.holds(Pair("C-1", B))
+    world.run(300)
+    assert world.store.calls() == []
+    assert world.events()[-1] == "nothing_found"
+    assert world.redis.exists(world.keys.lock(Pair("C-1", B)))
 
 
 def test_a_lost_watch_of_a_shared_call_holds_whoever_looks(world: World) -> None:
@@ -186,14 +205,22 @@ def test_whoever_lost_its_claim_during_a_look_says_nothing(world: World) -> None
     assert len(world.upstream.queries) == asked + 1 + 2, "it does not ask for the second call as well"
 
 
-def test_a_call_that_comes_between_claim_and_request_is_named(world: World) -> None:
-    """S4: an earlier owner's late answer; the trigger that makes no request says what is being watched."""
+def test_a_call_that_comes_between_claim_and_request_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S4: an earlier owner's late answer; the trigger that makes no request says what is being watched, in the end."""
     pair = Pair("C-1", A)
 
     def late() -> None:
         end = read_answer([record(FIRST)], pair, interval=10)
         world.store.settle(Settlement(pair, "old", "task-0", end.result, "watching", START, end.jobs, end.events))
 
+    real, failures = RedisStore.calls, [StoreUnavailable("restarting")]
+
+    def calls(store: RedisStore, **asked: Any) -> list[Call]:
+        if failures:
+            raise failures.pop()
+        return real(store, **asked)
+
+    monkeypatch.setattr(RedisStore, "calls", calls)
     world.upstream.before_connect = late
     world.upstream.dials = [[record(SECOND)]]
     result = world.trigger("C-1", A)

@@ -193,8 +193,9 @@ class Invariants:
             held = self.calls[job_id].holds(pair)
             self._look_at(job_id, step="adopt")
             if self.calls[job_id].holds(pair) and not held:  # found before, for another pair
-                self.adopted[pair].append(self.machine.now)
                 self.machine.counts["shared"] += 1
+                if float(self.calls[job_id].record["watched_at"]) >= self._sent_at[pair] - ROUNDING:
+                    self.adopted[pair].append(self.machine.now)
         if self.machine.store.open_look_up(pair) == look_up:
             unknown = [job.job_id for job in jobs if job.job_id not in self.calls]
             assert not unknown, f"{unknown} found for {pair} and not watched"

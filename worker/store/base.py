@@ -80,6 +80,11 @@ local function let_go(prefix, member, token, ttl, t)
   redis.call('ZREMRANGEBYSCORE', done, '-inf', t - ttl / 1000)
 end
 
+-- A key lives for so many milliseconds more at the least.
+local function keep(key, ttl)
+  if redis.call('PTTL', key) < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
+end
+
 -- One more pair is held by a call; false where it was before.
 local function hold(key, member)
   local r = redis.call('HMGET', key, 'member', 'also')

@@ -32,11 +32,12 @@ end
 local reply, started_at = {stamp(t)}, tonumber(s[3])
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(cjson.decode(found)) do
-  local known = redis.call('HMGET', KEYS[5 + i], 'poll_no', 'verdict', 'person_id')
+  local known = redis.call('HMGET', KEYS[5 + i], 'poll_no', 'verdict', 'person_id', 'watched_at')
   if known[1] then  -- found before, by a look for another pair: it may be this one's as well until an answer names it
     if not known[2] and known[3] == '' and hold(KEYS[5 + i], member) then
       redis.call('SADD', prefix .. ':live:' .. member, job.job_id)
-      redis.call('HINCRBY', ledger, 'found', 1)
+      -- one that was on record when the request left is not what the look-up is for: that one may still turn up
+      if tonumber(known[4] or t) >= started_at then redis.call('HINCRBY', ledger, 'found', 1) end
     end
   else
     local first = watch(prefix, member, s[5] or '', job, t, started_at, deadline, job_ttl)

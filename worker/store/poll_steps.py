@@ -148,8 +148,8 @@ redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polle
   'retry_count', retry_count)
 if call_status ~= '' then redis.call('HSET', job, 'call_status', call_status) end
 redis.call('PEXPIRE', job, verdict == 'ended' and HISTORY_TTL or math.max(HISTORY_TTL, TROUBLE_TTL))
-redis.call('PEXPIRE', case_jobs, JOB_TTL)
-redis.call('PEXPIRE', mediations, JOB_TTL)
+keep(case_jobs, JOB_TTL)
+keep(mediations, JOB_TTL)
 redis.call('ZREM', due_key, job_id)
 redis.call('ZADD', finished, t, job_id)
 redis.call('ZREMRANGEBYSCORE', finished, '-inf', t - HISTORY_TTL / 1000)

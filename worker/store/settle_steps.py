@@ -23,20 +23,24 @@ local function first_poll(number, job_id, due, deadline)
 end
 
 local stored = redis.call('GET', task) == result  -- of an unknown outcome it was when the request left
-if stored and phase ~= 'unknown' then  -- this very step, sent twice over a broken connection
+-- A copy of this trigger may have said the same; the pair is settled by the one that has the claim.
+local unsettled = ours and (state[2] == 'claimed' or state[2] == 'sending')
+if stored and phase ~= 'unknown' and not unsettled then  -- this very step, sent twice over a broken connection
   for i, job in ipairs(new.jobs) do
     local r = redis.call('HMGET', KEYS[9 + i], 'poll_no', 'due', 'deadline', 'verdict')
     if r[1] == '1' and not r[4] then first_poll(r[1], job.job_id, r[2], r[3]) end
   end
   return reply
 end
-local open = ours and (state[2] == 'sending' or state[2] == 'unknown')
-if stored and not open then return reply end  -- an unknown outcome that comes late: it was looked for
+if stored and not (unsettled or ours and state[2] == 'unknown') then return reply end  -- late: it was looked for
 if not ours and #new.jobs == 0 then return false end
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
-if state[2] ~= 'unknown' or phase ~= 'unknown' then  -- else it was told when the sender's time was over
-  for _, event in ipairs(new.events) do emit(events, history, history_ttl, t, event) end
+local told = phase == 'unknown' and state[2] == 'unknown'  -- when the sender's time was over; refusals were not
+for _, event in ipairs(new.events) do
+  if not (told and (stored or string.find(event, '^{"kind": "unknown"'))) then
+    emit(events, history, history_ttl, t, event)
+  end
 end
 if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
@@ -116,7 +120,7 @@ redis.call('DEL', lock)
 redis.call('HSET', ledger, 'phase', 'waiting', 'until', wait_until, 'waiting_at', stamp(t))
 redis.call('HDEL', ledger, 'requeued')
 redis.call('PEXPIRE', ledger, life)
-redis.call('PEXPIRE', mediations, life)
+keep(mediations, life)
 redis.call('ZADD', pairs_key, math.min(tonumber(wait_until), ends), member)
 count('triggers:deferred')
 emit(events, history, history_ttl, t, event)

@@ -100,7 +100,7 @@ local expired = s.expires and s.expires ~= '' and t > tonumber(s.expires)
 if s.phase == 'waiting' and not expired then
   local due = tonumber(s['until'])
   if t < due then later(math.min(due, tonumber(s.expires or '') or math.huge)) return {'none'} end
-  for _, key in ipairs({ledger, mediations}) do redis.call('PEXPIRE', key, job_ttl) end  -- however long it is stopped
+  for _, key in ipairs({ledger, mediations}) do keep(key, job_ttl) end  -- however long it is stopped
   if redis.call('EXISTS', prefix .. ':paused') == 1 then later(t + stale_after) return {'none'} end
   return publish_again()
 end

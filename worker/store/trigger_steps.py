@@ -53,16 +53,12 @@ local function take()  -- what is remembered of the last trigger, and a place am
   if trouble[4] then redis.call('HSET', ledger, 'slot', trouble[4]) end
   redis.call('PEXPIRE', ledger, job_ttl)
   redis.call('SADD', mediations, member)
-  redis.call('PEXPIRE', mediations, job_ttl)
+  keep(mediations, job_ttl)
   redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
   return claimed()
 end
 
-if holder == token and phase == 'claimed' then  -- this step sent twice over a broken connection, or a look that goes on
-  redis.call('HSET', ledger, 'claimed_at', stamp(t))
-  redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
-  return claimed()
-end
+if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
 
 if phase == 'waiting' then
   local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1
@@ -119,6 +115,17 @@ if not redis.call('SET', lock, token, 'NX', 'PX', lock_ttl) then return {'copy'}
 return take()
 """
 
+# Invariant: who looks upstream before its call keeps its claim while nobody else has it, and never takes it back.
+RENEW = """
+local lock, ledger, pairs_key = unpack(KEYS)
+local token, member, stale_after = unpack(ARGV)
+if redis.call('GET', lock) ~= token or redis.call('HGET', ledger, 'phase') ~= 'claimed' then return 0 end
+local t = now()
+redis.call('HSET', ledger, 'claimed_at', stamp(t))
+redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+return 1
+"""
+
 # Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped and no call of
 # the pair is being watched (an earlier owner's late answer may have brought one). From here on its task counts as
 # handled, whatever becomes of the ledger: delivered again days later, it does not dial (S17).
@@ -156,6 +163,7 @@ class TriggerSteps(Steps):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         self._claim = self.script(CLAIM)
+        self._renew = self.script(RENEW)
         self._begin_sending = self.script(ADMIT + BEGIN_SENDING)
 
     def claim(
@@ -188,6 +196,12 @@ class TriggerSteps(Steps):
                 return Copy()
         why, text = reply
         return Answered(why, TriggerResult(json.loads(text)))
+
+    def renew(self, pair: Pair, token: str) -> bool:
+        """Let a claim begin anew, for its owner is at work; False where it is another owner's, or nobody's (S18)."""
+        k = self.keys
+        keys = [k.lock(pair), k.ledger(pair), k.pairs]
+        return bool(self.run(self._renew, keys, [token, member(pair), CLAIM_STALE_AFTER]))
 
     @functools.cached_property
     def durability(self) -> Durability:
