@@ -70,7 +70,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
-        "worker_pool": settings.worker_pool,
+        "worker_pool": "worker.pool:TaskPool" if settings.worker_pool == "threads" else settings.worker_pool,
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_disable_rate_limits": True,

@@ -1,6 +1,8 @@
 """The flow of a poll: pass the fence → ask → decide → record → schedule the next one."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from api_client import ProtocolError, Unavailable
@@ -18,7 +20,7 @@ LONGEST_HELD = 60  # seconds for which a worker holds a poll in vain; beyond the
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The flow with its surroundings."""
+    """The flow with its surroundings; it waits for upstream, and for its turn to ask, within `waiting`."""
 
     store: Store
     upstream: Upstream
@@ -26,6 +28,7 @@ class Watch:
     tell: Tell
     clock: Clock
     policy: Policy
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, message: PollMessage) -> str:
         """Carry one poll out and return one line on how the call stands (it is what Flower shows)."""
@@ -62,10 +65,11 @@ class Watch:
             return Hearing("outage", "nothing")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))
-        if start.seconds:
-            self.clock.sleep(start.seconds)
         try:
-            status = self.upstream.status(case_ref=message.case_id, job_id=message.job_id)
+            with self.waiting():
+                if start.seconds:
+                    self.clock.sleep(start.seconds)
+                status = self.upstream.status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:
             log.info("status query: %s", error, extra=_names(message))
             uncounted: Answer = "silent" if start.outage == "none" else "outage"

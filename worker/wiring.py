@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from api_client import UpstreamClient
 from config.settings import Settings, load_settings
+from worker import line
 from worker.decision import Policy
 from worker.lookup import Search
 from worker.pacing import PacedUpstream
@@ -78,7 +79,7 @@ class Parts:
     def watch(self, schedule: Schedule, tell: Tell) -> Watch:
         """Return the flow of a poll."""
         policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
-        return Watch(self.store, self.upstream, schedule, tell, self.clock, policy)
+        return Watch(self.store, self.upstream, schedule, tell, self.clock, policy, line.waiting)
 
 
 def new_token() -> str:
