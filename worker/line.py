@@ -28,7 +28,8 @@ class Line:
         """Let a task wait for its turn."""
         with self._changed:
             (self._others if not poll else self._missed if missed else self._polls).append(work)
-            self._changed.notify()
+            if not poll or self._places > 0:
+                self._changed.notify()
 
     def run_next(self) -> None:
         """Wait until a task may run, and run it; to be called once for each that was put here."""
@@ -55,7 +56,8 @@ class Line:
         """Make room for another poll."""
         with self._changed:
             self._places += 1
-            self._changed.notify()
+            if self._may_poll():  # to wake a thread in vain costs a change of threads
+                self._changed.notify()
 
     def come_back(self) -> None:
         """Go on at once: a poll that has its answer is not kept waiting by one that has not begun."""
