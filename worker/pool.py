@@ -1,6 +1,7 @@
-"""Celery's pool of threads, with a line before it; see docs/adr/0014-line.md."""
+"""Celery's pool of threads, with a line for the polls; see docs/adr/0014-line.md."""
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,11 @@ POLLS_AT_WORK = 4  # of one process; those that wait for upstream do not count
 
 
 class TaskPool(thread.TaskPool):
-    """Threads that serve the line, instead of their tasks in the order of arrival."""
+    """Threads for tasks in the order of arrival, polls excepted: they wait in a line for their threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._line = Line(POLLS_AT_WORK)
+        self._line = Line(POLLS_AT_WORK, self.executor.submit)
 
     def on_apply(
         self,
@@ -27,11 +28,26 @@ class TaskPool(thread.TaskPool):
         kwargs: dict[str, Any] | None = None,
         callback: Callable[..., Any] | None = None,
         accept_callback: Callable[..., Any] | None = None,
-        **_: Any,
-    ) -> thread.ApplyResult:
-        """Put a task into the line, and send a thread for whichever is next."""
-        name, _id, headers = args[:3]  # as celery.worker.request has it
+        **others: Any,
+    ) -> thread.ApplyResult | None:
+        """Put a poll into the line; hand any other task to a thread."""
+        name, _id, _headers, body = args[:4]  # as celery.worker.request has it
+        if name != POLL_TASK:
+            return super().on_apply(target, args, kwargs, callback, accept_callback, **others)
         work = functools.partial(apply_target, target, args, kwargs, callback, accept_callback)
-        # The sweep publishes without a time: what is missed is late already. Every other poll has one to wait for.
-        self._line.put(work, poll=name == POLL_TASK, missed=not headers.get("eta"))
-        return thread.ApplyResult(self.executor.submit(self._line.run_next))
+        self._line.put(work, due=due(body))
+        return None
+
+    def on_stop(self) -> None:
+        """Wait for what is at work, and begin nothing else."""
+        self._line.close()
+        super().on_stop()
+
+
+def due(body: str | bytes) -> float:
+    """Return when the poll of a message's body should begin, in epoch seconds; 0 where it does not say."""
+    try:
+        _args, kwargs, _ = json.loads(body)
+        return float(kwargs["due"])
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return 0.0  # it is dropped as soon as it is read

@@ -1,21 +1,22 @@
-"""Who goes next in a worker: what is missed, and never more polls at once than the interpreter can serve."""
+"""Which poll goes next in a worker: the longest overdue, and never more at once than the interpreter can serve."""
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.deployment import wait_until
 from worker.line import Line, waiting
 
-AT_WORK = 2
+MOST = 2
 THREADS = 8
 
 
-class Task:
-    """A task of which a test decides when it waits for upstream and when it ends."""
+class Poll:
+    """A poll of which a test decides when it waits for upstream and when it ends."""
 
     def __init__(self, name: str, order: list[str]) -> None:
         self.name = name
@@ -39,58 +40,72 @@ class Task:
         self.may_end.set()
 
 
-class Threads:
+class World:
     """A line with threads that serve it."""
 
     def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self.line = Line(AT_WORK)
+        self.executor = executor
+        self.sent_for = 0
+        self.line = Line(MOST, self.start)
         self.order: list[str] = []
-        self.tasks: list[Task] = []
-        self._executor = executor
+        self.polls: list[Poll] = []
 
-    def put(self, name: str, *, poll: bool = True, missed: bool = False) -> Task:
-        """Put a task into the line, and a thread to work."""
-        task = Task(name, self.order)
-        self.tasks.append(task)
-        self.line.put(task, poll=poll, missed=missed)
-        self._executor.submit(self.line.run_next)
-        return task
+    def start(self, run: Callable[[], object]) -> None:
+        """Send a thread."""
+        self.sent_for += 1
+        self.executor.submit(run)
 
-    def full(self) -> list[Task]:
+    def put(self, name: str, *, due: float = 0) -> Poll:
+        """Put a poll into the line."""
+        poll = Poll(name, self.order)
+        self.polls.append(poll)
+        self.line.put(poll, due=due)
+        return poll
+
+    def full(self) -> list[Poll]:
         """Let polls take all places."""
-        first = [self.put(f"first {number}") for number in range(AT_WORK)]
-        wait_until(lambda: all(task.begun.is_set() for task in first))
+        first = [self.put(f"first {number}") for number in range(MOST)]
+        wait_until(lambda: all(poll.begun.is_set() for poll in first))
         return first
 
 
 @pytest.fixture
-def threads() -> Iterator[Threads]:
+def world() -> Iterator[World]:
     """More threads than polls may work at once."""
     with ThreadPoolExecutor(THREADS) as executor:
-        served = Threads(executor)
-        yield served
-        for task in served.tasks:
-            task.end()
+        one = World(executor)
+        yield one
+        for poll in one.polls:
+            poll.end()
 
 
-def in_turn(line: Line, number: int) -> None:
-    """Run that many tasks, one after the other."""
-    for _ in range(number):
-        line.run_next()
-
-
-def test_a_poll_waits_for_a_place_and_gets_the_next_that_is_free(threads: Threads) -> None:
-    first, _ = threads.full()
-    third, fourth = threads.put("third"), threads.put("fourth")
+def test_no_more_polls_are_at_work_than_may(world: World) -> None:
+    first, _ = world.full()
+    third = world.put("third")
     assert not third.begun.wait(0.2)
+    assert world.sent_for == MOST  # a thread that comes in vain costs a change of threads
     first.end()
     assert third.begun.wait(60)
-    assert not fourth.begun.is_set()
 
 
-def test_a_poll_that_waits_for_upstream_makes_room_and_goes_on_at_once(threads: Threads) -> None:
-    first, second = threads.full()
-    third, fourth = threads.put("third"), threads.put("fourth")
+def test_a_poll_that_waits_for_upstream_makes_room(world: World) -> None:
+    first, _ = world.full()
+    third, fourth = world.put("third"), world.put("fourth")
+    first.asks.set()
+    assert third.begun.wait(60)
+    assert not fourth.begun.wait(0.2)
+
+
+def test_a_poll_that_comes_while_others_wait_for_upstream_begins(world: World) -> None:
+    first, _ = world.full()
+    first.asks.set()
+    wait_until(lambda: world.line._at_work == MOST - 1)
+    assert world.put("third").begun.wait(60)
+
+
+def test_a_poll_comes_back_at_once_and_the_next_one_begins_when_there_is_room_again(world: World) -> None:
+    first, second = world.full()
+    third, fourth = world.put("third"), world.put("fourth")
     first.asks.set()
     assert third.begun.wait(60)
     first.is_answered.set()  # all places are taken again, and it does not wait for one
@@ -101,73 +116,65 @@ def test_a_poll_that_waits_for_upstream_makes_room_and_goes_on_at_once(threads: 
     assert fourth.begun.wait(60)
 
 
-def test_what_is_missed_goes_before_what_came_earlier(threads: Threads) -> None:
-    first = threads.full()
-    for name in ("a", "b"):
-        threads.put(name).may_end.set()
-    for name in ("missed 1", "missed 2"):
-        threads.put(name, missed=True).may_end.set()
-    first[0].end()
-    wait_until(lambda: len(threads.order) == AT_WORK + 4)
-    assert threads.order[AT_WORK:] == ["missed 1", "missed 2", "a", "b"]
-
-
-def test_other_tasks_need_no_place(threads: Threads) -> None:
-    threads.full()
-    threads.put("a poll")
-    others = [threads.put("a dial", poll=False) for _ in range(3)]
-    assert all(task.begun.wait(60) for task in others)
-
-
-def test_polls_and_other_tasks_take_turns() -> None:
-    line, order = Line(1), list[str]()
-    for name in ("poll 1", "poll 2", "poll 3"):
-        line.put(functools.partial(order.append, name), poll=True)
-    for name in ("dial 1", "dial 2", "dial 3", "dial 4", "dial 5"):
-        line.put(functools.partial(order.append, name), poll=False)
-    in_turn(line, 8)
-    assert order == ["dial 1", "poll 1", "dial 2", "poll 2", "dial 3", "poll 3", "dial 4", "dial 5"]
+def test_s28_the_longest_overdue_goes_first_and_of_two_as_late_the_first_to_come(world: World) -> None:
+    """A poll of a worker that died does not wait behind those that are late by a moment."""
+    first, _ = world.full()
+    for name, due in (("30", 30), ("20", 20), ("missed", 10), ("20 again", 20), ("40", 40)):
+        world.put(name, due=due).may_end.set()
+    first.end()
+    wait_until(lambda: len(world.order) == MOST + 5)
+    assert world.order[MOST:] == ["missed", "20", "20 again", "30", "40"]
 
 
 @pytest.mark.parametrize("where", ["at work", "while it waits"])
-def test_a_poll_that_fails_leaves_its_place(where: str) -> None:
-    line = Line(1)
-
+def test_a_poll_that_fails_is_told_of_and_leaves_its_place(
+    world: World, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
     def fail() -> None:
         if where == "at work":
-            raise TimeoutError
+            raise SystemExit("bad")
         with waiting():
-            raise TimeoutError
+            raise SystemExit("bad")
 
-    for _ in range(3):
-        line.put(fail, poll=True)
-        with pytest.raises(TimeoutError):
-            line.run_next()
-    done: Future[None] = Future()
-    line.put(lambda: done.set_result(None), poll=True)
-    line.run_next()
-    assert done.done()
+    with caplog.at_level(logging.ERROR):
+        for _ in range(MOST + 1):
+            world.line.put(fail, due=0)
+        wait_until(lambda: len(caplog.records) == MOST + 1)
+    assert {record.getMessage() for record in caplog.records} == {"poll failed: SystemExit: bad"}
+    world.full()
 
 
-def test_waiting_changes_nothing_for_what_holds_no_place() -> None:
-    line, order = Line(1), list[str]()
+def test_waiting_changes_nothing_in_a_thread_that_does_no_poll(world: World) -> None:
+    """Not even in one that did polls before."""
+    threads = threading.Barrier(THREADS)
+    for _ in range(THREADS):
+        world.line.put(lambda: None, due=0)
 
-    def dial(then: Callable[[], None]) -> None:
+    def dial() -> int:
+        threads.wait(60)  # so each thread has one
         with waiting():
-            then()
+            return world.line._at_work
 
-    dial(lambda: order.append("in another pool"))
-    line.put(lambda: dial(lambda: order.append("no poll")), poll=False)
-    line.put(lambda: order.append("a poll"), poll=True)
-    in_turn(line, 2)
-    line.put(lambda: dial(lambda: order.append("after a poll, in its thread")), poll=False)
-    in_turn(line, 1)
-    assert order == ["in another pool", "no poll", "a poll", "after a poll, in its thread"]
-    assert line._places == 1
+    wait_until(lambda: world.line._at_work == 0)
+    dials = [world.executor.submit(dial) for _ in range(THREADS)]
+    assert {one.result(60) for one in dials} == {0}
 
 
-def test_no_task_is_lost_or_run_twice_and_no_more_polls_begin_than_may() -> None:
-    line, lock = Line(AT_WORK), threading.Lock()
+def test_s25_a_worker_that_leaves_begins_no_other_poll(world: World) -> None:
+    first, second = world.full()
+    waits, late = world.put("waits"), Poll("late", world.order)
+    world.line.close()
+    world.line.put(late, due=0)
+    first.asks.set()
+    for poll in (first, second):
+        poll.end()
+    world.executor.shutdown()
+    assert not waits.begun.is_set()
+    assert not late.begun.is_set()
+
+
+def test_no_poll_is_lost_or_carried_out_twice_and_no_more_begin_than_may(world: World) -> None:
+    lock = threading.Lock()
     ran: list[int] = []
     at_work = most = 0
 
@@ -181,10 +188,16 @@ def test_no_task_is_lost_or_run_twice_and_no_more_polls_begin_than_may() -> None
         with waiting():
             ran.append(number)
 
-    with ThreadPoolExecutor(THREADS) as executor:
-        for number in range(3_000):
-            work: Callable[[], object] = functools.partial(poll if number % 3 else ran.append, number)
-            line.put(work, poll=bool(number % 3), missed=number % 3 == 1)
-            executor.submit(line.run_next)
+    def put(numbers: range) -> None:
+        for number in numbers:
+            world.line.put(functools.partial(poll, number), due=number % 7)
+
+    putting = [threading.Thread(target=put, args=(range(start, 3_000, 3),)) for start in range(3)]
+    for one in putting:
+        one.start()
+    for one in putting:
+        one.join()
+    wait_until(lambda: len(ran) >= 3_000)
+    wait_until(lambda: world.line._at_work == 0)
     assert sorted(ran) == list(range(3_000))
-    assert 1 <= most <= AT_WORK
+    assert 1 <= most <= MOST
