@@ -83,8 +83,8 @@ def waiting() -> Iterator[None]:
     if line is None:
         yield
         return
-    line.step_out()
     try:
+        line.step_out()
         yield
     finally:
         line.come_back()

@@ -46,6 +46,7 @@ class World:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self.executor = executor
         self.sent_for = 0
+        self.fails_at = 0
         self.line = Line(MOST, self.start)
         self.order: list[str] = []
         self.polls: list[Poll] = []
@@ -54,6 +55,8 @@ class World:
         """Send a thread."""
         self.sent_for += 1
         self.executor.submit(run)
+        if self.sent_for == self.fails_at:
+            raise RuntimeError("can't start new thread")  # as an executor does, which keeps what it was given
 
     def put(self, name: str, *, due: float = 0) -> Poll:
         """Put a poll into the line."""
@@ -142,6 +145,18 @@ def test_a_poll_that_fails_is_told_of_and_leaves_its_place(
         wait_until(lambda: len(caplog.records) == MOST + 1)
     assert {record.getMessage() for record in caplog.records} == {"poll failed: SystemExit: bad"}
     world.full()
+
+
+def test_the_count_is_right_when_no_thread_can_be_started(world: World) -> None:
+    world.fails_at = MOST + 1
+    first, second = world.full()
+    third = world.put("third")
+    first.asks.set()  # and fails there
+    assert third.begun.wait(60)
+    assert not world.put("fourth").begun.wait(0.2)
+    for poll in (second, *world.polls):
+        poll.end()
+    wait_until(lambda: world.line._at_work == 0)
 
 
 def test_waiting_changes_nothing_in_a_thread_that_does_no_poll(world: World) -> None:
