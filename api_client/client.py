@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPException, IncompleteRead
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
@@ -31,10 +31,11 @@ T = TypeVar("T")
 class UpstreamClient:
     """The outbound-bot API at `base_url`, for any number of threads.
 
-    Times are in seconds. `connect_timeout` bounds TCP and TLS (name resolution has no bound), `call_timeout` the whole
-    answer to a dial, `status_timeout` a whole read with its connecting. Reads share `pool_size` kept-alive connections;
-    every dial has a fresh one. Proxies, .netrc and CA bundle come from the environment only with `trust_env` (S39).
-    Raises ValueError, without quoting a credential, where an argument cannot be used.
+    Times are in seconds. `connect_timeout` bounds connecting as a whole (name resolution, TCP, proxy tunnel, TLS),
+    `call_timeout` the whole answer to a dial, `status_timeout` a whole read with its connecting. Reads share
+    `pool_size` kept-alive connections; every dial has a fresh one. Proxies, .netrc and CA bundle come from the
+    environment only with `trust_env` (S39). Raises ValueError, without quoting a credential, where an argument cannot
+    be used.
     """
 
     def __init__(
@@ -53,16 +54,19 @@ class UpstreamClient:
         self._route = Route(base_url, token=token, trust_env=trust_env)
         self._pool = self._route.open_pool(pool_size)
 
-    def dial(self, request: CallRequest, *, before_send: Callable[[], None]) -> list[CallRecord]:
+    def dial(
+        self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
+    ) -> list[CallRecord]:
         """Start the calls of `request` and return one record per person; it rings, so it is sent once at most.
 
-        `before_send` is called exactly once, when the connection stands and nothing has been sent; what it raises
-        propagates unchanged. Raises NotSent before that point and if more than 2 s pass in it (S18); afterwards
-        Rejected (3xx, 4xx except 408 and 409: S12) or OutcomeUnknown (anything else without a readable list: S13).
+        The connection must stand `within` so many seconds, where that is less than the connect time-out. `before_send`
+        is called exactly once, when the connection stands and nothing has been sent; what it raises propagates
+        unchanged. Raises NotSent before that point and if more than 2 s pass in it (S18); afterwards Rejected (3xx, 4xx
+        except 408 and 409: S12) or OutcomeUnknown (anything else without a readable list: S13).
         """
         gate = Gate(before_send)
         try:
-            return self._dial(request, gate)
+            return self._dial(request, gate, self._dial_timeout(within))
         except ApiError:
             raise
         except Exception as error:  # noqa: BLE001  whatever went wrong, the gate alone knows what it means
@@ -92,7 +96,15 @@ class UpstreamClient:
         """Close the kept-alive connections; reads fail from now on."""
         self._pool.close()
 
-    def _dial(self, request: CallRequest, gate: Gate) -> list[CallRecord]:
+    def _dial_timeout(self, within: float | None) -> Timeout:
+        if within is None:
+            return self._call_timeout
+        if within <= 0:
+            raise NotSent(f"POST {_CALL_PATH}: no time is left to connect")
+        connect = min(within, cast("float", self._call_timeout.connect_timeout))
+        return Timeout(connect=connect, read=self._call_timeout.read_timeout)
+
+    def _dial(self, request: CallRequest, gate: Gate, timeout: Timeout) -> list[CallRecord]:
         body = json.dumps(request.body(), ensure_ascii=False).encode()
         headers = {**self._route.headers, "Content-Type": "application/json"}
         with self._route.open_pool(1, gate=gate) as pool:
@@ -104,7 +116,7 @@ class UpstreamClient:
                 retries=_NO_RETRIES,
                 redirect=False,
                 assert_same_host=False,
-                timeout=self._call_timeout,
+                timeout=timeout,
                 preload_content=False,  # the status decides alone, even if the body never comes
                 decode_content=False,
             )

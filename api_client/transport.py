@@ -10,13 +10,18 @@ from typing import Any, cast
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from api_client.resolver import Resolver
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """Largest answer read, headers and framing included (S39)."""
 MAX_SEND_DELAY = 2.0
 """Seconds between the start of `before_send` and the first byte, above which nothing is sent (S18)."""
 _LEAST_TIMEOUT = 0.001  # zero would mean "do not block" to a socket
+
+resolver = Resolver()
+"""Shared by all connections of the process, so that its limit holds for dials and reads together."""
 
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
     # Their records quote whole URLs, person ids included (S37); what matters in them is in our exceptions.
@@ -111,34 +116,48 @@ class BoundedHTTPConnection(HTTPConnection):
         self._gate = gate
 
     def connect(self) -> None:
-        """Connect completely (DNS, TCP, tunnel, TLS), then ask the gate."""
+        """Connect completely (DNS, TCP, tunnel, TLS) within the connect time-out as a whole, then ask the gate."""
+        timeout = cast("float", self.timeout)
+        self._connect_by = monotonic() + timeout
         super().connect()
+        if monotonic() > self._connect_by:
+            raise ConnectTimeoutError(self, "connecting took too long")
+        self.sock.settimeout(timeout)  # what was left for the last step of connecting is no bound for sending
         if self._gate is not None:
             self._gate()
 
+    def _left(self) -> float:
+        """Return the seconds that are left to connect."""
+        return max(self._connect_by - monotonic(), _LEAST_TIMEOUT)
+
     def _new_conn(self) -> socket.socket:
-        """Connect within the connect time-out as a whole, not once per address; name resolution has no bound."""
-        deadline = monotonic() + cast("float", self.timeout)
+        """Resolve and connect within what is left, not once per address."""
         failure: Exception | None = None
         try:
-            addresses = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            addresses = resolver.resolve(self._dns_host.strip("[]"), self.port, within=self._left())
+        except (OSError, UnicodeError, RuntimeError) as error:  # the last one: no thread could be started
             raise NewConnectionError(self, "name resolution failed") from error
-        for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        for untried, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 # An even share of what is left, so that a silent first address leaves time for the second.
-                sock.settimeout(max((deadline - monotonic()) / left, _LEAST_TIMEOUT))
+                sock.settimeout(max(self._left() / untried, _LEAST_TIMEOUT))
                 sock.connect(address)
-                sock.settimeout(max(deadline - monotonic(), _LEAST_TIMEOUT))
+                sock.settimeout(self._left())  # for TLS, whose handshake as a whole has the socket's time-out
             except OSError as error:
                 sock.close()
                 failure = error
             else:
                 return sock
         raise NewConnectionError(self, "no address answered") from failure
+
+    def _tunnel(self) -> None:
+        """Open the proxy's tunnel within what is left; what then is left is for TLS."""
+        self.sock.settimeout(self._left())
+        super()._tunnel()
+        self.sock.settimeout(self._left())
 
 
 class BoundedHTTPSConnection(BoundedHTTPConnection, HTTPSConnection):

@@ -99,7 +99,9 @@ class Settings(BaseSettings):
     api_base_url: str | None = Field(None, description="upstream's address, required to dial (S39)")
     api_token: SecretStr | None = Field(None, description="sent as `Authorization: Bearer …` (S37)")
     api_trust_env: Switch = Field(False, description="take proxy and CA bundle from the environment (S39)")
-    connect_timeout: Seconds = Field(3.0, description="seconds to connect to upstream (S12)")
+    connect_timeout: Seconds = Field(
+        3.0, description="seconds to connect to upstream: name resolution, TCP, proxy and TLS together (S12)"
+    )
     status_timeout: Seconds = Field(10.0, description="seconds to wait for a status answer (S23)")
     call_timeout: Seconds = Field(_SLOWEST_DIAL, description="seconds to wait for a call's answer (S14)")
     poll_interval: Seconds = Field(10.0, description="seconds between two polls of a call, from due to due (S20)")

@@ -13,7 +13,7 @@ from typing import Any
 import fakeredis
 import time_machine
 
-from api_client import ApiError, CallRecord, CallRequest, CallStatus, ConversationLog, ProtocolError
+from api_client import ApiError, CallRecord, CallRequest, CallStatus, ConversationLog, NotSent, ProtocolError
 from config.settings import Settings
 from worker.messages import TriggerResult
 from worker.store import Keys, RedisStore
@@ -76,13 +76,21 @@ class ScriptedUpstream:
     requests: list[tuple[float, CallRequest]] = field(default_factory=list)
     queries: list[tuple[float, str]] = field(default_factory=list)
     before_connect: Callable[[], None] = lambda: None
+    withins: list[float | None] = field(default_factory=list)
+    """What each dial was granted to connect, in seconds."""
 
-    def dial(self, request: CallRequest, *, before_send: Callable[[], None]) -> list[CallRecord]:
+    def dial(
+        self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
+    ) -> list[CallRecord]:
         """Answer as scripted; errors of the kind NotSent come before anything is sent."""
         script = self.dials.pop(0) if len(self.dials) > 1 else self.dials[0]
+        self.withins.append(within)
+        began = time.time()
         self.before_connect()
-        if isinstance(script, ApiError) and type(script).__name__ == "NotSent":
+        if isinstance(script, NotSent):
             raise script
+        if within is not None and time.time() - began > within:
+            raise NotSent("POST /call-v2: ConnectTimeoutError")
         before_send()
         self.requests.append((time.time(), request))
         if isinstance(script, ApiError):

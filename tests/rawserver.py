@@ -44,6 +44,10 @@ class Connection:
         self._server.requests.append(data)
         return data
 
+    def read_some(self) -> bytes:
+        """Read what comes first, whatever it is."""
+        return self._sock.recv(65536)
+
     def send(self, data: bytes) -> None:
         """Send all of it, or as much as the other side still wants."""
         try:

@@ -17,9 +17,11 @@ class PacedUpstream:
     store: Store
     clock: Clock
 
-    def dial(self, request: CallRequest, *, before_send: Callable[[], None]) -> list[CallRecord]:
+    def dial(
+        self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
+    ) -> list[CallRecord]:
         """Request calls; the token for it is taken in the step that writes `sending`."""
-        return self.upstream.dial(request, before_send=before_send)
+        return self.upstream.dial(request, before_send=before_send, within=within)
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
         """Ask how a call stands."""

@@ -163,8 +163,13 @@ class Store(Protocol):
 class Upstream(Protocol):
     """The outbound-bot API."""
 
-    def dial(self, request: CallRequest, *, before_send: Callable[[], None]) -> list[CallRecord]:
-        """Request calls: NotSent, Rejected or OutcomeUnknown where no list came."""
+    def dial(
+        self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
+    ) -> list[CallRecord]:
+        """Request calls: NotSent, Rejected or OutcomeUnknown where no list came.
+
+        The connection must stand `within` so many seconds, name resolution included, or else NotSent (S18).
+        """
         ...
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:

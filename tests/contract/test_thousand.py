@@ -23,7 +23,7 @@ class CountingUpstream:
         self._lock = threading.Lock()
         self.requests: list[CallRequest] = []
 
-    def dial(self, request: CallRequest, *, before_send: Any) -> list[CallRecord]:
+    def dial(self, request: CallRequest, *, before_send: Any, within: float | None = None) -> list[CallRecord]:  # noqa: ARG002
         before_send()
         with self._lock:
             self.requests.append(request)

@@ -55,7 +55,13 @@ class UpstreamPort:
         self._process, self._machine = process, machine
         self._tries = 0
 
-    def dial(self, request: CallRequest, *, before_send: Callable[[], None]) -> list[CallRecord]:
+    def dial(
+        self,
+        request: CallRequest,
+        *,
+        before_send: Callable[[], None],
+        within: float | None = None,  # noqa: ARG002 - a connect is answered at once or refused
+    ) -> list[CallRecord]:
         """Request calls, in the order of the real client: connect, `sending`, the gate, the request, its answer."""
         process, machine = self._process, self._machine
         plan = machine.plan(process.task_id)
