@@ -115,9 +115,13 @@ def read_status(call_status: str) -> Answer:
     return "ended" if call_status in TERMINAL else "running"
 
 
-def may_look(poll: Poll) -> bool:
-    """Tell whether a poll asks upstream: the one that is due at the deadline only ends the watch (S25)."""
-    return poll.due < poll.deadline
+def may_look(poll: Poll, interval: float, *, began: float) -> bool:
+    """Tell whether a poll asks upstream (S25).
+
+    The one that is due at the deadline only ends the watch. If it comes late by an interval, or is the call's first,
+    it looks once more: no poll has asked for as long. `began` and the poll's times are epoch seconds.
+    """
+    return poll.due < poll.deadline or poll.poll_no == 1 or began - poll.due >= interval
 
 
 def decide(

@@ -15,48 +15,59 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Sightings:
-    """What upstream says of a case: the status by job, and how many of the questions were answered."""
+    """Upstream's answers about a case: the status by job, and which of the two queries were answered.
+
+    That there is no such call (a ProtocolError of the status query) is an answer; the conversation log must be read.
+    """
 
     statuses: dict[str, str] = field(default_factory=dict)
-    answers: int = 0
+    log_read: bool = False
+    status_answered: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether a call that was not seen may be denied (S5): the status names one call only."""
+        return self.log_read and self.status_answered
 
 
-def look(upstream: Upstream, case_id: str) -> Sightings:
-    """Ask for the case's newest call and for its conversation log; either may fail (S14)."""
+def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda: None) -> Sightings:
+    """Query the case's conversation log and its newest call; either may fail (S14). `go_on` is called in between."""
     seen = Sightings()
     try:
         for entry in upstream.conversations(case_id=case_id):
             if entry.job_id:
                 seen.statuses[entry.job_id] = entry.call_status or FIRST_STATUS
-        seen.answers += 1
+        seen.log_read = True
     except (Unavailable, ProtocolError) as error:
         log.info("conversation log: %s", error, extra={"case_id": case_id})
     try:
+        go_on()
         status = upstream.status(case_ref=case_id)
         if status.job_id:
             seen.statuses[status.job_id] = status.call_status
-        seen.answers += 1
+        seen.status_answered = True
     except (Unavailable, ProtocolError) as error:
         log.info("status by case: %s", error, extra={"case_id": case_id})
+        seen.status_answered = isinstance(error, ProtocolError)
     return seen
 
 
 def still_under_way(
     store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float, go_on: Callable[[], None]
 ) -> list[NewJob]:
-    """Return the pair's calls that are still active, and those that nobody has heard of yet (S5).
+    """Return the pair's calls that are still active, those without a record included (S5).
 
     Looked at before a new call, where the last trigger, sent at `since` (epoch seconds), ended badly. `go_on` is called
     before each further question and may raise. Unavailable or ProtocolError where it cannot be told how the calls are.
     """
-    seen = look(upstream, pair.case_id)
-    if not seen.answers:
-        raise Unavailable("neither status nor conversation log was answered")
+    seen = look(upstream, pair.case_id, go_on=go_on)
+    if not seen.answered:
+        raise Unavailable("the conversation log was not read" if not seen.log_read else "the status was not answered")
     known = {call.job_id: call for call in store.calls(case_id=pair.case_id, finished=True)}
     jobs = [
         NewJob(job_id, "", call_status, first_delay(job_id, interval))
         for job_id, call_status in seen.statuses.items()
-        if job_id not in known and may_be_ours(job_id, since)
+        if job_id not in known and may_be_ours(job_id, since) and read_status(call_status) == "running"
     ]
     others = (one for one in store.pairs(case_id=pair.case_id) if one.pair != pair)
     if jobs and any(one.phase == "sending" for one in others):  # what was found may be that request's (S14)
@@ -119,10 +130,11 @@ class Search:
             for job_id, call_status in seen.statuses.items()
             if may_be_ours(job_id, look_up.sending_at)
         ]
-        adopted = self.store.adopt(pair, look_up, jobs)
+        adopted = self.store.adopt(pair, look_up, jobs, answered=seen.answered)
         if adopted is None:
             return "waiting: another mediation's request is under way"
         for job_id in adopted.polls:
             log.warning("adopted jobId: %s", job_id, extra=names | {"job_id": job_id})
         schedule_first_polls(self.schedule, pair, jobs, adopted, names)
-        return f"looked up: {seen.answers}/2 answers, {len(jobs)} candidates, {len(adopted.polls)} adopted"
+        answered = "answered" if seen.answered else "not answered"
+        return f"looked up: {answered}, {len(jobs)} candidates, {len(adopted.polls)} adopted"

@@ -61,7 +61,7 @@ class Watch:
 
     def _ask(self, message: PollMessage, start: Begun) -> "Hearing":
         """Ask how the call stands: one request, or none when the watch is over or others ask (S21, S25, S29)."""
-        if not may_look(start.poll) or start.outage == "wait":
+        if not may_look(start.poll, self.policy.interval, began=start.now) or start.outage == "wait":
             return Hearing("outage", "nothing")
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))

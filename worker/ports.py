@@ -54,7 +54,7 @@ class Store(Protocol):
         ...
 
     def renew(self, pair: Pair, token: str) -> bool:
-        """Let a claim begin anew, for its owner is at work; False where it is another owner's, or nobody's (S18)."""
+        """Let a claim begin anew, for its owner is at work; False where its owner is another one or none (S18)."""
         ...
 
     def begin_sending(
@@ -139,6 +139,10 @@ class Store(Protocol):
         """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
         ...
 
+    def postpone(self, pair: Pair, *, seconds: float) -> None:
+        """Move a pair back in the order of the sweep, behind those that can be attended to."""
+        ...
+
     def count(self, field: str) -> None:
         """Count one of something that no other step tells of."""
         ...
@@ -155,8 +159,11 @@ class Store(Protocol):
         """Take a token for a status query outside a poll: the seconds to wait for it; None if more than `longest`."""
         ...
 
-    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob]) -> Settled | None:
-        """Watch jobs that nobody knows; None where that must wait for another mediation's request (S14)."""
+    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob], *, answered: bool) -> Settled | None:
+        """Watch jobs that have no record; None where that must wait for another mediation's request (S14).
+
+        `answered` says that upstream could be asked: the window counts from the first look-up that was answered.
+        """
         ...
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.ports import Clock, Publish, ScheduleFailed, Store
-from worker.values import Abandoned
+from worker.values import Abandoned, Pair
 
 log = logging.getLogger(__name__)
 
 TURN = 0.9  # of an interval: a turn is over when its owner comes again, so that it never waits for its own key
+POSTPONED = 60  # seconds for which a pair that could not be attended to stands back behind the others
 BATCH = 500  # polls or pairs in one step of the store: a few milliseconds of its time
 
 
@@ -31,8 +32,17 @@ class Sweep:
         """Sweep once, if it is this process's turn; returns how many messages were published."""
         if not self.store.take_sweep(self.owner, self.interval * TURN):
             return 0
-        published = self._reissue_polls() + self._attend_to_pairs()
-        self.store.trim()
+        published = 0
+        failures: list[Exception] = []
+        for part in (self._reissue_polls, self._attend_to_pairs, self._trim):
+            try:
+                published += part()
+            except Exception as error:  # noqa: BLE001 - one part that cannot go on must not stop the others
+                failures.append(error)
+        for failure in failures[1:]:
+            _log(failure)
+        if failures:
+            raise failures[0]
         return published
 
     def _reissue_polls(self) -> int:
@@ -45,18 +55,31 @@ class Sweep:
     def _attend_to_pairs(self) -> int:
         published = 0
         for pair in self.store.pairs_to_attend(limit=BATCH):
-            names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
-            match self.store.attend(pair, token=self.new_token()):
-                case Abandoned() as abandoned:
-                    log.warning("claim without an owner: trigger published again", extra=names)
-                    self.publish.trigger(abandoned)
-                    published += 1
-                case "look":
-                    self.publish.look_up(pair, expires=self.interval * 10)
-                    published += 1
-                case _:
-                    pass
+            try:
+                published += self._attend(pair)
+            except ScheduleFailed:  # the broker is away: the pairs behind this one keep their places
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with this pair, those behind it come next
+                names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
+                log.error("pair postponed: %s: %s", type(error).__name__, error, extra=names)  # noqa: TRY400
+                self.store.postpone(pair, seconds=POSTPONED)
         return published
+
+    def _attend(self, pair: Pair) -> int:
+        names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
+        match self.store.attend(pair, token=self.new_token()):
+            case Abandoned() as abandoned:
+                log.warning("claim without an owner: trigger published again", extra=names)
+                self.publish.trigger(abandoned)
+            case "look":
+                self.publish.look_up(pair, expires=self.interval * 10)
+            case _:
+                return 0
+        return 1
+
+    def _trim(self) -> int:
+        self.store.trim()
+        return 0
 
 
 def sweep_forever(sweep: Sweep, wait: Callable[[float], bool], clock: Clock) -> None:
@@ -66,8 +89,13 @@ def sweep_forever(sweep: Sweep, wait: Callable[[float], bool], clock: Clock) -> 
         began = clock.monotonic()
         try:
             sweep()
-        except ScheduleFailed as error:
-            log.warning("sweep could not publish, the store has it: %s", error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep must come
-            log.error("sweep failed: %s: %s", type(error).__name__, error)  # noqa: TRY400 - its trace is the store's
+            _log(error)
         spent = clock.monotonic() - began
+
+
+def _log(error: Exception) -> None:
+    if isinstance(error, ScheduleFailed):
+        log.warning("sweep could not publish, the store has it: %s", error)
+    else:
+        log.error("sweep failed: %s: %s", type(error).__name__, error)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
@@ -14,14 +14,15 @@ from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
 from worker.lookup import known_job, schedule_first_polls, still_under_way
 from worker.messages import BadTrigger, TriggerRequest, TriggerResult, plain_id, read_trigger
-from worker.outcomes import DialEnd, deferred, found_again, nobody_called, read_answer
+from worker.outcomes import DialEnd, deferred, found_again, nobody_called, outcome_unknown, read_answer
 from worker.patience import patiently
 from worker.ports import Clock, Schedule, Store, StoreUnavailable, Upstream
 from worker.values import Answered, Claimed, Copy, Event, Later, Pair, Settlement
 
 log = logging.getLogger(__name__)
 
-TOKEN_PATIENCE = 10  # seconds that a claim waits for its turn to dial: with look and tries within its 30 s (S18)
+DIAL_WITHIN = 28  # seconds for all attempts of one dial: the last ends before a sweep may replace the claim (S18)
+TOKEN_PATIENCE = 10  # seconds of these for which a dial waits for a token of the limit
 LOOK_PATIENCE = 60  # seconds after which a look before a new call asks no more: that it cannot be told is an answer too
 CLAIM_PATIENCE = 60  # seconds a trigger waits for the store before it goes back to the queue
 ANSWER_PATIENCE = 3600  # seconds: this process alone knows the answer, and an answer is never thrown away (S18)
@@ -197,14 +198,15 @@ class Trigger:
         return end.result
 
     def _dial(self, claim: Claim, closes: float | None) -> tuple[DialEnd, float | None]:
-        """Request the calls and return what came of it, with the store's time at which the request left."""
+        """Request the calls and return the outcome, with the store's time at which the request left."""
         sent_at: list[float] = []
+        until = self.clock.monotonic() + DIAL_WITHIN
 
         def write_sending() -> None:
             sent_at.append(self._begin_sending(claim, closes))
 
         try:
-            records = self._dial_in_turn(claim, write_sending)
+            records = self._dial_in_turn(claim, write_sending, until)
         except Stopped:
             return nobody_called("disabled", claim.pair, texts.DISABLED), None
         except Watched:
@@ -216,31 +218,51 @@ class Trigger:
             return nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None
         except OutcomeUnknown as error:
             log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=claim.names)  # noqa: TRY400
-            return nobody_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"), sent_at[-1]
-        return read_answer(records, claim.pair, interval=self.interval), sent_at[-1]
+            return outcome_unknown(claim.pair), sent_at[-1] if sent_at else None
+        answer = read_answer(records, claim.pair, interval=self.interval)
+        if not sent_at:  # the request left past the gate: stored as unknown, and its calls are watched (S18)
+            log.error("request sent without the gate", extra=claim.names)
+            return replace(outcome_unknown(claim.pair), jobs=answer.jobs), None
+        return answer, sent_at[-1]
 
-    def _dial_in_turn(self, claim: Claim, write_sending: Callable[[], None]) -> list[CallRecord]:
+    def _dial_in_turn(self, claim: Claim, write_sending: Callable[[], None], until: float) -> list[CallRecord]:
         """Request the calls once the limit of requests lets this one through; NotYet where that takes long."""
         left = float(TOKEN_PATIENCE)
         while True:
             try:
-                return self._dial_patiently(claim, write_sending)
+                return self._dial_patiently(claim, write_sending, until)
             except NotYet as busy:
                 if busy.wait > left:
                     raise
                 left -= busy.wait
                 self.clock.sleep(busy.wait)
 
-    def _dial_patiently(self, claim: Claim, write_sending: Callable[[], None]) -> list[CallRecord]:
-        """Request the calls; only what never left this machine is tried again, up to three times (S12)."""
+    def _dial_patiently(self, claim: Claim, write_sending: Callable[[], None], until: float) -> list[CallRecord]:
+        """Request the calls, with up to three retries of what provably was not sent (S12).
+
+        Each attempt renews the claim, and all end by `until` on the monotonic clock (S18).
+        """
         request = CallRequest(**claim.request.model_dump())
-        for pause in DIAL_BACKOFF:
+        pauses = iter(DIAL_BACKOFF)
+        while True:
             try:
-                return self.upstream.dial(request, before_send=write_sending)
+                self._renew(claim)
+                return self.upstream.dial(request, before_send=write_sending, within=until - self.clock.monotonic())
             except NotSent as error:
+                pause = next(pauses, math.inf)
+                if self.clock.monotonic() + pause >= until:
+                    raise
                 log.warning("%s; next try in %s s", texts.dial_failed(str(error)), pause, extra=claim.names)
                 self.clock.sleep(pause)
-        return self.upstream.dial(request, before_send=write_sending)
+
+    def _renew(self, claim: Claim) -> None:
+        """Renew the claim; NotOurs where another owner has it."""
+        try:
+            ours = self.store.renew(claim.pair, claim.token)
+        except StoreUnavailable as error:
+            raise NotSent(str(error)) from error
+        if not ours:
+            raise NotOurs
 
     def _begin_sending(self, claim: Claim, closes: float | None) -> float:
         try:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from tests.contract.conftest import TERMS
 from tests.contract.test_trigger_steps import PAIR, phase, settlement, started
 from worker.decision import Poll, Verdict
 from worker.store import RedisStore
@@ -226,14 +227,14 @@ def test_a_bad_end_is_remembered(store: RedisStore, client: redis.Redis, verdict
     assert client.hget("t:ledger:C-1:20", "trouble") == trouble
 
 
-def test_finished_calls_are_kept_as_long_as_the_history(store: RedisStore, client: redis.Redis) -> None:
-    """S36: then they go by themselves, and so does the list of them."""
+def test_finished_calls_outlive_the_memory_of_a_bad_end(store: RedisStore, client: redis.Redis) -> None:
+    """S5 S36: an ended call that was forgotten would pass for a new one. Their list is as long as the history."""
     started(store, "j-1")
     begun(store, client)
     client.zadd("t:finished", {"j-old": store.now() - 86_401, "j-recent": store.now() - 86_300})
     assert finish(store)
     assert client.zrange("t:finished", 0, -1) == ["j-recent", "j-1"]
-    assert 0 < client.pttl("t:job:j-1") <= 86_400_000
+    assert 86_400_000 < client.pttl("t:job:j-1") <= TERMS.job_ttl * 1_000
     assert [call.job_id for call in store.calls(finished=True)] == ["j-1"]
     assert store.calls() == []
 

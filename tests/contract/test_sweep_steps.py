@@ -124,7 +124,11 @@ def test_a_lost_sender_leaves_an_unknown_outcome(store: RedisStore, client: redi
 def test_the_window_closes_into_a_hold_and_the_hold_into_a_release(store: RedisStore, client: redis.Redis) -> None:
     """S14."""
     unknown(store, client)
-    set_back(client, store, "lookup_from", 121)
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    store.adopt(PAIR, look_up, [], answered=True)
+    for field in ("lookup_from", "answered_at"):
+        set_back(client, store, field, 121)
     assert attend(store) == "none"
     assert store.open_look_up(PAIR) is None
     set_back(client, store, "held_until", 1)
@@ -139,15 +143,16 @@ def test_adoption(store: RedisStore, client: redis.Redis) -> None:
     look_up = store.open_look_up(PAIR)
     assert look_up
     found = job(1, store.now())
-    adopted = store.adopt(PAIR, look_up, [found])
+    adopted = store.adopt(PAIR, look_up, [found], answered=True)
     assert adopted
     assert adopted.polls.keys() == {found.job_id}
-    again = store.adopt(PAIR, look_up, [found])
+    again = store.adopt(PAIR, look_up, [found], answered=True)
     assert again
     assert again.polls == {}
     (call,) = store.calls()
     assert call.deadline == pytest.approx(look_up.sending_at + 7_200, abs=0.01)
-    set_back(client, store, "lookup_from", 121)
+    for field in ("lookup_from", "answered_at"):
+        set_back(client, store, field, 121)
     assert attend(store) == "none"
     assert phase(store) == "watching"
 
@@ -155,7 +160,7 @@ def test_adoption(store: RedisStore, client: redis.Redis) -> None:
 def test_a_stranger_adopts_nothing(store: RedisStore, client: redis.Redis) -> None:
     """S14 S18: by the token of the look-up only."""
     unknown(store, client)
-    adopted = store.adopt(PAIR, LookUp("stranger", store.now()), [job(1, store.now())])
+    adopted = store.adopt(PAIR, LookUp("stranger", store.now()), [job(1, store.now())], answered=True)
     assert adopted
     assert adopted.polls == {}
     assert store.calls() == []
@@ -167,7 +172,7 @@ def test_adoption_waits_for_another_mediations_request(store: RedisStore, client
     sending(store, OTHER, "other")
     look_up = store.open_look_up(PAIR)
     assert look_up
-    assert store.adopt(PAIR, look_up, [job(1, store.now())]) is None
+    assert store.adopt(PAIR, look_up, [job(1, store.now())], answered=True) is None
     assert store.calls() == []
 
 

@@ -204,6 +204,8 @@ def test_calls_are_tallied_by_status_and_lateness(store: RedisStore, client: red
         client.hset(f"t:job:{job_id}", "due", store.now() - seconds)
         client.zadd("t:due", {job_id: store.now() - seconds})
     client.hset("t:job:j-4", "verdict", "ended")
+    client.expire("t:job:j-4", 60)
+    client.srem("t:live:C-1:20", "j-4")
     client.hset("t:job:j-3", "call_status", "Executing")
     client.zadd("t:due", {"no record": 1})
     for _ in range(2):

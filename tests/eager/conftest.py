@@ -6,6 +6,7 @@ import pytest
 
 from config.settings import Settings
 from tests.fakes import World, virtual_time
+from tests.leaks import without_ttl
 
 
 @pytest.fixture
@@ -15,6 +16,4 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         world = World(traveller, Settings(key_prefix="t", **getattr(request, "param", {})))
         world.install(monkeypatch)
         yield world
-        keys = world.keys
-        bounded = {keys.due, keys.finished, keys.pairs, keys.done, keys.events, keys.paused, keys.outage, keys.counters}
-        assert [name for name in set(world.redis.scan_iter("*")) - bounded if world.redis.pttl(name) < 0] == []
+        assert without_ttl(world.redis, world.keys) == []

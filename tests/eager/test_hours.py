@@ -123,9 +123,9 @@ def test_s17_one_waits_for_each_pair_and_each_task_dials_once(world: World) -> N
     assert set(world.upstream.calls_per_pair().values()) == {1}
     assert len(world.upstream.calls_per_pair()) == 2
     assert [world.trigger(task_id=task)["outcome"] for task in ("one", "more-0", "more-4")] == [
-        "deferred",
-        "deferred",
         "started",
+        "deferred",
+        "deferred",
     ]
     assert len(world.upstream.requests) == 2
 
@@ -164,13 +164,33 @@ def defer(world: World, *, expires: float | None, task_id: str = "task-1") -> An
 
 @office
 @pytest.mark.parametrize("order", [("short", "long"), ("long", "short"), ("short", "for ever"), ("for ever", "short")])
-def test_of_two_the_one_that_lives_longer_waits(world: World, order: tuple[str, str]) -> None:
+def test_of_two_equal_triggers_the_first_waits_with_the_longer_expiry(world: World, order: tuple[str, str]) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     lives = {"short": time.time() + 60, "long": time.time() + DAY, "for ever": None}
     assert [defer(world, expires=lives[name], task_id=name) for name in order] == ["deferred", "deferred"]
     world.run(12 * 3600)
     assert len(world.upstream.requests) == 1
     assert "dial_failed" not in world.events()
+
+
+@office
+@pytest.mark.parametrize("first", ["", "P-1"], ids=["everyone waits", "one person waits"])
+def test_a_trigger_with_other_arguments_does_not_replace_the_one_that_waits(world: World, first: str) -> None:
+    """S4 S17: its back end was told `deferred`; the newcomer is skipped, and extends no expiry."""
+    world.clock.move_to(at("2026-11-23 22:00:00"))
+    other = "" if first else "P-1"
+    flow = world.parts.trigger(lambda _message: None)
+    kwargs = {"case_id": "C-1", "mediation_id": "20"}
+    waiting = flow(kwargs | {"call_person_id": first}, task_id="first", expires=time.time() + 12 * 3600)
+    later = flow(kwargs | {"call_person_id": other}, task_id="second", expires=time.time() + DAY)
+    assert waiting is not None
+    assert later is not None
+    assert (waiting["outcome"], later["outcome"], later["message"]) == ("deferred", "skipped", texts.ALREADY_ACTIVE)
+    expires = world.redis.hget(world.keys.ledger(Pair("C-1", "20")), "expires")
+    assert float(str(expires)) == pytest.approx(time.time() + 12 * 3600)
+    world.run(12 * 3600)
+    ((_, request),) = world.upstream.requests
+    assert request.call_person_id == first
 
 
 @office

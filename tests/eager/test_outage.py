@@ -77,3 +77,18 @@ def test_retry_after_is_obeyed(world: World, asked: float | None, gap: float) ->
     world.run(400)
     times = [at for at, _ in world.upstream.queries]
     assert max(round(later - earlier, 2) for earlier, later in itertools.pairwise(times)) == gap
+
+
+@pytest.mark.parametrize("world", [{"max_poll_duration": 300}], indirect=True, ids=["5 minutes"])
+def test_an_outage_ends_when_fewer_than_five_calls_are_left(world: World) -> None:
+    """S29 S24: its calls have expired; a single failing call is `lost` at its tenth failure as ever."""
+    watching(world, 5)
+    world.upstream.life = lambda _job, _age: DOWN
+    world.run(320)
+    assert [call.verdict for call in world.store.calls(finished=True)] == ["expired"] * 5
+    kinds = [event["kind"] for _, event in world.store.events("0", wait=0.01)]
+    assert (kinds.count("outage_began"), kinds.count("outage_ended")) == (1, 1)
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger("C-2", task_id="task-2")["outcome"] == "started"
+    world.run(200)
+    assert [call.verdict for call in world.store.calls(job_id=job_id(9))] == ["lost"]

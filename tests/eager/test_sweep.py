@@ -4,12 +4,14 @@ import itertools
 import json
 import logging
 import time
+from typing import NoReturn
 
 import pytest
 
 from tests.fakes import START, World, job_id, record
 from worker.messages import PollMessage
 from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.store import RedisStore
 from worker.sweep import Sweep, sweep_forever
 from worker.tasks import Publisher
 from worker.values import Claimed, Pair
@@ -216,6 +218,8 @@ def test_what_is_older_than_the_history_is_dropped(world: World) -> None:
     world.clock.sleep(86_401)
     world.sweep()
     assert world.redis.zcard("t:finished") == world.redis.zcard("t:done") == 0
+    assert world.redis.exists(f"t:job:{JOB}") == 1, "as long as a bad end may be remembered (S5)"
+    world.clock.sleep(world.settings.lock_ttl)
     assert world.redis.exists(f"t:job:{JOB}") == 0
 
 
@@ -270,3 +274,69 @@ def test_a_sweep_that_takes_long_does_not_put_off_the_next(world: World, monkeyp
     monkeypatch.setattr(Sweep, "__call__", lambda _: world.clock.sleep(next(took)))
     sweep_forever(sweep, wait, world.clock)
     assert waits == [1, 1, 0.7, 0.1, 0.1]
+
+
+def test_a_pair_whose_step_fails_stands_back_behind_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S28: it neither stops the sweep nor stays first."""
+    for mediation_id in ("20", "21"):
+        world.store.claim(
+            Pair("C-1", mediation_id), token="t", task_id=mediation_id, arguments="{}", expires=None, enabled=True
+        )
+        world.clock.sleep(1)
+    world.redis.hset(world.keys.ledger(Pair("C-1", "20")), "claimed_at", "no number")
+    world.clock.sleep(31)
+    assert world.sweep() == 1, "the one behind it"
+    assert world.store.pairs_to_attend(limit=10) == []
+    assert "pair postponed" in caplog.text
+    world.clock.sleep(61)
+    assert world.store.pairs_to_attend(limit=10) == [Pair("C-1", "20"), Pair("C-1", "21")]
+
+
+def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> None:
+    """S18: a pair that nothing was published for is not attended to."""
+    for mediation_id in ("20", "21"):
+        world.store.claim(
+            Pair("C-1", mediation_id), token="t", task_id=mediation_id, arguments="{}", expires=None, enabled=True
+        )
+    world.clock.sleep(31)
+    world.queue.broken = OSError("broker away")
+    with pytest.raises(ScheduleFailed):
+        world.sweep()
+    assert len(world.store.pairs_to_attend(limit=10)) == 1
+
+
+@pytest.mark.parametrize("broken", ["overdue", "pairs_to_attend", "trim"])
+def test_polls_pairs_and_trimming_do_not_wait_for_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """S28: one part of the sweep that fails costs the others nothing, and is reported."""
+    watching(world)
+    world.queue.heap.clear()
+    arguments = '{"case_id": "C-2", "mediation_id": "1"}'
+    world.store.claim(Pair("C-2", "1"), token="t", task_id="t", arguments=arguments, expires=None, enabled=True)
+    world.redis.zadd(world.keys.done, {"C-9:1": 1})
+    world.clock.sleep(40)
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise KeyError(broken)
+
+    monkeypatch.setattr(RedisStore, broken, fail)
+    with pytest.raises(KeyError, match=broken):
+        world.sweep()
+    polled = [message for message in world.queue.published if "job_id" in message]
+    assert len(polled) == (1 if broken == "overdue" else 2), "the first poll, and its reissue"
+    assert ("C-2" in str(world.queue.published)) is (broken != "pairs_to_attend")
+    assert world.redis.zcard(world.keys.done) == (1 if broken == "trim" else 0)
+
+
+def test_every_part_that_fails_is_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise KeyError("x")
+
+    for part in ("overdue", "pairs_to_attend", "trim"):
+        monkeypatch.setattr(RedisStore, part, fail)
+    with pytest.raises(KeyError):
+        world.sweep()
+    assert caplog.text.count("sweep failed: KeyError: 'x'") == 2, "the first one is raised, and logged above"

@@ -341,7 +341,7 @@ def test_a_call_that_two_answers_name_holds_both_pairs(world: World) -> None:
     world.upstream.dials = [[record(JOB, person="P-1")]]
     assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
     (call,) = world.store.calls()
-    assert (call.mediation_id, call.person_id, call.call_status) == ("20", "P-1", "Executing")
+    assert (call.mediation_id, call.person_id, call.call_status) == ("21", "P-1", "Executing")
     for mediation_id in ("20", "21"):
         assert world.trigger("C-1", mediation_id, task_id=f"again-{mediation_id}")["outcome"] == "skipped"
     world.run(300)

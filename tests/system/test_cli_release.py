@@ -49,7 +49,7 @@ def adopt(store: RedisStore) -> None:
     look_up = store.open_look_up(PAIR)
     assert look_up
     job_id = f"{round(store.now() * 1000)}-447e-96ea-97523c61189b"
-    assert store.adopt(PAIR, look_up, [NewJob(job_id, "", "Executing", 5)])
+    assert store.adopt(PAIR, look_up, [NewJob(job_id, "", "Executing", 5)], answered=True)
 
 
 def phase_of(store: RedisStore) -> list[str]:

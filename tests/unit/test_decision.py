@@ -80,8 +80,14 @@ def test_the_last_poll_is_due_at_the_deadline_and_does_not_ask() -> None:
     """S25: at most 2 hours; the poll at the deadline only ends the watch."""
     decision = decide("running", poll(due=7_195), POLICY, began=7_195, now=7_195)
     assert decision == Next(poll(no=2, due=7_200))
-    assert not may_look(poll(due=7_200))
-    assert may_look(poll(due=7_199.999))
+    assert not may_look(poll(no=2, due=7_200), 10, began=7_209.999)
+    assert may_look(poll(no=2, due=7_199.999), 10, began=7_200)
+
+
+def test_a_poll_that_comes_late_to_the_deadline_looks_once_more() -> None:
+    """S25: all workers were away, or the answer that started the call came after its deadline."""
+    assert may_look(poll(no=2, due=7_200), 10, began=7_210)
+    assert may_look(poll(no=1, due=7_200), 10, began=7_200)
 
 
 near_deadline = st.floats(7_140, 7_260)

@@ -68,21 +68,61 @@ local function emit(events, history, ttl, t, json)
   redis.call('PEXPIRE', history, ttl)
 end
 
--- The pair is let go (S5): the lock by its owner's token only, the ledger done, and kept as long as the history.
-local function let_go(prefix, member, token, ttl, t)
-  local lock, ledger, done = prefix .. ':lock:' .. member, prefix .. ':ledger:' .. member, prefix .. ':done'
-  if redis.call('GET', lock) == token then redis.call('DEL', lock) end
-  redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t))
-  redis.call('HDEL', ledger, 'lookup', 'held_until')
-  redis.call('PEXPIRE', ledger, math.max(ttl, TROUBLE_TTL))
-  redis.call('ZREM', prefix .. ':pairs', member)
-  redis.call('ZADD', done, t, member)
-  redis.call('ZREMRANGEBYSCORE', done, '-inf', t - ttl / 1000)
-end
-
 -- A key lives for so many milliseconds more at the least.
 local function keep(key, ttl)
   if redis.call('PTTL', key) < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
+end
+
+-- With the last open pair of a case, what is kept of the case begins to age; its records outlive the memory of trouble.
+local function age_case(member)
+  local case = string.match(member, '^[^:]*')
+  local mediations, jobs = PREFIX .. ':mediations:' .. case, PREFIX .. ':jobs:' .. case
+  for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
+    local phase = redis.call('HGET', PREFIX .. ':ledger:' .. other, 'phase')
+    if phase and phase ~= 'done' then return end
+  end
+  keep(mediations, JOB_TTL)
+  keep(jobs, JOB_TTL)
+  for _, id in ipairs(redis.call('SMEMBERS', jobs)) do keep(PREFIX .. ':job:' .. id, JOB_TTL) end
+end
+
+-- Release the pair (S5): delete the lock if it holds the owner's token, mark the ledger done. From here on, and not
+-- before, ledger and handled task id have a time to live (S18).
+local function release_pair(member, token, t)
+  local lock, ledger, done = PREFIX .. ':lock:' .. member, PREFIX .. ':ledger:' .. member, PREFIX .. ':done'
+  if redis.call('GET', lock) == token then redis.call('DEL', lock) end
+  redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t))
+  redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
+  redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, TROUBLE_TTL))
+  redis.call('PEXPIRE', PREFIX .. ':task:' .. (redis.call('HGET', ledger, 'task_id') or ''), TASK_TTL)
+  redis.call('ZREM', PREFIX .. ':pairs', member)
+  redis.call('ZADD', done, t, member)
+  redis.call('ZREMRANGEBYSCORE', done, '-inf', t - HISTORY_TTL / 1000)
+  age_case(member)
+end
+
+-- Remember a bad end: the pair's next trigger looks upstream first, for calls created since (S5).
+local function remember(ledger, kind, t, since)
+  redis.call('HSET', ledger, 'trouble', kind, 'trouble_at', stamp(t), 'trouble_since', since)
+end
+
+-- End the look-up: the pair is held by its watched calls, or by nothing. The memory of the unknown outcome begins anew,
+-- for a look-up may go on for a day. A watched call whose record is gone was lost sight of.
+local function close_look_up(ledger, live, pairs_key, member, token, t)
+  local state = redis.call('HMGET', ledger, 'lookup', 'trouble', 'trouble_since', 'sending_at')
+  for _, id in ipairs(redis.call('SMEMBERS', live)) do
+    local r = redis.call('HMGET', PREFIX .. ':job:' .. id, 'job_id', 'verdict')
+    if not r[1] then remember(ledger, 'lost', t, state[4] or '0') end
+    if not r[1] or r[2] then redis.call('SREM', live, id) end
+  end
+  if state[1] then remember(ledger, state[2] or 'unknown', t, state[3] or state[4] or '0') end
+  redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
+  if redis.call('SCARD', live) == 0 then
+    release_pair(member, token, t)
+  else
+    redis.call('HSET', ledger, 'phase', 'watching')
+    redis.call('ZADD', pairs_key, t + LOCK_TTL / 1000, member)
+  end
 end
 
 -- One more pair is held by a call; false where it was before.
@@ -94,16 +134,31 @@ local function hold(key, member)
   return true
 end
 
+-- An answer names the pair of a call that a look had taken for another mediation's: the record moves to it, and the
+-- other pair goes on sharing the call.
+local function move(key, member, mediation_id, task_id)
+  local r = redis.call('HMGET', key, 'member', 'also')
+  local case = string.match(member, '^[^:]*:')
+  if r[1] == member or string.sub(r[1], 1, #case) ~= case then return end
+  local also = r[1]
+  for other in string.gmatch(r[2] or '', '%S+') do
+    if other ~= member then also = also .. ' ' .. other end
+  end
+  redis.call('HSET', key, 'member', member, 'mediation_id', mediation_id, 'also', also, 'root', task_id)
+end
+
 -- A new record of a watched call (S11), with its trigger's task and its first due time; the caller has seen that there
--- is none.
-local function watch(prefix, member, task_id, job, t, started_at, deadline, job_ttl)
-  local key, first = prefix .. ':job:' .. job.job_id, math.min(t + job.first_delay, deadline)
+-- is none. It has no time to live while the call is watched: the verdict gives it one.
+local function watch(member, task_id, job, t, started_at, deadline)
+  local key, first = PREFIX .. ':job:' .. job.job_id, math.min(t + job.first_delay, deadline)
   redis.call('HSET', key, 'started_at', stamp(started_at), 'watched_at', stamp(t), 'deadline', stamp(deadline),
     'due', stamp(first), 'poll_no', 1, 'retry_count', 0, 'member', member, 'root', task_id, unpack(job.fields))
   if job.executing then redis.call('HSET', key, 'executing_since', stamp(t)) end
-  redis.call('PEXPIRE', key, job_ttl)
-  redis.call('ZADD', prefix .. ':due', first, job.job_id)
-  redis.call('SADD', prefix .. ':live:' .. member, job.job_id)
+  redis.call('ZADD', PREFIX .. ':due', first, job.job_id)
+  redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
+  local jobs = PREFIX .. ':jobs:' .. string.match(member, '^[^:]*')
+  redis.call('SADD', jobs, job.job_id)
+  redis.call('PERSIST', jobs)
   return first
 end
 """
@@ -158,7 +213,12 @@ class Steps:
     def script(self, source: str) -> Script:
         """Return a step that can be run."""
         channels = ", ".join(f"'{channel}'" for channel in self.terms.channels)
-        head = f"local PREFIX, CHANNELS = {_lua_text(self.keys.prefix)}, {{{channels}}}\n"
+        terms = self.terms
+        head = (
+            f"local PREFIX, CHANNELS = {_lua_text(self.keys.prefix)}, {{{channels}}}\n"
+            f"local HISTORY_TTL, TASK_TTL = {milliseconds(terms.history_ttl)}, {milliseconds(terms.task_ttl)}\n"
+            f"local JOB_TTL, LOCK_TTL = {milliseconds(terms.job_ttl)}, {milliseconds(terms.lock_ttl)}\n"
+        )
         return self.client.register_script(head + PRELUDE + source)
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:

@@ -14,6 +14,7 @@ def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:
         "executing": job.call_status == "Executing",
         "watch_again": job.watch_again,
         "person_id": job.person_id,
+        "mediation_id": pair.mediation_id,
         "fields": [
             *("job_id", job.job_id, "person_id", job.person_id, "call_status", job.call_status),
             *("case_id", pair.case_id, "mediation_id", pair.mediation_id),

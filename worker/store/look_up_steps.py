@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import redis
 
 from worker.decision import ADOPTION_SLACK, created_at
-from worker.store.base import Steps, Terms, event_json, milliseconds
+from worker.store.base import Steps, Terms, event_json
 from worker.store.jobs import job_fields, settled
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, RESERVE
@@ -14,70 +14,63 @@ from worker.values import Event, LookUp, NewJob, Pair, Settled
 
 # Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
 # making it; and one that two lost answers could own is watched once and holds both pairs (S14), whichever look finds
-# it first: an adopted call has no person.
+# it first: an adopted call has no person. The time of the first answered look-up is kept: from then the window counts
+# where upstream was away before.
 ADOPT = """
-local ledger, mediations, events, history, case_jobs = unpack(KEYS, 1, 5)
-local prefix, member, token, found, slack, duration, lock_ttl, history_ttl, job_ttl = unpack(ARGV)
+local ledger, mediations, events, history = unpack(KEYS, 1, 4)
+local member, token, found, slack, duration, answered = unpack(ARGV)
 local t = now()
 local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id')
 if s[1] ~= token or not s[2] or s[4] then return {stamp(t)} end
 
 local others = {}
 for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
-  local o = redis.call('HMGET', prefix .. ':ledger:' .. other, 'phase', 'lookup', 'sending_at')
+  local o = redis.call('HMGET', PREFIX .. ':ledger:' .. other, 'phase', 'lookup', 'sending_at')
   if other ~= member and o[1] == 'sending' then return false end
   if other ~= member and o[2] then others[#others + 1] = {member = other, after = tonumber(o[3]) - slack} end
 end
+if answered == '1' then redis.call('HSETNX', ledger, 'answered_at', stamp(t)) end
 
 local reply, started_at = {stamp(t)}, tonumber(s[3])
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(cjson.decode(found)) do
-  local known = redis.call('HMGET', KEYS[5 + i], 'poll_no', 'verdict', 'person_id', 'watched_at')
+  local key = KEYS[4 + i]
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at')
   if known[1] then  -- found before, by a look for another pair: it may be this one's as well until an answer names it
-    if not known[2] and known[3] == '' and hold(KEYS[5 + i], member) then
-      redis.call('SADD', prefix .. ':live:' .. member, job.job_id)
+    if not known[2] and known[3] == '' and hold(key, member) then
+      redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
       -- one that was on record when the request left is not what the look-up is for: that one may still turn up
       if tonumber(known[4] or t) >= started_at then redis.call('HINCRBY', ledger, 'found', 1) end
     end
   else
-    local first = watch(prefix, member, s[5] or '', job, t, started_at, deadline, job_ttl)
-    redis.call('SADD', case_jobs, job.job_id)
+    local first = watch(member, s[5] or '', job, t, started_at, deadline)
     redis.call('HINCRBY', ledger, 'found', 1)
-    emit(events, history, history_ttl, t, job.event)
+    emit(events, history, HISTORY_TTL, t, job.event)
     local also = {}
     for _, other in ipairs(others) do
       if job.created > other.after then
         also[#also + 1] = other.member
-        redis.call('SADD', prefix .. ':live:' .. other.member, job.job_id)
-        redis.call('PEXPIRE', prefix .. ':live:' .. other.member, job_ttl)
-        redis.call('HINCRBY', prefix .. ':ledger:' .. other.member, 'found', 1)
+        redis.call('SADD', PREFIX .. ':live:' .. other.member, job.job_id)
+        redis.call('HINCRBY', PREFIX .. ':ledger:' .. other.member, 'found', 1)
       end
     end
-    if #also > 0 then redis.call('HSET', KEYS[5 + i], 'also', table.concat(also, ' ')) end
+    if #also > 0 then redis.call('HSET', key, 'also', table.concat(also, ' ')) end
     for _, field in ipairs({'1', job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
   end
 end
-redis.call('PEXPIRE', prefix .. ':live:' .. member, job_ttl)
-redis.call('PEXPIRE', case_jobs, job_ttl)
 return reply
 """
 
-# Invariant: a person lets an unknown outcome go, and nothing else; calls that were found stay watched and hold it.
+# Invariant: a person releases an unknown outcome, and nothing else; calls that were found stay watched and hold it.
 RELEASE = """
 local ledger, live, pairs_key, events, history = unpack(KEYS)
-local prefix, member, history_ttl, lock_ttl, event = unpack(ARGV)
+local member, event = unpack(ARGV)
 local t = now()
 local s = redis.call('HMGET', ledger, 'phase', 'token', 'lookup')
 if not s[1] then return 'absent' end
 if s[1] ~= 'unknown' then return s[1] end
-emit(events, history, history_ttl, t, event)
-redis.call('HDEL', ledger, 'lookup', 'held_until')
-if redis.call('SCARD', live) == 0 then
-  let_go(prefix, member, s[2], history_ttl, t)
-else
-  redis.call('HSET', ledger, 'phase', 'watching')
-  redis.call('ZADD', pairs_key, t + lock_ttl / 1000, member)
-end
+emit(events, history, HISTORY_TTL, t, event)
+close_look_up(ledger, live, pairs_key, member, s[2], t)
 return 'released'
 """
 
@@ -109,9 +102,12 @@ class LookUpSteps(Steps):
             )
         return LookUp(str(token), float(sending_at)) if token and is_open and sending_at and not held_until else None
 
-    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob]) -> Settled | None:
-        """Watch jobs that nobody knows; None where that must wait for another mediation's request (S14)."""
-        k, terms = self.keys, self.terms
+    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob], *, answered: bool) -> Settled | None:
+        """Watch jobs that have no record; None where that must wait for another mediation's request (S14).
+
+        `answered` says that upstream could be asked: the window counts from the first look-up that was answered.
+        """
+        k = self.keys
         found = [
             job_fields(job, pair)
             | {
@@ -123,12 +119,12 @@ class LookUpSteps(Steps):
         reply = self.run(
             self._adopt,
             [
-                *(k.ledger(pair), k.mediations(pair.case_id), k.events, k.history(pair.case_id), k.jobs(pair.case_id)),
+                *(k.ledger(pair), k.mediations(pair.case_id), k.events, k.history(pair.case_id)),
                 *(k.job(job.job_id) for job in jobs),
             ],
             [
-                *(k.prefix, member(pair), look_up.token, json.dumps(found), ADOPTION_SLACK, terms.max_poll_duration),
-                *(milliseconds(terms.lock_ttl), milliseconds(terms.history_ttl), milliseconds(terms.job_ttl)),
+                *(member(pair), look_up.token, json.dumps(found), ADOPTION_SLACK, self.terms.max_poll_duration),
+                int(answered),
             ],
         )
         return settled(reply)
@@ -138,15 +134,12 @@ class LookUpSteps(Steps):
 
         `absent` is the phase of a pair that nobody knows.
         """
-        k, terms = self.keys, self.terms
+        k = self.keys
         event = Event("released", pair.case_id, pair.mediation_id, detail={"by": by, "why": why})
         return str(
             self.run(
                 self._release,
                 [k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
-                [
-                    *(k.prefix, member(pair), milliseconds(terms.history_ttl), milliseconds(terms.lock_ttl)),
-                    event_json(event),
-                ],
+                [member(pair), event_json(event)],
             )
         )

@@ -60,13 +60,14 @@ if away == 'probe' then redis.call('SET', probe, job_id, 'PX', PROBE_TTL) end
 return {'begun', away, stamp(wait), unpack(state)}
 """
 
-# Invariant: an outage is one event (S29). It begins when five calls failed and nobody has been answered well for one
-# interval, and ends with the first good answer; each is told once, by the poll that makes the difference.
+# Invariant: an outage is one event (S29). It begins when five calls failed and no query was answered well for one
+# interval. It ends with the first good answer, or when fewer than five calls are left: then S24 alone holds again.
+# Each change is announced once, by the poll that makes it.
 HEAR = """
 local function hear(heard, job_id, t)
   local outage, good, failing = PREFIX .. ':outage', PREFIX .. ':good', PREFIX .. ':failing'
-  if heard == 'answer' then
-    redis.call('SET', good, stamp(t), 'EX', 86400)
+  if heard == 'answer' then redis.call('SET', good, stamp(t), 'EX', 86400) end
+  if heard == 'answer' or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS then
     if redis.call('DEL', outage) == 0 then return '' end
     redis.call('DEL', failing)
     count('events:outage_ended')
@@ -134,10 +135,10 @@ if event ~= '' and not again then emit(events, history, HISTORY_TTL, t, event) e
 return hear(heard, job_id, t) .. ' ' .. turn
 """
 
-# Invariant: one verdict a call, and a pair is let go with its last watched call (S5): never by a stranger's token,
+# Invariant: one verdict a call, and a pair is released with its last watched call (S5): never by a stranger's token,
 # never while a look-up is open. A terminal status counts even from a poll that has been overtaken (S28).
 FINISH_POLL = """
-local job, due_key, finished, events, history, case_jobs, mediations = unpack(KEYS)
+local job, due_key, finished, events, history = unpack(KEYS)
 local job_id, poll_no, verdict, retry_count, call_status, member, event, heard = unpack(ARGV, 1, 8)
 local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also')
 if not r[1] or r[2] then return overtaken() end
@@ -147,9 +148,7 @@ local t = now()
 redis.call('HSET', job, 'verdict', verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
   'retry_count', retry_count)
 if call_status ~= '' then redis.call('HSET', job, 'call_status', call_status) end
-redis.call('PEXPIRE', job, verdict == 'ended' and HISTORY_TTL or math.max(HISTORY_TTL, TROUBLE_TTL))
-keep(case_jobs, JOB_TTL)
-keep(mediations, JOB_TTL)
+redis.call('PEXPIRE', job, JOB_TTL)  -- an ended call too: forgotten earlier, it would pass for one not seen before (S5)
 redis.call('ZREM', due_key, job_id)
 redis.call('ZADD', finished, t, job_id)
 redis.call('ZREMRANGEBYSCORE', finished, '-inf', t - HISTORY_TTL / 1000)
@@ -158,11 +157,10 @@ for holder in string.gmatch(member .. ' ' .. (r[3] or ''), '%S+') do
   redis.call('SREM', live, job_id)
   local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'trouble_since')
   if state[1] and verdict ~= 'ended' then  -- a call that a look found is of the request that the trouble began with
-    local since = state[4] or state[5] or stamp(t)
-    redis.call('HSET', ledger, 'trouble', verdict, 'trouble_at', stamp(t), 'trouble_since', since)
+    remember(ledger, verdict, t, state[4] or state[5] or stamp(t))
   end
   if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
-    let_go(PREFIX, holder, state[1], HISTORY_TTL, t)
+    release_pair(holder, state[1], t)
   end
 end
 emit(events, history, HISTORY_TTL, t, event)
@@ -179,8 +177,7 @@ class PollSteps(Steps):
         names = (
             f"local LEASE, BRIEF, PROMPT, SLOW_FOR = {terms.lease}, {min(terms.lease, BRIEF)}, {PROMPT}, {SLOW_FOR}\n"
             f"local RATE, INTERVAL, OUTAGE_CALLS = {terms.status_rate}, {terms.interval}, {OUTAGE_CALLS}\n"
-            f"local PROBE_TTL, HISTORY_TTL, JOB_TTL = {milliseconds(terms.interval / PROBES)}"
-            f", {milliseconds(terms.history_ttl)}, {milliseconds(terms.job_ttl)}\n"
+            f"local PROBE_TTL = {milliseconds(terms.interval / PROBES)}\n"
         )
         self._begin_poll = self.script(names + ADMIT + BEGIN_POLL)
         self._continue_poll = self.script(names + ADMIT + ALLOT + HEAR + CONTINUE_POLL)
@@ -242,14 +239,11 @@ class PollSteps(Steps):
         event: Event,
         timing: Timing | None = None,
     ) -> Written | None:
-        """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
+        """Write the verdict and release the pair after its last call (S5); None where a verdict stands or the fence."""
         k = self.keys
         reply: Any = self.run(
             self._finish_poll,
-            [
-                *(k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)),
-                *(k.jobs(pair.case_id), k.mediations(pair.case_id)),
-            ],
+            [k.job(job_id), k.due, k.finished, k.events, k.history(pair.case_id)],
             [
                 *(job_id, poll_no + 1, verdict, retry_count, call_status or "", member(pair)),
                 *(event_json(event), heard, (timing and timing.took) or 0),

@@ -10,7 +10,7 @@ from worker import texts
 from worker.messages import TriggerResult
 from worker.outcomes import deferred
 from worker.ports import StoreUnavailable
-from worker.store.base import TROUBLE_REMEMBERED, Steps, Terms, milliseconds
+from worker.store.base import Steps, Terms
 from worker.store.durability import Durability, durability_of
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
@@ -22,12 +22,12 @@ FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: wit
 REFUSALS = ("paused", "taken", "watched", "closed")
 
 # Invariant: of all triggers of a pair one alone holds its lock, and a task that was handled is never handled again.
-# One trigger waits for each pair, the one that expires last; it is claimed when its time has come, unless stopped.
+# A pair that is listed as open and has lost its ledger may be ringing: the claim looks upstream first (S18).
+# One trigger waits for each pair, the first; an equal one extends its expiry, any other is skipped.
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key, mediations = unpack(KEYS)
-local token, task_id, arguments, expires, enabled, member, job_prefix = unpack(ARGV, 1, 7)
-local lock_ttl, task_ttl, job_ttl, stale_after, remembered = unpack(ARGV, 8, 12)
-local skipped_head, skipped_tail, disabled, deferred_head = unpack(ARGV, 13, 16)
+local token, task_id, arguments, expires, enabled, member, stale_after = unpack(ARGV, 1, 7)
+local skipped_head, skipped_tail, disabled, deferred_head = unpack(ARGV, 8, 11)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, holder = state[1], redis.call('GET', lock)
@@ -41,45 +41,58 @@ local t = now()
 local function claimed()
   return {'claimed', redis.call('HGET', ledger, 'trouble_since') or ''}
 end
-local function take()  -- what is remembered of the last trigger, and a place among those who wait, outlive it
-  local trouble = redis.call('HMGET', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot')
-  redis.call('SET', lock, token, 'PX', lock_ttl)
+local function take()  -- the memory of the last trigger and the place in the limit's queue outlive it
+  local last = redis.call('HMGET', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'republished')
+  local without_ledger = not phase and redis.call('ZSCORE', pairs_key, member)
+  redis.call('SET', lock, token, 'PX', LOCK_TTL)
   redis.call('DEL', ledger)
   redis.call('HSET', ledger, 'phase', 'claimed', 'token', token, 'task_id', task_id, 'arguments', arguments,
     'expires', expires, 'claimed_at', stamp(t))
-  if trouble[1] and t - tonumber(trouble[2]) <= tonumber(remembered) then
-    redis.call('HSET', ledger, 'trouble', trouble[1], 'trouble_at', trouble[2], 'trouble_since', trouble[3])
+  if without_ledger then
+    remember(ledger, 'unknown', t, '0')
+  elseif last[1] and t - tonumber(last[2]) <= TROUBLE_TTL / 1000 then
+    remember(ledger, last[1], tonumber(last[2]), last[3])
   end
-  if trouble[4] then redis.call('HSET', ledger, 'slot', trouble[4]) end
-  redis.call('PEXPIRE', ledger, job_ttl)
+  if last[4] then redis.call('HSET', ledger, 'slot', last[4]) end
+  if last[5] and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
   redis.call('SADD', mediations, member)
-  keep(mediations, job_ttl)
+  redis.call('PERSIST', mediations)
   redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
   return claimed()
+end
+local function skip()
+  local jobs = {}
+  for _, id in ipairs(redis.call('SMEMBERS', live)) do
+    local r = redis.call('HMGET', PREFIX .. ':job:' .. id, 'person_id', 'call_status')
+    jobs[#jobs + 1] = cjson.encode({job_id = id, person_id = r[1] or '', call_status = r[2] or ''})
+  end
+  table.sort(jobs)
+  local result = skipped_head .. '[' .. table.concat(jobs, ',') .. ']' .. skipped_tail
+  redis.call('SET', task, result, 'PX', TASK_TTL)
+  count('triggers:skipped')
+  return {'skipped', result}
 end
 
 if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
 
 if phase == 'waiting' then
   local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1
-  local waits = redis.call('HMGET', ledger, 'until', 'expires')
+  local waits = redis.call('HMGET', ledger, 'until', 'expires', 'arguments')
   local due = tonumber(waits[1]) <= t
   if state[2] == task_id and due and not stopped then
     redis.call('DEL', lock)
     return take()
   end
+  if state[2] ~= task_id and waits[3] ~= arguments then return skip() end
   local result = deferred_head .. waits[1] .. '}'
   if state[2] ~= task_id then
     local ends = expires == '' and math.huge or tonumber(expires)
     local other = waits[2] == '' and math.huge or tonumber(waits[2])
-    local answered = task_id
-    if ends >= other then
-      answered = state[2]
-      redis.call('HSET', ledger, 'task_id', task_id, 'arguments', arguments, 'expires', expires)
-      redis.call('HDEL', ledger, 'requeued')
+    if ends > other then
+      redis.call('HSET', ledger, 'expires', expires)
       redis.call('ZADD', pairs_key, math.min(tonumber(waits[1]), ends), member)
     end
-    redis.call('SET', PREFIX .. ':task:' .. answered, result, 'PX', task_ttl)
+    redis.call('SET', task, result, 'PX', TASK_TTL)
   end
   count('triggers:deferred')
   return {'deferred', result}
@@ -92,34 +105,27 @@ if phase and phase ~= 'done' and state[2] == task_id then
   return {'copy'}
 end
 
-if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then
-  local jobs = {}
-  for _, id in ipairs(redis.call('SMEMBERS', live)) do
-    local r = redis.call('HMGET', job_prefix .. id, 'person_id', 'call_status')
-    jobs[#jobs + 1] = cjson.encode({job_id = id, person_id = r[1] or '', call_status = r[2] or ''})
-  end
-  table.sort(jobs)
-  local result = skipped_head .. '[' .. table.concat(jobs, ',') .. ']' .. skipped_tail
-  redis.call('SET', task, result, 'PX', task_ttl)
-  count('triggers:skipped')
-  return {'skipped', result}
-end
+if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end
 
 if enabled == '0' or redis.call('EXISTS', paused) == 1 then
-  redis.call('SET', task, disabled, 'PX', task_ttl)
+  redis.call('SET', task, disabled, 'PX', TASK_TTL)
   count('triggers:disabled')
   return {'disabled', disabled}
 end
 
-if not redis.call('SET', lock, token, 'NX', 'PX', lock_ttl) then return {'copy'} end
+if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'} end
 return take()
 """
 
-# Invariant: who looks upstream before its call keeps its claim while nobody else has it, and never takes it back.
+# Invariant: an owner keeps its claim while it is at work (each attempt to dial, each query of a look), and never takes
+# it back. One that has written `sending` and provably sent nothing is still the owner.
 RENEW = """
 local lock, ledger, pairs_key = unpack(KEYS)
 local token, member, stale_after = unpack(ARGV)
-if redis.call('GET', lock) ~= token or redis.call('HGET', ledger, 'phase') ~= 'claimed' then return 0 end
+local state = redis.call('HMGET', ledger, 'token', 'phase')
+if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end
+if state[2] == 'sending' then return 1 end
+if state[2] ~= 'claimed' then return 0 end
 local t = now()
 redis.call('HSET', ledger, 'claimed_at', stamp(t))
 redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
@@ -128,10 +134,10 @@ return 1
 
 # Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped and no call of
 # the pair is being watched (an earlier owner's late answer may have brought one). From here on its task counts as
-# handled, whatever becomes of the ledger: delivered again days later, it does not dial (S17).
+# handled, and stays so until the pair is done and for a day more: delivered again after weeks, it does not dial (S18).
 BEGIN_SENDING = """
 local lock, ledger, live, paused, pairs_key, bucket = unpack(KEYS)
-local prefix, token, member, sending_limit, unknown, lock_ttl, task_ttl, job_ttl, rate, closes = unpack(ARGV)
+local token, member, sending_limit, unknown, rate, closes = unpack(ARGV)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'task_id', 'slot')
 local ours = redis.call('GET', lock) == token and state[1] == token
 if not ours or not (state[2] == 'claimed' or state[2] == 'sending') then return 'taken' end
@@ -147,10 +153,9 @@ if tonumber(rate) > 0 and state[2] == 'claimed' then
   end
 end
 redis.call('HSET', ledger, 'phase', 'sending', 'sending_at', stamp(t))
-redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot')
-redis.call('SET', prefix .. ':task:' .. state[3], unknown, 'PX', task_ttl)
-redis.call('PEXPIRE', lock, lock_ttl)
-redis.call('PEXPIRE', ledger, job_ttl)
+redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'requeued', 'republished')
+redis.call('SET', PREFIX .. ':task:' .. state[3], unknown)
+redis.call('PEXPIRE', lock, LOCK_TTL)
 redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
 count('call_requests')
 return stamp(t)
@@ -170,7 +175,7 @@ class TriggerSteps(Steps):
         self, pair: Pair, *, token: str, task_id: str, arguments: str, expires: float | None, enabled: bool
     ) -> Claimed | Answered | Copy:
         """Take the pair for a new call, or say why not (S4, S16, S17)."""
-        k, terms = self.keys, self.terms
+        k = self.keys
         case_id, mediation_id = pair.case_id, pair.mediation_id
         skipped = TriggerResult.of("skipped", case_id, mediation_id, message=texts.ALREADY_ACTIVE)
         head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
@@ -183,9 +188,7 @@ class TriggerSteps(Steps):
                 k.mediations(case_id),
             ],
             [
-                *(token, task_id, arguments, expires or "", int(enabled), member(pair), k.job("")),
-                *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.job_ttl)),
-                *(CLAIM_STALE_AFTER, TROUBLE_REMEMBERED),
+                *(token, task_id, arguments, expires or "", int(enabled), member(pair), CLAIM_STALE_AFTER),
                 *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits),
             ],
         )
@@ -198,7 +201,7 @@ class TriggerSteps(Steps):
         return Answered(why, TriggerResult(json.loads(text)))
 
     def renew(self, pair: Pair, token: str) -> bool:
-        """Let a claim begin anew, for its owner is at work; False where it is another owner's, or nobody's (S18)."""
+        """Let a claim begin anew, for its owner is at work; False where its owner is another one or none (S18)."""
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.pairs]
         return bool(self.run(self._renew, keys, [token, member(pair), CLAIM_STALE_AFTER]))
@@ -220,8 +223,7 @@ class TriggerSteps(Steps):
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
         unknown = TriggerResult.of("unknown", pair.case_id, pair.mediation_id, message=texts.OUTCOME_UNKNOWN)
         args: list[str | float] = [
-            *(k.prefix, token, member(pair), terms.sending_limit, json.dumps(unknown.data, ensure_ascii=False)),
-            *(milliseconds(terms.lock_ttl), milliseconds(terms.task_ttl), milliseconds(terms.job_ttl)),
+            *(token, member(pair), terms.sending_limit, json.dumps(unknown.data, ensure_ascii=False)),
             *(terms.dial_rate, closes or ""),
         ]
         step = self._durably if self.durability == "waitaof" else self._plainly

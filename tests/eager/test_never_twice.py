@@ -1,0 +1,415 @@
+"""No second ring: after days without a worker, with half an upstream, past the gate, and while attempts take long."""
+
+import itertools
+from typing import Any, NoReturn
+
+import pytest
+
+from api_client import CallRequest, CallStatus, NotSent, OutcomeUnknown, ProtocolError, Unavailable
+from tests.eager.test_unknown import entry, phase
+from tests.fakes import START, World, job_id, record
+from worker import texts
+from worker.messages import TriggerRequest
+from worker.outcomes import outcome_unknown
+from worker.ports import StoreUnavailable
+from worker.store import RedisStore
+from worker.trigger import Claim
+from worker.values import Claimed, Pair
+
+DAY = 86_400
+five_minutes = pytest.mark.parametrize("world", [{"max_poll_duration": 300}], indirect=True, ids=["five minutes"])
+PAIR = Pair("C-1", "20")
+JOB = job_id(1, at=START + 1)
+LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
+
+
+def killed(world: World, *, sending: bool) -> None:
+    """A worker that was killed during its dial; its message waits to be delivered again."""
+    claimed = world.store.claim(PAIR, token="t", task_id="task-1", arguments="{}", expires=None, enabled=True)
+    assert claimed == Claimed()
+    if sending:
+        assert isinstance(world.store.begin_sending(PAIR, "t"), float)
+
+
+# -- days without a worker ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("days", [1.2, 30])
+def test_a_trigger_whose_request_had_left_dials_no_more_after_days(world: World, days: float) -> None:
+    """S18: ledger and handled task id have no time to live before the pair is done."""
+    killed(world, sending=True)
+    world.clock.sleep(days * DAY)
+    world.upstream.dials = [[record(JOB)]]
+    assert world.trigger() is None, "the request left: the copy says nothing until the outcome is known"
+    world.sweep()
+    assert world.trigger()["outcome"] == "unknown"
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+    assert world.upstream.requests == []
+
+
+def test_a_handled_task_id_lives_for_a_day_after_its_pair_is_done(world: World) -> None:
+    """S17 S18: the time to live begins with `done`."""
+    killed(world, sending=True)
+    world.clock.sleep(2 * DAY)
+    world.sweeping = 60
+    world.run(900)
+    assert phase(world) == "done"
+    assert 0 < world.redis.ttl(world.keys.task("task-1")) <= DAY
+    assert world.trigger()["outcome"] == "unknown"
+    assert world.upstream.requests == []
+
+
+def test_a_watch_outlasts_days_without_a_worker(world: World) -> None:
+    """S25 S28: the call's record is there, it is looked at once more, and its end is told."""
+    world.upstream.dials = [[record(JOB)]]
+    assert world.trigger()["outcome"] == "started"
+    world.queue.heap.clear()
+    world.clock.sleep(3 * DAY)
+    world.sweeping = 1
+    world.run(5)
+    assert world.events() == ["ended"], "the case's history is a day long"
+    assert len(world.upstream.queries) == 1
+    assert phase(world) == "done"
+
+
+def test_an_open_pair_without_a_ledger_is_looked_up_before_a_call(world: World) -> None:
+    """S18 S5: the server lost a key; a telephone may be ringing."""
+    world.redis.zadd(world.keys.pairs, {"C-1:20": START + 60})
+    world.upstream.dials = [[record(job_id(9))]]
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.log_entries = [entry(JOB)]
+    result = world.trigger()
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_the_sweep_remembers_an_open_pair_without_a_ledger(world: World, active: bool) -> None:
+    """S18 S5: nothing is known of it any more, so its next trigger looks upstream first."""
+    world.redis.zadd(world.keys.pairs, {"C-1:20": START - 1})
+    world.sweep()
+    assert phase(world) == "done"
+    world.upstream.dials = [[record(job_id(9))]]
+    world.upstream.log_entries = [entry(JOB, "Executing" if active else "Succeeded")]
+    assert world.trigger()["outcome"] == ("skipped" if active else "started")
+
+
+@five_minutes
+def test_a_lost_ledger_leaves_watched_calls_their_pair(world: World) -> None:
+    """S5 S18: the pair is released with its last call, by the token that its lock holds."""
+    world.upstream.dials = [[record(JOB)]]
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 10_000 else "Executing"
+    world.trigger()
+    world.redis.delete(world.keys.ledger(PAIR), world.keys.task("task-1"))
+    world.redis.zadd(world.keys.pairs, {"C-1:20": START - 1})
+    world.sweep()
+    assert phase(world) == "watching"
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+    world.run(320)
+    assert phase(world) == "done"
+    assert not world.redis.exists(world.keys.lock(PAIR))
+
+
+def test_a_watched_call_without_a_record_does_not_hold_its_pair_for_ever(world: World) -> None:
+    """S5: the net beneath the watch takes it out, and the next trigger looks first."""
+    world.upstream.dials = [[record(JOB)]]
+    world.trigger()
+    world.redis.delete(world.keys.job(JOB))
+    world.queue.heap.clear()
+    world.sweeping = 60
+    world.run(7_400)
+    assert phase(world) == "done"
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger(task_id="task-2")["outcome"] == "failed"
+
+
+# -- half an upstream --------------------------------------------------------------------------------------------------
+
+
+def test_a_status_of_another_mediations_call_denies_nothing(world: World) -> None:
+    """S5: status by case names one call only; without the conversation log nothing is sent."""
+    world.upstream.dials = [LOST]
+    world.upstream.log_entries = Unavailable("GET /conversation-log: answer too large")
+    assert world.trigger()["outcome"] == "unknown"
+    assert world.store.release(PAIR, by="me", why="a test") == "released"
+    other = job_id(5, at=START + 100)
+    status = CallStatus.model_validate({"jobId": other, "callStatus": "Succeeded"})
+    world.upstream.case_status = lambda _case: status
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "failed"
+    assert len(world.upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(Unavailable("GET /status: ReadTimeout"), "failed"), (ProtocolError("GET /status: data null"), "started")],
+    ids=["no answer", "no such call"],
+)
+def test_the_look_needs_an_answer_of_the_status_query_too(world: World, status: Any, outcome: str) -> None:
+    """S5: that there is no such call is an answer."""
+    world.upstream.dials = [LOST]
+    assert world.trigger()["outcome"] == "unknown"
+    assert world.store.release(PAIR, by="me", why="a test") == "released"
+    world.upstream.case_status = lambda _case: status
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-2")["outcome"] == outcome
+
+
+def test_look_ups_without_an_answer_go_on_until_there_is_one(world: World) -> None:
+    """S14: the call that upstream could not name for an hour is watched when it can, and was never denied."""
+    world.upstream.dials = [LOST]
+    world.upstream.log_entries = Unavailable("down")
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger()["outcome"] == "unknown"
+    world.sweeping = 5
+    looks: list[float] = []
+    world.upstream.case_status = lambda _case: looks.append(world.clock.monotonic()) or Unavailable("down")  # type: ignore[func-returns-value]
+    world.sweeping = 15
+    world.run(3_600)
+    assert world.events() == ["unknown"]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looks) if earlier > 130]
+    assert len(gaps) > 50
+    assert min(gaps) >= 60, "at the most once a minute"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.case_status = lambda _case: ProtocolError("data null")
+    world.run(70)
+    assert world.events() == ["unknown", "adopted"]
+    world.run(130)
+    assert phase(world) == "watching"
+
+
+def test_the_window_begins_with_the_first_answer_where_upstream_was_away(world: World) -> None:
+    """S14: 120 s from there, then the hold."""
+    world.upstream.dials = [LOST]
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger()["outcome"] == "unknown"
+    world.sweeping = 5
+    world.run(600)
+    world.upstream.log_entries = []
+    world.run(119)
+    assert world.events() == ["unknown"]
+    world.run(80)
+    assert world.events() == ["unknown", "nothing_found"]
+    assert world.store.history("C-1")[-1]["message"] == texts.NOTHING_FOUND
+
+
+def test_a_day_without_an_answer_is_said_and_the_next_trigger_looks_first(world: World) -> None:
+    """S14 S5: upstream could not be asked; the memory of it lasts from the release on."""
+    world.upstream.dials = [LOST]
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger()["outcome"] == "unknown"
+    world.sweeping = 60
+    world.run(300)
+    world.clock.sleep(DAY - 500)
+    world.run(120)
+    assert world.events() == ["unknown"]
+    world.run(900)
+    assert world.events() == ["nothing_found", "released"], "the history of a case is a day long"
+    assert world.store.history("C-1")[0]["message"] == texts.NOT_ASKED
+    assert world.trigger(task_id="task-2")["outcome"] == "failed"
+    assert len(world.upstream.requests) == 1
+
+
+# -- calls that are forgotten too soon, or brought back ----------------------------------------------------------------
+
+
+@five_minutes
+def test_an_ended_call_is_remembered_as_long_as_the_bad_end_of_its_sibling(world: World) -> None:
+    """S5: else it would pass for a new one, and end a second time."""
+    other = job_id(2, at=START + 2)
+    world.upstream.dials = [[record(JOB, person="P-1"), record(other, person="P-2")]]
+    world.upstream.life = lambda job, _age: "Succeeded" if job == JOB else "Executing"
+    world.upstream.log_entries = [entry(other, "Succeeded"), entry(JOB, "Executing")]  # the log lags behind
+    assert world.trigger()["outcome"] == "started"
+    world.run(320)
+    assert world.events() == ["started", "started", "status_changed", "ended", "expired"]
+    world.clock.sleep(DAY - 200)
+    world.upstream.life = lambda _job, _age: "Succeeded"
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+
+
+def test_a_call_that_upstream_calls_terminal_is_not_watched_again(world: World) -> None:
+    """S5: a newly found call that has ended holds no pair."""
+    world.upstream.dials = [LOST]
+    assert world.trigger()["outcome"] == "unknown"
+    assert world.store.release(PAIR, by="me", why="a test") == "released"
+    world.upstream.log_entries = [entry(JOB, "Failed")]
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    assert [call.job_id for call in world.store.calls()] == [job_id(9)]
+
+
+@pytest.mark.parametrize("status", ["Succeeded", "Executing"])
+def test_an_answer_past_the_deadline_of_its_calls_looks_once(world: World, status: str) -> None:
+    """S25: its sender was stopped for three hours."""
+
+    def stopped(_request: CallRequest) -> list[Any]:
+        world.clock.sleep(3 * 3_600)
+        return [record(JOB, person="P-1")]
+
+    world.upstream.dials = [stopped]
+    world.upstream.life = lambda _job, _age: status
+    world.sweeping = 1
+    assert world.trigger()["outcome"] == "started"
+    world.run(15)
+    assert len(world.upstream.queries) == 1
+    assert world.events() == ["started", "ended" if status == "Succeeded" else "expired"]
+
+
+def test_an_answer_moves_a_call_to_the_mediation_that_it_names(world: World) -> None:
+    """S14: adopted by one mediation's look, named by the other's answer; its end is told of the right one."""
+    world.upstream.dials = [LOST]
+    assert world.trigger()["outcome"] == "unknown"
+    world.sweeping = 5
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 300 else "Executing"
+    world.run(30)
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    (call,) = world.store.calls()
+    assert (call.mediation_id, call.also) == ("21", (PAIR,))
+    world.run(400)
+    (ended,) = [event for event in world.store.history("C-1") if event["kind"] == "ended"]
+    assert ended["mediation_id"] == "21"
+    assert (phase(world), phase(world, "21")) == ("done", "done")
+
+
+# -- past the gate -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_gate(world: World) -> World:
+    """An upstream client whose connection never asks the gate."""
+    real = world.upstream.dial
+
+    def dial(request: CallRequest, **options: Any) -> Any:
+        return real(request, **options | {"before_send": lambda: None})
+
+    world.upstream.dial = dial  # type: ignore[method-assign]
+    return world
+
+
+def test_an_answer_without_sending_is_an_unknown_outcome_and_its_calls_are_watched(without_gate: World) -> None:
+    """S18: never sent again, and not thrown away."""
+    world = without_gate
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger()["outcome"] == "unknown"
+    assert [(call.job_id, call.person_id) for call in world.store.calls()] == [(JOB, "P-1")]
+    assert phase(world) == "unknown"
+    world.sweeping = 5
+    world.run(60)
+    assert world.trigger()["outcome"] == "unknown"
+    assert len(world.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_lost_answer_without_sending_is_not_sent_again(without_gate: World, taken_over: bool) -> None:
+    """S18: an hour of sweeps, and one ring; also where the sweep had published the trigger again by then."""
+    world = without_gate
+
+    def lose(_request: CallRequest) -> NoReturn:
+        if taken_over:
+            world.clock.sleep(60)
+            world.sweep()
+        raise LOST
+
+    world.upstream.dials = [lose]
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger()["outcome"] == "unknown"
+    assert phase(world) == "unknown"
+    world.sweeping = 30
+    world.run(3_600)
+    assert len(world.upstream.requests) == 1
+    assert [call.job_id for call in world.store.calls()] == [JOB], "created after the claim, so adopted"
+
+
+def test_a_claim_is_published_again_five_times_and_then_fails(world: World) -> None:
+    """S18: its message ends every worker that takes it up before the request."""
+    killed(world, sending=False)
+    world.sweeping = 10
+    copies = 0
+    for _ in range(360):
+        world.run(10)
+        while world.queue.pop(world.clock.monotonic() + START):
+            copies += 1
+            token = f"t-{copies}"
+            world.store.claim(PAIR, token=token, task_id="task-1", arguments="{}", expires=None, enabled=True)
+    assert copies == 5
+    assert phase(world) == "done"
+    assert world.events() == ["dial_failed"]
+    assert world.trigger()["outcome"] == "failed"
+    assert world.upstream.requests == []
+
+
+# -- attempts that take long -------------------------------------------------------------------------------------------
+
+
+def test_slow_attempts_keep_their_claim_and_end_as_failed(world: World) -> None:
+    """S18 S12: 7 s for each connect, with sweeps beside it; one flow, one result, no late call."""
+    attempts: list[float] = []
+
+    def connect() -> None:
+        attempts.append(world.clock.monotonic())
+        for _ in range(7):
+            world.clock.sleep(1)
+            world.sweep()
+
+    world.upstream.before_connect = connect
+    world.upstream.dials = [NotSent("POST /call-v2: ConnectTimeout")]
+    assert world.trigger()["outcome"] == "failed"
+    assert len(attempts) == 4
+    ends = [began + (within or 0) for began, within in zip(attempts, world.upstream.withins, strict=True)]
+    assert ends == [pytest.approx(28)] * 4, "all attempts together, well within the 30 s of a claim"
+    assert len(world.queue) == 0, "no sweep took the claim for abandoned"
+    assert phase(world) == "done"
+
+
+def test_a_dial_that_has_lost_its_claim_between_attempts_stops(world: World) -> None:
+    """S18: its process was stopped for longer than the claim holds."""
+
+    def connect() -> None:
+        world.clock.sleep(31)
+        world.sweep()
+
+    world.upstream.before_connect = connect
+    world.upstream.dials = [NotSent("POST /call-v2: ConnectTimeout"), [record(JOB)]]
+    flow = world.parts.trigger(lambda _message: None)
+    assert flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1") is None
+    assert world.upstream.requests == []
+
+
+def test_a_store_that_is_away_between_attempts_costs_an_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S12: nothing was sent, so it may be tried again."""
+    real, failures = RedisStore.renew, [StoreUnavailable("restarting")]
+
+    def renew(store: RedisStore, pair: Pair, token: str) -> bool:
+        if failures:
+            raise failures.pop()
+        return real(store, pair, token)
+
+    monkeypatch.setattr(RedisStore, "renew", renew)
+    world.upstream.dials = [[record(JOB)]]
+    assert world.trigger()["outcome"] == "started"
+    assert world.clock.slept[0] == 0.5
+
+
+# -- a settlement that is sent twice -----------------------------------------------------------------------------------
+
+
+def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None:
+    """S14: the reply was lost while look-ups went on; what they found stays, and no second window begins."""
+    killed(world, sending=True)
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Succeeded"
+    flow = world.parts.trigger(lambda _message: None)
+    claim = Claim(TriggerRequest(case_id="C-1", mediation_id="20"), PAIR, "t", "task-1", None)
+    assert flow._settle(claim, outcome_unknown(PAIR), START)
+    world.sweeping = 5
+    world.run(100)
+    assert world.events() == ["unknown", "adopted", "ended"]
+    assert flow._settle(claim, outcome_unknown(PAIR), START)
+    world.run(60)
+    assert world.events() == ["unknown", "adopted", "ended"]
+    assert phase(world) == "done"

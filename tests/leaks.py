@@ -1,0 +1,27 @@
+"""Which keys may stand without a time to live: those with a bound, and those of pairs that are not done (S18)."""
+
+from typing import cast
+
+import redis
+
+from worker.notice import CHANNELS
+from worker.store import Keys
+from worker.store.keys import pair_of
+
+BOUNDED = {"due", "finished", "pairs", "done", "events", "paused", "outage", "dead", "counters", "notices"}
+OPEN = {"ledger", "task", "live", "mediations", "jobs", "job"}
+"""Keys that get their time to live when the pair is done, or the call has its verdict."""
+
+
+def without_ttl(client: redis.Redis, keys: Keys) -> list[str]:
+    """Return the keys that neither expire nor have a bound nor belong to an open pair or a watched call."""
+    allowed = {str(getattr(keys, name)) for name in BOUNDED} | {keys.outbox(channel) for channel in CHANNELS}
+    for pair in map(pair_of, cast("list[str]", client.zrange(keys.pairs, 0, -1))):
+        allowed |= {keys.ledger(pair), keys.mediations(pair.case_id), keys.jobs(pair.case_id)}
+        allowed.add(keys.task(str(client.hget(keys.ledger(pair), "task_id"))))
+    watched = set(cast("list[str]", client.zrange(keys.due, 0, -1)))
+    allowed |= {keys.job(job_id) for job_id in watched}
+    names = {str(name) for name in client.scan_iter("*", count=1_000)}
+    lives = {name for name in names if name.startswith(f"{keys.prefix}:live:")}
+    allowed |= {name for name in lives if cast("set[str]", client.smembers(name)) <= watched}
+    return [name for name in names - allowed if client.pttl(name) < 0]
