@@ -1,9 +1,10 @@
 """The upstream's three calls, each one request on the wire, with failures that say what the caller may do."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPException, IncompleteRead
 from typing import TypeVar, cast
 
@@ -13,9 +14,9 @@ from urllib3.util import Retry, Timeout
 
 from api_client.envelope import UnexpectedAnswerError, call_records, call_status, conversation_logs, retry_after
 from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
+from api_client.gate import Gate
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog
 from api_client.route import Route
-from api_client.transport import Gate
 
 _API = "/api/v1/outbound-bot"
 _CALL_PATH = f"{_API}/call-v2"
@@ -26,6 +27,8 @@ _MAYBE_CARRIED_OUT = frozenset({408, 409})
 _ASKS_TO_WAIT = frozenset({429, 503})
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class UpstreamClient:
@@ -61,8 +64,9 @@ class UpstreamClient:
 
         The connection must stand `within` so many seconds, where that is less than the connect time-out. `before_send`
         is called exactly once, when the connection stands and nothing has been sent; what it raises propagates
-        unchanged. Raises NotSent before that point and if more than 2 s pass in it (S18); afterwards Rejected (3xx, 4xx
-        except 408 and 409: S12) or OutcomeUnknown (anything else without a readable list: S13).
+        unchanged. Raises NotSent where it is certain that nothing was sent: no connection stood, or more than 2 s
+        passed from `before_send` to the first byte (S18); Rejected (3xx, 4xx except 408 and 409: S12); OutcomeUnknown
+        (anything else without a readable list: S13, and whatever left without `before_send` having been called: S18).
         """
         gate = Gate(before_send)
         try:
@@ -74,9 +78,11 @@ class UpstreamClient:
         # Raised out here, so that no exception with a URL in it hangs on as their context.
         if gate.refusal is not None:
             raise gate.refusal
-        if gate.passed:
-            raise OutcomeUnknown(reason)
-        raise NotSent(reason)
+        if gate.proves_nothing_was_sent:
+            raise NotSent(reason)
+        if not gate.passed:
+            log.error("%s: a request may have left without its gate", reason)
+        raise OutcomeUnknown(reason)
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
         """Return where a call stands, by exactly one request (S21); without `job_id`, that of any call of the case.
@@ -107,7 +113,8 @@ class UpstreamClient:
     def _dial(self, request: CallRequest, gate: Gate, timeout: Timeout) -> list[CallRecord]:
         body = json.dumps(request.body(), ensure_ascii=False).encode()
         headers = {**self._route.headers, "Content-Type": "application/json"}
-        with self._route.open_pool(1, gate=gate) as pool:
+        with self._route.open_dial(gate) as pool:
+            gate.arm()
             response = pool.urlopen(
                 "POST",
                 self._route.target(_CALL_PATH),
@@ -121,6 +128,8 @@ class UpstreamClient:
                 decode_content=False,
             )
             with closing(response):
+                if not gate.passed:
+                    raise _unasked_for(response)
                 _check_accepted(response.status)
                 return call_records(response.read())
 
@@ -171,6 +180,17 @@ def _check_accepted(status: int) -> None:
     if 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT:  # noqa: PLR2004  as HTTP counts
         raise Rejected(reason)
     raise OutcomeUnknown(reason)
+
+
+def _unasked_for(response: BaseHTTPResponse) -> OutcomeUnknown:
+    """Return the end of a dial that was answered though no request left in order, with the jobs that it started."""
+    reason = f"POST {_CALL_PATH}: answered although the gate was never asked"
+    log.error(reason)
+    records: list[CallRecord] = []
+    if _succeeded(response.status):
+        with suppress(Exception):  # whatever it is that cannot be read, the outcome is unknown
+            records = call_records(response.read())
+    return OutcomeUnknown(reason, records=records)
 
 
 def _pause_asked_for(response: BaseHTTPResponse) -> float | None:

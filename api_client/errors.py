@@ -2,6 +2,10 @@
 
 # ruff: noqa: N818  the names say what the caller may do; `UnavailableError` would say less
 
+from collections.abc import Sequence
+
+from api_client.models import CallRecord
+
 
 class ApiError(Exception):
     """Base of all. `str()` is one line of method, path and kind: never host, query, body or credential (S37)."""
@@ -12,7 +16,14 @@ class NotSent(ApiError):
 
 
 class OutcomeUnknown(ApiError):
-    """The request may have been carried out and the phone may be ringing: never send it again (S13, S14)."""
+    """The request may have been carried out and the phone may be ringing: never send it again (S13, S14).
+
+    `records` are what an answer named all the same, where one came without having been asked for in order (S18).
+    """
+
+    def __init__(self, message: str = "", *, records: Sequence[CallRecord] = ()) -> None:
+        super().__init__(message)
+        self.records = list(records)
 
 
 class Rejected(ApiError):

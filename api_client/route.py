@@ -13,29 +13,37 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import HTTPConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
-from api_client.transport import BoundedHTTPConnectionPool, BoundedHTTPSConnectionPool, Gate
+from api_client.gate import Gate
+from api_client.transport import (
+    BoundedHTTPConnectionPool,
+    BoundedHTTPSConnectionPool,
+    GatedHTTPConnectionPool,
+    GatedHTTPSConnectionPool,
+)
 
-_POOL_CLASSES = {"http": BoundedHTTPConnectionPool, "https": BoundedHTTPSConnectionPool}
+_READING = {"http": BoundedHTTPConnectionPool, "https": BoundedHTTPSConnectionPool}
+_DIALLING = {"http": GatedHTTPConnectionPool, "https": GatedHTTPSConnectionPool}
 _TOKEN = re.compile(r"[!-~]+")
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """An adapter whose pools, through a proxy or not, hold nothing but bounded connections."""
+    """An adapter whose pools, through a proxy or not, are of these classes, by scheme."""
 
-    def __init__(self, pool_size: int, tls: ssl.SSLContext) -> None:
+    def __init__(self, pool_classes: Any, pool_size: int, tls: ssl.SSLContext) -> None:
+        self._pool_classes = pool_classes
         self._tls = tls
         super().__init__(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         if not proxy.lower().startswith(("http://", "https://")):
             # A SOCKS one would come with connections that know neither gate nor bounds.
             raise ValueError("the proxy must be an http or https one")
         manager = super().proxy_manager_for(proxy, ssl_context=self._tls, proxy_ssl_context=self._tls, **kwargs)
-        manager.pool_classes_by_scheme = _POOL_CLASSES
+        manager.pool_classes_by_scheme = self._pool_classes
         return manager
 
 
@@ -55,7 +63,7 @@ class Route:
                 found = session.merge_environment_settings(base_url, {}, None, None, None)
                 self._proxies = found["proxies"]
                 self._tls = _tls_context(_bundle(found["verify"]))
-                adapter = _BoundedAdapter(1, self._tls)
+                adapter = _BoundedAdapter(_READING, 1, self._tls)
                 self._prefix = adapter.request_url(self._base, self._proxies).rstrip("/")
                 self.open_pool(1).close()
             except (ValueError, OSError) as error:
@@ -63,16 +71,22 @@ class Route:
                 raise ValueError(f"the upstream's address or the way to it is unusable ({kind})") from None
         self.headers = dict(self._base.headers)
 
-    def open_pool(self, size: int, *, gate: Gate | None = None) -> HTTPConnectionPool:
-        """Return a new pool of `size` connections; with a `gate`, each asks it before its first byte."""
-        adapter = _BoundedAdapter(size, self._tls)
-        pool = cast(
+    def open_pool(self, size: int) -> HTTPConnectionPool:
+        """Return a new pool of `size` connections for reads."""
+        return self._pool(_READING, size)
+
+    def open_dial(self, gate: Gate) -> HTTPConnectionPool:
+        """Return a new pool for one dial, none of whose connections sends a byte past this gate."""
+        pool = cast("GatedHTTPConnectionPool", self._pool(_DIALLING, 1))
+        pool.use(gate)  # one of another class has no such method, and nothing is sent
+        return pool
+
+    def _pool(self, pool_classes: Any, size: int) -> HTTPConnectionPool:
+        adapter = _BoundedAdapter(pool_classes, size, self._tls)
+        return cast(
             "HTTPConnectionPool",
             adapter.get_connection_with_tls_context(self._base, verify=True, proxies=self._proxies),
         )
-        if gate is not None:
-            pool.conn_kw["gate"] = gate
-        return pool
 
     def target(self, path: str, query: dict[str, str] | None = None) -> str:
         """Return what the request line names: `path` below the address's own path, with its query."""
@@ -82,7 +96,7 @@ class Route:
 def _check(base_url: str, token: str | None) -> None:
     try:
         parts = urlsplit(base_url)
-        usable = parts.scheme in _POOL_CLASSES and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in _READING and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment:

@@ -1,10 +1,9 @@
-"""Connections that bound an answer in time and size, and that let a gate decide before the first byte is sent."""
+"""Connections that bound an answer in time and size, and those of a dial, which send nothing past its gate."""
 
 import http.client
 import io
 import logging
 import socket
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, cast
 
@@ -12,12 +11,11 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from api_client.gate import Gate
 from api_client.resolver import Resolver
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """Largest answer read, headers and framing included (S39)."""
-MAX_SEND_DELAY = 2.0
-"""Seconds between the start of `before_send` and the first byte, above which nothing is sent (S18)."""
 _LEAST_TIMEOUT = 0.001  # zero would mean "do not block" to a socket
 
 resolver = Resolver()
@@ -30,35 +28,6 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
 
 class AnswerTooLargeError(Exception):
     """The answer exceeds `MAX_ANSWER_BYTES`. No OSError: urllib3 would take it for a lost connection."""
-
-
-class GateShutError(Exception):
-    """The gate let nothing pass. No OSError either, for the same reason."""
-
-
-class Gate:
-    """Run `before_send` when the connection stands, and let the request pass only if that was quick (S18)."""
-
-    def __init__(self, before_send: Callable[[], None]) -> None:
-        self._before_send = before_send
-        self.refusal: Exception | None = None
-        """What `before_send` raised."""
-        self.passed = False
-        """From here on the request may have left the machine."""
-
-    def __call__(self) -> None:
-        """Raise GateShutError unless the request may be sent now; a gate lets one pass, ever."""
-        if self.passed:
-            raise GateShutError
-        started = monotonic()  # before the ledger is written: a process stopped in between must not dial late
-        try:
-            self._before_send()
-        except Exception as error:  # noqa: BLE001  kept aside, as urllib3 rewraps what looks like a network's
-            self.refusal = error
-            raise GateShutError from None
-        if monotonic() - started > MAX_SEND_DELAY:
-            raise GateShutError
-        self.passed = True
 
 
 class _BoundedReader(io.RawIOBase):
@@ -107,24 +76,18 @@ class BoundedResponse(http.client.HTTPResponse):
 
 
 class BoundedHTTPConnection(HTTPConnection):
-    """A connection with bounded answers, bounded connecting and, if it is given one, a gate before the first byte."""
+    """A connection with bounded answers and bounded connecting."""
 
     response_class = BoundedResponse
 
-    def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._gate = gate
-
     def connect(self) -> None:
-        """Connect completely (DNS, TCP, tunnel, TLS) within the connect time-out as a whole, then ask the gate."""
+        """Connect completely (DNS, TCP, tunnel, TLS) within the connect time-out as a whole."""
         timeout = cast("float", self.timeout)
         self._connect_by = monotonic() + timeout
         super().connect()
         if monotonic() > self._connect_by:
             raise ConnectTimeoutError(self, "connecting took too long")
         self.sock.settimeout(timeout)  # what was left for the last step of connecting is no bound for sending
-        if self._gate is not None:
-            self._gate()
 
     def _left(self) -> float:
         """Return the seconds that are left to connect."""
@@ -164,6 +127,53 @@ class BoundedHTTPSConnection(BoundedHTTPConnection, HTTPSConnection):
     """The same over TLS."""
 
 
+class GatedHTTPConnection(BoundedHTTPConnection):
+    """A connection for one request, whose first byte leaves only if the gate was asked on it and lets it pass.
+
+    Without a gate it sends nothing.
+    """
+
+    def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gate = gate or Gate(lambda: None)  # one that was never armed lets nothing pass
+        self._connecting = self._asked = self._passed = self._requested = False
+
+    def connect(self) -> None:
+        """Connect completely, then ask the gate."""
+        self._connecting = True
+        try:
+            super().connect()
+        except Exception:
+            self.gate.not_reached()
+            raise
+        finally:
+            self._connecting = False
+        self.gate.ask()
+        self._asked = True
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        """Begin the only request."""
+        if self._requested:
+            raise self.gate.shut()
+        self._requested = True
+        super().putrequest(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        """Send a part of the request, the first one past the gate; what opens a proxy's tunnel is none."""
+        if not self._connecting and not self._passed:
+            if self.sock is None:
+                self.connect()
+            if not self._asked:
+                raise self.gate.shut()
+            self.gate.let_pass()
+            self._passed = True
+        super().send(data)
+
+
+class GatedHTTPSConnection(GatedHTTPConnection, BoundedHTTPSConnection):
+    """The same over TLS."""
+
+
 class BoundedHTTPConnectionPool(HTTPConnectionPool):
     """A pool of bounded connections."""
 
@@ -174,3 +184,30 @@ class BoundedHTTPSConnectionPool(HTTPSConnectionPool):
     """A pool of bounded connections over TLS."""
 
     ConnectionCls = BoundedHTTPSConnection
+
+
+class GatedHTTPConnectionPool(HTTPConnectionPool):
+    """A pool of one dial's connections, which refuses any connection that does not carry its gate."""
+
+    ConnectionCls = GatedHTTPConnection
+    gate: Gate
+
+    def use(self, gate: Gate) -> None:
+        """Give every connection this gate."""
+        self.gate = self.conn_kw["gate"] = gate
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        try:
+            conn = super()._get_conn(timeout)
+        except Exception:
+            self.gate.not_reached()
+            raise
+        if not isinstance(conn, GatedHTTPConnection) or conn.gate is not self.gate:
+            raise self.gate.shut()
+        return conn
+
+
+class GatedHTTPSConnectionPool(GatedHTTPConnectionPool, HTTPSConnectionPool):
+    """The same over TLS."""
+
+    ConnectionCls = GatedHTTPSConnection

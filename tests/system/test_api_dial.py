@@ -111,7 +111,7 @@ def test_a_process_that_was_stopped_does_not_dial_late(monkeypatch: pytest.Monke
     ticks = count(step=100)
 
     def before_send() -> None:
-        monkeypatch.setattr("api_client.transport.monotonic", lambda: 1e9 + next(ticks))
+        monkeypatch.setattr("api_client.gate.monotonic", lambda: 1e9 + next(ticks))
 
     with upstream(answers(STARTED)) as (server, client):
         with pytest.raises(NotSent) as caught:

@@ -1,39 +1,57 @@
-"""The gate before the first byte of a dial: its clock, and that it opens once at most."""
+"""The gate before the first byte of a dial: its clock, that it opens once at most, and what it proves afterwards."""
+
+from collections.abc import Callable
 
 import pytest
 
-from api_client.transport import Gate, GateShutError
+from api_client.gate import Gate, GateShutError
+
+
+def nothing() -> None:
+    """Stand in for a `before_send` that has nothing to do."""
+
+
+def armed(before_send: Callable[[], None] = nothing) -> Gate:
+    gate = Gate(before_send)
+    gate.arm()
+    return gate
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands at its only element."""
     now = [1000.0]
-    monkeypatch.setattr("api_client.transport.monotonic", lambda: now[0])
+    monkeypatch.setattr("api_client.gate.monotonic", lambda: now[0])
     return now
 
 
 @pytest.mark.parametrize(
     ("seconds", "passes"),
     [
-        pytest.param(0.0, True, id="at once"),
-        pytest.param(2.0, True, id="two seconds"),
-        pytest.param(2.01, False, id="a process that was stopped must not dial late"),
+        pytest.param((0.0, 0.0), True, id="at once"),
+        pytest.param((2.0, 0.0), True, id="two seconds in before_send"),
+        pytest.param((2.01, 0.0), False, id="stopped in before_send"),
+        pytest.param((0.0, 2.01), False, id="stopped between before_send and the first byte"),
     ],
 )
-def test_how_long_before_send_may_take(clock: list[float], seconds: float, passes: bool) -> None:
-    """S18: counted from before `before_send`, which writes `sending`, to after it."""
+def test_a_process_that_was_stopped_does_not_send_late(
+    clock: list[float], seconds: tuple[float, float], passes: bool
+) -> None:
+    """S18: counted from before `before_send`, which writes `sending`, to the first byte."""
+    in_before_send, after_it = seconds
 
     def before_send() -> None:
-        clock[0] += seconds
+        clock[0] += in_before_send
 
-    gate = Gate(before_send)
+    gate = armed(before_send)
+    gate.ask()
+    clock[0] += after_it
     if passes:
-        gate()
+        gate.let_pass()
     else:
         with pytest.raises(GateShutError):
-            gate()
-    assert (gate.passed, gate.refusal) == (passes, None)
+            gate.let_pass()
+    assert (gate.passed, gate.proves_nothing_was_sent, gate.refusal) == (passes, not passes, None)
 
 
 def test_it_keeps_what_before_send_raised() -> None:
@@ -42,18 +60,82 @@ def test_it_keeps_what_before_send_raised() -> None:
     def before_send() -> None:
         raise error
 
-    gate = Gate(before_send)
+    gate = armed(before_send)
     with pytest.raises(GateShutError):
-        gate()
+        gate.ask()
+    with pytest.raises(GateShutError):
+        gate.let_pass()
     assert not gate.passed
+    assert gate.proves_nothing_was_sent
     assert gate.refusal is error
 
 
-def test_it_opens_once() -> None:
+def test_it_lets_one_request_pass() -> None:
     """S12: whatever the library beneath may come to retry, `before_send` runs once and one request passes."""
     runs: list[None] = []
-    gate = Gate(lambda: runs.append(None))
-    gate()
+    gate = armed(lambda: runs.append(None))
+    gate.ask()
+    gate.let_pass()
+    for again in (gate.let_pass, gate.ask, gate.let_pass):
+        with pytest.raises(GateShutError):
+            again()
+    gate.not_reached()
+    assert (gate.passed, gate.proves_nothing_was_sent, len(runs)) == (True, False, 1)
+
+
+def test_a_second_connection_shuts_it_for_the_first_one_too() -> None:
+    gate = armed()
+    gate.ask()
     with pytest.raises(GateShutError):
-        gate()
-    assert (gate.passed, len(runs)) == (True, 1)
+        gate.ask()
+    with pytest.raises(GateShutError):
+        gate.let_pass()
+    assert gate.proves_nothing_was_sent
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([], id="not armed"),
+        pytest.param([Gate.arm], id="not asked"),
+        pytest.param([Gate.arm, Gate.not_reached], id="no connection"),
+        pytest.param([Gate.arm, Gate.ask, Gate.shut], id="shut"),
+    ],
+)
+def test_nothing_passes_unless_it_was_asked(steps: list[Callable[[Gate], object]]) -> None:
+    """S18."""
+    gate = Gate(nothing)
+    for step in steps:
+        step(gate)
+    with pytest.raises(GateShutError):
+        gate.let_pass()
+    assert not gate.passed
+
+
+def test_an_unarmed_gate_never_runs_before_send() -> None:
+    runs: list[None] = []
+    with pytest.raises(GateShutError):
+        Gate(lambda: runs.append(None)).ask()
+    assert runs == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "proves"),
+    [
+        pytest.param([], True, id="no library has the request"),
+        pytest.param([Gate.arm], False, id="a library has it and nothing is known"),
+        pytest.param([Gate.arm, Gate.not_reached], True, id="the connection never stood"),
+        pytest.param([Gate.arm, Gate.not_reached, Gate.ask], False, id="a second one stood"),
+        pytest.param([Gate.arm, Gate.ask], False, id="asked, and then nothing is known"),
+        pytest.param([Gate.arm, Gate.ask, Gate.not_reached], False, id="another connection never stood"),
+        pytest.param([Gate.arm, Gate.ask, Gate.shut], True, id="shut"),
+        pytest.param([Gate.arm, Gate.ask, Gate.let_pass], False, id="passed"),
+        pytest.param([Gate.arm, Gate.ask, Gate.let_pass, Gate.shut], False, id="passed, and shut behind it"),
+    ],
+)
+def test_what_proves_that_nothing_was_sent(steps: list[Callable[[Gate], object]], proves: bool) -> None:
+    """S12, S18: only then may the request be sent again."""
+    gate = Gate(nothing)
+    for step in steps:
+        step(gate)
+    assert gate.proves_nothing_was_sent is proves
