@@ -32,11 +32,6 @@ def nobody_called(outcome: Outcome, pair: Pair, message: str, kind: EventKind | 
     return DialEnd(outcome, TriggerResult.of(outcome, pair.case_id, pair.mediation_id, message=message), events=events)
 
 
-def outcome_unknown(pair: Pair) -> DialEnd:
-    """Return the end of a dial whose telephones may be ringing (S13)."""
-    return nobody_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown")
-
-
 def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -> DialEnd:
     """Return what a readable answer came to (S7-S10); `interval` in seconds spreads the first polls (S20)."""
     kinds = [judge_record(record.error_code, record.job_id) for record in records]

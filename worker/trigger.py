@@ -14,7 +14,7 @@ from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
 from worker.lookup import known_job, schedule_first_polls, still_under_way
 from worker.messages import BadTrigger, TriggerRequest, TriggerResult, plain_id, read_trigger
-from worker.outcomes import DialEnd, deferred, found_again, nobody_called, outcome_unknown, read_answer
+from worker.outcomes import DialEnd, deferred, found_again, nobody_called, read_answer
 from worker.patience import patiently
 from worker.ports import Clock, Schedule, Store, StoreUnavailable, Upstream
 from worker.values import Answered, Claimed, Copy, Event, Later, Pair, Settlement
@@ -218,12 +218,18 @@ class Trigger:
             return nobody_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"), None
         except OutcomeUnknown as error:
             log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=claim.names)  # noqa: TRY400
-            return outcome_unknown(claim.pair), sent_at[-1] if sent_at else None
-        answer = read_answer(records, claim.pair, interval=self.interval)
-        if not sent_at:  # the request left past the gate: stored as unknown, and its calls are watched (S18)
-            log.error("request sent without the gate", extra=claim.names)
-            return replace(outcome_unknown(claim.pair), jobs=answer.jobs), None
-        return answer, sent_at[-1]
+            return self._unknown(claim, error.records), sent_at[-1] if sent_at else None
+        if not sent_at:
+            log.error("%s: answered past the gate", texts.OUTCOME_UNKNOWN, extra=claim.names)
+            return self._unknown(claim, records), None
+        return read_answer(records, claim.pair, interval=self.interval), sent_at[-1]
+
+    def _unknown(self, claim: Claim, records: list[CallRecord]) -> DialEnd:
+        """Return the end of a dial that may be ringing; `records` of an answer that came past the gate (S18)."""
+        return replace(
+            nobody_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"),
+            jobs=read_answer(records, claim.pair, interval=self.interval).jobs,
+        )
 
     def _dial_in_turn(self, claim: Claim, write_sending: Callable[[], None], until: float) -> list[CallRecord]:
         """Request the calls once the limit of requests lets this one through; NotYet where that takes long."""

@@ -10,7 +10,7 @@ from tests.eager.test_unknown import entry, phase
 from tests.fakes import START, World, job_id, record
 from worker import texts
 from worker.messages import TriggerRequest
-from worker.outcomes import outcome_unknown
+from worker.outcomes import nobody_called
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
 from worker.trigger import Claim
@@ -289,10 +289,17 @@ def without_gate(world: World) -> World:
     return world
 
 
-def test_an_answer_without_sending_is_an_unknown_outcome_and_its_calls_are_watched(without_gate: World) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [[record(JOB, person="P-1")], OutcomeUnknown("answered past the gate", records=[record(JOB, person="P-1")])],
+    ids=["returned", "with the error"],
+)
+def test_an_answer_without_sending_is_an_unknown_outcome_and_its_calls_are_watched(
+    without_gate: World, answer: Any
+) -> None:
     """S18: never sent again, and not thrown away."""
     world = without_gate
-    world.upstream.dials = [[record(JOB, person="P-1")]]
+    world.upstream.dials = [answer]
     world.upstream.life = lambda _job, _age: "Executing"
     assert world.trigger()["outcome"] == "unknown"
     assert [(call.job_id, call.person_id) for call in world.store.calls()] == [(JOB, "P-1")]
@@ -405,11 +412,12 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     world.upstream.life = lambda _job, _age: "Succeeded"
     flow = world.parts.trigger(lambda _message: None)
     claim = Claim(TriggerRequest(case_id="C-1", mediation_id="20"), PAIR, "t", "task-1", None)
-    assert flow._settle(claim, outcome_unknown(PAIR), START)
+    lost = nobody_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown")
+    assert flow._settle(claim, lost, START)
     world.sweeping = 5
     world.run(100)
     assert world.events() == ["unknown", "adopted", "ended"]
-    assert flow._settle(claim, outcome_unknown(PAIR), START)
+    assert flow._settle(claim, lost, START)
     world.run(60)
     assert world.events() == ["unknown", "adopted", "ended"]
     assert phase(world) == "done"

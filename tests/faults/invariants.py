@@ -78,6 +78,7 @@ class Invariants:
         self._polling: dict[Process, int] = {}
         self._asked: set[tuple[str, int]] = set()
         self._owner: str | None = None
+        self._phase = ""
         self._recorded: str | None = None
         self._looks_since: dict[Process, float] = {}
         self._idle_since: dict[Pair, float] = {}
@@ -86,7 +87,8 @@ class Invariants:
         """Look at what a step of the store will find: whose pair it is, and the trigger's recorded result."""
         if step in ("begin_sending", "settle"):
             pair: Pair = args[0].pair if step == "settle" else args[0]
-            self._owner = cast("str | None", self.machine.redis.hget(self.machine.keys.ledger(pair), "token"))
+            ledger = cast("dict[str, str]", self.machine.redis.hgetall(self.machine.keys.ledger(pair)))
+            self._owner, self._phase = ledger.get("token"), ledger.get("phase", "")
         if step == "settle":
             self._recorded = cast("str | None", self.machine.redis.get(self.machine.keys.task(args[0].task_id)))
 
@@ -166,7 +168,8 @@ class Invariants:
         if request := self._sent.get(process):
             request.outcome, request.look_up = settlement.result["outcome"], settlement.look_up
             open_one = self.machine.store.open_look_up(settlement.pair)
-            if open_one and open_one.token == settlement.token:  # else it was looked for before its answer came
+            own = open_one is not None and open_one.token == settlement.token
+            if own and self._phase != "unknown":  # else the window has begun before the answer came
                 request.settled_at = self.machine.now
 
     def on_release(self, pair: Pair) -> None:
@@ -175,7 +178,7 @@ class Invariants:
             request.released |= request.pair == pair
 
     def _after_adopt(
-        self, _process: Process, reply: Settled | None, pair: Pair, look_up: LookUp, jobs: list[NewJob]
+        self, _process: Process, reply: Settled | None, pair: Pair, look_up: LookUp, jobs: list[NewJob], **_: object
     ) -> None:
         if reply is None:
             return
