@@ -352,12 +352,13 @@ def test_s9_refusals_are_told_though_the_answer_came_after_its_time(store: Redis
     """S35: that the outcome is unknown was told by the sweep, of the refusals nobody knew."""
     assert claim(store) == Claimed()
     assert isinstance(store.begin_sending(PAIR, "tok"), float)
-    client.hset("t:ledger:C-1:20", mapping={"phase": "unknown", "lookup": "1"})
+    client.hset("t:ledger:C-1:20", mapping={"phase": "unknown", "lookup": "1", "lookup_from": "9", "found": 2})
     events = [Event("refused", "C-1", "20", detail={"error_code": 1001}), Event("unknown", "C-1", "20")]
     late = replace(settlement("unknown", "unknown"), events=events)
     for _ in range(2):
         assert store.settle(late)
     assert [event["kind"] for event in store.history("C-1")] == ["refused"]
+    assert client.hmget("t:ledger:C-1:20", "lookup_from", "found") == ["9", "2"], "S14: the window goes on as it was"
 
 
 def test_a_twin_that_said_the_same_leaves_the_pair_to_its_owner(store: RedisStore) -> None:
