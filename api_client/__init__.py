@@ -3,6 +3,7 @@
 from api_client.client import UpstreamClient
 from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog, Utterance
+from api_client.self_test import GateBrokenError, check_gate
 
 __all__ = [
     "ApiError",
@@ -10,6 +11,7 @@ __all__ = [
     "CallRequest",
     "CallStatus",
     "ConversationLog",
+    "GateBrokenError",
     "NotSent",
     "OutcomeUnknown",
     "ProtocolError",
@@ -17,4 +19,5 @@ __all__ = [
     "Unavailable",
     "UpstreamClient",
     "Utterance",
+    "check_gate",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -37,8 +38,8 @@ class UpstreamClient:
     Times are in seconds. `connect_timeout` bounds connecting as a whole (name resolution, TCP, proxy tunnel, TLS),
     `call_timeout` the whole answer to a dial, `status_timeout` a whole read with its connecting. Reads share
     `pool_size` kept-alive connections; every dial has a fresh one. Proxies, .netrc and CA bundle come from the
-    environment only with `trust_env` (S39). Raises ValueError, without quoting a credential, where an argument cannot
-    be used.
+    environment only with `trust_env` (S39); `tls` replaces the context that verifies by that bundle. Raises ValueError,
+    without quoting a credential, where an argument cannot be used.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class UpstreamClient:
         call_timeout: float = 90,
         pool_size: int = 32,
         trust_env: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._call_timeout = Timeout(connect=connect_timeout, read=call_timeout)
         self._read_timeout = Timeout(connect=connect_timeout, total=status_timeout)
-        self._route = Route(base_url, token=token, trust_env=trust_env)
+        self._route = Route(base_url, token=token, trust_env=trust_env, tls=tls)
         self._pool = self._route.open_pool(pool_size)
 
     def dial(

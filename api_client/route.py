@@ -53,7 +53,7 @@ class Route:
     Raises ValueError, which names no credential, if `base_url` or `token` cannot be used.
     """
 
-    def __init__(self, base_url: str, *, token: str | None, trust_env: bool) -> None:
+    def __init__(self, base_url: str, *, token: str | None, trust_env: bool, tls: ssl.SSLContext | None = None) -> None:
         _check(base_url, token)
         with requests.Session() as session:
             session.trust_env = trust_env
@@ -62,7 +62,7 @@ class Route:
                 self._base = session.prepare_request(_template(base_url, token))
                 found = session.merge_environment_settings(base_url, {}, None, None, None)
                 self._proxies = found["proxies"]
-                self._tls = _tls_context(_bundle(found["verify"]))
+                self._tls = tls or _tls_context(_bundle(found["verify"]))
                 adapter = _BoundedAdapter(_READING, 1, self._tls)
                 self._prefix = adapter.request_url(self._base, self._proxies).rstrip("/")
                 self.open_pool(1).close()

@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+from api_client import GateBrokenError, check_gate
 from config.log import configure_logging
 from config.settings import Settings, SettingsError, load_settings
 from worker import broker
@@ -123,3 +124,12 @@ def _configure_logging(**_: object) -> None:
 def _require_upstream(**_: object) -> None:
     if _settings.api_base_url is None:
         sys.exit("CALLWATCH_API_BASE_URL: missing, should be the upstream's address, like http://127.0.0.1:9015")
+
+
+@signals.celeryd_init.connect
+def _require_gate(**_: object) -> None:
+    """Refuse to start where a call request could leave before `sending` is written (S18)."""
+    try:
+        check_gate()
+    except GateBrokenError as error:
+        sys.exit(f"{error}: no worker starts like this; install the versions that requirements.lock names")

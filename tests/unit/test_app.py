@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from celery import signals
 
+from api_client import GateBrokenError
 from config.settings import Settings
 from worker import app as module
 from worker.app import CELERY_VARIABLES, create_app
@@ -66,6 +67,18 @@ def test_a_worker_without_an_upstream_does_not_start(monkeypatch: pytest.MonkeyP
         with pytest.raises(SystemExit, match=r"^CALLWATCH_API_BASE_URL: missing, should be"):
             signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
     else:
+        signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
+
+
+def test_a_worker_whose_gate_does_not_hold_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S18: it is one line, and says what to do."""
+
+    def check_gate() -> None:
+        raise GateBrokenError("a dial over http went past its gate (a byte left)")
+
+    monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"api_base_url": "http://127.0.0.1:9015"}))
+    monkeypatch.setattr(module, "check_gate", check_gate)
+    with pytest.raises(SystemExit, match=r"^a dial over http went past its gate .*requirements\.lock names$"):
         signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
 
 
