@@ -19,6 +19,7 @@ from worker.store import Keys, RedisStore, Terms, connect
 from worker.sweep import Sweep
 from worker.trigger import Trigger
 
+UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux' monotonic clock stands while a machine sleeps
 STORE_CONNECTIONS_SPARE = 16  # beyond two for each thread, one of them its own: sweep, notices, the command line
 
 
@@ -26,8 +27,8 @@ class SystemClock:
     """The process's own clock."""
 
     def monotonic(self) -> float:
-        """Return seconds since an arbitrary moment; goes on while the process is stopped."""
-        return time.monotonic()
+        """Return seconds since an arbitrary moment; goes on while the process is stopped or the machine suspended."""
+        return time.clock_gettime(UPTIME)
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

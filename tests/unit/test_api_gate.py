@@ -1,5 +1,6 @@
 """The gate before the first byte of a dial: its clock, that it opens once at most, and what it proves afterwards."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -17,12 +18,45 @@ def armed(before_send: Callable[[], None] = nothing) -> Gate:
     return gate
 
 
+class Clocks:
+    """A machine's clocks, in place of the module `time`; they stand unless they are moved."""
+
+    def __init__(self) -> None:
+        self.boottime = self.monotonic_time = 1000.0
+        self.wall = 1_770_463_000.0
+
+    def monotonic(self) -> float:
+        return self.monotonic_time
+
+    def clock_gettime(self, clock: int) -> float:
+        return self.monotonic_time if clock == time.CLOCK_MONOTONIC else self.boottime
+
+    def time(self) -> float:
+        return self.wall
+
+    def stop_process(self, seconds: float) -> None:
+        self.suspend_machine(seconds)
+        self.monotonic_time += seconds
+
+    def suspend_machine(self, seconds: float) -> None:
+        self.boottime += seconds
+        self.wall += seconds
+
+    def freeze_virtual_machine(self, seconds: float) -> None:
+        """As its host does it: the guest's clocks stand still, and a time service sets its wall clock afterwards."""
+        self.wall += seconds
+
+    def suspend_and_set_wall_clock_back(self, seconds: float) -> None:
+        self.suspend_machine(seconds)
+        self.wall -= 3600
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that stands at its only element."""
-    now = [1000.0]
-    monkeypatch.setattr("api_client.gate.monotonic", lambda: now[0])
-    return now
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """The clocks that the gate reads."""
+    clocks = Clocks()
+    monkeypatch.setattr("api_client.gate.time", clocks)
+    return clocks
 
 
 @pytest.mark.parametrize(
@@ -30,22 +64,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     [
         pytest.param((0.0, 0.0), True, id="at once"),
         pytest.param((2.0, 0.0), True, id="two seconds in before_send"),
-        pytest.param((2.01, 0.0), False, id="stopped in before_send"),
-        pytest.param((0.0, 2.01), False, id="stopped between before_send and the first byte"),
+        pytest.param((2.01, 0.0), False, id="longer in before_send"),
+        pytest.param((0.0, 2.01), False, id="longer between before_send and the first byte"),
     ],
 )
-def test_a_process_that_was_stopped_does_not_send_late(
-    clock: list[float], seconds: tuple[float, float], passes: bool
+@pytest.mark.parametrize(
+    "pause",
+    [
+        pytest.param(Clocks.stop_process, id="process"),
+        pytest.param(Clocks.suspend_machine, id="machine"),
+        pytest.param(Clocks.freeze_virtual_machine, id="virtual machine"),
+        pytest.param(Clocks.suspend_and_set_wall_clock_back, id="machine, and the wall clock set back meanwhile"),
+    ],
+)
+def test_what_was_stopped_does_not_send_late(
+    clock: Clocks, pause: Callable[[Clocks, float], None], seconds: tuple[float, float], passes: bool
 ) -> None:
     """S18: counted from before `before_send`, which writes `sending`, to the first byte."""
     in_before_send, after_it = seconds
-
-    def before_send() -> None:
-        clock[0] += in_before_send
-
-    gate = armed(before_send)
+    gate = armed(lambda: pause(clock, in_before_send))
     gate.ask()
-    clock[0] += after_it
+    pause(clock, after_it)
     if passes:
         gate.let_pass()
     else:
