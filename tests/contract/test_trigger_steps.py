@@ -370,3 +370,15 @@ def test_a_twin_that_said_the_same_leaves_the_pair_to_its_owner(store: RedisStor
     assert store.settle(settlement("skipped", "done", "tok", "j-1"))
     assert phase(store) == "done" or store.watched(PAIR) == 1
     assert phase(store) != "claimed"
+
+
+@pytest.mark.parametrize(("before", "carried"), [("claimed", "4"), ("waiting", None)])
+def test_republications_are_counted_for_the_claim_alone(
+    store: RedisStore, client: redis.Redis, before: str, carried: str | None
+) -> None:
+    """S18: those of a trigger that waited for its hours end no claim."""
+    assert claim(store) == Claimed()
+    fields = {"phase": before, "until": 1, "claimed_at": 1, "republished": 4, "requeued": 1}
+    client.hset("t:ledger:C-1:20", mapping=fields)
+    assert claim(store, token="new") == Claimed()
+    assert client.hget("t:ledger:C-1:20", "republished") == carried

@@ -54,7 +54,7 @@ local function take()  -- the memory of the last trigger and the place in the li
     remember(ledger, last[1], tonumber(last[2]), last[3])
   end
   if last[4] then redis.call('HSET', ledger, 'slot', last[4]) end
-  if last[5] and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
+  if last[5] and phase == 'claimed' and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
   redis.call('SADD', mediations, member)
   redis.call('PERSIST', mediations)
   redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
