@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -378,7 +379,8 @@ def test_republications_are_counted_for_the_claim_alone(
 ) -> None:
     """S18: those of a trigger that waited for its hours end no claim."""
     assert claim(store) == Claimed()
-    fields = {"phase": before, "until": 1, "claimed_at": 1, "republished": 4, "requeued": 1}
-    client.hset("t:ledger:C-1:20", mapping=fields)
+    client.hset(
+        "t:ledger:C-1:20", mapping={"phase": before, "until": 1, "claimed_at": 1, "republished": 4, "requeued": 1}
+    )
     assert claim(store, token="new") == Claimed()
     assert client.hget("t:ledger:C-1:20", "republished") == carried
