@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from http.client import HTTPException, IncompleteRead
 from typing import TypeVar, cast
 
+from urllib3 import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
@@ -23,6 +24,8 @@ _API = "/api/v1/outbound-bot"
 _CALL_PATH = f"{_API}/call-v2"
 _STATUS_PATH = f"{_API}/status"
 _CONVERSATION_PATH = f"{_API}/conversation-log"
+MAX_LOG_BYTES = 16 * 1024 * 1024
+"""Largest conversation log read (S39)."""
 _NO_RETRIES = Retry(total=False, redirect=False)
 _MAYBE_CARRIED_OUT = frozenset({408, 409})
 _ASKS_TO_WAIT = frozenset({429, 503})
@@ -58,6 +61,7 @@ class UpstreamClient:
         self._read_timeout = Timeout(connect=connect_timeout, total=status_timeout)
         self._route = Route(base_url, token=token, trust_env=trust_env, tls=tls)
         self._pool = self._route.open_pool(pool_size)
+        self._log_pool = self._route.open_pool(1, max_answer=MAX_LOG_BYTES)
 
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
@@ -95,14 +99,19 @@ class UpstreamClient:
         return self._get(_STATUS_PATH, query, lambda body: call_status(body, asked=job_id))
 
     def conversations(self, *, case_id: str | None = None, job_id: str | None = None) -> list[ConversationLog]:
-        """Return what was said, newest call first, in at most `status_timeout`. Raises Unavailable or ProtocolError."""
+        """Return what was said, newest call first, in at most `status_timeout` and 16 MiB.
+
+        That is more than any other answer may have (S39): a case with many transcripts must stay readable, or it could
+        never be called again (S5). Raises Unavailable or ProtocolError.
+        """
         asked = {"caseId": case_id, "jobId": job_id}
         query = {name: value for name, value in asked.items() if value is not None}
-        return self._get(_CONVERSATION_PATH, query, conversation_logs)
+        return self._get(_CONVERSATION_PATH, query, conversation_logs, pool=self._log_pool)
 
     def close(self) -> None:
         """Close the kept-alive connections; reads fail from now on."""
         self._pool.close()
+        self._log_pool.close()
 
     def _dial_timeout(self, within: float | None) -> Timeout:
         if within is None:
@@ -135,8 +144,10 @@ class UpstreamClient:
                 _check_accepted(response.status)
                 return call_records(response.read())
 
-    def _get(self, path: str, query: dict[str, str], read: Callable[[bytes], T]) -> T:
-        response = self._exchange(path, query)
+    def _get(
+        self, path: str, query: dict[str, str], read: Callable[[bytes], T], *, pool: HTTPConnectionPool | None = None
+    ) -> T:
+        response = self._exchange(pool or self._pool, path, query)
         if not _succeeded(response.status):
             response.release_conn()
             raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
@@ -148,11 +159,11 @@ class UpstreamClient:
         response.release_conn()
         return answer
 
-    def _exchange(self, path: str, query: dict[str, str]) -> BaseHTTPResponse:
+    def _exchange(self, pool: HTTPConnectionPool, path: str, query: dict[str, str]) -> BaseHTTPResponse:
         """Return a complete answer that still holds its connection."""
         try:
             # Past requests, straight to its connection pool: a poll happens hundreds of times a second.
-            return self._pool.urlopen(
+            return pool.urlopen(
                 "GET",
                 self._route.target(path, query),
                 headers=self._route.headers,

@@ -1,7 +1,6 @@
 """Take the envelope off an answer: bytes in, models out, and one exception for everything that is wrong with it."""
 
 import re
-from collections.abc import Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -9,9 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from api_client.models import CallRecord, CallStatus, ConversationLog, text, whole
+from api_client.models import CallRecord, CallStatus, ConversationLog, is_crowded, text, whole
 
 MAX_RETRY_AFTER = 300.0
+MAX_LOGS = 10_000
+"""Calls in one conversation log; one with more is refused rather than cut, for the missing ones may be ringing (S5)."""
 _SUCCESS = frozenset({200, 201})
 _DELTA = re.compile(r"[0-9]+")
 
@@ -27,7 +28,12 @@ def call_records(body: bytes) -> list[CallRecord]:
 
 def conversation_logs(body: bytes) -> list[ConversationLog]:
     """Return the conversation logs of an answer, newest first as they came."""
-    return [ConversationLog.model_validate(log) for log in _list(_data(body))]
+    if is_crowded(body):
+        raise UnexpectedAnswerError("more values than a conversation log has")
+    logs = _list(_data(body))
+    if len(logs) > MAX_LOGS:
+        raise UnexpectedAnswerError("more calls than a case has")
+    return [ConversationLog.model_validate(log) for log in logs]
 
 
 def call_status(body: bytes, *, asked: str | None) -> CallStatus:
@@ -71,7 +77,7 @@ def _data(body: bytes) -> Any:
     return envelope.get("data")
 
 
-def _list(data: Any) -> Iterable[Any]:
+def _list(data: Any) -> list[Any]:
     if not isinstance(data, list):
         raise UnexpectedAnswerError("data is no list")
     return data

@@ -1,5 +1,7 @@
 """What travels to and from the upstream, read so leniently that no odd field ever costs a job its id."""
 
+import functools
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,11 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _WHOLE_LIMIT = 10**18
 _EXPIRES = re.compile(r"[?&]Expires=([0-9]{1,12})(?:[&#]|$)")
+MAX_TOKENS = 400_000
+"""In a conversation log, and in one transcript (S39); an entry or a line of them has about 20."""
+_SEPARATORS = (b"{", b"[", b",", b":")
+_NO_TOKENS = bytes(set(range(256)) - set(b'{[,:"'))
+_TOKEN = re.compile(rb'"[^"]*"|[{[,:]')
 _STATUS_LENGTH = 64  # characters of a status that are kept: the set is open (S19)
 
 
@@ -33,6 +40,17 @@ def text(value: object) -> str | None:
         return value
     number = whole(value)
     return None if number is None else str(number)
+
+
+def is_crowded(document: bytes) -> bool:
+    """Return whether JSON has more than `MAX_TOKENS` strings, opening brackets and commas, brackets in strings apart.
+
+    An object of three bytes takes up to 232 when it is read, so a document of the largest size would fill memory.
+    """
+    if sum(map(document.count, _SEPARATORS)) <= MAX_TOKENS // 2:  # then it has no more strings than twice as many
+        return False
+    bare = document.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, delete=_NO_TOKENS)
+    return next(itertools.islice(_TOKEN.finditer(bare), MAX_TOKENS, None), None) is not None
 
 
 def _as_it_came(value: object) -> int | str | None:
@@ -142,20 +160,23 @@ class ConversationLog(_Lenient):
     job_id: JobId = None
     call_status: Status = None
     record_url: Text = Field(default=None, repr=False)
-    conversations: list[Utterance] = Field(default_factory=list, repr=False)
-    conversations_unreadable: bool = False
-    """There was a transcript and it could not be read; `conversations` is empty then."""
+    transcript: Any = Field(default=None, alias="conversations", repr=False)
+    """As it came; a look-up never unpacks it, and unpacked it takes many times the room."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _unpack_transcript(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict):
-            return {}
-        spoken, unreadable = _transcript(raw.get("conversations"))
-        kept = {
-            name: value for name, value in raw.items() if name != "conversations_unreadable"
-        }  # ours, not upstream's
-        return {**kept, "conversations": spoken, "conversationsUnreadable": unreadable}
+    @property
+    def conversations(self) -> list[Utterance]:
+        """What was said, line by line."""
+        return self._unpacked[0]
+
+    @property
+    def conversations_unreadable(self) -> bool:
+        """There was a transcript and it could not be read; `conversations` is empty then."""
+        return self._unpacked[1]
+
+    @functools.cached_property
+    def _unpacked(self) -> tuple[list[Utterance], bool]:
+        spoken, unreadable = _transcript(self.transcript)
+        return [Utterance.model_validate(line) for line in spoken], unreadable
 
     @property
     def record_expires(self) -> float | None:
@@ -169,6 +190,8 @@ def _transcript(raw: object) -> tuple[list[Any], bool]:
     if raw is None or raw == "":
         return [], False
     if isinstance(raw, str):
+        if is_crowded(raw.encode(errors="replace")):
+            return [], True
         try:
             raw = from_json(raw)
         except ValueError:

@@ -15,6 +15,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from api_client.gate import Gate
 from api_client.transport import (
+    MAX_ANSWER_BYTES,
     BoundedHTTPConnectionPool,
     BoundedHTTPSConnectionPool,
     GatedHTTPConnectionPool,
@@ -71,9 +72,11 @@ class Route:
                 raise ValueError(f"the upstream's address or the way to it is unusable ({kind})") from None
         self.headers = dict(self._base.headers)
 
-    def open_pool(self, size: int) -> HTTPConnectionPool:
-        """Return a new pool of `size` connections for reads."""
-        return self._pool(_READING, size)
+    def open_pool(self, size: int, *, max_answer: int = MAX_ANSWER_BYTES) -> HTTPConnectionPool:
+        """Return a new pool of `size` connections for reads, whose answers have at most so many bytes."""
+        pool = self._pool(_READING, size)
+        pool.conn_kw["max_answer"] = max_answer
+        return pool
 
     def open_dial(self, gate: Gate) -> HTTPConnectionPool:
         """Return a new pool for one dial, none of whose connections sends a byte past this gate."""

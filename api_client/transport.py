@@ -1,5 +1,6 @@
 """Connections that bound an answer in time and size, and those of a dial, which send nothing past its gate."""
 
+import functools
 import http.client
 import io
 import logging
@@ -15,7 +16,7 @@ from api_client.gate import Gate
 from api_client.resolver import Resolver
 
 MAX_ANSWER_BYTES = 1024 * 1024
-"""Largest answer read, headers and framing included (S39)."""
+"""Largest answer read, headers and framing included (S39), where a connection is not given a limit of its own."""
 _LEAST_TIMEOUT = 0.001  # zero would mean "do not block" to a socket
 
 resolver = Resolver()
@@ -27,18 +28,18 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
 
 
 class AnswerTooLargeError(Exception):
-    """The answer exceeds `MAX_ANSWER_BYTES`. No OSError: urllib3 would take it for a lost connection."""
+    """The answer exceeds its connection's limit. No OSError: urllib3 would take it for a lost connection."""
 
 
 class _BoundedReader(io.RawIOBase):
     """A socket's file that ends at a deadline and after so many bytes, however slowly or long the other side drips."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, room: int) -> None:
         self._raw = raw
         self._sock = sock
         # urllib3 has just set the time that is left for the answer; each read would be granted the whole of it anew.
         self._deadline = monotonic() + (sock.gettimeout() or 0)
-        self._room = MAX_ANSWER_BYTES
+        self._room = room
 
     def readable(self) -> bool:
         return True
@@ -63,22 +64,31 @@ class BoundedResponse(http.client.HTTPResponse):
     """A response that as a whole, headers included, has the socket's time-out and one limit of size."""
 
     def __init__(
-        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+        *,
+        limit: int = MAX_ANSWER_BYTES,
     ) -> None:
         super().__init__(sock, debuglevel, method, url)
-        self.fp: io.BufferedReader = io.BufferedReader(_BoundedReader(self.fp.detach(), sock))
+        self._limit = limit
+        self.fp: io.BufferedReader = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, limit))
 
     def _safe_read(self, amt: int) -> bytes:
         # A declared length is allocated before it is read; one beyond the limit need not even be tried.
-        if amt > MAX_ANSWER_BYTES:
+        if amt > self._limit:
             raise AnswerTooLargeError
         return cast("bytes", super()._safe_read(amt))  # type: ignore[misc]
 
 
 class BoundedHTTPConnection(HTTPConnection):
-    """A connection with bounded answers and bounded connecting."""
+    """A connection with answers of at most `max_answer` bytes and bounded connecting."""
 
-    response_class = BoundedResponse
+    def __init__(self, *args: Any, max_answer: int = MAX_ANSWER_BYTES, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.response_class = cast("type[BoundedResponse]", functools.partial(BoundedResponse, limit=max_answer))
 
     def connect(self) -> None:
         """Connect completely (DNS, TCP, tunnel, TLS) within the connect time-out as a whole."""

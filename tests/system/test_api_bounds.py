@@ -1,7 +1,10 @@
 """The two bounds of an answer, time and size, against a server that drips or pours (S39)."""
 
+import io
+import json
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -128,14 +131,68 @@ def test_an_answer_just_within_the_limit_is_read(script: Script) -> None:
         assert client.status(case_ref="C1", job_id="J1").call_status == "Executing"
 
 
+TALK = json.dumps([{"timestamp": 1770463012000, "speaker": "Robot", "script": "您好", "action": "Dialogue"}] * 50)
+LINES = 50
+
+
+def log_of(size: int) -> bytes:
+    """Return a conversation log of so many bytes at the most, all of it transcripts."""
+    entry = {"jobId": "J1", "callStatus": "Succeeded", "conversations": TALK}
+    return ok([entry] * ((size - 1000) // len(json.dumps([entry]))))
+
+
+@pytest.mark.parametrize("size", [MIB + MIB // 2, 16 * MIB])
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        pytest.param(answers, id="Content-Length"),
+        pytest.param(lambda log: answers(chunked(log)), id="chunks"),
+        pytest.param(until_closed, id="until the end"),
+    ],
+)
+def test_a_conversation_log_may_be_large(size: int, delivered: Callable[[bytes], Script]) -> None:
+    """S5, S39: a case with many transcripts could never be called again if its log could not be read."""
+    log = log_of(size)
+    assert size - 20_000 < len(log) < size
+    with upstream(delivered(log)) as (_, client):
+        entries = client.conversations(case_id="C1")
+    assert {(entry.job_id, entry.call_status, len(entry.conversations)) for entry in entries[-2:]} == {
+        ("J1", "Succeeded", LINES)
+    }
+
+
+@pytest.mark.parametrize(
+    "at_once",
+    [
+        pytest.param(HEAD + b"Content-Length: %d\r\n\r\n" % (17 * MIB), id="with Content-Length"),
+        pytest.param(HEAD + b"\r\n", id="without Content-Length"),
+    ],
+)
+def test_a_conversation_log_has_a_limit_too(at_once: bytes) -> None:
+    """S39: 16 MiB; the next one is read."""
+
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(at_once)
+        for _ in range(17):
+            connection.send(b" " * MIB)
+        connection.read_request()
+
+    with upstream(script, answers(ok([]))) as (server, client):
+        with pytest.raises(ProtocolError, match="AnswerTooLargeError"):
+            client.conversations(case_id="C1")
+        assert client.conversations(case_id="C1") == []
+        assert server.connections == 2
+
+
 def test_connecting_counts_for_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """`status_timeout` is a total: what connecting took is no longer there for the answer."""
     granted: list[float | None] = []
 
     class Reader(transport._BoundedReader):
-        def __init__(self, raw: object, sock: object) -> None:
-            granted.append(sock.gettimeout())  # type: ignore[attr-defined]
-            super().__init__(raw, sock)  # type: ignore[arg-type]
+        def __init__(self, raw: io.RawIOBase, sock: socket.socket, room: int) -> None:
+            granted.append(sock.gettimeout())
+            super().__init__(raw, sock, room)
 
     monkeypatch.setattr(transport, "_BoundedReader", Reader)
     with upstream(answers(GOOD, GOOD), status_timeout=7) as (_, client):

@@ -1,6 +1,7 @@
 """The envelope: every way in which bytes fail to be an answer ends in one exception that quotes nothing."""
 
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
@@ -9,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_client.envelope import UnexpectedAnswerError, call_records, call_status, conversation_logs, retry_after
+from api_client import envelope as module
+from api_client.envelope import (
+    MAX_LOGS,
+    UnexpectedAnswerError,
+    call_records,
+    call_status,
+    conversation_logs,
+    retry_after,
+)
 
 SECRET = "张三"
 STATUS = {"jobId": "J1", "callStatus": "Executing"}
@@ -127,3 +136,44 @@ def test_retry_after(header: str | None, expected: float | None) -> None:
 def test_no_header_provokes_an_exception(header: str) -> None:
     asked = retry_after(header, now=NOW)
     assert asked is None or 0 <= asked <= 300
+
+
+LARGEST = 16 * 1024 * 1024
+
+
+def filled(value: str) -> bytes:
+    """Return a conversation log as large as one may be, of one value again and again."""
+    return b'{"code": 200, "data": [' + (value * ((LARGEST - 100) // len(value.encode()))).encode() + b"0]}"
+
+
+@pytest.mark.parametrize("value", ["{},", '{"a":{}},', "[],", "1.5,", '"ab",', '{"jobId":"J1"},'], ids=repr)
+def test_a_conversation_log_that_would_take_many_times_its_size_is_not_read(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S39: 16 MiB of the smallest objects would take half a gigabyte as objects of ours."""
+    monkeypatch.setattr(module, "from_json", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UnexpectedAnswerError, match="more values"):
+        conversation_logs(filled(value))
+
+
+def test_a_large_conversation_log_takes_few_times_its_size() -> None:
+    """S39: a look-up takes job ids and statuses from it; the transcripts stay the strings that they are."""
+    line = {"timestamp": 1770463012000, "speaker": "Robot", "script": "您好", "action": "Dialogue"}
+    entry = {"jobId": "J1", "callStatus": "Failed", "conversations": json.dumps([line] * 100, ensure_ascii=False)}
+    body = filled(json.dumps(entry, ensure_ascii=False) + ",").replace(b",0]}", b"]}")
+    tracemalloc.start()
+    try:
+        logs = conversation_logs(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(logs) > 1000
+    assert {(log.job_id, log.call_status) for log in logs} == {("J1", "Failed")}
+    assert peak < 4 * LARGEST
+
+
+def test_a_log_of_more_calls_than_a_case_has_is_refused() -> None:
+    """S5: cut, it could hide the one that is ringing."""
+    assert len(conversation_logs(envelope([{"jobId": "J1"}] * MAX_LOGS))) == MAX_LOGS
+    with pytest.raises(UnexpectedAnswerError, match="more calls"):
+        conversation_logs(envelope([{"jobId": "J1"}] * (MAX_LOGS + 1)))

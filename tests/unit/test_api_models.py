@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog, Utterance
+from api_client.models import MAX_TOKENS, is_crowded
 
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
 PHONE = "138" + "0000" + "1111"
@@ -34,9 +35,10 @@ def test_no_field_value_costs_a_started_job_its_id(fields: dict[str, Any]) -> No
 def test_any_json_at_all_is_a_record(value: Any) -> None:
     """S7: one odd record never costs the others theirs."""
     assert isinstance(CallRecord.model_validate(value), CallRecord)
-    assert isinstance(ConversationLog.model_validate(value), ConversationLog)
-    assert isinstance(ConversationLog.model_validate({"conversationsUnreadable": value}), ConversationLog)
-    assert isinstance(ConversationLog.model_validate({"conversations_unreadable": value}), ConversationLog)
+    for raw in (value, {"conversations": value}, {"conversations": [value]}, {"conversations": json.dumps(value)}):
+        log = ConversationLog.model_validate(raw)
+        assert all(isinstance(line, Utterance) for line in log.conversations)
+        assert isinstance(log.conversations_unreadable, bool)
     assert isinstance(Utterance.model_validate(value), Utterance)
 
 
@@ -171,6 +173,31 @@ def test_a_transcript_is_unpacked(value: Any, lines: int, unreadable: bool) -> N
         assert log.conversations[0] == Utterance(
             timestamp=1770463012000, speaker="Robot", script="您好", action="BeginDialogue"
         )
+
+
+@pytest.mark.parametrize("value", ["{},", '{"a":1},', "[],", "1.5,", '"ab",'], ids=repr)
+def test_a_crowded_transcript_is_not_unpacked(value: str) -> None:
+    """S36, S39: what takes many times its own size in memory is no transcript."""
+    crowded = "[" + value * (MAX_TOKENS + 1) + "1]"
+    log = ConversationLog.model_validate({"conversations": crowded})
+    assert (log.conversations, log.conversations_unreadable) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("document", "crowded"),
+    [
+        pytest.param("[" + "0," * (MAX_TOKENS - 1) + "0]", False, id="just not"),
+        pytest.param("[" + "0," * MAX_TOKENS + "0]", True, id="just so"),
+        pytest.param("[" + '"",' * (MAX_TOKENS // 2) + "0]", True, id="strings count"),
+        pytest.param(json.dumps(["{[,:" * MAX_TOKENS]), False, id="within a string"),
+        pytest.param(json.dumps(['{"x": [1, 2]},' * MAX_TOKENS]), False, id="within a string with quotes"),
+        pytest.param(json.dumps(["\\", "\\,{[" * MAX_TOKENS]), False, id="within a string after a backslash"),
+        pytest.param(json.dumps(["\\"] * MAX_TOKENS), True, id="beside strings that end with a backslash"),
+    ],
+)
+def test_only_what_stands_in_no_string_makes_json_crowded(document: str, crowded: bool) -> None:
+    json.loads(document)
+    assert is_crowded(document.encode()) is crowded
 
 
 @pytest.mark.parametrize(
