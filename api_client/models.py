@@ -1,4 +1,10 @@
-"""What travels to and from the upstream, read so leniently that no odd field ever costs a job its id."""
+"""What travels to and from the upstream, read so leniently that no odd field ever costs a job its id.
+
+Texts are cut where they enter: what upstream may write without end would fill results, history, events and notices. In
+characters: messages 500, statuses, names of things and the next round 64, lines of a transcript 10,000. What would be
+something else when cut counts as absent: job ids of more than 128, person ids of more than 200, links of more than
+4,096.
+"""
 
 import functools
 import itertools
@@ -20,7 +26,6 @@ MAX_TOKENS = 400_000
 _SEPARATORS = (b"{", b"[", b",", b":")
 _NO_TOKENS = bytes(set(range(256)) - set(b'{[,:"'))
 _TOKEN = re.compile(rb'"[^"]*"|[{[,:]')
-_STATUS_LENGTH = 64  # characters of a status that are kept: the set is open (S19)
 
 
 def whole(value: object) -> int | None:
@@ -57,8 +62,22 @@ def _as_it_came(value: object) -> int | str | None:
     return value if isinstance(value, str) else whole(value)
 
 
-def _cut(status: str | None) -> str | None:
-    return status and status[:_STATUS_LENGTH]
+def _cut(length: int) -> AfterValidator:
+    """Keep so many characters of a text."""
+
+    def cut(value: int | str | None) -> int | str | None:
+        return value[:length] if isinstance(value, str) else value
+
+    return AfterValidator(cut)
+
+
+def _drop(length: int) -> AfterValidator:
+    """Take a text of more characters for absent."""
+
+    def drop(value: str | None) -> str | None:
+        return None if value is not None and len(value) > length else value
+
+    return AfterValidator(drop)
 
 
 def _job_id(value: object) -> str | None:
@@ -66,11 +85,14 @@ def _job_id(value: object) -> str | None:
     return job_id if job_id and _JOB_ID.fullmatch(job_id) else None
 
 
-Text = Annotated[str | None, BeforeValidator(text)]
+Message = Annotated[str | None, BeforeValidator(text), _cut(500)]
+Name = Annotated[str | None, BeforeValidator(text), _cut(64)]
+Line = Annotated[str | None, BeforeValidator(text), _cut(10_000)]
+PersonId = Annotated[str | None, BeforeValidator(text), _drop(200)]
+Link = Annotated[str | None, BeforeValidator(text), _drop(4096)]
 Whole = Annotated[int | None, BeforeValidator(whole)]
-IntOrText = Annotated[int | str | None, BeforeValidator(_as_it_came)]
+IntOrText = Annotated[int | str | None, BeforeValidator(_as_it_came), _cut(64)]
 JobId = Annotated[str | None, BeforeValidator(_job_id)]
-Status = Annotated[str | None, BeforeValidator(text), AfterValidator(_cut)]
 
 
 @dataclass(frozen=True)
@@ -121,10 +143,10 @@ class CallRecord(_Lenient):
     """
 
     error_code: Whole = None
-    message: Text = None
-    person_id: Text = None
+    message: Message = None
+    person_id: PersonId = None
     job_id: JobId = None
-    call_status: Status = None
+    call_status: Name = None
     start_time: IntOrText = None
     """The next round's start as it came (S9); never this call's (S31)."""
     call_interval: IntOrText = None
@@ -140,7 +162,7 @@ class CallRecord(_Lenient):
 class CallStatus(_Lenient):
     """Where one call stands. `call_status` is an open set (S19); the phone number is dropped at the door (S37)."""
 
-    call_status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_cut)]
+    call_status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), _cut(64)]
     job_id: JobId = None
 
 
@@ -148,18 +170,18 @@ class Utterance(_Lenient):
     """One line of a transcript; `timestamp` in epoch milliseconds, `speaker` Contact or Robot."""
 
     timestamp: Whole = None
-    speaker: Text = None
-    script: Text = Field(default=None, repr=False)
-    action: Text = None
+    speaker: Name = None
+    script: Line = Field(default=None, repr=False)
+    action: Name = None
 
 
 class ConversationLog(_Lenient):
     """What was said in one call (S36), and where its recording lies for about a day."""
 
-    call_type: Text = None
+    call_type: Name = None
     job_id: JobId = None
-    call_status: Status = None
-    record_url: Text = Field(default=None, repr=False)
+    call_status: Name = None
+    record_url: Link = Field(default=None, repr=False)
     transcript: Any = Field(default=None, alias="conversations", repr=False)
     """As it came; a look-up never unpacks it, and unpacked it takes many times the room."""
 

@@ -11,7 +11,7 @@ from worker.decision import FIRST_STATUS, Outcome, first_delay, judge_answer, ju
 from worker.messages import TriggerResult
 from worker.values import Event, EventKind, NewJob, Pair
 
-TEXT_LENGTH = 500  # characters of a message of the upstream that are kept
+MOST_NAMED = 100  # refusals and faulty records of one answer that are named; a case has some dozen people
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -
     kinds = [judge_record(record.error_code, record.job_id) for record in records]
     outcome = judge_answer(kinds)
     jobs = [_job(record, interval) for record, kind in zip(records, kinds, strict=True) if kind == "started"]
-    refused = [record for record, kind in zip(records, kinds, strict=True) if kind == "refused"]
-    faulty = [record for record, kind in zip(records, kinds, strict=True) if kind == "fault"]
+    refused = [record for record, kind in zip(records, kinds, strict=True) if kind == "refused"][:MOST_NAMED]
+    faulty = [record for record, kind in zip(records, kinds, strict=True) if kind == "fault"][:MOST_NAMED]
 
     events = [_started(pair, job) for job in jobs] + [_refused(pair, record) for record in refused]
     message = _refusals(refused, some_started=bool(jobs), masked=False)
@@ -94,7 +94,7 @@ def _refusal(record: CallRecord) -> dict[str, Any]:
     refusal: dict[str, Any] = {
         "person_id": record.person_id or "",
         "error_code": record.error_code,
-        "message": (record.message or texts.UNKNOWN_ERROR)[:TEXT_LENGTH],
+        "message": record.message or texts.UNKNOWN_ERROR,
     }
     if record.start_time is not None:
         refusal["start_time"] = record.start_time

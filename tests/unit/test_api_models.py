@@ -142,10 +142,45 @@ def test_a_status_is_an_open_set_and_carries_no_phone_number() -> None:
     assert PHONE not in status.model_dump_json()
 
 
-def test_a_status_is_kept_to_64_characters_wherever_it_stands() -> None:
-    """S19: it may be anything, a page of a proxy among it; no record or result grows by that."""
-    for model in (CallStatus, CallRecord, ConversationLog):
-        assert model.model_validate({"callStatus": "X" * 65}).call_status == "X" * 64
+@pytest.mark.parametrize(
+    ("model", "field", "length"),
+    [
+        (CallStatus, "callStatus", 64),
+        (CallRecord, "callStatus", 64),
+        (ConversationLog, "callStatus", 64),
+        (CallRecord, "message", 500),
+        (CallRecord, "startTime", 64),
+        (CallRecord, "callInterval", 64),
+        (ConversationLog, "callType", 64),
+        (Utterance, "speaker", 64),
+        (Utterance, "action", 64),
+        (Utterance, "script", 10_000),
+    ],
+)
+def test_a_text_is_cut_where_it_enters(model: Any, field: str, length: int) -> None:
+    """S19, S38: it may be anything, a page of a proxy among it; no record, result or log grows by that."""
+    for sent, kept in (("长" * length, "长" * length), ("长" * (length + 1), "长" * length)):
+        read = model.model_validate({"callStatus": "Executing", field: sent})
+        assert read.model_dump(by_alias=True)[field] == kept
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "length"), [(CallRecord, "personId", 200), (ConversationLog, "recordUrl", 4096)]
+)
+def test_what_would_name_something_else_when_cut_counts_as_absent(model: Any, field: str, length: int) -> None:
+    """S38: a person's id must not become another person's."""
+    for sent, kept in (("9" * length, "9" * length), ("9" * (length + 1), None)):
+        assert model.model_validate({field: sent}).model_dump(by_alias=True)[field] == kept
+
+
+def test_every_text_has_a_limit() -> None:
+    """S38: a field that is added later as well."""
+    huge: dict[str, Any] = {"callStatus": "Executing"}
+    for model in (CallRecord, CallStatus, Utterance, ConversationLog):
+        names = {field.alias or "" for field in model.model_fields.values()} - {"conversations"}
+        read = model.model_validate(huge | dict.fromkeys(names - {"callStatus"}, "长" * 100_000))
+        texts = [value for value in read.model_dump().values() if isinstance(value, str)]
+        assert all(len(value) <= 10_000 for value in texts)
 
 
 LINE = {"timestamp": 1770463012000, "speaker": "Robot", "script": "您好", "action": "BeginDialogue", "more": 1}
