@@ -1,7 +1,7 @@
 """What docker-compose.yml would start, started as plain processes: the same commands, environment, users and secrets.
 
 A server with the users that `ops/make-secrets` makes, one of each service and a second poll worker. Everything works
-with the least rights that each user has, and none can do what is not its part (S40).
+with the least rights that each user has; what these are is tried in test_redis_users.py (S40).
 """
 
 import base64
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,10 @@ from cli.embedded import find_binary
 from simulator.testing import SimulatorProcess
 from tests.deployment import LIMIT, ROOT, wait_until
 from tests.system.test_cli_up import free_port
+from tests.users import ADMIN, USERS, make_secrets
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-USERS = ("worker", "flower", "metrics", "producer")
-ADMIN = "user admin on nopass ~* &* +@all\n"
 
 
 class Installation:
@@ -41,20 +40,6 @@ class Installation:
         self.ports = {name: free_port() for name in ("redis", "flower", "metrics")}
         self.secrets = folder / "secrets"
         self.processes: list[subprocess.Popen[bytes]] = []
-
-    def make_secrets(self) -> str:
-        """Run the command that the compose file asks for; returns what it says."""
-        environment = os.environ | {"REDIS_HOST": f"127.0.0.1:{self.ports['redis']}"}
-        done = subprocess.run(
-            (str(ROOT / "ops" / "make-secrets"), str(self.secrets)),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def secret(self, name: str) -> str:
         return (self.secrets / name).read_text(encoding="utf-8").strip()
@@ -152,7 +137,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     """All services, the poll worker twice."""
     with SimulatorProcess() as simulator:
         one = Installation(tmp_path_factory.mktemp("compose"), simulator.url)
-        one.make_secrets()
+        done = make_secrets(one.secrets, REDIS_HOST=f"127.0.0.1:{one.ports['redis']}")
+        assert done.returncode == 0, done.stderr
         (one.folder / "redis.acl").write_text((one.secrets / "redis.acl").read_text() + ADMIN)
         simulator.script("*", life="talking")
         try:
@@ -274,39 +260,6 @@ def test_s40_flower_dials_nobody(installation: Installation, path: str) -> None:
     refusal.value.close()
 
 
-@pytest.mark.parametrize(
-    ("user", "attempt"),
-    [
-        ("flower", lambda c: c.lpush("outbound.trigger", "{}")),
-        ("flower", lambda c: c.get("callwatch:lock:C-1:20")),
-        ("flower", lambda c: c.hgetall("unacked")),
-        ("metrics", lambda c: c.set("callwatch:paused", "")),
-        ("metrics", lambda c: c.delete("callwatch:lock:C-1:20")),
-        ("metrics", lambda c: c.eval("return redis.call('HINCRBY', KEYS[1], 'x', 1)", 1, "callwatch:counters")),
-        ("metrics", lambda c: c.lpush("outbound.trigger", "{}")),
-        ("metrics", lambda c: c.lrange("outbound.trigger", 0, -1)),
-        ("producer", lambda c: c.hgetall("callwatch:counters")),
-        ("producer", lambda c: c.delete("callwatch:lock:C-1:20")),
-        ("producer", lambda c: c.lpush("outbound.poll", "{}")),
-        ("producer", lambda c: c.rpop("outbound.trigger")),
-        *((user, lambda c: c.flushall()) for user in USERS),
-        *((user, lambda c: c.keys("*")) for user in USERS),
-        *((user, lambda c: c.config_set("appendonly", "no")) for user in USERS),
-        *((user, lambda c: c.acl_list()) for user in USERS),
-        *((user, lambda c: c.shutdown(nosave=True)) for user in USERS),
-        *((user, lambda c: c.publish("news", "x")) for user in USERS),
-        *((user, lambda c: c.get("somebody-elses")) for user in USERS),
-    ],
-)
-def test_s40_no_user_of_redis_can_do_what_is_not_its_part(
-    installation: Installation, user: str, attempt: Callable[["redis.Redis"], object]
-) -> None:
-    with installation.client(user) as client, pytest.raises(redis.exceptions.NoPermissionError):
-        attempt(client)
-    with installation.client("admin") as admin:
-        admin.acl_log_reset()
-
-
 def test_s40_without_a_password_one_may_ask_for_a_sign_of_life(installation: Installation) -> None:
     place = f"127.0.0.1:{installation.ports['redis']}"
     with redis.Redis.from_url(f"redis://{place}/0") as client, pytest.raises(redis.AuthenticationError):
@@ -320,9 +273,7 @@ def test_s40_without_a_password_one_may_ask_for_a_sign_of_life(installation: Ins
 def test_s37_secrets_are_their_owners_and_written_over_by_nobody(installation: Installation) -> None:
     assert installation.secrets.stat().st_mode & 0o777 == 0o700
     before = {path.name: path.read_bytes() for path in installation.secrets.iterdir()}
-    again = subprocess.run(
-        (str(ROOT / "ops" / "make-secrets"), str(installation.secrets)), capture_output=True, text=True, check=False
-    )
+    again = make_secrets(installation.secrets)
     assert again.returncode == 1
     assert "is there already" in again.stderr
     assert {path.name: path.read_bytes() for path in installation.secrets.iterdir()} == before
