@@ -25,6 +25,7 @@ class Receiver:
         self.forged: list[str] = []
         self.port = 0
         self.connections: set[socket.socket] = set()
+        self.opened = 0
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -42,6 +43,7 @@ class Receiver:
             def setup(self) -> None:
                 super().setup()
                 receiver.connections.add(self.connection)
+                receiver.opened += 1
 
             def finish(self) -> None:
                 receiver.connections.discard(self.connection)

@@ -18,7 +18,11 @@ GOOD = range(200, 300)
 
 
 class Webhook:
-    """POSTs notices to one address, signed. No redirects, no proxy of the environment, bounded in time and size."""
+    """POSTs notices to one address, signed. No redirects, no proxy of the environment, bounded in time and size.
+
+    Of an answer the status counts: its body is neither read nor decompressed, for a few hundred bytes can stand for
+    gigabytes (S39).
+    """
 
     def __init__(self, url: str, *, secret: str) -> None:
         self._url = url
@@ -42,8 +46,12 @@ class Webhook:
                 headers=headers,
                 redirect=False,
                 retries=False,
+                preload_content=False,
                 timeout=urllib3.Timeout(connect=CONNECT, total=WHOLE),
             )
+            if response.length_remaining != 0:  # an unread body ends the connection
+                response.close()
+            response.release_conn()
         except Exception as error:  # noqa: BLE001 - also what the parsers beneath stumble over
             raise NotDelivered(type(error).__name__) from None
         if response.status not in GOOD:

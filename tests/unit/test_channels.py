@@ -1,5 +1,11 @@
 """The ways to a back end, each alone: what counts as delivered, and what is said of who did not take a notice."""
 
+import contextlib
+import gzip
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -91,3 +97,66 @@ def test_why_redis_refuses_a_notice_is_told_in_its_own_word() -> None:
     error.__cause__ = NoPermissionError("No permissions to access a key")
     with pytest.raises(NotDelivered, match=r"^NoPermissionError$"):
         TaskCall(Producer(error), "calls.notice", "back-end")(Notice.of("1-0", EVENT))
+
+
+def bomb(size: int) -> bytes:
+    """Return zeros, compressed twice."""
+    return gzip.compress(gzip.compress(bytes(size)))
+
+
+@contextlib.contextmanager
+def raw_answer(answer: bytes) -> Iterator[str]:
+    """Serve these bytes as the answer to every request, over one connection each; yields the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+                    connection.settimeout(5)
+                    connection.recv(1)  # the peer leaves first
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_s39_the_body_of_an_answer_is_neither_read_nor_decompressed(status: int) -> None:
+    """A few hundred bytes can stand for gigabytes: the status line and the headers are all that counts."""
+    body = bomb(64 * 1024 * 1024)
+    head = f"HTTP/1.1 {status} X\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with raw_answer(head + body) as url:
+        webhook = Webhook(url, secret=SECRET)
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(NotDelivered):
+                webhook(Notice.of("1-0", EVENT))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024
+
+
+def test_s39_an_answer_whose_body_never_comes_counts_by_its_status() -> None:
+    with raw_answer(b"HTTP/1.1 200 X\r\nContent-Length: 1000000000\r\n\r\n") as url:
+        Webhook(url, secret=SECRET)(Notice.of("1-0", EVENT))
+
+
+def test_an_empty_answer_keeps_the_connection_and_any_other_closes_it() -> None:
+    with Receiver() as receiver:
+        webhook = Webhook(receiver.url, secret=SECRET)
+        for number in range(3):
+            webhook(Notice.of(f"{number}-0", EVENT))
+        assert receiver.opened == 1
+    with raw_answer(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\nok") as url:
+        webhook = Webhook(url, secret=SECRET)
+        for number in range(3):
+            webhook(Notice.of(f"{number}-0", EVENT))
