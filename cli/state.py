@@ -35,8 +35,10 @@ def status(query: Query, *, as_json: bool) -> int:
         calls = store.calls(case_id=query.case_id, job_id=query.job_id, finished=query.everything)
         pairs = _pairs(store, query, calls)
         now = store.now()
+        refused = store.refused([state.pair for state in pairs]) if as_json else []
     if as_json:
-        say_json({"calls": [call_json(call) for call in calls], "cases": [_pair_json(pair) for pair in pairs]})
+        cases = [_pair_json(*both) for both in zip(pairs, refused, strict=True)]
+        say_json({"calls": [call_json(call) for call in calls], "cases": cases})
     else:
         _print_status(calls, pairs, now=now, failure_limit=settings.max_retry_count)
     if query.job_id is not None and not calls:
@@ -64,8 +66,10 @@ def call_json(call: Call) -> dict[str, Any]:
     }
 
 
-def _pair_json(state: PairState) -> dict[str, str]:
-    return {"case_id": state.pair.case_id, "mediation_id": state.pair.mediation_id, "phase": state.phase}
+def _pair_json(state: PairState, refused: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a pair; with upstream's own texts where its last trigger was refused for some persons (S38)."""
+    shown = {"case_id": state.pair.case_id, "mediation_id": state.pair.mediation_id, "phase": state.phase}
+    return shown | {"refused": refused} if refused else shown
 
 
 def _pairs(store: RedisStore, query: Query, calls: list[Call]) -> list[PairState]:

@@ -55,26 +55,43 @@ _PAIR = (
     r"(?:(?P<quote>\\{0,7}[\"'])(?P<value>.*?)(?:(?<!\\)(?P=quote)|\Z)|[\[{].*|[^\s,}\]\"']+)"
 )
 
-_HYPHEN = r"\-\u2010-\u2015"
+_HYPHEN = r"\-\u2010-\u2015\uff0d"
 _GAP = rf"[ \t\xa0\u3000{_HYPHEN}]"
+_DOT = r"[.\xb7\u2022\uff0e/]"
 _AREA = r"(?:10|[2-9]\d{1,2})"
+# What stands before a number: no digit, and no digit with a point, which would make it a fraction.
+_NUMBER = r"(?<!\d)(?<!\d\.)"
 _LANDLINE = (
-    rf"(?<!\d)(?:(?:\+|00)86\)?{_GAP}{{0,2}}0?{_AREA}{_GAP}?|\(?0{_AREA}(?:\){_GAP}?|[{_HYPHEN}]))"
-    rf"\d{{3,4}}{_GAP}?\d{{4}}(?!\d)"
+    rf"{_NUMBER}(?:(?:\+|00)86\)?{_GAP}{{0,2}}0?{_AREA}{_GAP}?|\(?0{_AREA}(?:\){_GAP}?|[{_HYPHEN}]|{_DOT})"
+    rf"|0(?:10|2\d|[3-9]\d{{2}}){_GAP}?)\d{{3,4}}(?:{_GAP}|{_DOT})?\d{{4}}(?!\d)"
 )
 _MOBILE = (
     rf"(?<!\d)(?:(?:\+|00)?86\)?{_GAP}{{0,2}})?[1\uff11][3-9\uff13-\uff19]\d"
-    rf"(?:\d{{8}}|{_GAP}{{1,3}}\d{{4}}{_GAP}{{1,3}}\d{{4}})(?!\d)"
+    rf"(?:{_GAP}{{0,3}}\d{{4}}{_GAP}{{0,3}}\d{{4}}|{_DOT}\d{{4}}{_DOT}\d{{4}}|{_GAP}\d{{3}}{_GAP}\d{{5}}"
+    rf"|\d{_GAP}\d{{3}}{_GAP}\d{{4}})(?!\d)"
+)
+_ABROAD = (  # never into a jobId that stands behind it
+    rf"(?<!\d)(?:\+(?!0)|00(?=85[23]|886))(?:[ \t\xa0().{_HYPHEN}]{{0,2}}(?!{_ID})\d){{8,15}}(?!\d)"
+)
+# The number of an ID card holds a birthday. Those of fifteen digits went out of use in 2013.
+_DAY = r"(?:18|19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+_ID_CARD = rf"(?<!\d)[1-9]\d{{5}}{_GAP}?{_DAY}{_GAP}?\d{{3}}[\dx](?!\d)"
+
+# A label and what stands behind it, up to a blank or a mark: a name, an address, a number of any shape.
+_LABELS = r"姓名|名字|联系人|当事人|申请人|机主|户主|收件人|(?:身份证|证件|护照|电话|手机|联系方式|住址|地址)(?:号码?)?"
+_LABELLED = (
+    rf"(?P<label>(?=[姓名联当申机户收身证护电手住地])(?:{_LABELS})[ \t]{{0,3}}(?:[:：=＝]|是|为)[ \t]{{0,3}})"
+    r"[^\s,，。;；、()（）《》<>\"'“”\[\]{}:：|?&#]{1,40}"
 )
 
 # The look-aheads change no match; they make a log line three times cheaper.
-_PHONE = rf"(?=[\d(+])(?P<phone>{_LANDLINE}|{_MOBILE})"
+_PHONE = rf"(?=[\d(+])(?P<phone>{_ID_CARD}|{_LANDLINE}|{_MOBILE}|{_ABROAD})"
 _UNTOUCHED = rf"(?=[\da-f])(?P<untouched>{_ID})"
 _ADDRESS = rf"(?=[:?%])(?:(?P<userinfo>{_USERINFO})|(?P<query>{_QUERY}))"
-_EVERYTHING = rf"{_UNTOUCHED}|{_ADDRESS}|(?P<pair>{_PAIR})|(?=[ab])(?P<credential>{_CREDENTIAL})|{_PHONE}"
+_EVERYTHING = rf"{_UNTOUCHED}|{_ADDRESS}|(?P<pair>{_PAIR})|(?=[ab])(?P<credential>{_CREDENTIAL})|{_PHONE}|{_LABELLED}"
 _ONLY_PHONES = rf"{_UNTOUCHED}|{_PHONE}"
 _FLAGS = re.IGNORECASE | re.DOTALL
-_HINTS = re.compile(r"[?%@\"']|bearer|authorization", re.IGNORECASE)
+_HINTS = re.compile(rf"[?%@\"']|bearer|authorization|{_LABELS}", re.IGNORECASE)
 _WHOLE_ID = re.compile(_ID, re.IGNORECASE)
 
 
@@ -194,18 +211,29 @@ def _replacement(match: re.Match[str], keep: Collection[str]) -> str:
     match match.lastgroup:
         case "untouched" | "kept":
             return match[0]
-        case "userinfo":
-            return match["slashes"] + MARK + match["at"]
-        case "query":
-            return match["question"] + _redact_query(match["parameters"], keep)
+        case "userinfo" | "query":
+            return _redact_address(match, keep)
         case "credential":
             return match["before"] + MARK
         case "pair":
             quote = match["quote"] or ""
             is_person = match["person"] or match["named_person"]
             return match["key"] + quote + (mask_person(match["value"]) if is_person else MARK) + quote
+        case "label":
+            value = match[0].removeprefix(match["label"])
+            return match["label"] + (value if _is_id(value, keep) else MARK)
         case _:
             return MARK
+
+
+def _redact_address(match: re.Match[str], keep: Collection[str]) -> str:
+    if match.lastgroup == "userinfo":
+        return match["slashes"] + MARK + match["at"]
+    return match["question"] + _redact_query(match["parameters"], keep)
+
+
+def _is_id(value: str, keep: Collection[str]) -> bool:
+    return value in keep or _WHOLE_ID.fullmatch(value) is not None
 
 
 def _redact_query(query: str, keep: Collection[str]) -> str:
@@ -220,5 +248,5 @@ def _redact_parameter(piece: str, keep: Collection[str]) -> str:
     if not parameter:
         return MARK
     name, value = parameter.groups()
-    is_id = (value in keep or _WHOLE_ID.fullmatch(value)) and not _SENSITIVE_NAME.match(name)
+    is_id = _is_id(value, keep) and not _SENSITIVE_NAME.match(name)
     return name + (value if is_id else MARK)

@@ -7,11 +7,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, V
 
 from config.redaction import mask_person, redact
 from worker.decision import Outcome, Poll
+from worker.texts import shown_code
 
 MAX_ID_LENGTH = 200  # characters: far above any real id, far below what would swell every key and log line
 
 
 SHOWN_LENGTH = 1_000  # characters of a task's arguments that Flower and logs get to see
+SHOWN_PERSONS = 20  # calls and refusals of a result that they get to see
 MISSING, EMPTY = "missing", "an empty text"
 
 
@@ -174,11 +176,18 @@ class TriggerResult(UserDict[str, Any]):
         return self.data
 
     def __repr__(self) -> str:
-        jobs = " ".join(f"{job['job_id']}({mask_person(job['person_id'])})" for job in self["jobs"])
-        refused = " ".join(f"{mask_person(one['person_id'])}({one['error_code']})" for one in self["refused"])
+        jobs = _listed([f"{job['job_id']}({mask_person(job['person_id'])})" for job in self["jobs"]])
+        refused = _listed(
+            [f"{mask_person(one['person_id'])}({shown_code(one['error_code'])})" for one in self["refused"]]
+        )
         parts = (
             f"{self['outcome']} {self['case_id']}/{self['mediation_id']}",
             jobs and f"jobs {jobs}",
             refused and f"refused {refused}",
         )
         return ", ".join(part for part in parts if part)
+
+
+def _listed(parts: list[str]) -> str:
+    more = f" and {len(parts) - SHOWN_PERSONS} more" if len(parts) > SHOWN_PERSONS else ""
+    return " ".join(parts[:SHOWN_PERSONS]) + more

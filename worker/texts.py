@@ -30,6 +30,9 @@ WATCH_LOST = "获取通话状态失败,请检查网络连接"
 UNKNOWN_ERROR = "未知错误"
 UNKNOWN_CONTACT = "未知联系人"
 
+REFUSALS = {1001: "未到下一轮外呼时间,请等待", 1002: "外呼次数已达上限"}
+HIGHEST_CODE = 99_999  # an error code that is shown: a greater number may be a telephone number or an ID card's
+
 
 def label(call_status: str) -> str:
     """Return the label of a call status (S30); a status that nobody named is shown raw."""
@@ -54,13 +57,35 @@ def job_stored(job_id: str, call_status: str) -> str:
     return f"存储 jobId: {job_id}, callStatus: {call_status}"
 
 
-def refusals(refused: Iterable[tuple[str, str]], *, some_started: bool) -> str:
-    """Return the warning about refused persons (S8).
+def shown_code(error_code: int | None) -> int | None:
+    """Return an error code that may stand in logs, history and notices; None for one that is none (S37)."""
+    return error_code if error_code is not None and 0 <= error_code <= HIGHEST_CODE else None
+
+
+def refusal(error_code: int | None) -> str:
+    """Return our text for a refusal (S9, S38)."""
+    code = shown_code(error_code)
+    return UNKNOWN_ERROR if code is None else REFUSALS.get(code, f"错误码 {code}")
+
+
+def refusals(refused: Iterable[tuple[str, str]], *, some_started: bool, more: int = 0) -> str:
+    """Return the warning about refused persons (S8), and the number of those who are not named.
 
     `refused` holds a person and a message each; the caller masks the persons where the text goes to a log.
     """
     head = "部分联系人外呼失败:" if some_started else "外呼失败:"
-    return head + "、".join(f"{person or UNKNOWN_CONTACT}({message or UNKNOWN_ERROR})" for person, message in refused)
+    named = [f"{person or UNKNOWN_CONTACT}({message or UNKNOWN_ERROR})" for person, message in refused]
+    return head + "、".join([*named, others(more)] if more else named)
+
+
+def others(number: int) -> str:
+    """Return how many further persons a text does not name."""
+    return f"另有 {number} 人"
+
+
+def more_refused(number: int) -> str:
+    """Return the text about the refusals of one answer that are not reported one by one."""
+    return f"{others(number)}外呼失败"
 
 
 def dial_failed(reason: str) -> str:
@@ -93,6 +118,6 @@ def watch_expired(job_id: str) -> str:
     return f"轮询超时,jobId: {job_id}"
 
 
-def records_without_job(persons: Iterable[str]) -> str:
+def records_without_job(persons: Iterable[str], *, more: int = 0) -> str:
     """Return the warning about records that neither started a call nor refused one (S7); persons come masked."""
-    return "外呼记录缺少 jobId,通话结果未知:" + "、".join(persons)
+    return "外呼记录缺少 jobId,通话结果未知:" + "、".join([*persons, others(more)] if more else persons)

@@ -124,7 +124,7 @@ def test_some_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
     result = world.trigger()
     assert result["outcome"] == "started"
     assert result["message"] == "部分联系人外呼失败:person-0002(请等待)、person-0003(未知错误)"
-    assert "部分联系人外呼失败:***0002(请等待)、***0003(未知错误)" in caplog.messages
+    assert "部分联系人外呼失败:***0002(未到下一轮外呼时间,请等待)、***0003(外呼次数已达上限)" in caplog.messages
     assert result["refused"] == [
         {
             "person_id": "person-0002",
@@ -147,7 +147,7 @@ def test_all_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
     ]
     result = world.trigger()
     assert (result["outcome"], result["message"]) == ("refused", "外呼失败:person-0003(已达上限)、未知联系人(未知错误)")
-    assert "外呼失败:***0003(已达上限)、未知联系人(未知错误)" in caplog.messages
+    assert "外呼失败:***0003(外呼次数已达上限)、未知联系人(错误码 7)" in caplog.messages
     assert not locked(world)
     world.run(9_000)
     assert len(world.upstream.requests) == 1

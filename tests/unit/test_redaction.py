@@ -1,6 +1,7 @@
 """Nothing personal gets through redaction, and no id is harmed by it (S37)."""
 
 import socket
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -95,6 +96,10 @@ def test_s37_redacting_twice_changes_nothing_more(text: str) -> None:
         pytest.param("makeCallV2 failed: connect to http://127.0.0.1:9015/api/v1/outbound-bot/call-v2", id="a URL"),
         pytest.param(f"order 5{PHONE}222 of 400 pieces, 12 380 0001", id="other numbers"),
         pytest.param("callwatch:lock:C-2026-0001:4711 worker@host", id="a key and a node name"),
+        pytest.param("took 0.01062345678 s, 3.0212345678 of 12.02123456789", id="fractions"),
+        pytest.param("1770463000471234567 2026-02-07 13:00:00+0800 1.2.3.4:6379 192.168.100.200", id="long numbers"),
+        pytest.param("部分联系人外呼失败:未知联系人(未知错误)、未知联系人(错误码 7)、另有 3 人", id="our texts"),
+        pytest.param(f"jobs+{JOB_ID} 110101 {JOB_ID} +1 {JOB_ID} 联系人:{JOB_ID}", id="jobIds"),
         pytest.param("the bearer", id="a word with nothing behind it"),
     ],
 )  # fmt: skip
@@ -110,6 +115,27 @@ def test_s37_a_text_without_anything_personal_stays_as_it_is(text: str) -> None:
         pytest.param("座机 010-" + "1234" + "5678", f"座机 {MARK}", id="a landline"),
         pytest.param("(0571)" + "8888" + "-1234 转 8", f"{MARK} 转 8", id="an area code in brackets"),
         pytest.param("+86 571 " + "8888" + " 1234", MARK, id="a landline from abroad"),
+        pytest.param("号码 138" + ".0000." + "1111。", f"号码 {MARK}。", id="a mobile number with points"),
+        pytest.param("138" + "·0000·" + "1111", MARK, id="a mobile number with middle dots"),
+        pytest.param("138" + "/0000/" + "1111", MARK, id="a mobile number with slashes"),
+        pytest.param("138" + " 0000" + "1111", MARK, id="a mobile number with one gap"),
+        pytest.param("138" + "-000-" + "01111", MARK, id="a mobile number in other groups"),
+        pytest.param("1380" + " 000 " + "1111", MARK, id="a mobile number in four, three, four"),
+        pytest.param("致电010" + "62345678", f"致电{MARK}", id="a landline without a gap"),
+        pytest.param("0571" + "8888" + "1234,", f"{MARK},", id="another landline without a gap"),
+        pytest.param("010." + "6234" + ".5678", MARK, id="a landline with points"),
+        pytest.param("+852" + " 9123 4567", MARK, id="a number of Hong Kong"),
+        pytest.param("00852" + "91234567", MARK, id="the same with zeros"),
+        pytest.param("+886-912" + "-345-678", MARK, id="a number of Taiwan"),
+        pytest.param("+1 (212) " + "555-0123 x", f"{MARK} x", id="a number of America"),
+        pytest.param("证 110101" + "19900307" + "451X 号", f"证 {MARK} 号", id="an ID card"),
+        pytest.param("110101" + " 19900307 " + "4514", MARK, id="an ID card with gaps"),
+        pytest.param("姓名：张三，未接", f"姓名：{MARK}，未接", id="a labelled name"),
+        pytest.param("姓名:张三 未接", f"姓名:{MARK} 未接", id="a labelled name with a narrow colon"),
+        pytest.param("当事人 = 欧阳某某;", f"当事人 = {MARK};", id="a labelled party"),
+        pytest.param("联系人为李四(未接)", f"联系人为{MARK}(未接)", id="a name in a sentence"),
+        pytest.param("身份证号码：A123456(7)", f"身份证号码：{MARK}(7)", id="a labelled number of any shape"),
+        pytest.param("住址：某市某路1号", f"住址：{MARK}", id="a labelled address"),
         pytest.param("GET http://h:1/p?a=1&b=x%20y#z done", f"GET http://h:1/p?a={MARK}&b={MARK} done", id="a query"),
         pytest.param("with url: /api/v1/x?caseRef=C1 (Caused by", f"with url: /api/v1/x?caseRef={MARK} (Caused by",
                      id="a query without a scheme"),
@@ -212,3 +238,42 @@ def test_s37_a_real_exception_of_requests_quotes_nothing_personal() -> None:
     assert not any(part in redacted for part in (PHONE, "1770549400", "FAKE", "c2ln"))
     assert JOB_ID in redacted
     assert "/api/v1/outbound-bot/status" in redacted
+
+
+PIECES = (
+    "1",
+    "13",
+    "+1 ",
+    "0 ",
+    "01 ",
+    "00852",
+    "110101 ",
+    "姓名",
+    "姓名:",
+    "联系人为",
+    "1-1-",
+    "(",
+    "1.",
+    "138 0",
+    "a=1&",
+    "?a=",
+    "'name': ",
+    "://a:b",
+)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_s37_redaction_takes_time_linear_in_the_text(piece: str) -> None:
+    """Four times the text takes no more than about four times as long; sixteen times if it were quadratic."""
+
+    def seconds(length: int) -> float:
+        text = (piece * length)[:length]
+        took = []
+        for _ in range(3):
+            begin = time.thread_time()
+            redact(text)
+            took.append(time.thread_time() - begin)
+        return min(took)
+
+    seconds(1_000)  # compiles
+    assert seconds(80_000) < 9 * seconds(20_000) + 0.02

@@ -1,13 +1,13 @@
 """What can be read of the state: calls, pairs, events; and the switch that stops new calls."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from worker.decision import Phase, Verdict
 from worker.store.base import Steps
 from worker.store.keys import pair_of
-from worker.values import Call, PairState
+from worker.values import Call, Pair, PairState
 
 
 class Views(Steps):
@@ -45,6 +45,16 @@ class Views(Steps):
             for pair, ledger in zip(pairs, ledgers, strict=True)
             if "phase" in ledger
         ]
+
+    def refused(self, pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
+        """Return for each pair the refusals of its last trigger, with upstream's own texts and whole person ids."""
+        with self.translated():
+            pipeline = self.client.pipeline(transaction=False)
+            for pair in pairs:
+                pipeline.hget(self.keys.ledger(pair), "task_id")
+            tasks = [self.keys.task(task_id or "") for task_id in cast("list[str | None]", pipeline.execute())]
+            results = cast("list[str | None]", self.client.mget(tasks)) if tasks else []
+        return [json.loads(result)["refused"] if result else [] for result in results]
 
     def history(self, case_id: str) -> list[dict[str, Any]]:
         """Return the events of a case, the oldest first (S36)."""
