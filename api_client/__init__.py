@@ -1,5 +1,6 @@
 """The upstream's outbound-bot API: three calls, and errors that say what may be done next."""
 
+from api_client.async_status import AsyncStatus
 from api_client.client import UpstreamClient
 from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog, Utterance
@@ -7,6 +8,7 @@ from api_client.self_test import GateBrokenError, check_gate
 
 __all__ = [
     "ApiError",
+    "AsyncStatus",
     "CallRecord",
     "CallRequest",
     "CallStatus",

@@ -14,16 +14,15 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 
+from api_client.async_status import AsyncStatus
 from api_client.envelope import UnexpectedAnswerError, call_records, call_status, conversation_logs, retry_after
 from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from api_client.gate import Gate
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog
-from api_client.route import Route
+from api_client.route import API, STATUS_PATH, Route
 
-_API = "/api/v1/outbound-bot"
-_CALL_PATH = f"{_API}/call-v2"
-_STATUS_PATH = f"{_API}/status"
-_CONVERSATION_PATH = f"{_API}/conversation-log"
+_CALL_PATH = f"{API}/call-v2"
+_CONVERSATION_PATH = f"{API}/conversation-log"
 MAX_LOG_BYTES = 16 * 1024 * 1024
 """Largest conversation log read (S39)."""
 _NO_RETRIES = Retry(total=False, redirect=False)
@@ -58,6 +57,7 @@ class UpstreamClient:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._call_timeout = Timeout(connect=connect_timeout, read=call_timeout)
+        self._timeouts = {"connect_timeout": connect_timeout, "status_timeout": status_timeout}
         self._read_timeout = Timeout(connect=connect_timeout, total=status_timeout)
         self._route = Route(base_url, token=token, trust_env=trust_env, tls=tls)
         self._pool = self._route.open_pool(pool_size)
@@ -96,7 +96,7 @@ class UpstreamClient:
         Raises Unavailable or ProtocolError (S23).
         """
         query = {"caseRef": case_ref} if job_id is None else {"caseRef": case_ref, "jobId": job_id}
-        return self._get(_STATUS_PATH, query, lambda body: call_status(body, asked=job_id))
+        return self._get(STATUS_PATH, query, lambda body: call_status(body, asked=job_id))
 
     def conversations(self, *, case_id: str | None = None, job_id: str | None = None) -> list[ConversationLog]:
         """Return what was said, newest call first, in at most `status_timeout` and 16 MiB.
@@ -107,6 +107,10 @@ class UpstreamClient:
         asked = {"caseId": case_id, "jobId": job_id}
         query = {name: value for name, value in asked.items() if value is not None}
         return self._get(_CONVERSATION_PATH, query, conversation_logs, pool=self._log_pool)
+
+    def for_event_loop(self) -> AsyncStatus:
+        """Return what asks for statuses on an event loop; it has connections of its own."""
+        return AsyncStatus(self, self._route, **self._timeouts)
 
     def close(self) -> None:
         """Close the kept-alive connections; reads fail from now on."""

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3 import HTTPConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -24,6 +24,10 @@ from api_client.transport import (
 
 _READING = {"http": BoundedHTTPConnectionPool, "https": BoundedHTTPSConnectionPool}
 _DIALLING = {"http": GatedHTTPConnectionPool, "https": GatedHTTPSConnectionPool}
+API = "/api/v1/outbound-bot"
+STATUS_PATH = f"{API}/status"
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -71,6 +75,12 @@ class Route:
                 kind = type(error).__name__  # its text quotes addresses, passwords included (S37)
                 raise ValueError(f"the upstream's address or the way to it is unusable ({kind})") from None
         self.headers = dict(self._base.headers)
+        self.proxied = select_proxy(str(self._base.url), self._proxies) is not None
+        parts = urlsplit(str(self._base.url))
+        self.host = parts.netloc.rpartition("@")[2]
+        """What the Host header names."""
+        self.address = (str(parts.hostname), parts.port or _DEFAULT_PORTS[parts.scheme])
+        self.tls = self._tls if parts.scheme == "https" else None
 
     def open_pool(self, size: int, *, max_answer: int = MAX_ANSWER_BYTES) -> HTTPConnectionPool:
         """Return a new pool of `size` connections for reads, whose answers have at most so many bytes."""

@@ -47,7 +47,7 @@ def sweep_cost(calls: int) -> list[Figure]:
         for first in range(0, calls, PARTIES):
             watch(store, first, min(PARTIES, calls - first))
         recorder = Recorder()
-        sweep = Sweep(store, recorder, "faults", settings.sweep_interval, settings.overdue_grace, new_token)
+        sweep = Sweep(store, recorder, "faults", settings.sweep_interval, new_token)
         thread_seconds, server_seconds, turns = measure(sweep, store)
         watched = store.client.zcard(store.keys.due)
         for_nothing = len(recorder.asked)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from worker.messages import PollMessage, TriggerResult
+from worker.messages import TriggerResult
 from worker.values import NewJob, Pair, Settlement
 
 INTERVAL = float(os.environ["BENCH_INTERVAL"])
@@ -25,8 +25,7 @@ def start_reference(name: str, calls: int) -> None:
 
 
 def start_callwatch(calls: int) -> None:
-    """Store records as a trigger's answer does, and publish their first polls."""
-    from worker.tasks import publish_poll  # noqa: PLC0415
+    """Store records as a trigger's answer does: with them the first polls are due."""
     from worker.wiring import parts  # noqa: PLC0415
 
     store, pair = parts().store, Pair("C-1", "20")
@@ -38,12 +37,7 @@ def start_callwatch(calls: int) -> None:
         for number, job_id in enumerate(job_ids(calls))
     ]
     result = TriggerResult.of("started", "C-1", "20")
-    settled = store.settle(Settlement(pair, "bench", "bench", result, "watching", sent_at, jobs, []))
-    assert settled
-    for job in jobs:
-        message = PollMessage(job_id=job.job_id, case_id="C-1", mediation_id="20", person_id=job.person_id)
-        poll = settled.polls[job.job_id]
-        publish_poll(message.follow(poll, countdown=poll.due - settled.now))
+    assert store.settle(Settlement(pair, "bench", "bench", result, "watching", sent_at, jobs, []))
 
 
 if __name__ == "__main__":

@@ -107,8 +107,11 @@ class Settings(BaseSettings):
     poll_interval: Seconds = Field(10.0, description="seconds between two polls of a call, from due to due (S20)")
     max_poll_duration: Seconds = Field(7200.0, description="seconds a call is watched (S20)")
     max_retry_count: Count = Field(10, description="failed queries in a row that end a watch (S24)")
-    sweep_interval: Seconds = Field(1.0, description="seconds between two sweeps for overdue polls (S28)")
-    overdue_grace: Seconds = Field(2.0, description="seconds past its due time after which a poll is missing (S28)")
+    sweep_interval: Seconds = Field(1.0, description="seconds between two sweeps for claims and look-ups (S18)")
+    overdue_grace: Seconds = Field(
+        2.0, description="seconds after which a poll counts as missing whose worker does not renew its lease (S28)"
+    )
+    poll_batch: Count = Field(20, description="calls in one poll message at the most; 1 gives each its own")
     unknown_lookup: Seconds = Field(120.0, description="seconds an unknown outcome is looked up (S14)")
     unknown_hold: Seconds = Field(600.0, description="seconds a pair is held after the look-up (S14)")
     history_ttl: Seconds = Field(86400.0, description="seconds finished calls are kept (S36)")

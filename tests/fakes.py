@@ -5,24 +5,29 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import fakeredis
 import time_machine
 
 from api_client import ApiError, CallRecord, CallRequest, CallStatus, ConversationLog, NotSent, ProtocolError
 from config.settings import Settings
-from worker.messages import TriggerResult
+from worker.askers import MOST
+from worker.dispatch import TICK
+from worker.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
 from worker.store import Keys, RedisStore
+from worker.store.keys import LEASED
+from worker.values import Ask
 from worker.wiring import Parts, terms
 
 START = 1_770_463_000.0  # epoch seconds: where the virtual clock begins
 
 Dial = list[CallRecord] | ApiError | Callable[[CallRequest], list[CallRecord]]
 StatusAnswer = str | ApiError
+T = TypeVar("T")
 
 
 def record(
@@ -164,8 +169,41 @@ class VirtualQueue:
         return heapq.heappop(self.heap) if self.heap and self.heap[0].at <= until else None
 
 
+class PollQueueOf:
+    """The virtual queue, as the dispatcher sees it."""
+
+    def __init__(self, queue: VirtualQueue) -> None:
+        self._queue = queue
+
+    def waiting(self) -> int:
+        """Return how many messages of polls wait."""
+        return sum(delivery.task == "outbound.poll" and delivery.at <= time.time() for delivery in self._queue.heap)
+
+    def __call__(self, polls: Sequence[PollMessage]) -> None:
+        """Publish a message."""
+        from worker import tasks  # noqa: PLC0415 - the application is configured by then
+
+        with tasks.translated():
+            tasks.poll.apply_async(
+                kwargs=polls_kwargs(polls), argsrepr="()", kwargsrepr=shown_polls(polls), retry=False
+            )
+
+
+def run_through(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine returns that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    raise AssertionError("it waits")
+
+
 class World:
-    """The tasks on fakeredis under a virtual clock, with a scripted upstream; sweeps every `sweeping` seconds."""
+    """The tasks on fakeredis under a virtual clock, with a scripted upstream; sweeps every `sweeping` seconds.
+
+    The dispatcher takes polls at the very moment at which they are due. Each is carried out as soon as it has passed
+    the fence: asked, judged and written.
+    """
 
     def __init__(self, traveller: time_machine.Traveller, settings: Settings, client: Any = None) -> None:
         self.settings = settings
@@ -177,14 +215,18 @@ class World:
         self.store = RedisStore(self.redis, self.keys, terms(settings))
         self.parts = Parts(settings, self.store, self.upstream, self.clock)
         self.sweeping = 0.0
+        self.dispatching = True
+        self.lines: list[str] = []
         self.shown: list[tuple[str, dict[str, Any]]] = []
+        self._dispatched_at = 0.0
 
     def install(self, monkeypatch: Any) -> None:
         """Put this world under the tasks."""
         from worker import tasks  # noqa: PLC0415 - the application is configured by then
 
         monkeypatch.setattr(tasks, "parts", lambda: self.parts)
-        monkeypatch.setattr(tasks, "send_event", lambda _task, kind, fields: self.shown.append((kind, fields)))
+        monkeypatch.setattr(tasks, "send_event", lambda kind, fields: self.shown.append((kind, fields)))
+        monkeypatch.setattr(tasks, "askers", lambda: self.carry_out)
         for task in (tasks.trigger, tasks.poll, tasks.look_up):
             monkeypatch.setattr(task, "apply_async", self.queue.publisher(task.name))
 
@@ -198,10 +240,38 @@ class World:
         return outcome.result if isinstance(outcome.result, TriggerResult) else None
 
     def poll(self, **kwargs: Any) -> str:
-        """Deliver a poll."""
+        """Deliver a message of polls; returns what became of them, or what the task returned where none was begun."""
         from worker import tasks  # noqa: PLC0415
 
-        return str(tasks.poll.apply(kwargs=kwargs, throw=True).result)
+        before = len(self.lines)
+        line = str(tasks.poll.apply(kwargs=kwargs, throw=True).result)
+        return ", ".join(self.lines[before:]) or line
+
+    def carry_out(self, asks: Sequence[Ask]) -> None:
+        """Take the place of the askers."""
+        from worker import tasks  # noqa: PLC0415
+
+        watch = self.parts.watch(tasks.show)
+        for ask in asks:
+            judged = watch.judge(ask, run_through(watch.hear(ask, self._status, self._sleep)))
+            self.lines += watch.write([judged])
+
+    async def _status(self, **query: str) -> CallStatus:
+        return self.upstream.status(**query)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+
+    def dispatch(self) -> int:
+        """Dispatch once; returns how many polls were published."""
+        return self.parts.dispatcher(PollQueueOf(self.queue), lambda: MOST)()
+
+    def next_dispatch(self) -> float:
+        """Return when the dispatcher next finds something; with a limit of queries it looks again and again."""
+        entries: Any = self.redis.zrange(self.keys.due, 0, 0, withscores=True)
+        leases: Any = self.redis.zrange(self.keys.due, LEASED, "+inf", byscore=True, offset=0, num=1, withscores=True)
+        due = [float(score) % LEASED for _, score in (*entries, *leases)]
+        return max(min(due, default=float("inf")), self._dispatched_at + TICK)
 
     def sweep(self) -> int:
         """Sweep once; returns how many messages were published."""
@@ -225,15 +295,27 @@ class World:
         returned: list[Any] = []
         while time.time() < end or seconds == 0:
             step = min(end, time.time() + self.sweeping) if self.sweeping else end
-            while delivery := self.queue.pop(step):
-                self.clock.move_to(delivery.at)
-                returned.append(self.deliver(delivery))
+            self._work_until(step, returned)
             self.clock.move_to(step)
             if self.sweeping:
                 self.sweep()
             if seconds == 0:
                 break
         return returned
+
+    def _work_until(self, step: float, returned: list[Any]) -> None:
+        """Dispatch and deliver what is due by then, in the order of time."""
+        while True:
+            due = self.next_dispatch() if self.dispatching else float("inf")
+            first = min(due, self.queue.heap[0].at if self.queue.heap else float("inf"))
+            if first > step:
+                return
+            self.clock.move_to(first)
+            if due == first:
+                self._dispatched_at = time.time()
+                self.dispatch()
+            while delivery := self.queue.pop(time.time()):
+                returned.append(self.deliver(delivery))
 
     def events(self, case_id: str = "C-1") -> list[str]:
         """The kinds of events in a case's history."""

@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any
 
+import kombu
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
@@ -31,7 +32,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 5,  # by default kombu looks every 100 s only
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
-        "swept_queues": (POLL_QUEUE,),  # of our own transport, see worker/broker.py
         "max_connections": settings.worker_concurrency + 16,  # too few lose acknowledgements in a burst
         "socket_timeout": 15,  # unset by default: a publish could hang for ever on a half-open connection
         "socket_connect_timeout": 5,
@@ -71,7 +71,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
-        "worker_pool": "worker.pool:TaskPool" if settings.worker_pool == "threads" else settings.worker_pool,
+        "worker_pool": settings.worker_pool,
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_disable_rate_limits": True,
@@ -118,6 +118,17 @@ def _configure_logging(**_: object) -> None:
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines a poll that say nothing of the call
             logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@signals.celeryd_init.connect
+def _check_kombu(**_: object) -> None:
+    if not kombu.__version__.startswith(f"{broker.MADE_FOR_KOMBU}."):
+        logging.getLogger(__name__).warning(
+            "kombu %s is installed; the mends of its Redis transport were made for %s: a worker may not outlive its"
+            " connection",
+            kombu.__version__,
+            broker.MADE_FOR_KOMBU,
+        )
 
 
 @signals.celeryd_init.connect

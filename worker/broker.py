@@ -1,60 +1,101 @@
-"""The Redis transport of kombu, mended so that a worker outlives its connection; see docs/adr/0006-redis-away.md."""
+"""The Redis transport of kombu, mended so that a worker outlives its connection; see docs/adr/0015-timers-in-redis.md.
+
+Every override names the fault of plain kombu that it mends; tests/unit/test_broker.py runs plain kombu into each.
+"""
 
 import functools
-import json
-from collections import defaultdict
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
 from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps
 
-from worker.holding import QoS
 from worker.malformed import ForgivingChannel, ForgivingTransport
 
-MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there: tests/unit/test_broker.py
-PAUSE = 0.1  # seconds between two times of fetching polls: each is fetched an interval ahead of its time anyway
-FETCHED = 100  # polls at a time, at the most
+MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there
 
 
-class Batch(redis.PublishBatch):
-    """Messages that leave together; those for the head of one queue as one command, in the order given.
+class QoS(redis.QoS):
+    """The messages that this process holds, also beyond the end of the connection that they came by.
 
-    The client library writes several commands in pieces of 6,000 bytes. A busy process gives its interpreter to another
-    thread at each write: what takes 0.07 s of its time took the sweep over 1 s.
+    `left` are the delivery tags that lost connections of this process held, and those whose acknowledgement failed.
+    Redis keeps their messages, and the next connection puts them back, instead of the visibility time-out. `popped` are
+    messages that this process alone had when it lost its connection, by their tags.
     """
 
-    def __init__(self, channel: Any, max_size: int) -> None:
-        super().__init__(channel, max_size)
-        self._heads: defaultdict[str, list[str]] = defaultdict(list)
+    left: ClassVar[set[str]] = set()
+    popped: ClassVar[dict[str, Any]] = {}
 
-    def put_first(self, queue: str, message: str) -> None:
-        """Put a message at the head of its queue."""
-        self._heads[queue].append(message)
-        self._buffered += 1
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message as delivered; kombu loses the one that it has popped and cannot note."""
+        try:
+            super().append(message, delivery_tag)
+        except Exception:
+            self.popped[delivery_tag] = message
+            raise
 
-    def flush(self) -> None:
-        """Send everything."""
-        for queue, messages in self._heads.items():
-            self.pipeline.rpush(queue, *messages)
-        self._heads.clear()
-        super().flush()
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message."""
+        with self._given_up(delivery_tag):
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Hand a message back, or drop it."""
+        with self._given_up(delivery_tag):
+            super().reject(delivery_tag, requeue)
+
+    @contextmanager
+    def _given_up(self, delivery_tag: str) -> Iterator[None]:
+        """Free a message's place though Redis did not take its acknowledgement.
+
+        Celery logs a failed acknowledgement and goes on; kombu counts the message as held. With as many as the worker
+        has threads it would never fetch another one, and so never notice that its connection is of no use.
+        """
+        try:
+            yield
+        except Exception:
+            self.left.add(delivery_tag)
+            self._quick_ack(delivery_tag)
+            raise
+
+    def leave(self) -> None:
+        """Drop everything that is not acknowledged; the next connection puts it back."""
+        self._flush()
+        self.left.update(self._delivered)
+        self._delivered.clear()
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Put back what lost connections held, then what has been away for the visibility time-out."""
+        for tag, message in tuple(self.popped.items()):
+            self._put_back(message)
+            self.popped.pop(tag, None)
+            self.left.discard(tag)
+        for tag in tuple(self.left):
+            self.restore_by_tag(tag)
+            self.left.discard(tag)
+        super().restore_visible(*args, **kwargs)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back, unless the channel is closed: then kombu finds no queue for it, and deletes it."""
+        if self.channel.connection is not None:
+            super().restore_by_tag(tag, client, leftmost)
+
+    def _put_back(self, message: Any) -> None:
+        info = message.delivery_info
+        with self.channel.conn_or_acquire() as client:
+            self.channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], client, True)  # noqa: SLF001
 
 
 class Channel(ForgivingChannel, redis.Channel):
-    """A channel that keeps its client: making one anew for each publish, pop and ack cost 13 % of a poll's CPU time.
+    """A channel whose client outlives it: a task that ends after the connection was lost still acknowledges through it.
 
-    A client of the Redis library is safe to share between threads: each command takes a connection from the pool. It
-    also outlives the channel, for tasks that end after the connection was lost still acknowledge through it.
+    A client of the Redis library is safe to share between threads: each command takes a connection from the pool.
     """
 
     QoS = QoS
-    swept_queues: tuple[str, ...] = ()  # whose messages the sweep publishes again when they are lost
-    _pauses = False
-    from_transport_options = (*redis.Channel.from_transport_options, "swept_queues")
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous=True) if asynchronous else self._shared_client
@@ -63,67 +104,12 @@ class Channel(ForgivingChannel, redis.Channel):
     def _shared_client(self) -> Any:
         return super()._create_client()
 
-    def _put(self, queue: str, message: Any, **options: Any) -> None:
-        """Put a message into its queue; what the sweep publishes again, in a batch, goes before all that wait there.
-
-        They wait for their time, it is late already, and a worker with too much to do fetches late.
-        """
-        batch = options.get("_publish_batch")
-        if batch is None or queue not in self.swept_queues:
-            super()._put(queue, message, **options)
-        else:
-            batch.put_first(queue, dumps(message))
-
-    def create_publish_batch(self, max_size: int) -> Batch:
-        """Return what collects messages that leave together."""
-        return Batch(self, max_size)
-
-    def _brpop_start(self, timeout: float | None = None) -> None:
-        if not self._pauses:
-            super()._brpop_start(timeout)
-
-    def _brpop_read(self, **options: Any) -> Any:
-        """Take what came, and with it the polls that wait: one request for many, as each costs a turn of the loop."""
-        something = super()._brpop_read(**options)
-        loop, queues = self.connection.loop, set(self.swept_queues).intersection(self.active_queues)
-        if queues and loop is not None and not self._closing:
-            self._pauses = True
-            loop.call_later(PAUSE, self._go_on)
-            for queue in queues:
-                self._take(queue)
-        return something
-
-    def _take(self, queue: str) -> None:
-        with self.conn_or_acquire() as client:
-            entries = client.rpop(queue, FETCHED) or []
-        for entry in entries:
-            with self.forgiving():
-                self.connection._deliver(json.loads(bytes_to_str(entry)), queue)  # noqa: SLF001
-
-    def _go_on(self) -> None:
-        self._pauses = False
-
     def abandon(self) -> None:
         """Close without a word to Redis: nothing read, deleted or put back."""
         self._in_poll = None
         self.auto_delete_queues.clear()
         self.qos.leave()
         self.close()
-
-
-class Loop:
-    """A worker's loop to which kombu's channels add their sockets once, and not at each of its turns."""
-
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
-        """Listen to a socket, unless the loop does; kombu itself registers a new socket of an old number."""
-        if self._loop.readers.get(fd) != (callback, args):
-            self._loop.add_reader(fd, callback, *args)
 
 
 class Transport(ForgivingTransport, redis.Transport):
@@ -134,15 +120,9 @@ class Transport(ForgivingTransport, redis.Transport):
 
     Channel = Channel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
-    loop: Any = None
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Let a worker's loop serve this connection."""
-        self.loop = loop
-        super().register_with_event_loop(connection, Loop(loop))
 
     def _collect(self, _connection: object) -> None:
-        """Let go of a lost connection.
+        """Drop a lost connection.
 
         Celery calls it (through kombu's `Connection.collect`) before it connects again. Without it kombu closes each
         channel with commands to the Redis that is away, and what those raise ends the worker.

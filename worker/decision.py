@@ -115,13 +115,16 @@ def read_status(call_status: str) -> Answer:
     return "ended" if call_status in TERMINAL else "running"
 
 
-def may_look(poll: Poll, interval: float, *, began: float) -> bool:
-    """Tell whether a poll asks upstream (S25).
+def may_look(poll: Poll, policy: Policy, *, began: float) -> bool:
+    """Return whether a poll asks upstream (S25); `began` and the poll's times are epoch seconds.
 
     The one that is due at the deadline only ends the watch. If it comes late by an interval, or is the call's first,
-    it looks once more: no poll has asked for as long. `began` and the poll's times are epoch seconds.
+    it looks once more: no poll has asked for as long. None asks after as many failures as may be: those were queries
+    that outlasted their leases (S24, S28).
     """
-    return poll.due < poll.deadline or poll.poll_no == 1 or began - poll.due >= interval
+    if poll.retry_count >= policy.max_retry_count:
+        return False
+    return poll.due < poll.deadline or poll.poll_no == 1 or began - poll.due >= policy.interval
 
 
 def decide(
@@ -137,7 +140,7 @@ def decide(
     failures = {"running": 0, "silent": poll.retry_count + 1, "outage": poll.retry_count}[answer]
     if now >= poll.deadline:
         return Finish("expired", failures)
-    if answer == "silent" and failures >= policy.max_retry_count:
+    if answer != "running" and failures >= policy.max_retry_count:
         return Finish("lost", failures)
     due = next_due(poll.due, policy.interval, began=began)
     due = min(due + policy.interval * max(0, math.ceil((not_before - due) / policy.interval)), poll.deadline)

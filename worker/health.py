@@ -10,6 +10,7 @@ log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two turns of the event loop's timer
 STALLED = 3 * TICK
+SUCCESS_WITHIN = 5.0  # seconds that one turn of the sweep or the dispatcher may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,16 @@ class Load:
 class Beat:
     """Judges at each look whether a worker works; all times are seconds of its own monotonic clock.
 
-    It works if its event loop turns, and if in each of its queues nothing waits or it has taken something since the
-    last look: polls that are due and that nobody carries out come to wait there, for the sweep publishes them again.
+    It works if its event loop turns, if each thread in `succeed_within` (seconds between two of its turns) has
+    succeeded lately, and if in each of its queues nothing waits or it has taken something since the
+    last look: polls that are due come to wait there, for the dispatchers publish them.
     A worker with all hands full is excused for `longest`, the seconds that one task may take.
     """
 
-    def __init__(self, *, longest: float, now: float) -> None:
+    def __init__(self, *, longest: float, now: float, succeed_within: Mapping[str, float] | None = None) -> None:
         self._longest = longest
+        self._limits = {name: SUCCESS_WITHIN + 3 * turn for name, turn in (succeed_within or {}).items()}
+        self._succeeded = dict.fromkeys(self._limits, now)
         self._start = self._turned = now
         self._worked: dict[str, float] = {}
         self._taken: dict[str, int] = {}
@@ -37,6 +41,10 @@ class Beat:
     def tick(self, now: float) -> None:
         """Note that the event loop has turned."""
         self._turned = now
+
+    def succeeded(self, thread: str, now: float) -> None:
+        """Note that a thread has done its work once."""
+        self._succeeded[thread] = now
 
     def trouble(self, loads: Mapping[str, Load], now: float, *, full: bool) -> str | None:
         """Return why the worker is not seen working, None where it is.
@@ -49,6 +57,9 @@ class Beat:
             self._taken[queue] = load.taken
         if now - self._turned > STALLED:
             return f"the event loop has not turned for {now - self._turned:.0f} s"
+        for name, limit in self._limits.items():
+            if now - self._succeeded[name] > limit:
+                return f"the {name} has not succeeded for {now - self._succeeded[name]:.0f} s"
         for queue, load in loads.items():
             idle = now - self._worked.get(queue, self._start)
             if idle > (self._longest if full else 0):

@@ -1,14 +1,13 @@
 """The flow of a look-up: ask upstream for a case's calls → take those that may be ours → watch them."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from api_client import ProtocolError, Unavailable
 from worker.decision import FIRST_STATUS, first_delay, may_be_ours, read_status
-from worker.messages import PollMessage
-from worker.ports import Schedule, ScheduleFailed, Store, Upstream
-from worker.values import Call, NewJob, Pair, Settled
+from worker.ports import Store, Upstream
+from worker.values import Call, NewJob, Pair
 
 log = logging.getLogger(__name__)
 
@@ -91,31 +90,12 @@ def known_job(call: Call, interval: float) -> NewJob:
     return NewJob(call.job_id, call.person_id, call.call_status, first_delay(call.job_id, interval))
 
 
-def schedule_first_polls(
-    schedule: Schedule, pair: Pair, jobs: Iterable[NewJob], settled: Settled, names: dict[str, str]
-) -> None:
-    """Set the polls of newly watched calls off; what cannot be published stands in the store with its due time."""
-    for job in jobs:
-        poll = settled.polls.get(job.job_id)
-        if poll is None:  # this call was known before: its polls are under way
-            continue
-        message = PollMessage(
-            job_id=job.job_id, case_id=pair.case_id, mediation_id=pair.mediation_id, person_id=job.person_id
-        )
-        try:
-            schedule(message.follow(poll, countdown=poll.due - settled.now))
-        except ScheduleFailed as error:
-            line = "first poll not published, the store has it: %s"
-            log.warning(line, error, extra=names | {"job_id": job.job_id})
-
-
 @dataclass(frozen=True, slots=True)
 class Search:
     """The flow with its surroundings; `interval` in seconds spreads the first polls (S20)."""
 
     store: Store
     upstream: Upstream
-    schedule: Schedule
     interval: float
 
     def __call__(self, pair: Pair) -> str:
@@ -135,6 +115,5 @@ class Search:
             return "waiting: another mediation's request is under way"
         for job_id in adopted.polls:
             log.warning("adopted jobId: %s", job_id, extra=names | {"job_id": job_id})
-        schedule_first_polls(self.schedule, pair, jobs, adopted, names)
         answered = "answered" if seen.answered else "not answered"
         return f"looked up: {answered}, {len(jobs)} candidates, {len(adopted.polls)} adopted"

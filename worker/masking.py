@@ -1,11 +1,11 @@
 """How Celery's worker shows a task: with its arguments masked (S37)."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from celery.worker.request import Request
 
-from worker.messages import masked_kwargs
+from worker.messages import masked_kwargs, read_polls, shown_polls
 
 
 class MaskedRequest(Request):
@@ -13,8 +13,6 @@ class MaskedRequest(Request):
 
     Arguments by position do not appear at all.
     """
-
-    _tzlocal = UTC  # what Celery's settings say as well, asked for each message: 3 % of a poll
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, maybe_iso8601=read_time, **options)
@@ -36,11 +34,15 @@ class MaskedRequest(Request):
 
 
 class PollRequest(MaskedRequest):
-    """A poll: its publishers are ours and sent the masked arguments along, so that nobody has to mask them again."""
+    """A poll, whose message may carry several calls: each is named."""
 
-    kwargsrepr = Request.kwargsrepr
+    @property
+    def kwargsrepr(self) -> str:
+        """Return whose polls these are as they may be shown."""
+        polls = read_polls(self.kwargs) if isinstance(self.kwargs, dict) else []
+        return shown_polls(polls) if polls else super().kwargsrepr
 
 
 def read_time(moment: str | datetime | None) -> datetime | None:
-    """Return the time in a message's header; ValueError where it is none. Celery's own way takes ten times as long."""
+    """Return the time in a message's header; ValueError where it is none. An empty text ends Celery's own loop."""
     return datetime.fromisoformat(moment) if isinstance(moment, str) else moment

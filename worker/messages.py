@@ -1,12 +1,14 @@
 """The kwargs of the tasks and the result of a trigger: validated on arrival, masked in every repr (S37, S38)."""
 
 from collections import UserDict
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from config.redaction import mask_person, redact
-from worker.decision import Outcome, Poll
+from worker.decision import Outcome
 from worker.texts import shown_code
 
 MAX_ID_LENGTH = 200  # characters: far above any real id, far below what would swell every key and log line
@@ -95,23 +97,13 @@ class PollMessage(BaseModel):
     due: float = 0  # epoch seconds
     deadline: float = 0  # epoch seconds
     retry_count: int = 0
-    root_id: str = Field("", exclude=True)  # the trigger's task id where a message is published out of nothing
+    root_id: str = Field("", exclude=True)  # the trigger's task id, for the header of a message of one call
     poll_no: int = 0  # the fence; no record ever has number 0, so a message without one is dropped
-
-    def follow(self, poll: Poll, *, countdown: float) -> "PollMessage":
-        """Return the message of `poll` of the same call, to be delivered in `countdown` seconds."""
-        update = {
-            "countdown": round(max(0.0, countdown), 3),
-            "due": poll.due,
-            "deadline": poll.deadline,
-            "retry_count": poll.retry_count,
-            "poll_no": poll.poll_no,
-        }
-        return self.model_copy(update=update)
+    not_before: float = 0  # epoch seconds: when its query may leave where queries are limited
 
     def kwargs(self) -> dict[str, Any]:
         """Return the task's kwargs."""
-        return self.model_dump()
+        return self.model_dump(exclude=None if self.not_before else {"not_before"})
 
     def who(self) -> str:
         """Return whose call it is, as Flower shows it."""
@@ -126,6 +118,29 @@ class PollMessage(BaseModel):
             f"'person_id': '{mask_person(self.person_id)}', 'countdown': {self.countdown}, 'due': {self.due}, "
             f"'deadline': {self.deadline}, 'retry_count': {self.retry_count}, 'poll_no': {self.poll_no}}}"
         )
+
+
+def read_polls(kwargs: dict[str, Any]) -> list[PollMessage]:
+    """Return the polls that a message carries: those of its list `polls`, else the one of its own kwargs (S20).
+
+    What cannot be read as a poll is left out: each call's fault is its own (S38).
+    """
+    listed = kwargs.get("polls")
+    found = []
+    for one in listed if isinstance(listed, list) else [kwargs]:
+        with suppress(ValidationError):
+            found.append(PollMessage.model_validate(one))
+    return found
+
+
+def polls_kwargs(polls: Sequence[PollMessage]) -> dict[str, Any]:
+    """Return the kwargs of a message of several polls; one alone travels without the list."""
+    return polls[0].kwargs() if len(polls) == 1 else {"polls": [one.kwargs() for one in polls]}
+
+
+def shown_polls(polls: Sequence[PollMessage]) -> str:
+    """Return how the kwargs of such a message appear in Flower: every call named, person ids masked (S37)."""
+    return repr(polls[0]) if len(polls) == 1 else f"{{'polls': [{', '.join(one.who() for one in polls)}]}}"
 
 
 def masked_kwargs(kwargs: dict[str, Any]) -> str:

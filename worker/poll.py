@@ -1,156 +1,174 @@
-"""The flow of a poll: pass the fence → ask → decide → record → schedule the next one."""
+"""The flow of a poll: pass the fence → ask → decide → write the record with its successor, or the verdict."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from api_client import ProtocolError, Unavailable
+from api_client import CallStatus, ProtocolError, Unavailable
 from worker import texts
-from worker.decision import Answer, Finish, Next, Policy, Poll, decide, may_look, read_status
+from worker.decision import Answer, Finish, Next, Policy, decide, may_look, read_status
 from worker.messages import PollMessage
-from worker.ports import Clock, Schedule, ScheduleFailed, Store, Tell, Upstream
-from worker.values import Begun, Dropped, Early, Event, EventKind, Heard, News, Timing, Written
+from worker.ports import Clock, HandOver, Notify, Store
+from worker.values import Ask, Begun, Change, Event, EventKind, Heard, News, PollEnd, Timing
 
 log = logging.getLogger(__name__)
 
 FIRST = 1  # the number of a call's first poll
-LONGEST_HELD = 60  # seconds for which a worker holds a poll in vain; beyond the visibility time-out copies arise
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """The flow with its surroundings; it waits for upstream, and for its turn to ask, within `waiting`."""
-
-    store: Store
-    upstream: Upstream
-    schedule: Schedule
-    tell: Tell
-    clock: Clock
-    policy: Policy
-    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-
-    def __call__(self, message: PollMessage) -> str:
-        """Carry one poll out and return one line on how the call stands (it is what Flower shows)."""
-        start = self.store.begin_poll(message.job_id, message.poll_no)
-        if isinstance(start, Dropped):
-            return f"dropped: {start.why}"
-        if isinstance(start, Early):
-            wait = start.at - start.now
-            self._schedule(message.follow(start.poll, countdown=wait))
-            return f"early: put back for {wait:.0f} s"
-        pair = {"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id}
-        return self._poll(message.model_copy(update=pair), start)
-
-    def _poll(self, message: PollMessage, start: Begun) -> str:
-        clock_start = self.clock.monotonic()
-        heard = self._ask(message, start)
-        spent = self.clock.monotonic() - clock_start
-        now = start.now + spent
-        took = None if heard.heard == "nothing" else max(0.0, spent - start.seconds)
-        timing = Timing(start.now + start.seconds - start.poll.due, took)
-        not_before = now + heard.retry_after if heard.retry_after else 0
-        decision = decide(heard.answer, start.poll, self.policy, began=start.now, now=now, not_before=not_before)
-        if heard.answer == "silent":
-            failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
-            line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
-            log.warning(line, extra=_names(message))
-        if isinstance(decision, Next):
-            return self._continue(message, start, decision.poll, heard, timing, now)
-        return self._finish(message, start, decision, heard, timing)
-
-    def _ask(self, message: PollMessage, start: Begun) -> "Hearing":
-        """Ask how the call stands: one request, or none when the watch is over or others ask (S21, S25, S29)."""
-        if not may_look(start.poll, self.policy.interval, began=start.now) or start.outage == "wait":
-            return Hearing("outage", "nothing")
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(texts.polling(message.job_id), extra=_names(message))
-        try:
-            with self.waiting():
-                if start.seconds:
-                    self.clock.sleep(start.seconds)
-                status = self.upstream.status(case_ref=message.case_id, job_id=message.job_id)
-        except (Unavailable, ProtocolError) as error:
-            log.info("status query: %s", error, extra=_names(message))
-            uncounted: Answer = "silent" if start.outage == "none" else "outage"
-            heard: Heard = "unavailable" if isinstance(error, Unavailable) else "unreadable"
-            return Hearing(uncounted, heard, retry_after=getattr(error, "retry_after", None))
-        return Hearing(read_status(status.call_status), "answer", status.call_status)
-
-    def _continue(
-        self, message: PollMessage, start: Begun, poll: Poll, heard: "Hearing", timing: Timing, now: float
-    ) -> str:
-        event = None
-        label = texts.label(heard.call_status or start.call_status)
-        if heard.call_status not in (None, start.call_status):
-            event = _event("status_changed", message, call_status=heard.call_status, label=label)
-        written = self.store.continue_poll(
-            start.pair,
-            message.job_id,
-            poll,
-            heard=heard.heard,
-            call_status=heard.call_status,
-            event=event,
-            timing=timing,
-        )
-        if written is None:
-            return "overtaken: nothing written"
-        _log_change(written)
-        self._schedule(message.follow(poll, countdown=(written.turn or poll.due) - now))
-        failures = f"failures {poll.retry_count}/{self.policy.max_retry_count}"
-        if event or poll.retry_count != start.poll.retry_count or start.poll.poll_no == FIRST:
-            line = f"{label} · since poll {start.poll.poll_no} · {failures}"
-            self.tell(News(message, line, None, start.poll.deadline, start.root))
-        return f"{label} · poll {start.poll.poll_no} · {failures}"
-
-    def _finish(self, message: PollMessage, start: Begun, end: Finish, heard: "Hearing", timing: Timing) -> str:
-        call_status = heard.call_status or start.call_status
-        detail = {"call_status": call_status, "label": texts.label(call_status)}
-        if end.verdict == "lost":
-            detail["message"] = texts.WATCH_LOST
-        written = self.store.finish_poll(
-            start.pair,
-            message.job_id,
-            start.poll.poll_no,
-            verdict=end.verdict,
-            retry_count=end.retry_count,
-            heard=heard.heard,
-            call_status=heard.call_status,
-            event=_event(end.verdict, message, **detail),
-            timing=timing,
-        )
-        if written is None:
-            return "overtaken: nothing written"
-        _log_change(written)
-        _log_end(end, message)
-        line = f"{texts.label(call_status)} · {end.verdict} after poll {start.poll.poll_no}"
-        self.tell(News(message, line, end.verdict, start.poll.deadline, start.root))
-        return line
-
-    def _schedule(self, message: PollMessage) -> None:
-        if message.countdown > self.policy.interval + LONGEST_HELD:  # the sweep publishes it when its time has come
-            return
-        try:
-            self.schedule(message)
-        except ScheduleFailed as error:
-            log.warning("next poll not published, the store has it: %s", error, extra=_names(message))
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """What a poll heard: a word for the decision, one for the outage, the status, and seconds for which not to ask."""
+    """What a poll heard: a word for the decision, one for the outage, the status, and seconds for which not to ask.
+
+    `late` and `took` are seconds: from the due time to the query, and from there to its answer (None: it sent none).
+    """
 
     answer: Answer
     heard: Heard
     call_status: str | None = None
     retry_after: float | None = None
+    late: float = 0
+    took: float | None = None
 
 
-def _log_change(written: Written) -> None:
-    """Tell an outage once, when it begins and when it ends (S29)."""
-    if written.change == "outage_began":
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A poll with what follows it, ready to be written."""
+
+    ask: Ask
+    end: PollEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The flow with its surroundings; `begin` is what a message's task does, the rest is done by who asks."""
+
+    store: Store
+    notify: Notify
+    clock: Clock
+    policy: Policy
+
+    def begin(self, messages: Sequence[PollMessage], hand_over: HandOver) -> str:
+        """Let polls pass the fence, all in one step, and hand them over; returns one line (it is what Flower shows)."""
+        starts = self.store.begin_polls([(one.job_id, one.poll_no) for one in messages])
+        at = self.clock.monotonic()
+        asks = [
+            Ask(_of_record(message, start), start, at)
+            for message, start in zip(messages, starts, strict=True)
+            if isinstance(start, Begun)
+        ]
+        if asks:
+            hand_over(asks)
+        dropped = Counter(start.why for start in starts if not isinstance(start, Begun))
+        parts = [f"begun: {len(asks)}"] if asks else []
+        parts += [f"dropped: {why}" + (f" {number}" if number > 1 else "") for why, number in dropped.items()]
+        return ", ".join(parts) or "dropped: not a poll's kwargs"
+
+    async def hear(
+        self, ask: Ask, status: Callable[..., Awaitable[CallStatus]], sleep: Callable[[float], Awaitable[None]]
+    ) -> Hearing:
+        """Ask upstream how the call stands: one request, or none where the poll only ends a watch (S21, S25)."""
+        message, start, poll = ask.message, ask.start, ask.start.poll
+        last_of_outage = start.outage and poll.due >= poll.deadline  # probes alone ask then, and this is none
+        if last_of_outage or not may_look(poll, self.policy, began=start.now):
+            return Hearing("outage", "nothing", late=self._now(ask) - poll.due)
+        wait = message.not_before - self._now(ask)
+        if wait > 0:
+            await sleep(wait)
+        late, asked_at = self._now(ask) - poll.due, self.clock.monotonic()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(texts.polling(message.job_id), extra=_names(message))
+        try:
+            answer = await status(case_ref=message.case_id, job_id=message.job_id)
+        except (Unavailable, ProtocolError) as error:
+            log.info("status query: %s", error, extra=_names(message))
+            uncounted: Answer = "outage" if ask.start.outage else "silent"
+            heard: Heard = "unavailable" if isinstance(error, Unavailable) else "unreadable"
+            pause = getattr(error, "retry_after", None)
+            return Hearing(uncounted, heard, None, pause, late, self.clock.monotonic() - asked_at)
+        took = self.clock.monotonic() - asked_at
+        return Hearing(read_status(answer.call_status), "answer", answer.call_status, None, late, took)
+
+    def _now(self, ask: Ask) -> float:
+        """Return the store's time, by the process's own clock since the fence."""
+        return ask.start.now + self.clock.monotonic() - ask.begun_at
+
+    def judge(self, ask: Ask, hearing: Hearing) -> Judged:
+        """Decide what follows a poll that has just been answered (S20, S22-S25, S29)."""
+        message, start = ask.message, ask.start
+        now = self._now(ask)
+        not_before = now + hearing.retry_after if hearing.retry_after else 0
+        began = start.poll.due + hearing.late
+        decision = decide(hearing.answer, start.poll, self.policy, began=began, now=now, not_before=not_before)
+        if hearing.answer == "silent":
+            failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
+            line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
+            log.warning(line, extra=_names(message))
+        return Judged(ask, self._end(ask, hearing, decision))
+
+    def _end(self, ask: Ask, hearing: Hearing, decision: Next | Finish) -> PollEnd:
+        message, start, call_status = ask.message, ask.start, hearing.call_status
+        event = None
+        shown = call_status or start.call_status
+        detail = {"call_status": shown, "label": texts.label(shown)}
+        if isinstance(decision, Finish):
+            lost = {"message": texts.WATCH_LOST} if decision.verdict == "lost" else {}
+            event = _event(decision.verdict, message, **detail, **lost)
+        elif call_status not in (None, start.call_status):
+            event = _event("status_changed", message, **detail)
+        return PollEnd(
+            start.pair,
+            message.job_id,
+            start.poll.poll_no + 1,
+            decision,
+            hearing.heard,
+            call_status,
+            event,
+            Timing(hearing.late, hearing.took),
+        )
+
+    def write(self, judged: Sequence[Judged]) -> list[str]:
+        """Write the ends of polls in one step, and return for each one line on how its call stands.
+
+        StoreUnavailable where Redis is away: then it can be tried again.
+        """
+        changes = self.store.write_polls([one.end for one in judged])
+        return [self._written(one, change) for one, change in zip(judged, changes, strict=True)]
+
+    def _written(self, judged: Judged, change: Change | Exception | None) -> str:
+        message, start, end = judged.ask.message, judged.ask.start, judged.end
+        if change is None:
+            return "overtaken: nothing written"
+        if isinstance(change, Exception):
+            log.error("poll not written: %s", change, extra=_names(message))
+            return "not written"
+        _log_change(change)
+        label = texts.label(end.call_status or start.call_status)
+        if isinstance(end.follows, Finish):
+            _log_end(end.follows, message)
+            line = f"{label} · {end.follows.verdict} after poll {start.poll.poll_no}"
+            self.notify(News(message, line, end.follows.verdict, start.poll.deadline, start.root))
+            return line
+        failed = end.follows.poll.retry_count
+        failures = f"failures {failed}/{self.policy.max_retry_count}"
+        if end.event or failed != start.poll.retry_count or start.poll.poll_no == FIRST:
+            line = f"{label} · since poll {start.poll.poll_no} · {failures}"
+            self.notify(News(message, line, None, start.poll.deadline, start.root))
+        return f"{label} · poll {start.poll.poll_no} · {failures}"
+
+
+def _of_record(message: PollMessage, start: Begun) -> PollMessage:
+    if (message.case_id, message.mediation_id) == (start.pair.case_id, start.pair.mediation_id):
+        return message
+    return message.model_copy(update={"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id})
+
+
+def _log_change(change: Change) -> None:
+    """Log an outage once, when it begins and when it ends (S29)."""
+    if change == "outage_began":
         log.error(texts.OUTAGE_BEGAN)
-    elif written.change == "outage_ended":
+    elif change == "outage_ended":
         log.warning(texts.OUTAGE_ENDED)
 
 

@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
-from worker.decision import Poll, Verdict
 from worker.messages import PollMessage
 from worker.notice import Channel, Notice
 from worker.values import (
     Abandoned,
     Answered,
+    Ask,
     Begun,
     Call,
+    Change,
     Claimed,
     Copy,
     Dropped,
-    Early,
     Event,
-    Heard,
     Later,
     Letter,
     LookUp,
@@ -25,10 +24,10 @@ from worker.values import (
     News,
     Pair,
     PairState,
+    PollEnd,
     Settled,
     Settlement,
-    Timing,
-    Written,
+    Taken,
 )
 
 
@@ -78,41 +77,24 @@ class Store(Protocol):
         """Store what a dial came to; None where the claim has passed to another owner and no call was started."""
         ...
 
-    def begin_poll(self, job_id: str, poll_no: int) -> Begun | Early | Dropped:
-        """Pass the fence and move its number on, or say why not (S28)."""
+    def take_due(self, *, limit: int) -> Taken:
+        """Take at most `limit` polls that are due, the longest overdue first, each under a lease (S28)."""
         ...
 
-    def continue_poll(
-        self,
-        pair: Pair,
-        job_id: str,
-        poll: Poll,
-        *,
-        heard: Heard,
-        call_status: str | None,
-        event: Event | None,
-        timing: Timing | None = None,
-    ) -> Written | None:
-        """Write the record and its successor `poll`; None where another poll has moved the number on (S28).
+    def begin_polls(self, polls: Sequence[tuple[str, int]]) -> list[Begun | Dropped]:
+        """Let polls, given by job and number, pass the fence, or say for each why not (S28)."""
+        ...
 
-        `call_status` None leaves the status as it is (a failed query); `timing` is counted.
+    def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
+        """Renew the leases of polls at work, given by job and by the number that the fence moved on to (S28)."""
+        ...
+
+    def write_polls(self, ends: Sequence[PollEnd]) -> list[Change | Exception | None]:
+        """Write the ends of polls, each with its successor or its verdict, and say for each what it changed.
+
+        None where another poll has moved the number on, or a verdict stands (S28); an exception where it could not be
+        written at all. The last call of a pair releases it (S5).
         """
-        ...
-
-    def finish_poll(  # noqa: PLR0913 - an argument for each thing that one step writes
-        self,
-        pair: Pair,
-        job_id: str,
-        poll_no: int,
-        *,
-        verdict: Verdict,
-        retry_count: int,
-        heard: Heard,
-        call_status: str | None,
-        event: Event,
-        timing: Timing | None = None,
-    ) -> Written | None:
-        """Write the verdict and let the pair go after its last call (S5); None where a verdict stands or the fence."""
         ...
 
     def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
@@ -125,10 +107,6 @@ class Store(Protocol):
 
     def take_sweep(self, owner: str, interval: float) -> bool:
         """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
-        ...
-
-    def overdue(self, *, grace: float, limit: int) -> list[PollMessage]:
-        """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
         ...
 
     def pairs_to_attend(self, *, limit: int) -> list[Pair]:
@@ -188,28 +166,36 @@ class Upstream(Protocol):
         ...
 
 
-class Schedule(Protocol):
-    """The queue of polls."""
+class Notify(Protocol):
+    """The observers of calls, Flower for one."""
 
-    def __call__(self, message: PollMessage) -> None:
-        """Publish a poll to be delivered after its countdown; raises ScheduleFailed."""
+    def __call__(self, news: News) -> None:
+        """Show what has changed of a call; never raises, for watching does not depend on its observers."""
         ...
 
 
-class Tell(Protocol):
-    """The lookers-on."""
+class HandOver(Protocol):
+    """What carries polls out that have passed the fence."""
 
-    def __call__(self, news: News) -> None:
-        """Tell them what has changed; never raises, for watching does not depend on who looks on."""
+    def __call__(self, asks: Sequence[Ask], /) -> None:
+        """Ask about each call and write what it heard; returns at once."""
+        ...
+
+
+class PublishPolls(Protocol):
+    """The queue of polls, as the dispatcher sees it; each raises ScheduleFailed."""
+
+    def waiting(self) -> int:
+        """Return how many messages wait in the queue."""
+        ...
+
+    def __call__(self, polls: Sequence[PollMessage]) -> None:
+        """Publish one message of these polls."""
         ...
 
 
 class Publish(Protocol):
     """What the sweep sends to the queues; each raises ScheduleFailed."""
-
-    def polls(self, messages: list[PollMessage]) -> None:
-        """Publish polls, each to be delivered after its countdown."""
-        ...
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Publish a trigger again as it was, under its own task id."""

@@ -1,10 +1,11 @@
-"""What lives in a worker beside its tasks: the sweep, the notifier, and the sign that it works.
+"""What lives in a worker beside its tasks: the dispatcher, the sweep, the notifier, and the sign that it works.
 
-The sweep is a thread of the worker: no process of its own could be the one that died. The same thread signs, so a
-sign says that the sweep goes round; and it is withheld unless the consumer's event loop turns, Redis answers, and
-the worker takes what waits in its queues. An idle worker is healthy; one that is up and deaf is not.
+Dispatcher and sweep are threads of every worker: no process of its own could be the one that died. The sweep's thread
+signs; the sign is withheld unless sweep and dispatcher have succeeded lately, the consumer's event loop turns, Redis
+answers, and the worker takes what waits in its queues. An idle worker is healthy; one that is up and deaf is not.
 """
 
+import functools
 import threading
 import time
 from pathlib import Path
@@ -18,20 +19,50 @@ from config.redis_url import parse_redis_url
 from config.settings import Settings
 from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
 from worker.channels import TaskCall, Webhook
+from worker.dispatch import dispatch_forever
 from worker.health import TICK, Beat, Load, Sign
 from worker.notice import Channel
 from worker.notifier import Notifier
 from worker.ports import Deliver, StoreUnavailable
 from worker.sweep import sweep_forever
-from worker.tasks import Publisher
+from worker.tasks import PollQueue, Publisher, free_for_polls
 from worker.wiring import new_token, parts
 
 TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
+DISPATCH_WITHIN = 1.0  # seconds between two turns of the dispatcher, the longest pause after a failure included
+
+
+class DispatcherStep(bootsteps.StartStopStep):
+    """Dispatches due polls from the worker's start to its end; every worker does, without a leader (S20, S28)."""
+
+    requires = (f"{__name__}:SweepStep",)  # which makes the worker's health
+
+    def __init__(self, parent: Any, **_: Any) -> None:
+        super().__init__(parent)
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:
+        """Start the thread."""
+        health = getattr(parent, "callwatch_health", None)
+        dispatcher = parts().dispatcher(PollQueue(parts().settings), free_for_polls)
+        done = functools.partial(health.succeeded, "dispatcher") if health else lambda: None
+        arguments = (dispatcher, self._over.wait, done)
+        self._thread = threading.Thread(target=dispatch_forever, args=arguments, name="dispatcher", daemon=True)
+        self._thread.start()
+
+    def stop(self, _parent: Any) -> None:
+        """End the thread after the turn that it is at."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    terminate = stop
 
 
 class SweepStep(bootsteps.StartStopStep):
-    """Sweeps from the worker's start to its end; of all workers one at a time does the work (S28)."""
+    """Sweeps from the worker's start to its end; of all workers one at a time does the work (S18)."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -47,7 +78,8 @@ class SweepStep(bootsteps.StartStopStep):
         if settings.health_file:
             parent.callwatch_health = self._health = Health(settings, threads=parent.concurrency)
         sweep = parts().sweep(Publisher())
-        arguments = (sweep, self._wait, parts().clock)
+        done = functools.partial(self._health.succeeded, "sweep") if self._health else lambda: None
+        arguments = (sweep, self._wait, parts().clock, done)
         self._thread = threading.Thread(target=sweep_forever, args=arguments, name="sweep", daemon=True)
         self._thread.start()
 
@@ -127,7 +159,8 @@ class Health:
 
     def __init__(self, settings: Settings, *, threads: int) -> None:
         now = time.monotonic()
-        self._beat = Beat(longest=settings.dial_limit, now=now)
+        threads_of = {"sweep": settings.sweep_interval, "dispatcher": DISPATCH_WITHIN}
+        self._beat = Beat(longest=settings.dial_limit, now=now, succeed_within=threads_of)
         # A sweep signs once an interval, so that much on top of the limit is nobody's fault.
         self._sign = Sign(Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now)
         self._sign.withdraw()
@@ -142,6 +175,10 @@ class Health:
     def tick(self) -> None:
         """Note a turn of the event loop."""
         self._beat.tick(time.monotonic())
+
+    def succeeded(self, thread: str) -> None:
+        """Note that the sweep or the dispatcher has just succeeded."""
+        self._beat.succeeded(thread, time.monotonic())
 
     def sign(self) -> None:
         """Give a sign of work, if there is none of trouble."""
@@ -166,5 +203,6 @@ class Health:
 
 
 app.steps["worker"].add(SweepStep)
+app.steps["worker"].add(DispatcherStep)
 app.steps["worker"].add(NotifierStep)
 app.steps["consumer"].add(TickStep)

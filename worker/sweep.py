@@ -1,4 +1,4 @@
-"""The flow of the sweep: take the turn → reissue overdue polls → attend to pairs → drop what is old (S28)."""
+"""The flow of the sweep: take the turn → attend to pairs → drop what is old (S18, S36)."""
 
 import logging
 from collections.abc import Callable
@@ -11,21 +11,20 @@ log = logging.getLogger(__name__)
 
 TURN = 0.9  # of an interval: a turn is over when its owner comes again, so that it never waits for its own key
 POSTPONED = 60  # seconds for which a pair that could not be attended to stands back behind the others
-BATCH = 500  # polls or pairs in one step of the store: a few milliseconds of its time
+BATCH = 500  # pairs in one sweep
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """The flow with its surroundings.
 
-    `owner` names the process; `interval` and `grace` are seconds: how long a turn lasts, and how late a poll may be.
+    `owner` names the process; `interval` is how many seconds a turn lasts.
     """
 
     store: Store
     publish: Publish
     owner: str
     interval: float
-    grace: float
     new_token: Callable[[], str]
 
     def __call__(self) -> int:
@@ -34,7 +33,7 @@ class Sweep:
             return 0
         published = 0
         failures: list[Exception] = []
-        for part in (self._reissue_polls, self._attend_to_pairs, self._trim):
+        for part in (self._attend_to_pairs, self._trim):
             try:
                 published += part()
             except Exception as error:  # noqa: BLE001 - one part that cannot go on must not stop the others
@@ -44,13 +43,6 @@ class Sweep:
         if failures:
             raise failures[0]
         return published
-
-    def _reissue_polls(self) -> int:
-        overdue = self.store.overdue(grace=self.grace, limit=BATCH)
-        if overdue:
-            self.publish.polls(overdue)
-            log.warning("reissued %s overdue polls", len(overdue), extra={"oldest_due": overdue[0].due})
-        return len(overdue)
 
     def _attend_to_pairs(self) -> int:
         published = 0
@@ -82,15 +74,22 @@ class Sweep:
         return 0
 
 
-def sweep_forever(sweep: Sweep, wait: Callable[[float], bool], clock: Clock) -> None:
-    """Begin a sweep every interval until `wait`, given seconds, says so. Nothing that goes wrong ends it."""
-    spent = 0.0  # in a busy process a sweep takes as long as an interval, and what is overdue must not wait for two
+def sweep_forever(
+    sweep: Sweep, wait: Callable[[float], bool], clock: Clock, done: Callable[[], None] = lambda: None
+) -> None:
+    """Begin a sweep every interval until `wait`, given seconds, returns true. No error ends it; `done` follows success.
+
+    A sweep that takes long does not put off the next one.
+    """
+    spent = 0.0
     while not wait(max(sweep.interval - spent, sweep.interval * (1 - TURN))):
         began = clock.monotonic()
         try:
             sweep()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep must come
             _log(error)
+        else:
+            done()
         spent = clock.monotonic() - began
 
 

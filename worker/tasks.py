@@ -4,26 +4,30 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import redis
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject
-from kombu import Producer
 from kombu.exceptions import KombuError, OperationalError
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from config.redis_url import parse_redis_url
+from config.settings import Settings
 from worker.app import POLL_QUEUE, app, every_poll_is_shown
-from worker.messages import PollMessage, TriggerResult, masked_kwargs
+from worker.askers import MOST, Askers
+from worker.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
 from worker.ports import ScheduleFailed, StoreUnavailable
 from worker.values import Abandoned, News, Pair
 from worker.wiring import parts
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # an expiry beyond it cannot be written down again everywhere
+ANSWER_WITHIN = 2  # seconds for the broker to say how many polls wait
+LEAVE_WITHIN = 2  # seconds beyond the longest query in which a leaving process writes what it heard
 BUSY_COUNTDOWN = 1  # seconds after which a trigger that found every dial slot taken comes again
 
 
@@ -53,25 +57,14 @@ class DialSlots:
 dial_slots = DialSlots()
 
 
+here = SimpleNamespace(name=None)  # the worker's name, under which Flower shows what its threads send
+
+
 @signals.celeryd_after_setup.connect
 def limit_dials(instance: Any, **_: object) -> None:
     """Reserve threads for polls in a worker that serves both queues."""
-    dial_slots.limit(instance.concurrency // 2 if _is_to_poll() else None)
-
-
-@signals.celeryd_after_setup.connect
-def fetch_without_limit(instance: Any, **_: object) -> None:
-    """Let a worker that polls fetch all that there is.
-
-    A poll is fetched an interval ahead of its time and held until then. With a limit, a worker that is late does not
-    fetch: what a dead one left, published anew, would wait in the queue behind polls that nobody needs yet.
-    """
-    if _is_to_poll():
-        instance.consumer.prefetch_multiplier = instance.consumer.initial_prefetch_count = 0
-
-
-def _is_to_poll() -> bool:
-    return POLL_QUEUE in app.amqp.queues.consume_from
+    here.name = instance.hostname
+    dial_slots.limit(instance.concurrency // 2 if POLL_QUEUE in app.amqp.queues.consume_from else None)
 
 
 @app.task(name="outbound.trigger", bind=True, Request="worker.masking:MaskedRequest")
@@ -98,8 +91,7 @@ def trigger(
             raise Reject(str(error), requeue=True) from error
         raise Ignore
     try:
-        flow = parts().trigger(publish_poll)
-        result = flow(kwargs, task_id=self.request.id, expires=epoch(self.request.expires))
+        result = parts().trigger()(kwargs, task_id=self.request.id, expires=epoch(self.request.expires))
     except StoreUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:
@@ -109,88 +101,59 @@ def trigger(
     return result
 
 
-class PollTask(Task):
-    """A task of which nobody awaits a result."""
-
-    abstract = True
-
-    def AsyncResult(self, task_id: str, **_: Any) -> Any:  # noqa: N802 - Celery's own name
-        """Return what stands for a published poll: to make Celery's own is a tenth of the publishing."""
-        return SimpleNamespace(id=task_id, task_id=task_id)
-
-
 @app.task(
     name="outbound.poll",
-    base=PollTask,
-    bind=True,
     ignore_result=True,
+    acks_late=False,  # a lease finds a lost message long before the visibility time-out does
     send_events=every_poll_is_shown,
     Request="worker.masking:PollRequest",
 )
-def poll(self: Task, *_: Any, **kwargs: Any) -> str:
-    """Ask once how a call stands, and set off the next poll (S20-S28)."""
+def poll(*_: Any, **kwargs: Any) -> str:
+    """Let the polls of a message pass the fence, and hand them to the askers of this process (S20-S28)."""
     try:
-        message = PollMessage.model_validate(kwargs)
-    except ValidationError:
-        return "dropped: not a poll's kwargs"
-    try:
-        return parts().watch(publish_poll, lambda news: show(self, news))(message)
+        return parts().watch(show).begin(read_polls(kwargs), askers())
     except StoreUnavailable as error:
         return f"given up, the store has it: {error}"
+
+
+@functools.cache
+def askers() -> Askers:
+    """Return the askers of this process, made when its first poll comes (after a fork, where there is one)."""
+    return parts().askers(show)
+
+
+def free_for_polls() -> int:
+    """Return for how many more polls this process has room."""
+    return askers().free() if askers.cache_info().currsize else MOST
+
+
+@signals.worker_shutdown.connect  # when its threads have ended
+@signals.worker_process_shutdown.connect  # of a process of a pool
+def finish_polls(**_: object) -> None:
+    """Wait until the polls at work are written: a process that leaves has none to leave behind."""
+    if askers.cache_info().currsize:
+        askers().close(parts().settings.status_timeout + LEAVE_WITHIN)
+        askers.cache_clear()
 
 
 @app.task(name="outbound.lookup", ignore_result=True)
 def look_up(case_id: str = "", mediation_id: str = "", **_others: Any) -> str:
     """Look once for the calls of a request whose answer was lost (S14)."""
     try:
-        return parts().look_up(publish_poll)(Pair(str(case_id), str(mediation_id)))
+        return parts().look_up()(Pair(str(case_id), str(mediation_id)))
     except StoreUnavailable as error:
         return f"given up, the sweep asks again: {error}"
 
 
-class OwnProducer(threading.local):
-    """A producer for each thread that polls: to take one from Celery's pool and give it back is 4 % of a poll."""
-
-    @functools.cached_property
-    def producer(self) -> Producer:
-        """Return this thread's."""
-        return app.amqp.Producer(app.connection_for_write(), auto_declare=False)
-
-
-own = OwnProducer()
-
-
-def publish_poll(message: PollMessage) -> None:
-    """Publish a poll; ScheduleFailed where the broker does not take it at once: the sweep is the second try.
-
-    The options spare two thirds of what Celery does for a message: nothing declared anew, no retries of its own, no
-    trail of results, no search for a readable form of the arguments.
-    """
-    with translated():
-        poll.apply_async(
-            kwargs=message.kwargs(),
-            countdown=message.countdown,
-            argsrepr="()",
-            kwargsrepr=repr(message),
-            producer=own.producer,
-            declare=(),
-            retry=False,
-            add_to_parent=False,
-            root_id=message.root_id or None,  # None: that of the task at work, so a trigger is the root of its polls
-        )
-
-
-def show(task: Task, news: News) -> None:
+def show(news: News) -> None:
     """Show Flower a change of a call: one line a call, under its job id, instead of one for each of its polls.
 
-    The polls themselves are quiet, unless CALLWATCH_POLL_EVENTS says `all`: then they are what is shown.
+    The messages of polls are quiet, unless CALLWATCH_POLL_EVENTS says `all`: then they are shown besides.
     """
-    if every_poll_is_shown:
-        return
     began = news.deadline - parts().settings.max_poll_duration
     fields: dict[str, Any] = {
         "uuid": news.message.job_id,
-        "name": task.name,
+        "name": poll.name,
         "args": "()",
         "kwargs": news.message.who(),
         "result": news.line,
@@ -200,29 +163,48 @@ def show(task: Task, news: News) -> None:
     }
     if news.verdict:
         fields["runtime"] = max(0.0, time.time() - began)
-    send_event(task, f"task-{news.verdict or 'watched'}", fields)
+    send_event(f"task-{news.verdict or 'watched'}", fields)
 
 
-def send_event(task: Task, kind: str, fields: dict[str, Any]) -> None:
-    """Send a worker's event; that nobody can hear it is no fault of the poll."""
+def send_event(kind: str, fields: dict[str, Any]) -> None:
+    """Send a worker's event; that it cannot be heard is no fault of the poll."""
     with (
         suppress(OperationalError, RedisError, OSError),
-        app.events.default_dispatcher(task.request.hostname) as events,
+        app.events.default_dispatcher(here.name) as events,
     ):
         events.send(kind, **fields)
 
 
+class PollQueue:
+    """The queue of polls, as the dispatcher sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._broker = redis.Redis.from_url(
+            parse_redis_url(settings.broker_url).for_redis_py(),
+            socket_timeout=ANSWER_WITHIN,
+            socket_connect_timeout=ANSWER_WITHIN,
+        )
+
+    def waiting(self) -> int:
+        """Return how many messages wait in the queue."""
+        with translated():
+            return int(str(self._broker.llen(POLL_QUEUE)))
+
+    def __call__(self, polls: Sequence[PollMessage]) -> None:
+        """Publish one message of these polls, ready to be taken; its leases are the second try."""
+        with translated():
+            poll.apply_async(
+                kwargs=polls_kwargs(polls),
+                argsrepr="()",
+                kwargsrepr=shown_polls(polls),
+                declare=(),
+                retry=False,
+                root_id=(polls[0].root_id or None) if len(polls) == 1 else None,
+            )
+
+
 class Publisher:
     """What the sweep sends to the queues."""
-
-    def polls(self, messages: list[PollMessage]) -> None:
-        """Publish polls, all in one request: between any two of several a busy process would keep the sweep waiting.
-
-        They go to the head of the queue (worker/broker.py), so the first of them is put there last.
-        """
-        with translated(), own.producer.batch():
-            for message in reversed(messages):
-                publish_poll(message)
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Publish a trigger again as it was, under its own task id."""

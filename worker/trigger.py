@@ -1,4 +1,4 @@
-"""The flow of a trigger: validate → claim → dial, or wait → judge → store → schedule the first polls."""
+"""The flow of a trigger: validate → claim → dial, or wait → judge → store; the first polls are due then."""
 
 import functools
 import logging
@@ -12,11 +12,11 @@ from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Protoco
 from config.calling_hours import CallingHours
 from worker import texts
 from worker.decision import DIAL_BACKOFF, phase_after
-from worker.lookup import known_job, schedule_first_polls, still_under_way
+from worker.lookup import known_job, still_under_way
 from worker.messages import BadTrigger, TriggerRequest, TriggerResult, plain_id, read_trigger
 from worker.outcomes import DialEnd, deferred, found_again, nobody_called, read_answer
 from worker.patience import patiently
-from worker.ports import Clock, Schedule, Store, StoreUnavailable, Upstream
+from worker.ports import Clock, Store, StoreUnavailable, Upstream
 from worker.values import Answered, Claimed, Copy, Event, Later, Pair, Settlement
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ class Trigger:
 
     store: Store
     upstream: Upstream
-    schedule: Schedule
     clock: Clock
     interval: float
     enabled: bool
@@ -170,7 +169,7 @@ class Trigger:
         return self._settle(claim, found_again(claim.pair, jobs), None)
 
     def _call(self, claim: Claim, closes: float | None) -> TriggerResult | None:
-        """Dial, store what came of it in one step, and set the polls off."""
+        """Dial, and store what came of it in one step, with the due times of the first polls."""
         log.info(texts.dialling(claim.pair.case_id, claim.pair.mediation_id), extra=claim.names)
         end, sent_at = self._dial(claim, closes)
         return self._settle(claim, end, sent_at)
@@ -194,7 +193,6 @@ class Trigger:
             log.warning(warning, extra=claim.names | {"outcome": end.outcome})
         for job in end.jobs:
             log.info(texts.job_stored(job.job_id, job.call_status), extra=claim.names | {"job_id": job.job_id})
-        schedule_first_polls(self.schedule, claim.pair, end.jobs, settled, claim.names)
         return end.result
 
     def _dial(self, claim: Claim, closes: float | None) -> tuple[DialEnd, float | None]:

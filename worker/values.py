@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from config.redaction import mask_person
-from worker.decision import Phase, Poll, Verdict
+from worker.decision import Finish, Next, Phase, Poll, Verdict
 from worker.messages import PollMessage, TriggerResult
 
 EventKind = Literal[
@@ -150,22 +150,35 @@ class Settled:
 class Begun:
     """A poll that passed the fence: the record's state, which rules over the message's, and the store's time.
 
-    During an outage of the upstream one poll is told to `probe`, the others to `wait` (S29). Where queries are limited,
-    this one's turn is in `seconds`, half of one at the most. `root` is the trigger's task id.
+    `outage` says that the upstream is known to be away: a failure is then not counted (S29). `root` is the trigger's
+    task id.
     """
 
     now: float
     pair: Pair
     poll: Poll
     call_status: str
-    outage: Literal["none", "probe", "wait"] = "none"
-    seconds: float = 0
+    outage: bool = False
     root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A poll that has passed the fence at `begun_at` (monotonic seconds of its process), and is to be carried out."""
+
+    message: PollMessage
+    start: Begun
+    begun_at: float
+
+    @property
+    def lease(self) -> tuple[str, int]:
+        """The job and the number that the fence moved on to."""
+        return self.message.job_id, self.start.poll.poll_no + 1
+
+
+@dataclass(frozen=True, slots=True)
 class News:
-    """What a poll has changed of a call, for lookers-on: a line on how it stands, and its verdict, if it has one.
+    """What a poll has changed of a call, for observers: a line on how it stands, and its verdict, if it has one.
 
     `deadline` (epoch seconds) and `root`, the trigger's task id, are the record's.
     """
@@ -178,30 +191,40 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Early:
-    """A poll that came over a second before its time, or found no token: to be put back with its number until `at`."""
+class Dropped:
+    """A poll that must not run: another one has its number, a verdict stands, there is no record, or it is not due."""
 
-    now: float
-    poll: Poll
-    at: float
+    why: Literal["fenced", "finished", "absent", "early"]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The end of a poll was written, and what it changed for all calls: an outage began or ended with it (S29).
+class PollEnd:
+    """The end of one poll, to be written: what it heard, and the successor or the verdict that follows.
 
-    `turn` is when its successor has its turn where queries are limited and that is after its due time (epoch seconds).
+    `poll_no` is the number that the fence moved on to; the end is written only while the record still has it (S28).
+    `call_status` None leaves the status as it is (a failed query); `timing` is counted.
     """
 
-    change: Literal["no_change", "outage_began", "outage_ended"] = "no_change"
-    turn: float | None = None
+    pair: Pair
+    job_id: str
+    poll_no: int
+    follows: Next | Finish
+    heard: Heard
+    call_status: str | None = None
+    event: Event | None = None
+    timing: Timing | None = None
+
+
+Change = Literal["no_change", "outage_began", "outage_ended"]
+"""What the end of a poll changed for all calls (S29)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A poll that must not run: another one has its number, a verdict stands, or there is no record."""
+class Taken:
+    """Polls that came due and were leased to a dispatcher; `reissued` leases had ended without an answer (S28)."""
 
-    why: Literal["fenced", "finished", "absent"]
+    polls: Sequence[PollMessage]
+    reissued: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +248,7 @@ class LookUp:
 class Call:
     """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched.
 
-    `due` is when the next poll is to come: the time of the poll, or that of its turn where queries are limited.
+    `due` is when the next poll is to come.
     `also` are further pairs of the case that the call holds: those of other lost answers that may have made it (S14).
     """
 

@@ -5,16 +5,18 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from api_client import UpstreamClient
 from config.settings import Settings, load_settings
-from worker import line
+from worker.askers import Askers
 from worker.decision import Policy
+from worker.dispatch import Dispatcher
 from worker.lookup import Search
 from worker.pacing import PacedUpstream
 from worker.poll import Watch
-from worker.ports import Clock, Publish, Schedule, Tell, Upstream
+from worker.ports import Clock, Notify, Publish, PublishPolls, Upstream
 from worker.store import Keys, RedisStore, Terms, connect
 from worker.sweep import Sweep
 from worker.trigger import Trigger
@@ -49,12 +51,11 @@ class Parts:
         """The upstream for whoever asks it outside a poll."""
         return PacedUpstream(self.upstream, self.store, self.clock)
 
-    def trigger(self, schedule: Schedule) -> Trigger:
+    def trigger(self) -> Trigger:
         """Return the flow of a trigger."""
         return Trigger(
             store=self.store,
             upstream=self.paced,
-            schedule=schedule,
             clock=self.clock,
             interval=self.settings.poll_interval,
             enabled=self.settings.enabled,
@@ -62,9 +63,9 @@ class Parts:
             hours=self.settings.hours,
         )
 
-    def look_up(self, schedule: Schedule) -> Search:
+    def look_up(self) -> Search:
         """Return the flow of a look-up."""
-        return Search(self.store, self.paced, schedule, self.settings.poll_interval)
+        return Search(self.store, self.paced, self.settings.poll_interval)
 
     def sweep(self, publish: Publish) -> Sweep:
         """Return the flow of the sweep, under a name that tells who sweeps."""
@@ -73,14 +74,22 @@ class Parts:
             publish=publish,
             owner=f"{socket.gethostname()}:{os.getpid()}",
             interval=self.settings.sweep_interval,
-            grace=self.settings.overdue_grace,
             new_token=new_token,
         )
 
-    def watch(self, schedule: Schedule, tell: Tell) -> Watch:
+    def dispatcher(self, publish: PublishPolls, free: Callable[[], int]) -> Dispatcher:
+        """Return the flow of the dispatcher."""
+        return Dispatcher(self.store, publish, free, self.settings.poll_batch)
+
+    def watch(self, notify: Notify) -> Watch:
         """Return the flow of a poll."""
         policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
-        return Watch(self.store, self.upstream, schedule, tell, self.clock, policy, line.waiting)
+        return Watch(self.store, notify, self.clock, policy)
+
+    def askers(self, notify: Notify) -> Askers:
+        """Return what carries polls out in this process; starts its thread."""
+        status = build_upstream(self.settings).for_event_loop()
+        return Askers(self.watch(notify), status, lease=self.settings.overdue_grace)
 
 
 def new_token() -> str:
@@ -102,7 +111,7 @@ def terms(settings: Settings) -> Terms:
         history_ttl=settings.history_ttl,
         max_poll_duration=settings.max_poll_duration,
         interval=settings.poll_interval,
-        lease=max(settings.poll_interval, settings.status_timeout),
+        lease=settings.overdue_grace,
         sending_limit=settings.dial_limit,
         look_up=settings.unknown_lookup,
         hold=settings.unknown_hold,

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import pytest
 import redis
 
+from tests.polls import begin_poll, finish_poll
 from worker.decision import Outcome, Phase, Verdict
 from worker.messages import TriggerResult
 from worker.store import Erased, NotErased, RedisStore
@@ -33,7 +34,7 @@ def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1
             result=TriggerResult.of(outcome, pair.case_id, pair.mediation_id),
             phase=settled,
             sent_at=sent_at,
-            jobs=[NewJob(job, "P-0001", "Scheduling", 0.01)] if outcome == "started" else [],
+            jobs=[NewJob(job, "P-0001", "Scheduling", -1)] if outcome == "started" else [],
             events=[Event("started", pair.case_id, pair.mediation_id, job, {"label": "拨号中"})],
         )
     )
@@ -43,9 +44,9 @@ def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1
 
 def finish(store: RedisStore, verdict: Verdict, pair: Pair = PAIR, job: str = "job-1") -> None:
     """Let the watch of a call end."""
-    store.begin_poll(job, 1)
+    begin_poll(store, job, 1)
     event = Event(verdict, pair.case_id, pair.mediation_id, job)
-    store.finish_poll(pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event)
+    finish_poll(store, pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event)
 
 
 def found(client: redis.Redis, *needles: str) -> list[str]:

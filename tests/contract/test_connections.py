@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
+from tests.polls import begin_poll
 from worker.store import Keys, RedisStore, connect
 from worker.store.connections import OwnClient
 from worker.values import Dropped
@@ -40,20 +41,20 @@ def test_a_thread_keeps_its_connection_and_no_other_gets_it(redis_url: str) -> N
 
 
 def test_a_connection_that_broke_is_made_anew_unnoticed(store: RedisStore, redis_url: str) -> None:
-    assert store.begin_poll("job", 1) == ABSENT
+    assert begin_poll(store, "job", 1) == ABSENT
     with redis.Redis.from_url(redis_url) as other:
         assert other.client_kill_filter(_type="normal", skipme=True) >= 1
-    assert store.begin_poll("job", 1) == ABSENT
+    assert begin_poll(store, "job", 1) == ABSENT
 
 
 def test_a_thread_that_ends_gives_its_connection_back(store: RedisStore) -> None:
     answers: list[object] = []
     for _ in range(3 * MOST):
-        in_a_thread(lambda: answers.append(store.begin_poll("job", 1)))
+        in_a_thread(lambda: answers.append(begin_poll(store, "job", 1)))
     assert answers == [ABSENT] * 3 * MOST
 
 
 def test_a_step_that_the_server_has_forgotten_is_told_it_again(store: RedisStore) -> None:
-    assert store.begin_poll("job", 1) == ABSENT
+    assert begin_poll(store, "job", 1) == ABSENT
     store.client.script_flush()
-    assert store.begin_poll("job", 1) == ABSENT
+    assert begin_poll(store, "job", 1) == ABSENT

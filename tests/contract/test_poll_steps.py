@@ -1,5 +1,6 @@
 """The two ends of a poll: the fence, the record with its successor, the verdict and the pair's release."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,14 @@ import redis
 
 from tests.contract.conftest import TERMS
 from tests.contract.test_trigger_steps import PAIR, phase, settlement, started
-from worker.decision import Poll, Verdict
+from tests.polls import begin_poll, continue_poll, finish_poll
+from worker.decision import Next, Poll, Verdict
 from worker.store import RedisStore
-from worker.values import Begun, Dropped, Early, Event, Heard, Timing
+from worker.store.keys import LEASED
+from worker.values import Begun, Dropped, Event, Heard, PollEnd
+
+
+JOBS = ("j-1", "j-2", "j-3")
 
 
 def make_due(client: redis.Redis, job_id: str, *, ago: float = 0) -> float:
@@ -21,18 +27,19 @@ def make_due(client: redis.Redis, job_id: str, *, ago: float = 0) -> float:
 
 def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: int = 1) -> Begun:
     make_due(client, job_id)
-    start = store.begin_poll(job_id, poll_no)
+    start = begin_poll(store, job_id, poll_no)
     assert isinstance(start, Begun)
     return start
 
 
 def go_on(store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None) -> bool:
     heard: Heard = "answer" if status else "unavailable"
-    return store.continue_poll(PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
+    return continue_poll(store, PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
 
 
 def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_id: str = "j-1") -> bool:
-    written = store.finish_poll(
+    written = finish_poll(
+        store,
         PAIR,
         job_id,
         poll_no,
@@ -50,49 +57,123 @@ def test_one_copy_of_a_poll_gets_past_the_fence(store: RedisStore, client: redis
     started(store, "j-1")
     start = begun(store, client)
     assert (start.pair, start.poll.poll_no, start.call_status) == (PAIR, 1, "Scheduling")
-    assert store.begin_poll("j-1", 1) == Dropped("fenced")
-    assert store.begin_poll("j-1", 3) == Dropped("fenced")
-    assert isinstance(store.begin_poll("j-1", 2), Begun)
+    assert begin_poll(store, "j-1", 1) == Dropped("fenced")
+    assert begin_poll(store, "j-1", 3) == Dropped("fenced")
+    assert isinstance(begin_poll(store, "j-1", 2), Begun)
 
 
-@pytest.mark.parametrize(("took", "lease"), [(0.4, 1), (0.6, 10), (None, 1)])
-def test_a_running_poll_counts_as_missing_only_after_its_lease(
-    store: RedisStore, client: redis.Redis, took: float | None, lease: float
-) -> None:
-    """S28: it may take as long as a query may, once upstream has not answered promptly for a minute."""
-    started(store, "j-1")
-    start = begun(store, client)
-    assert client.zscore("t:due", "j-1") == pytest.approx(start.now + 1, abs=0.01)
-    store.continue_poll(
-        PAIR,
-        "j-1",
-        replace(start.poll, poll_no=2, due=start.poll.due + 10),
-        heard="answer",
-        call_status="Executing",
-        event=None,
-        timing=Timing(0, took),
-    )
-    start = begun(store, client, poll_no=2)
-    assert client.zscore("t:due", "j-1") == pytest.approx(start.now + lease, abs=0.01)
+def leased_until(client: redis.Redis, job_id: str) -> float:
+    return float(str(client.zscore("t:due", job_id))) - LEASED
 
 
-def test_s28_copies_of_a_slow_poll_do_not_overtake_each_other_for_ever(store: RedisStore, client: redis.Redis) -> None:
-    """A poll that waits is taken for dead once; its copy has the whole lease, and then all know upstream to be slow."""
+def test_s28_a_running_poll_is_leased_to_its_process(store: RedisStore, client: redis.Redis) -> None:
+    """For 2 s from its beginning and from each renewal, in which no dispatcher takes it."""
     started(store, "j-1", "j-2")
-    slow = begun(store, client)
-    client.hset("t:job:j-1", "reissued", 1)  # as the sweep does
-    copy = begun(store, client, poll_no=2)
-    assert client.zscore("t:due", "j-1") == pytest.approx(copy.now + 10, abs=0.01)
-    start = begun(store, client, "j-2")
-    assert client.zscore("t:due", "j-2") == pytest.approx(start.now + 1, abs=0.01)
-    late = replace(slow.poll, poll_no=2, due=slow.poll.due + 10)
-    timing = Timing(0, 5.0)
-    overtaken = store.continue_poll(
-        PAIR, "j-1", late, heard="answer", call_status="Executing", event=None, timing=timing
-    )
-    assert overtaken is None
-    start = begun(store, client, "j-2", poll_no=2)
-    assert client.zscore("t:due", "j-2") == pytest.approx(start.now + 10, abs=0.01)
+    start = begun(store, client)
+    assert leased_until(client, "j-1") == pytest.approx(start.now + TERMS.lease, abs=0.01)
+    client.zadd("t:due", {"j-1": LEASED + start.now + 0.5})
+    store.renew_polls([("j-1", 2), ("j-2", 1), ("j-none", 1)])
+    assert leased_until(client, "j-1") == pytest.approx(store.now() + TERMS.lease, abs=0.1)
+    assert leased_until(client, "j-2") < 0, "it waits for its time"
+    client.zadd("t:due", {"j-1": LEASED + start.now + 0.5})
+    store.renew_polls([("j-1", 1)])
+    assert leased_until(client, "j-1") == pytest.approx(start.now + 0.5), "of a poll that was overtaken"
+
+
+def test_s28_a_lease_that_has_ended_returns_the_call_with_its_due_time(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1", "j-2", "j-3")
+    for number, job_id in enumerate(("j-1", "j-2", "j-3")):
+        client.zadd("t:due", {job_id: make_due(client, job_id, ago=10 - number)})
+    assert [one.job_id for one in store.take_due(limit=1).polls] == ["j-1"]
+    assert store.take_due(limit=0).reissued == 0
+    client.zadd("t:due", {"j-1": LEASED + store.now() - 0.1})
+    taken = store.take_due(limit=2)
+    assert ([one.job_id for one in taken.polls], taken.reissued) == (["j-1", "j-2"], 1)
+    assert taken.polls[0].countdown == 0
+    assert store.counters()["reissued"] == 1
+
+
+def test_s28_two_dispatchers_take_each_poll_once(store: RedisStore, client: redis.Redis) -> None:
+    jobs = [f"j-{number}" for number in range(20)]
+    started(store, *jobs)
+    for job_id in jobs:
+        client.zadd("t:due", {job_id: make_due(client, job_id, ago=1)})
+    taken: list[str] = []
+
+    def take() -> None:
+        while polls := store.take_due(limit=3).polls:
+            taken.extend(one.job_id for one in polls)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(jobs)
+
+
+def test_s20_a_taken_poll_has_what_its_record_says(store: RedisStore, client: redis.Redis) -> None:
+    """The kwargs of its message: whose call it is, countdown, retry count, deadline, number."""
+    started(store, "j-1")
+    due = make_due(client, "j-1", ago=1)
+    client.hset("t:job:j-1", mapping={"retry_count": 3, "last_polled_at": f"{due - 10:.3f}"})
+    client.zadd("t:due", {"j-1": due})
+    (poll,) = store.take_due(limit=1).polls
+    (call,) = store.calls()
+    assert poll.kwargs() == {
+        "job_id": "j-1",
+        "case_id": "C-1",
+        "mediation_id": "20",
+        "person_id": "P-j-1",
+        "countdown": pytest.approx(10),
+        "due": pytest.approx(due, abs=0.001),
+        "deadline": call.deadline,
+        "retry_count": 3,
+        "poll_no": 1,
+    }
+    assert poll.root_id == "task"
+
+
+def test_s28_a_query_that_outlasted_its_lease_has_failed(store: RedisStore, client: redis.Redis) -> None:
+    """The next poll counts it, and keeps the count; during an outage nothing counts (S29)."""
+    started(store, "j-1")
+    assert begun(store, client).poll.retry_count == 0
+    assert begun(store, client, poll_no=2).poll.retry_count == 1
+    assert begun(store, client, poll_no=3).poll.retry_count == 2
+    assert store.calls()[0].retry_count == 2
+    client.hset("t:outage", "since", "1")
+    start = begun(store, client, poll_no=4)
+    assert (start.poll.retry_count, start.outage) == (2, True)
+    client.delete("t:outage")
+    assert go_on(store, Poll(5, 9e8, 9e9, 2), None)
+    assert begun(store, client, poll_no=5).poll.retry_count == 2, "that one was written"
+
+
+def test_what_fails_for_one_poll_leaves_the_others_written(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1", "j-2", "j-3")
+    for job_id in ("j-1", "j-2", "j-3"):
+        begun(store, client, job_id)
+    client.delete("t:job:j-2")
+    client.set("t:job:j-2", "no record", px=1_000)
+    ends = [PollEnd(PAIR, job_id, 2, Next(Poll(2, 9e8, 9e9, 0)), "answer", "Paused") for job_id in JOBS]
+    first, second, third = store.write_polls(ends)
+    assert (first, third) == ("no_change", "no_change")
+    assert isinstance(second, Exception)
+    client.delete("t:job:j-2")
+    assert {call.call_status for call in store.calls()} == {"Paused"}
+
+
+def test_an_answer_among_failures_is_heard(store: RedisStore, client: redis.Redis) -> None:
+    """S29: written together, each is heard for itself."""
+    started(store, *JOBS)
+    ends = []
+    words: tuple[Heard, ...] = ("unavailable", "answer", "answer")
+    for job_id, heard in zip(JOBS, words, strict=True):
+        begun(store, client, job_id)
+        ends.append(PollEnd(PAIR, job_id, 2, Next(Poll(2, 9e8, 9e9, 0)), heard))
+    client.hset("t:outage", "since", "1")
+    assert store.write_polls(ends) == ["no_change", "outage_ended", "no_change"]
+    assert store.counters()["polls:answer"] == 2
 
 
 def test_s35_the_end_of_a_poll_that_is_sent_twice_is_told_once(store: RedisStore, client: redis.Redis) -> None:
@@ -101,25 +182,13 @@ def test_s35_the_end_of_a_poll_that_is_sent_twice_is_told_once(store: RedisStore
     event = Event("status_changed", "C-1", "20", "j-1", {"label": "通话中"})
     successor = replace(start.poll, poll_no=2, due=start.poll.due + 10)
     for _ in range(2):
-        assert store.continue_poll(PAIR, "j-1", successor, heard="answer", call_status="Executing", event=event)
+        assert continue_poll(store, PAIR, "j-1", successor, heard="answer", call_status="Executing", event=event)
     assert [entry["kind"] for entry in store.history("C-1")].count("status_changed") == 1
 
 
 def test_a_poll_without_a_record_is_dropped(store: RedisStore) -> None:
     """S20."""
-    assert store.begin_poll("j-none", 1) == Dropped("absent")
-
-
-def test_a_poll_that_comes_early_is_put_back_with_its_number(store: RedisStore, client: redis.Redis) -> None:
-    """S20: over a second."""
-    started(store, "j-1")
-    due = make_due(client, "j-1", ago=-5)
-    early = store.begin_poll("j-1", 1)
-    assert isinstance(early, Early)
-    assert early.poll.poll_no == 1
-    assert early.poll.due == pytest.approx(due, abs=0.01)
-    make_due(client, "j-1", ago=-0.5)
-    assert isinstance(store.begin_poll("j-1", 1), Begun)
+    assert begin_poll(store, "j-none", 1) == Dropped("absent")
 
 
 def test_the_record_rules_over_the_message(store: RedisStore, client: redis.Redis) -> None:
@@ -161,9 +230,10 @@ def test_an_overtaken_poll_writes_nothing_but_a_terminal_status(store: RedisStor
     started(store, "j-1")
     begun(store, client)
     begun(store, client, poll_no=2)  # another poll has moved the number on meanwhile
+    client.hset("t:job:j-1", "deadline", store.now() + 60)
     assert not go_on(store, Poll(2, 1.0, 9e9, 9), "Paused")
     assert not finish(store, "lost")
-    assert not finish(store, "expired")
+    assert not finish(store, "expired"), "its deadline has not come"
     assert store.calls()[0].call_status == "Scheduling"
     assert finish(store, "ended")
     assert [call.verdict for call in store.calls(job_id="j-1")] == ["ended"]
@@ -178,7 +248,7 @@ def test_a_verdict_stands(store: RedisStore, client: redis.Redis, first: Verdict
     assert finish(store, first)
     assert not finish(store, second)
     assert not go_on(store, Poll(2, 9e8, 9e9, 0), "Executing")
-    assert store.begin_poll("j-1", 2) == Dropped("finished")
+    assert begin_poll(store, "j-1", 2) == Dropped("finished")
     assert [call.verdict for call in store.calls(job_id="j-1")] == [first]
     assert client.zcard("t:due") == 0
     assert [event["kind"] for event in store.history("C-1")] == ["started", first]

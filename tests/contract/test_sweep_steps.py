@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from cli.embedded import EmbeddedServer
-from tests.contract.test_trigger_steps import PAIR, claim, phase, settlement, started
+from tests.contract.test_trigger_steps import PAIR, claim, phase, settlement
 from worker.ports import StoreUnavailable
 from worker.store import Keys, RedisStore, connect
 from worker.store.durability import durability_of
@@ -43,40 +43,6 @@ def unknown(store: RedisStore, client: redis.Redis) -> None:
 
 def job(number: int, at: float) -> NewJob:
     return NewJob(f"{round(at * 1000)}-447e-{number:04}", "", "Executing", 5)
-
-
-def test_overdue_polls_are_told_once_with_their_number(store: RedisStore, client: redis.Redis) -> None:
-    """S28."""
-    started(store, "j-1", "j-2")
-    client.zadd("t:due", {"j-1": store.now() - 3, "j-2": store.now() - 1})
-    (message,) = store.overdue(grace=2, limit=10)
-    assert (message.job_id, message.case_id, message.person_id, message.poll_no) == ("j-1", "C-1", "P-j-1", 1)
-    assert store.overdue(grace=2, limit=10) == []
-    assert client.zcount("t:due", store.now() + 5, "+inf") == 2 - 1
-
-
-def test_what_is_as_late_as_all_others_is_not_taken_for_lost(store: RedisStore, client: redis.Redis) -> None:
-    """S28: a backlog is not fed; a reissued poll says nothing about it."""
-    started(store, "j-1", "j-2", "j-3")
-    now = store.now()
-    client.zadd("t:due", {"j-1": now - 7, "j-2": now - 4.5, "j-3": now - 30})
-    client.hset("t:job:j-3", mapping={"due": f"{now - 4:.3f}"})
-    assert store.begin_poll("j-3", 1)  # carried out, 4 s late
-    assert 0 < client.pttl("t:late") <= 5_000
-    assert [one.job_id for one in store.overdue(grace=2, limit=10)] == ["j-1"]
-    client.set("t:late", "0.9")  # half the grace is room enough for that
-    assert [one.job_id for one in store.overdue(grace=6, limit=10)] == []
-    assert [one.job_id for one in store.overdue(grace=2, limit=10)] == ["j-2"]
-    client.delete("t:late")
-    client.hset("t:job:j-2", mapping={"due": f"{now - 50:.3f}"})
-    assert store.begin_poll("j-2", 1)
-    assert client.exists("t:late") == 0
-
-
-def test_the_limit_of_a_batch_holds(store: RedisStore, client: redis.Redis) -> None:
-    started(store, *(f"j-{number}" for number in range(5)))
-    client.zadd("t:due", {f"j-{number}": 1 for number in range(5)})
-    assert [len(store.overdue(grace=2, limit=2)) for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_the_turn_belongs_to_one(store: RedisStore) -> None:

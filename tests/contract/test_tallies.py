@@ -5,6 +5,7 @@ import redis
 
 from tests.contract.test_poll_steps import begun, finish, make_due
 from tests.contract.test_trigger_steps import PAIR, claim, settlement, started
+from tests.polls import begin_poll, continue_poll, finish_poll
 from worker.decision import Poll
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
@@ -19,7 +20,8 @@ def new(store: RedisStore, *fields: str) -> dict[str, int]:
 def end_poll(
     store: RedisStore, poll: Poll, heard: Heard = "answer", took: float | None = 0.02, late: float = 3.0
 ) -> bool:
-    written = store.continue_poll(
+    written = continue_poll(
+        store,
         PAIR,
         "j-1",
         poll,
@@ -95,7 +97,8 @@ def test_the_last_poll_counts_like_the_others(store: RedisStore, client: redis.R
     started(store, "j-1")
     begun(store, client)
     event = Event("ended", "C-1", "20", "j-1")
-    assert store.finish_poll(
+    assert finish_poll(
+        store,
         PAIR,
         "j-1",
         1,
@@ -136,18 +139,18 @@ def test_the_end_of_a_poll_sent_twice_counts_once(store: RedisStore, client: red
 
 def test_a_poll_that_does_nothing_counts_by_why(store: RedisStore, client: redis.Redis) -> None:
     """S20 S28."""
-    store.begin_poll("j-none", 1)
+    begin_poll(store, "j-none", 1)
     started(store, "j-1")
     make_due(client, "j-1", ago=-5)
-    store.begin_poll("j-1", 1)
+    begin_poll(store, "j-1", 1)
     begun(store, client)
-    store.begin_poll("j-1", 1)
+    begin_poll(store, "j-1", 1)
     begun(store, client, poll_no=2)
     assert not end_poll(store, Poll(2, 9e8, 9e9, 0))
     assert not finish(store, "lost")
     assert finish(store, "ended", poll_no=2)
     assert not finish(store, "ended", poll_no=2)
-    store.begin_poll("j-1", 3)
+    begin_poll(store, "j-1", 3)
     assert new(store, "polls:") == {
         "polls:absent": 1,
         "polls:early": 1,
@@ -159,12 +162,12 @@ def test_a_poll_that_does_nothing_counts_by_why(store: RedisStore, client: redis
     assert new(store, "events:ended") == {"events:ended": 1}
 
 
-def test_the_sweep_counts_what_it_publishes_again(store: RedisStore, client: redis.Redis) -> None:
+def test_what_is_published_again_counts(store: RedisStore, client: redis.Redis) -> None:
     """S18 S28."""
     started(store, "j-1", "j-2")
     for job_id in ("j-1", "j-2"):
-        client.zadd("t:due", {job_id: 1})
-    store.overdue(grace=2, limit=10)
+        client.zadd("t:due", {job_id: 10_000_000_001})
+    store.take_due(limit=0)
     pair = Pair("C-2", "20")
     claim(store, pair=pair, token="dead", task_id="task-9")
     client.hset("t:ledger:C-2:20", "claimed_at", store.now() - 60)
@@ -197,7 +200,7 @@ def test_what_no_other_step_tells_of_can_be_counted(store: RedisStore) -> None:
 
 
 def test_calls_are_tallied_by_status_and_lateness(store: RedisStore, client: redis.Redis) -> None:
-    """S28: by the records' own due times. A reissue moves the sweep's date, and carries nothing out."""
+    """S28: by the records' own due times. A lease carries nothing out."""
     assert store.tally_calls(limit=1).numbers == {}
     started(store, "j-1", "j-2", "j-3", "j-4")
     for job_id, seconds in (("j-1", 100), ("j-2", 20), ("j-3", 0.1), ("j-4", 1_000)):
@@ -213,8 +216,8 @@ def test_calls_are_tallied_by_status_and_lateness(store: RedisStore, client: red
         assert tally.numbers == {"Scheduling": 2, "Executing": 1}
         assert tally.longest == pytest.approx(100, abs=10)
         assert tally.beyond == 2
-        store.overdue(grace=2, limit=10)
-    assert store.number_of_calls() == 3, "what the sweep has found to be none is gone"
+        store.take_due(limit=10)
+    assert store.number_of_calls() == 3, "what the dispatcher has found to be none is gone"
 
 
 def test_many_are_tallied_in_parts(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,5 +258,5 @@ def test_events_count_by_their_kind(store: RedisStore, client: redis.Redis) -> N
     started(store, "j-1")
     begun(store, client)
     changed = Event("status_changed", "C-1", "20", "j-1", {"label": 'events of a \'kind\': "kind": "x"'})
-    store.continue_poll(PAIR, "j-1", Poll(2, 9e8, 9e9, 0), heard="answer", call_status="Paused", event=changed)
+    continue_poll(store, PAIR, "j-1", Poll(2, 9e8, 9e9, 0), heard="answer", call_status="Paused", event=changed)
     assert new(store, "events:") == {"events:started": 1, "events:status_changed": 1}

@@ -43,7 +43,6 @@ def test_a_thousand_triggers_make_one_request(store: RedisStore, client: redis.R
     flow = Trigger(
         store=store,
         upstream=upstream,
-        schedule=lambda _message: None,
         clock=SystemClock(),
         interval=10,
         enabled=True,

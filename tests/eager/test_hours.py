@@ -156,7 +156,7 @@ def test_what_expires_meanwhile_rings_nobody_and_says_so(world: World, expires: 
 
 
 def defer(world: World, *, expires: float | None, task_id: str = "task-1") -> Any:
-    flow = world.parts.trigger(lambda _message: None)
+    flow = world.parts.trigger()
     result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id=task_id, expires=expires)
     assert result is not None
     return result["outcome"]
@@ -179,7 +179,7 @@ def test_a_trigger_with_other_arguments_does_not_replace_the_one_that_waits(worl
     """S4 S17: its back end was told `deferred`; the newcomer is skipped, and extends no expiry."""
     world.clock.move_to(at("2026-11-23 22:00:00"))
     other = "" if first else "P-1"
-    flow = world.parts.trigger(lambda _message: None)
+    flow = world.parts.trigger()
     kwargs = {"case_id": "C-1", "mediation_id": "20"}
     waiting = flow(kwargs | {"call_person_id": first}, task_id="first", expires=time.time() + 12 * 3600)
     later = flow(kwargs | {"call_person_id": other}, task_id="second", expires=time.time() + DAY)

@@ -4,15 +4,11 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from api_client import Unavailable
-from tests.fakes import START, StatusAnswer, World, job_id, record
-from worker import line
+from tests.fakes import START, World, job_id, record
 from worker.ports import StoreUnavailable
 
 CALLS = 120
@@ -67,13 +63,10 @@ def test_everybody_gets_a_turn(world: World) -> None:
 
 @pytest.mark.parametrize("world", [{"status_rate": 1}], indirect=True)
 def test_who_waits_long_waits_in_the_store_and_not_in_a_worker(world: World) -> None:
-    """No countdown comes near the visibility time-out: beyond it every message would come twice."""
-    world.sweeping = 1
+    """A poll is published when it has its token, so no worker holds a message."""
     start(world)
     world.run(200)
-    held = [delivery.at - time.time() for delivery in world.queue.heap]
-    assert max(held, default=0) <= 60
-    assert len(world.queue) <= CALLS
+    assert len(world.queue) == 0
     assert len(world.upstream.queries) >= 200 * 0.85
 
 
@@ -124,41 +117,3 @@ def test_without_a_limit_nothing_of_it_is_there(world: World) -> None:
     assert len(world.upstream.queries) == 2 * CALLS
     assert not list(world.redis.scan_iter("*bucket*"))
     assert all(at >= START for at, _ in itertools.islice(world.upstream.queries, 5))
-
-
-@pytest.mark.parametrize("answer", ["Executing", Unavailable("GET /status: 503")], ids=["answered", "failed"])
-@pytest.mark.parametrize("world", [{"status_rate": 8}], indirect=True)
-@pytest.mark.no_cover
-def test_a_poll_makes_room_for_others_while_it_waits_and_not_while_it_works(
-    world: World, monkeypatch: pytest.MonkeyPatch, answer: StatusAnswer
-) -> None:
-    """S20: it waits for its token and for upstream; the store is its own work."""
-    steps: list[str] = []
-
-    @contextmanager
-    def waiting() -> Iterator[None]:
-        steps.append("waits")
-        try:
-            yield
-        finally:
-            steps.append("goes on")
-
-    def note(owner: type, name: str) -> None:
-        step = getattr(owner, name)
-
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            steps.append(name)
-            return step(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, noted)
-
-    start(world)
-    monkeypatch.setattr(line, "waiting", waiting)
-    note(type(world.store), "begin_poll")
-    note(type(world.store), "continue_poll")
-    note(type(world.clock), "sleep")
-    note(type(world.upstream), "status")
-    world.upstream.life = lambda _job, _age: answer
-    world.run(4)
-    polls = {poll.strip() for poll in " ".join(steps).split("begin_poll")}
-    assert polls - {""} == {"waits status goes on continue_poll", "waits sleep status goes on continue_poll"}

@@ -390,7 +390,7 @@ def test_a_dial_that_has_lost_its_claim_between_attempts_stops(world: World) -> 
 
     world.upstream.before_connect = connect
     world.upstream.dials = [NotSent("POST /call-v2: ConnectTimeout"), [record(JOB)]]
-    flow = world.parts.trigger(lambda _message: None)
+    flow = world.parts.trigger()
     assert flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1") is None
     assert len(attempts) == 1
     assert world.upstream.requests == []
@@ -419,7 +419,7 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     killed(world, sending=True)
     world.upstream.log_entries = [entry(JOB)]
     world.upstream.life = lambda _job, _age: "Succeeded"
-    flow = world.parts.trigger(lambda _message: None)
+    flow = world.parts.trigger()
     claim = Claim(TriggerRequest(case_id="C-1", mediation_id="20"), PAIR, "t", "task-1", None)
     lost = nobody_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown")
     assert flow._settle(claim, lost, START)

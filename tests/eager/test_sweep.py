@@ -1,20 +1,17 @@
-"""What nobody carries out any more is carried out all the same: polls, claims, requests (S18, S28)."""
+"""Claims and requests whose owner died are brought to an end by the sweep (S18)."""
 
-import itertools
 import json
 import logging
-import time
 from typing import NoReturn
 
 import pytest
 
 from tests.fakes import START, World, job_id, record
-from worker.messages import PollMessage
 from worker.ports import ScheduleFailed, StoreUnavailable
 from worker.store import RedisStore
 from worker.sweep import Sweep, sweep_forever
 from worker.tasks import Publisher
-from worker.values import Claimed, Pair
+from worker.values import Abandoned, Claimed, Pair
 
 JOB = job_id(1)
 PAIR = Pair("C-1", "20")
@@ -35,98 +32,14 @@ def dead_claim(world: World, *, expires: float | None = None, **kwargs: str) -> 
     assert claimed == Claimed()
 
 
-def test_a_lost_poll_is_reissued_with_its_number(world: World) -> None:
-    """S28: within the grace and one sweep of its due time, and the chain goes on as if nothing had happened."""
-    watching(world)
-    world.run(25)
-    (lost,) = world.queue.heap
-    world.queue.heap.clear()  # the worker that held it was killed
-    world.sweeping = 1
-    world.run(15)
-    assert world.queue.published[-1]["poll_no"] > lost.kwargs["poll_no"]
-    times = [at for at, _ in world.upstream.queries]
-    assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 10 + 2 + 1 + 0.01
-    world.run(200)
-    assert {round((at - times[0]) % 10, 3) % 10 for at, _ in world.upstream.queries[-10:]} == {0.0}
-
-
-def test_nothing_is_reissued_while_all_is_well(world: World) -> None:
-    """S28: a sweep costs nothing and says nothing."""
-    watching(world, jobs=5)
-    world.sweeping = 1
-    world.run(100)
-    assert len(world.upstream.queries) == 50
-    assert len(world.queue.published) == 55
-
-
-def test_a_poll_at_work_is_not_reissued(world: World) -> None:
-    """S28: while it waits for a slow answer, nothing is overdue, once it is known that upstream is slow."""
-    watching(world)
-    world.upstream.slow = 9.9
-    asked: list[int] = []
-    original = world.upstream.life
-
-    def sweep_meanwhile(job: str, age: float) -> object:
-        asked.append(world.sweep())
-        return original(job, age)
-
-    world.upstream.life = sweep_meanwhile  # type: ignore[assignment]
-    world.run(100)
-    assert len(asked) > 8
-    assert asked[0] == 1
-    assert set(asked[1:]) == {0}
-    times = [at for at, _ in world.upstream.queries[-5:]]
-    assert [later - earlier for earlier, later in itertools.pairwise(times)] == pytest.approx([10] * 4, abs=0.01)
-
-
-def test_a_poll_that_died_at_work_is_reissued_after_its_lease(world: World) -> None:
-    """S28: started, never ended."""
-    watching(world)
-    world.clock.sleep(10)
-    assert world.store.begin_poll(JOB, 1)
-    world.redis.delete(world.keys.late)  # it came in time
-    world.queue.heap.clear()
-    world.sweeping = 1
-    begin = time.time()
-    world.run(20)
-    (first, _), *_ = world.upstream.queries
-    assert 1 < first - begin <= 1 + 2 + 1.01
-
-
-def test_a_backlog_is_reissued_at_growing_distances(world: World) -> None:
-    """S28: the sweep never feeds an overload."""
-    watching(world)
-    world.queue.heap.clear()
-    reissued = []
-    for _ in range(500):
-        world.clock.sleep(2)
-        if world.sweep():
-            reissued.append(time.time())
-            world.queue.heap.clear()  # nobody gets to it
-    gaps = [later - earlier for earlier, later in itertools.pairwise(reissued)]
-    assert gaps[:4] == sorted(gaps[:4])
-    assert gaps[0] >= 10
-    assert max(gaps) >= 120
-    assert len(reissued) < 15
-
-
 def test_one_sweeps_at_a_time(world: World) -> None:
     """S28: by a key that lives no longer than one interval."""
-    watching(world)
-    world.queue.heap.clear()
-    world.clock.sleep(30)
+    dead_claim(world)
+    world.clock.sleep(31)
     assert world.store.take_sweep("another", 1)
     assert world.sweep() == 0
     world.clock.sleep(1.1)
     assert world.sweep() == 1
-
-
-def test_records_that_went_leave_the_due_set(world: World) -> None:
-    """A due time without a record is dropped, not reissued for ever."""
-    world.redis.zadd("t:due", {"gone": START})
-    world.clock.sleep(60)
-    assert world.sweep() == 0
-    assert world.redis.zcard("t:due") == 0
 
 
 def test_an_abandoned_claim_is_triggered_again_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -236,28 +149,30 @@ def test_the_next_sweep_comes_whatever_happens_to_one(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, line: str
 ) -> None:
     """S28: the thread says what it was, and publishes the lost poll when it can again."""
-    watching(world)
-    world.queue.heap.clear()
-    world.clock.sleep(15)
+    dead_claim(world)
     waits: list[float] = []
+    succeeded: list[int] = []
 
-    publish = Publisher.polls
+    publish = Publisher.trigger
 
-    def fail_for_a_minute(publisher: Publisher, messages: list[PollMessage]) -> None:
+    def fail_for_a_minute(publisher: Publisher, abandoned: Abandoned) -> None:
         if len(waits) < 60:
             raise error
-        publish(publisher, messages)
+        publish(publisher, abandoned)
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
         world.clock.sleep(seconds)
         return len(waits) > 120
 
-    monkeypatch.setattr(Publisher, "polls", fail_for_a_minute)
-    sweep_forever(world.parts.sweep(Publisher()), wait, world.clock)
+    monkeypatch.setattr(Publisher, "trigger", fail_for_a_minute)
+    done = lambda: succeeded.append(len(waits))  # noqa: E731
+    sweep_forever(world.parts.sweep(Publisher()), wait, world.clock, done)
     assert set(waits) == {world.settings.sweep_interval}
     assert line in caplog.messages
-    assert [delivery.kwargs["job_id"] for delivery in world.queue.heap][:1] == [JOB]
+    assert [delivery.task_id for delivery in world.queue.heap][:1] == ["task-1"]
+    assert 31 not in succeeded, "the first publication failed"
+    assert 30 in succeeded
 
 
 def test_a_sweep_that_takes_long_does_not_put_off_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,13 +220,11 @@ def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> 
     assert len(world.store.pairs_to_attend(limit=10)) == 1
 
 
-@pytest.mark.parametrize("broken", ["overdue", "pairs_to_attend", "trim"])
-def test_polls_pairs_and_trimming_do_not_wait_for_each_other(
+@pytest.mark.parametrize("broken", ["pairs_to_attend", "trim"])
+def test_pairs_and_trimming_do_not_wait_for_each_other(
     world: World, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """S28: one part of the sweep that fails costs the others nothing, and is reported."""
-    watching(world)
-    world.queue.heap.clear()
     arguments = '{"case_id": "C-2", "mediation_id": "1"}'
     world.store.claim(Pair("C-2", "1"), token="t", task_id="t", arguments=arguments, expires=None, enabled=True)
     world.redis.zadd(world.keys.done, {"C-9:1": 1})
@@ -323,8 +236,6 @@ def test_polls_pairs_and_trimming_do_not_wait_for_each_other(
     monkeypatch.setattr(RedisStore, broken, fail)
     with pytest.raises(KeyError, match=broken):
         world.sweep()
-    polled = [message for message in world.queue.published if "job_id" in message]
-    assert len(polled) == (1 if broken == "overdue" else 2), "the first poll, and its reissue"
     assert ("C-2" in str(world.queue.published)) is (broken != "pairs_to_attend")
     assert world.redis.zcard(world.keys.done) == (1 if broken == "trim" else 0)
 
@@ -335,8 +246,8 @@ def test_every_part_that_fails_is_logged(
     def fail(*_: object, **__: object) -> NoReturn:
         raise KeyError("x")
 
-    for part in ("overdue", "pairs_to_attend", "trim"):
+    for part in ("pairs_to_attend", "trim"):
         monkeypatch.setattr(RedisStore, part, fail)
     with pytest.raises(KeyError):
         world.sweep()
-    assert caplog.text.count("sweep failed: KeyError: 'x'") == 2, "the first one is raised, and logged above"
+    assert caplog.text.count("sweep failed: KeyError: 'x'") == 1, "the first one is raised, and logged above"

@@ -10,6 +10,7 @@ import pytest
 
 from api_client import ApiError, ProtocolError, Unavailable
 from tests.fakes import START, StatusAnswer, World, job_id, record
+from worker.messages import shown_polls
 from worker.ports import StoreUnavailable
 
 JOB = job_id(1)
@@ -182,17 +183,6 @@ def test_every_poll_message_delivered_twice_makes_one_chain(world: World, monkey
     assert world.events() == ["started", "ended"]
 
 
-def test_a_poll_that_comes_early_is_put_back(world: World) -> None:
-    """S20: with its number, and without a request."""
-    start(world)
-    early = world.queue.published[0]
-    assert world.poll(**early).startswith("early: put back")
-    assert world.queue.published[1]["poll_no"] == early["poll_no"] == 1
-    assert world.upstream.queries == []
-    world.run(11)
-    assert len(world.upstream.queries) == 1
-
-
 def test_the_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> None:
     """S20 S38: the state of the watch travels in the message."""
     world.upstream.life = lambda _job, _age: Unavailable("down")
@@ -236,7 +226,7 @@ def test_an_overtaken_polls_answer_counts_only_if_terminal(world: World) -> None
     """S28: the end of a poll is fenced too; a terminal status counts all the same."""
     world.upstream.life = lambda _job, _age: "Executing"
     start(world)
-    number = world.queue.published[0]["poll_no"]
+    number = 1
     world.clock.sleep(10)
 
     def overtake(_job: str, _age: float) -> str:
@@ -263,34 +253,20 @@ def test_a_verdict_that_stands_is_not_announced_twice(world: World, caplog: pyte
         return "Succeeded"
 
     world.upstream.life = end_meanwhile
-    assert world.poll(job_id=JOB, poll_no=1) == "overtaken: nothing written"
+    assert world.poll(job_id=JOB, poll_no=1) == "已完成 · ended after poll 2, overtaken: nothing written"
     assert world.events() == ["started", "ended"]
     assert caplog.messages.count(f"检测到终态,移除 jobId: {JOB}") <= 1
 
 
-def test_a_successor_that_cannot_be_published_stays_in_the_store(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    """S28: the record and the due time stand, for a sweep to reissue the poll from."""
-    world.upstream.life = lambda _job, _age: "Executing"
-    start(world)
-    world.queue.broken = ConnectionResetError("broker away")
-    world.run(11)
-    call = world.store.calls()[0]
-    assert (call.poll_no, call.call_status) == (2, "Executing")
-    assert world.redis.zscore("t:due", JOB) == pytest.approx(call.due)
-    assert any("not published" in message for message in caplog.messages)
-
-
 def test_a_store_that_is_away_ends_a_poll_quietly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S28: the poll gives up; its due time still stands."""
+    """S28: the poll gives up; its lease brings it back."""
     start(world)
 
     def away(*_: object) -> None:
         raise StoreUnavailable("Redis: ConnectionError")
 
-    monkeypatch.setattr(type(world.store), "begin_poll", away)
-    assert world.run(11) == ["given up, the store has it: Redis: ConnectionError"]
+    monkeypatch.setattr(type(world.store), "begin_polls", away)
+    assert set(world.run(11)) == {"given up, the store has it: Redis: ConnectionError"}
 
 
 def test_flower_is_shown_changes_of_a_call_and_no_other_poll(world: World) -> None:
@@ -330,18 +306,14 @@ def test_s37_flower_is_shown_no_person(world: World) -> None:
     assert f"'job_id': '{JOB}', 'person_id': '***0'" in world.shown[0][1]["kwargs"]
 
 
-def test_where_every_poll_is_shown_none_is_shown_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.tasks.every_poll_is_shown", True)
-    start(world)
-    world.run(60)
-    assert world.shown == []
-
-
-def test_a_poll_that_the_sweep_published_knows_its_trigger(world: World) -> None:
-    """S28: the root is the record's, whoever published the message."""
-    world.upstream.life = life((0, "Scheduling"))
-    start(world)
-    world.queue.heap.clear()
-    world.sweeping = 1
-    world.run(60)
-    assert {fields["root_id"] for _, fields in world.shown} == {"task-1"}
+def test_s37_a_message_of_several_calls_names_each_in_flower(world: World) -> None:
+    """With `CALLWATCH_POLL_EVENTS=all` messages are shown: whose calls they carry can be searched for."""
+    start(world, JOB, job_id(2))
+    polls = world.store.take_due(limit=10).polls
+    assert polls == []
+    world.clock.sleep(10)
+    polls = world.store.take_due(limit=10).polls
+    shown = shown_polls(polls)
+    assert all(f"'case_id': 'C-1', 'mediation_id': '20', 'job_id': '{job}'" in shown for job in (JOB, job_id(2)))
+    assert "P-0000" not in shown
+    assert shown_polls(polls[:1]) == repr(polls[0])

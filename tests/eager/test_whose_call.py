@@ -262,12 +262,12 @@ def test_a_settlement_sent_twice_is_told_once(
     assert world.events() == [kind]
 
 
-def test_a_settlement_sent_twice_sets_its_polls_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S20: at once, and not by the sweep after their grace."""
+def test_a_settlement_sent_twice_is_watched_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S20: its first polls are due from the first time on."""
     world.upstream.dials = [[record(FIRST)]]
     lose_the_first_reply(world, monkeypatch)
     assert world.trigger()["outcome"] == "started"
-    assert [message["job_id"] for message in world.queue.published] == [FIRST]
+    assert world.redis.zrange("t:due", 0, -1) == [FIRST]
     world.run(20)
     assert world.events() == ["started", "ended"]
 

@@ -3,17 +3,30 @@
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.faults.processes import Process
-from worker.messages import PollMessage
-from worker.values import Begun, Claimed, LookUp, NewJob, Pair, Settled, Settlement
+from worker.decision import Finish, Next, Poll
+from worker.values import (
+    Begun,
+    Change,
+    Claimed,
+    Dropped,
+    LookUp,
+    NewJob,
+    Pair,
+    PollEnd,
+    Settled,
+    Settlement,
+    Taken,
+)
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
 
-INTERVAL, EARLY, AGAIN = 10, 1, 3  # a poll that nobody ends comes again after the briefest lease and the grace
+INTERVAL, AGAIN = 10, 2  # a poll that is begun and not ended comes again after its lease
 FAILURES = 10
 SENDING, LOOK_UP, HOLD, SLACK = 20 + 3 + 15, 40, 90, 60  # of the machine's settings
 TERMINAL = ("Succeeded", "Failed", "Cancelled")
@@ -75,7 +88,7 @@ class Invariants:
         self._sending_at: dict[Process, float] = {}
         self._sent_at: dict[Pair, float] = {}
         self._sent: dict[Process, Request] = {}
-        self._polling: dict[Process, int] = {}
+        self._polling: dict[tuple[Process, str], int] = {}
         self._asked: set[tuple[str, int]] = set()
         self._owner: str | None = None
         self._phase = ""
@@ -205,13 +218,18 @@ class Invariants:
 
     # -- one chain a call ----------------------------------------------------------------------------------------------
 
-    def _after_begin_poll(self, process: Process, reply: object, job_id: str, poll_no: int) -> None:
-        if not isinstance(reply, Begun):
-            return
-        call, now, due = self.calls[job_id], self.machine.now, reply.poll.due
+    def _after_begin_polls(
+        self, process: Process, reply: list[Begun | Dropped], polls: Sequence[tuple[str, int]]
+    ) -> None:
+        for (job_id, poll_no), start in zip(polls, reply, strict=True):
+            if isinstance(start, Begun):
+                self._begun(process, job_id, poll_no, start)
+
+    def _begun(self, process: Process, job_id: str, poll_no: int, start: Begun) -> None:
+        call, now, due = self.calls[job_id], self.machine.now, start.poll.due
         assert poll_no == int(call.record["poll_no"]), f"{process} passed the fence of {job_id} with {poll_no}"
-        assert now >= due - EARLY - ROUNDING, f"{process} began early"
-        # The last one asks nobody; early by a second it is put off to its due time.
+        assert now >= due - ROUNDING, f"{process} began early"
+        # The last one asks nobody.
         last = due >= float(call.record["deadline"]) - ROUNDING
         if call.begun and not last:
             before, last_due = call.begun[-1]
@@ -221,46 +239,51 @@ class Invariants:
             elif not call.reopened:
                 assert due - last_due >= INTERVAL - ROUNDING, f"{job_id} is due at {last_due} and {due}"
         call.begun.append((now, due))
-        self._polling[process] = poll_no
-        self._look_at(job_id, step="begin_poll")
+        self._polling[process, job_id] = poll_no
+        self._look_at(job_id, step="begin_polls")
 
     def on_query(self, process: Process, job_id: str) -> None:
         """Judge a query of a poll at the moment at which upstream receives it (S28)."""
-        asked = (job_id, self._polling[process])
+        asked = (job_id, self._polling[process, job_id])
         assert asked not in self._asked, f"{job_id} asked for twice as poll {asked[1]}"
         self._asked.add(asked)
         self.machine.counts["queries"] += 1
 
-    def _after_overdue(self, _process: Process, reply: list[PollMessage], **_: object) -> None:
-        for message in reply:
+    def _after_take_due(self, _process: Process, reply: Taken, **_: object) -> None:
+        self.machine.counts["reissued"] += reply.reissued
+        for message in reply.polls:
             number = int(self.calls[message.job_id].record["poll_no"])
-            assert message.poll_no == number, f"{message} reissued with a number other than {number}"
-            self._look_at(message.job_id, step="overdue")
+            assert message.poll_no == number, f"{message} taken with a number other than {number}"
+            self._look_at(message.job_id, step="take_due")
 
-    def _after_continue_poll(
-        self, process: Process, reply: object, _pair: Pair, job_id: str, poll: Any, **_: object
-    ) -> None:
+    def _after_write_polls(self, process: Process, reply: list[Change | Exception | None], ends: list[PollEnd]) -> None:
+        for change, end in zip(reply, ends, strict=True):
+            assert not isinstance(change, Exception), f"{end} cannot be written"
+            if isinstance(end.follows, Next):
+                self._continued(process, change, end.job_id, end.follows.poll)
+            else:
+                self._finished(process, change, end.job_id, end.poll_no, end.follows)
+
+    def _continued(self, process: Process, reply: Change | None, job_id: str, poll: Poll) -> None:
         number = int(self.calls[job_id].record["poll_no"])
         if reply is not None:
             assert poll.poll_no == number, f"{process} wrote {job_id} under {poll.poll_no}, it is at {number}"
             assert poll.retry_count < FAILURES, f"{job_id} watched on after {poll.retry_count} failures"
         else:
             self.machine.counts["fenced at the end"] += 1
-        self._look_at(job_id, step="continue_poll")
+        self._look_at(job_id, step="write_polls")
 
-    def _after_finish_poll(
-        self, process: Process, reply: object, _pair: Pair, job_id: str, poll_no: int, **detail: Any
-    ) -> None:
-        call, verdict = self.calls[job_id], detail["verdict"]
+    def _finished(self, process: Process, reply: Change | None, job_id: str, poll_no: int, end: Finish) -> None:
+        call, verdict = self.calls[job_id], end.verdict
         number, stood = int(call.record["poll_no"]), call.verdict
-        self._look_at(job_id, step="finish_poll")
+        self._look_at(job_id, step="write_polls")
         if reply is None:
             self.machine.counts["fenced at the end"] += 1
             assert verdict != "ended" or stood, f"{process} brought news of {job_id} that nobody took"
             return
         assert not stood, f"{process} put {verdict} over {stood} of {job_id}"
-        assert verdict == "ended" or poll_no + 1 == number, f"{process} gave {job_id} up, which is at {number}"
-        assert verdict != "lost" or detail["retry_count"] == FAILURES
+        assert verdict != "lost" or poll_no == number, f"{process} gave {job_id} up, which is at {number}"
+        assert verdict != "lost" or end.retry_count == FAILURES
         assert verdict != "expired" or self.machine.now >= float(call.record["deadline"]) - ROUNDING
         self.machine.counts[verdict] += 1
         for pair, request in {request.pair: request for request in self.requests.values()}.items():
@@ -280,7 +303,7 @@ class Invariants:
         before, call.record = call.record, record
         moved = int(record["poll_no"]) - int(before["poll_no"])
         reopened = step == "settle" and "verdict" in before and "verdict" not in record
-        assert moved == (1 if step == "begin_poll" or reopened else 0), f"{step} moved {job_id} on by {moved}"
+        assert moved == (1 if step == "begin_polls" or reopened else 0), f"{step} moved {job_id} on by {moved}"
         if "verdict" in before and not reopened:
             assert record["verdict"] == before["verdict"], f"{job_id}: {before['verdict']} became {record['verdict']}"
         assert not (reopened and before["verdict"] == "ended"), f"{job_id} is watched after its end"

@@ -29,6 +29,8 @@ class Process:
         self.done = self.died = self.stopped = False
         self.trap: tuple[int, Order] | None = None
         self.meets = 0
+        self.leases: list[tuple[str, int]] = []
+        """Polls at work, which it renews while it is neither stopped nor dead."""
         self._error: BaseException | None = None
         self._body = body
         self._order: Order = "go"

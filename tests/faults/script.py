@@ -15,7 +15,7 @@ Step = tuple[str, int, int]
 
 SECONDS = (0.1, 1, 2.1, 5, 8, 9.1, 10, 12.5, 15, 31, 45, 62, 110, 121, 200)
 ORDERS: tuple[Order, ...] = ("stop", "stop", "stop", "die", "die after", "fail", "fail after", "twice")
-KINDS = ("trigger", "poll", "lookup", "sweep", "trigger", "poll")
+KINDS = ("trigger", "poll", "lookup", "sweep", "trigger", "poll", "dispatch")
 
 
 def play(machine: Machine, steps: Iterable[Step]) -> None:

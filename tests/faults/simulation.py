@@ -17,7 +17,10 @@ from tests.faults.invariants import Invariants
 from tests.faults.processes import Order, Process
 from tests.faults.reality import Job, Plan, Reality
 from tests.faults.tasks import SETTINGS, Tasks
+from worker.askers import RENEWALS
+from worker.dispatch import TICK
 from worker.store import Keys, RedisStore
+from worker.store.keys import LEASED
 from worker.values import Pair
 from worker.wiring import terms
 
@@ -79,6 +82,7 @@ class Machine:
         self.dirty = True
         """The store was written to, so the next sweep's time is to be asked for anew."""
         self._due = self._swept_at = 0.0
+        self._dispatch_due = self._dispatched_at = self._renewed_at = 0.0
         self._numbers = itertools.count(1)
 
     @property
@@ -143,7 +147,7 @@ class Machine:
             self.say(f"expired: {message.task} {message.kwargs}")
             return
         body = {"trigger": self._tasks.trigger, "poll": self._tasks.poll, "lookup": self._tasks.look_up}[message.task]
-        kwargs = message.kwargs
+        kwargs = message.kwargs.get("polls", [message.kwargs])[0]
         subject = kwargs.get("job_id") or f"{kwargs['case_id']}:{kwargs['mediation_id']}"
         self._held[self._begin(message.task, subject, message.task_id, partial(body, message))] = message
 
@@ -152,6 +156,10 @@ class Machine:
     def sweep(self, owner: str) -> None:
         """Let a sweeper wake up."""
         self._begin("sweep", "", "", partial(self._tasks.sweep, owner))
+
+    def dispatch(self) -> None:
+        """Let a dispatcher take its turn."""
+        self._begin("dispatch", "", "", self._tasks.dispatch)
 
     def step(self, process: Process, order: Order = "go", *, redelivered: bool = True) -> None:
         """Let one process go on to its next effect."""
@@ -241,6 +249,11 @@ class Machine:
             if self.sweeping and self.reached(self._sweep_due()):
                 self._swept_at = self.now
                 self.sweep("A")
+            if self.sweeping and self.reached(self._next_dispatch()):
+                self._dispatched_at = self.now
+                self.dispatch()
+            if self.reached(self._next_renewal()):
+                self._renew()
             ready = [process for process in self.ready() if not process.stopped]
             if not ready:
                 return
@@ -251,16 +264,41 @@ class Machine:
         """Return when the next thing happens by itself, in epoch seconds."""
         times = [message.at for message in self.queue]
         times += [process.until for process in self.processes if not process.stopped]
-        return min([*times, self._sweep_due()] if self.sweeping else times, default=float("inf"))
+        times += [self._next_renewal()]
+        return min([*times, self._sweep_due(), self._next_dispatch()] if self.sweeping else times)
+
+    def _renew(self) -> None:
+        """Let every process at work renew the leases of its polls."""
+        self._renewed_at = self.now
+        for process in self.processes:
+            if process.leases and not process.stopped:
+                self.store.renew_polls(process.leases)
+                self.dirty = True
+
+    def _next_renewal(self) -> float:
+        """Return when the leases of processes at work are to be renewed; infinity where there are none."""
+        if not any(process.leases and not process.stopped for process in self.processes):
+            return float("inf")
+        return self._renewed_at + SETTINGS.overdue_grace / RENEWALS
 
     def _sweep_due(self) -> float:
         """Return when the next sweep finds something; those that find nothing are left out."""
-        if self.dirty:
-            first = min(self._least(self.keys.pairs), self._least(self.keys.due) + SETTINGS.overdue_grace)
-            self._due, self.dirty = first + MOMENT, False
+        self._look()
         return max(self._due, self._swept_at + SETTINGS.sweep_interval)
 
-    def _least(self, name: str) -> float:
-        """Return the lowest score in a sorted set of the store; infinity where it is empty."""
-        entries: Any = self.redis.zrange(name, 0, 0, withscores=True)
+    def _next_dispatch(self) -> float:
+        """Return when the next dispatcher finds something due, or a lease that has ended."""
+        self._look()
+        return max(self._dispatch_due, self._dispatched_at + TICK)
+
+    def _look(self) -> None:
+        if self.dirty:
+            self._due = self._least(self.keys.pairs) + MOMENT
+            lease = self._least(self.keys.due, LEASED) - LEASED
+            self._dispatch_due = min(self._least(self.keys.due), lease) + MOMENT
+            self.dirty = False
+
+    def _least(self, name: str, least: float = 0) -> float:
+        """Return the lowest score from `least` on in a sorted set of the store; infinity where there is none."""
+        entries: Any = self.redis.zrange(name, least, "+inf", byscore=True, offset=0, num=1, withscores=True)  # type: ignore[arg-type]
         return float(entries[0][1]) if entries else float("inf")

@@ -2,20 +2,25 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from api_client import CallStatus
 from config.settings import Settings
+from tests.fakes import run_through
 from tests.faults.ports import ClockPort, StorePort, UpstreamPort
 from tests.faults.processes import Process
+from worker.askers import MOST
 from worker.decision import Policy
+from worker.dispatch import Dispatcher
 from worker.lookup import Search
-from worker.messages import PollMessage
+from worker.messages import PollMessage, polls_kwargs, read_polls
 from worker.poll import Watch
 from worker.ports import ScheduleFailed, Store, StoreUnavailable, Upstream
 from worker.sweep import Sweep
 from worker.trigger import Trigger
-from worker.values import Abandoned, Pair
+from worker.values import Abandoned, Ask, Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine, Message
@@ -38,7 +43,6 @@ class Tasks:
         flow = Trigger(
             store=store,
             upstream=upstream,
-            schedule=partial(self._publish_poll, process),
             clock=ClockPort(process),
             interval=SETTINGS.poll_interval,
             enabled=True,
@@ -52,18 +56,34 @@ class Tasks:
             self._returned(process, "copy" if result is None else result["outcome"])
 
     def poll(self, message: "Message", process: Process) -> None:
-        """Ask once how a call stands."""
+        """Let the polls of a message pass the fence, ask how each call stands, and write what it heard."""
         policy = Policy(SETTINGS.poll_interval, SETTINGS.max_retry_count)
-        publish = partial(self._publish_poll, process)
-        flow = Watch(*self._ports(process), publish, lambda _news: None, ClockPort(process), policy)
+        store, upstream = self._ports(process)
+        flow = Watch(store, lambda _news: None, ClockPort(process), policy)
+        asks: list[Ask] = []
+
+        async def status(**query: str) -> CallStatus:
+            return upstream.status(**query)
+
+        async def sleep(seconds: float) -> None:
+            ClockPort(process).sleep(seconds)
+
         try:
-            self._returned(process, flow(PollMessage.model_validate(message.kwargs)))
+            self._returned(process, flow.begin(read_polls(message.kwargs), asks.extend))
+            process.leases = [ask.lease for ask in asks]
+            for ask in asks:
+                judged = flow.judge(ask, run_through(flow.hear(ask, status, sleep)))
+                (line,) = flow.write([judged])
+                process.leases.remove(ask.lease)
+                self._returned(process, line)
         except StoreUnavailable:
             self._returned(process, "given up")
+        finally:
+            process.leases = []
 
     def look_up(self, message: "Message", process: Process) -> None:
         """Look once for the calls of a request whose answer was lost."""
-        flow = Search(*self._ports(process), partial(self._publish_poll, process), SETTINGS.poll_interval)
+        flow = Search(*self._ports(process), SETTINGS.poll_interval)
         try:
             self._returned(process, flow(Pair(**message.kwargs)))
         except StoreUnavailable:
@@ -77,9 +97,17 @@ class Tasks:
             publish=Publisher(process, self._machine),
             owner=owner,
             interval=SETTINGS.sweep_interval,
-            grace=SETTINGS.overdue_grace,
             new_token=self._token,
         )
+        try:
+            flow()
+        except (ScheduleFailed, StoreUnavailable):
+            self._returned(process, "given up")
+
+    def dispatch(self, process: Process) -> None:
+        """Dispatch once."""
+        store, _ = self._ports(process)
+        flow = Dispatcher(store, PollQueue(process, self._machine), lambda: MOST, SETTINGS.poll_batch)
         try:
             flow()
         except (ScheduleFailed, StoreUnavailable):
@@ -96,8 +124,20 @@ class Tasks:
         self._machine.counts[line.partition(" ")[0].rstrip(":")] += 1
         self._machine.say(f"{process}: {line}")
 
-    def _publish_poll(self, process: Process, message: PollMessage) -> None:
-        publish(self._machine, process, "poll", message.kwargs(), countdown=message.countdown)
+
+class PollQueue:
+    """The queue of polls, as a dispatcher sees it."""
+
+    def __init__(self, process: Process, machine: "Machine") -> None:
+        self._process, self._machine = process, machine
+
+    def waiting(self) -> int:
+        """Return how many messages of polls wait."""
+        return sum(message.task == "poll" and message.at <= self._machine.now for message in self._machine.queue)
+
+    def __call__(self, polls: Sequence[PollMessage]) -> None:
+        """Publish a message: a process may die between any two of them."""
+        publish(self._machine, self._process, "poll", polls_kwargs(polls))
 
 
 class Publisher:
@@ -105,12 +145,6 @@ class Publisher:
 
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
-
-    def polls(self, messages: list[PollMessage]) -> None:
-        """Publish polls, one after the other: a process may die between any two of them."""
-        for message in messages:
-            self._machine.counts["reissued"] += 1
-            publish(self._machine, self._process, "poll", message.kwargs(), countdown=message.countdown)
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Publish a trigger again as it was."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
+from tests.on_a_loop import asked_on_a_loop
 from worker.store import RedisStore
 from worker.wiring import build_store
 
@@ -29,3 +30,13 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[str, str]]:
         return both.out, both.err
 
     return read
+
+
+@pytest.fixture(params=["in a thread", "on an event loop"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """How a poll is asked: both clients keep the same promises."""
+    if request.param == "in a thread":
+        yield
+        return
+    with asked_on_a_loop(monkeypatch):
+        yield

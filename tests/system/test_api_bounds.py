@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from api_client import CallRequest, OutcomeUnknown, ProtocolError, Unavailable, transport
+from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import PATIENCE, Connection, Script, answers, http, ok, upstream
 
 REQUEST = CallRequest("C1", "M1")
@@ -61,6 +62,7 @@ FLOODS = [
 ]
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("script", DRIPS)
 def test_a_dripping_answer_ends_a_poll_in_time(script: Script) -> None:
     """The limit is for the whole answer, not for each read; the next poll has a connection of its own."""
@@ -81,6 +83,7 @@ def test_a_dripping_answer_ends_a_dial_in_time(script: Script) -> None:
     assert len(server.requests) == 1
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("script", FLOODS)
 def test_a_flood_ends_a_poll(script: Script) -> None:
     with upstream(script, answers(GOOD)) as (server, client):
@@ -118,6 +121,7 @@ def until_closed(answer: bytes) -> Script:
 LARGE = ok({"jobId": "J1", "callStatus": "Executing", "more": "x" * (MIB - 1000)})
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     "script",
     [

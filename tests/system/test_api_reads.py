@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from api_client import ApiError, CallStatus, ProtocolError, Unavailable, UpstreamClient
+from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import Connection, Script, answers, answers_and_closes, assert_discreet, http, ok, upstream
 
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
@@ -22,6 +23,7 @@ def poll(client: UpstreamClient) -> CallStatus:
     return client.status(case_ref="C1", job_id=JOB_ID)
 
 
+@BOTH_WAYS
 def test_a_query_names_case_and_job_and_nothing_else() -> None:
     """S21."""
     with upstream(answers(GOOD), token="t0ken") as (server, client):
@@ -57,6 +59,7 @@ def test_conversations(asked: dict[str, str], query: str) -> None:
     assert server.requests[0].startswith(f"GET /api/v1/outbound-bot/conversation-log{query} HTTP/1.1\r\n".encode())
 
 
+@BOTH_WAYS
 def test_polls_share_a_connection() -> None:
     with upstream(answers(*[GOOD] * 5)) as (server, client):
         for _ in range(5):
@@ -64,6 +67,7 @@ def test_polls_share_a_connection() -> None:
     assert (server.connections, len(server.requests)) == (1, 5)
 
 
+@BOTH_WAYS
 def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
     with upstream(answers_and_closes(GOOD), answers(GOOD)) as (server, client):
         poll(client)
@@ -105,6 +109,7 @@ FAILURES: list[tuple[str, Script, type[ApiError], int | None]] = [
 ]  # fmt: skip
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("script", "error", "status"),
     [pytest.param(script, error, status, id=name) for name, script, error, status in FAILURES],
@@ -121,6 +126,7 @@ def test_a_failed_query(script: Script, error: type[ApiError], status: int | Non
         assert poll(client).call_status == "Executing"
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("script", "connections"),
     [
@@ -138,6 +144,7 @@ def test_which_connections_live_on(script: Script, connections: int) -> None:
     assert server.connections == connections
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("status", "header", "expected"),
     [(503, "7", 7.0), (429, "900", 300.0), (503, None, None), (500, "7", None), (301, "7", None)],
@@ -150,6 +157,7 @@ def test_how_long_the_upstream_asks_to_wait(status: int, header: str | None, exp
     assert len(server.requests) == 1
 
 
+@BOTH_WAYS
 def test_one_client_serves_many_threads() -> None:
     """Each of them gets its own job's answers."""
     jobs = re.compile(rb"jobId=(\S+)")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from api_client import CallRequest, NotSent, OutcomeUnknown, Rejected, Unavailable, UpstreamClient
+from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import (
     PATIENCE,
     Connection,
@@ -78,6 +79,7 @@ def test_a_timeout_is_positive(timeout: str) -> None:
         UpstreamClient("http://127.0.0.1:9015", **{timeout: 0})  # type: ignore[arg-type]
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("", ""), ("/", ""), ("/tenant/7", "/tenant/7"), ("/tenant/7/", "/tenant/7"), ("/案", "/%E6%A1%88")],
@@ -102,6 +104,7 @@ def authorization(server: RawServer) -> str | None:
 BASIC = "Basic " + base64.b64encode(f"user:{PASSWORD}".encode()).decode()
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("in_address", "token", "trust_env", "expected"),
     [
@@ -139,6 +142,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
         yield server
 
 
+@BOTH_WAYS
 def test_the_environments_proxy_is_not_asked(proxy: RawServer) -> None:
     with upstream(answers(STATUS), answers(ok([]))) as (server, client):
         poll(client)
@@ -146,6 +150,7 @@ def test_the_environments_proxy_is_not_asked(proxy: RawServer) -> None:
     assert (server.connections, proxy.connections) == (2, 0)
 
 
+@BOTH_WAYS
 def test_where_the_environment_is_trusted_its_proxy_is_asked(proxy: RawServer) -> None:
     client = UpstreamClient("http://upstream.test/x", trust_env=True)
     poll(client)
@@ -198,6 +203,7 @@ def test_before_send_waits_for_the_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert b"Proxy-Authorization" not in post
 
 
+@BOTH_WAYS
 def test_a_tunnel_refused_is_a_dial_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """S12."""
     runs: list[None] = []

@@ -15,9 +15,10 @@ import redis
 
 from cli.main import main
 from tests.deployment import LIMIT, wait_until
+from tests.polls import begin_poll, finish_poll
 from worker.messages import TriggerResult
 from worker.store import RedisStore
-from worker.values import Event, NewJob, Pair, Settlement
+from worker.values import Begun, Event, NewJob, Pair, Settlement
 
 ROOT = Path(__file__).parents[2]
 PERSON = "P-10010001"
@@ -57,10 +58,10 @@ def started(store: RedisStore, pair: Pair, job_id: str) -> None:
 
 
 def finish(store: RedisStore, pair: Pair, job_id: str) -> None:
-    store.begin_poll(job_id, 1)
+    wait_until(lambda: isinstance(begin_poll(store, job_id, 1), Begun))
     event = Event("ended", pair.case_id, pair.mediation_id, job_id, {"label": "失败"})
-    assert store.finish_poll(
-        pair, job_id, 1, verdict="ended", retry_count=0, heard="answer", call_status="Failed", event=event
+    assert finish_poll(
+        store, pair, job_id, 1, verdict="ended", retry_count=0, heard="answer", call_status="Failed", event=event
     )
 
 

@@ -2,22 +2,23 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import kombu
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, signals
+from celery.events import EventDispatcher
 from kombu import Connection, Consumer, Exchange, Message, Queue, transport
-from kombu.asynchronous import Hub
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport.redis import QoS as KombuQoS
 from kombu.transport.redis import Transport as KombuTransport
 
 from cli.embedded import EmbeddedServer
+from config.settings import Settings
 from worker import broker
 from worker.app import app
-from worker.holding import QoS
+from worker.broker import QoS
 
 NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
@@ -209,132 +210,6 @@ def test_a_message_that_redis_could_not_note_goes_back_to_its_queue(server: Embe
     assert QoS.popped == {}
 
 
-SWEPT: dict[str, Any] = {"swept_queues": ("polls",)}
-
-
-@BOTH
-def test_s28_what_the_sweep_publishes_again_is_noted_in_this_process_alone(redis_url: str, exchange: str) -> None:
-    holder = Holder(redis_url, exchange, **SWEPT)
-    assert waiting_and_held(redis_url) == (0, 0)
-    holder.held[0].ack()
-    holder.held[1].reject()
-    assert waiting_and_held(redis_url) == (0, 0)
-    holder.held[2].reject(requeue=True)  # and the connection, which waits for messages, has it again
-    while len(holder.held) < 4:
-        holder.connection.drain_events(timeout=5)
-    holder.leave()
-    assert waiting_and_held(redis_url) == (1, 0), "what is held is put back once, and what was done with never"
-
-
-@BOTH
-def test_a_worker_that_leaves_in_order_hands_its_polls_back(redis_url: str, exchange: str) -> None:
-    holder = Holder(redis_url, exchange, **SWEPT)
-    holder.held[0].ack()
-    holder.leave()
-    assert waiting_and_held(redis_url) == (2, 0)
-
-
-@BOTH
-def test_polls_of_a_lost_connection_are_put_back_by_the_next(server: EmbeddedServer, exchange: str) -> None:
-    """Also one that was handed back in vain; not those that ended meanwhile."""
-    holder = Holder(server.url, exchange, messages=5, **SWEPT)
-    server.kill()
-    holder.held[0].ack()
-    with pytest.raises(redis.ConnectionError):
-        holder.held[1].reject(requeue=True)
-    holder.lose()
-    holder.held[2].ack()
-    holder.held[3].reject(requeue=True)
-    assert len(QoS.popped) == 3
-    server.restart()
-    connect_again(server.url, **SWEPT)
-    assert waiting_and_held(server.url) == (3, 0)
-    assert QoS.popped == {}
-    connect_again(server.url, **SWEPT)
-    assert waiting_and_held(server.url) == (3, 0)
-
-
-class Turns:
-    """A worker's loop: what it listens to, and what it was asked to do later."""
-
-    def __init__(self) -> None:
-        self.readers: dict[int, object] = {}
-        self.added: list[int] = []
-        self.later: list[Callable[[], None]] = []
-
-    def add_reader(self, fd: int, callback: object, *args: object) -> None:
-        self.added.append(fd)
-        self.readers[fd] = callback, args
-
-    def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
-        self.later.append(callback)
-
-
-def test_polls_that_wait_are_fetched_together_and_then_not_for_a_moment(redis_url: str) -> None:
-    """Whatever the worker holds; an entry that is no message keeps none of the others back."""
-    holder = Holder(redis_url, NAMELESS, messages=1, **SWEPT)
-    channel, turns = holder.consumer.channel, Turns()
-    holder.connection.transport.loop = turns
-    with redis.Redis.from_url(redis_url) as client:
-        with holder.connection.Producer() as producer:
-            for number in range(6):
-                producer.publish({"n": number}, routing_key="polls")
-            client.linsert("polls", "BEFORE", client.lindex("polls", -2), b"\xff no JSON")
-        while len(holder.held) < 2:
-            with contextlib.suppress(TimeoutError):
-                holder.connection.drain_events(timeout=1)
-        assert [message.payload["n"] for message in holder.held[1:]] == [0, 1, 2, 3, 4, 5]
-        assert client.llen("polls") == 0
-        assert client.llen("outbound.malformed") == 1
-    holder.connection.transport.cycle.on_poll_start()
-    assert not channel._in_poll, "it pauses"
-    (go_on,) = turns.later
-    go_on()
-    holder.connection.transport.cycle.on_poll_start()
-    assert channel._in_poll
-    holder.leave()
-
-
-def test_a_worker_without_polls_fetches_without_a_pause(redis_url: str) -> None:
-    """What it fetches is somebody's trigger."""
-    holder = Holder(redis_url, NAMELESS, messages=1, swept_queues=("other",))
-    turns = Turns()
-    holder.connection.transport.loop = turns
-    with holder.connection.Producer() as producer:
-        producer.publish({"n": 1}, routing_key="polls")
-    while len(holder.held) < 2:
-        with contextlib.suppress(TimeoutError):
-            holder.connection.drain_events(timeout=1)
-    holder.connection.transport.cycle.on_poll_start()
-    assert holder.consumer.channel._in_poll
-    assert turns.later == []
-    holder.leave()
-
-
-def test_a_workers_loop_serves_the_connection(redis_url: str) -> None:
-    """A loop as Celery's worker has it: what waits is brought by its turns, each socket is added once."""
-    holder = Holder(redis_url, NAMELESS, messages=0, **SWEPT)
-    hub = Hub()
-    added: list[int] = []
-    add_reader = hub.add_reader
-
-    def add(fd: int, *args: object) -> None:
-        added.append(fd)
-        add_reader(fd, *args)
-
-    hub.add_reader = add
-    holder.connection.register_with_event_loop(hub)
-    assert holder.connection.transport.loop is hub
-    for number in range(3):
-        with holder.connection.Producer() as producer:
-            producer.publish({"n": number}, routing_key="polls")
-        while len(holder.held) <= number:
-            hub.run_once()
-    assert len(added) == len(set(added))
-    holder.leave()
-    hub.close()
-
-
 HELD = '{"body": "", "properties": {"delivery_tag": "t-1", "delivery_info": {"exchange": "", "routing_key": "x"}}}'
 
 
@@ -375,17 +250,11 @@ def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
     assert waiting_and_held(redis_url) == (0, 0)
 
 
-def test_a_socket_is_added_to_the_loop_once_for_each_that_listens() -> None:
-    turns, listeners = Turns(), [print, repr]
-    loop = broker.Loop(turns)
-    for listener in (0, 0, 1, 1, 0):
-        loop.add_reader(7, listeners[listener], 7)
-    assert turns.added == [7, 7, 7]
-    assert loop.readers is turns.readers
+# -- the faults of plain kombu and Celery: where one of these fails, try tests/faults without its mend -----------------
 
 
-def test_kombu_itself_still_fails(server: EmbeddedServer) -> None:
-    """Where this fails, kombu has mended it: try tests/faults/test_redis_away.py without the subclasses in the shim."""
+def test_plain_kombu_ends_the_worker_when_its_connection_is_lost(server: EmbeddedServer) -> None:
+    """Mended by `Transport._collect`, `Channel.abandon` and the client that outlives its channel."""
     holder = Holder(server.url, NAMELESS, transport=KombuTransport)
     server.kill()
     with pytest.raises(AttributeError, match="hostname"):  # inside the worker this is the end of the process
@@ -394,9 +263,94 @@ def test_kombu_itself_still_fails(server: EmbeddedServer) -> None:
         holder.held[0].ack()
 
 
-def test_the_shim_is_made_for_this_kombu() -> None:
-    """It uses names that kombu keeps to itself: with another version read its sources and run the fault tests again."""
+def test_plain_kombu_counts_a_message_as_held_whose_end_redis_did_not_take(server: EmbeddedServer) -> None:
+    """Mended by `QoS.ack` and `QoS.reject`."""
+    holder = Holder(server.url, NAMELESS, transport=KombuTransport)
+    qos = holder.consumer.channel.qos
+    qos.prefetch_count = 3
+    with redis.Redis.from_url(server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        for message in holder.held:
+            with pytest.raises(redis.ReadOnlyError):
+                message.ack()
+        client.replicaof("NO", "ONE")
+    assert not qos.can_consume(), "it fetches nothing any more"
+    holder.leave()
+
+
+def test_plain_kombu_loses_the_message_that_it_cannot_note(server: EmbeddedServer) -> None:
+    """Mended by `QoS.append`: a trigger would be lost, and its call never made."""
+    holder = Holder(server.url, NAMELESS, transport=KombuTransport, messages=1)
+    message, channel = holder.held[0], holder.consumer.channel
+    message.ack()
+    server.kill()
+    with pytest.raises(redis.ConnectionError):
+        channel.qos.append(message, message.delivery_tag)
+    server.restart()
+    with Connection(server.url, transport=KombuTransport) as connection:
+        connection.connect()
+        connection.transport.cycle.on_poll_init(connection.transport.cycle.poller)
+    assert waiting_and_held(server.url) == (0, 0)
+
+
+def test_plain_kombu_deletes_a_message_that_is_handed_back_after_its_channel_was_closed(redis_url: str) -> None:
+    """Mended by `QoS.restore_by_tag`: `Reject(requeue=True)` of a trigger that could not reach the store."""
+
+    class AlmostOurs(broker.Channel):
+        QoS = KombuQoS
+
+        def abandon(self) -> None:
+            self._in_poll = None
+            self.qos._delivered.clear()
+            self.close()
+
+    class Almost(broker.Transport):
+        Channel = AlmostOurs
+
+    holder = Holder(redis_url, NAMED, transport=Almost, messages=1)
+    holder.lose()
+    assert waiting_and_held(redis_url) == (0, 1)
+    with contextlib.suppress(AttributeError):
+        holder.consumer.channel.qos.restore_by_tag(holder.held[0].delivery_tag)
+    assert waiting_and_held(redis_url)[0] == 0, "it is not put back"
+
+
+def test_plain_kombu_takes_a_demoted_server_for_a_fault_of_the_program() -> None:
+    """Mended by `Transport.connection_errors` (S41): the worker connects again instead of ending."""
+    assert not issubclass(redis.ReadOnlyError, KombuTransport.connection_errors)
+    assert issubclass(redis.ReadOnlyError, broker.Transport.connection_errors)
+
+
+def test_plain_celery_holds_the_loop_up_with_a_heartbeat(server: EmbeddedServer) -> None:
+    """Mended by `Dispatcher.send`: it is tried until Redis is back, and the loop hears not even a SIGTERM."""
+    with (
+        Celery(broker=server.url) as other,
+        other.connection_for_write() as connection,
+        EventDispatcher(connection, app=other) as dispatcher,
+    ):
+        dispatcher.send("worker-online")
+        server.kill()
+        beat = threading.Thread(target=dispatcher.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True)
+        beat.start()
+        beat.join(3)
+        assert beat.is_alive()
+        server.restart()
+        beat.join(30)
+
+
+def test_the_mends_are_made_for_this_kombu() -> None:
+    """They use names that kombu keeps to itself: with another version read its sources, run the fault tests again."""
     assert kombu.__version__.startswith(f"{broker.MADE_FOR_KOMBU}.")
+
+
+@pytest.mark.parametrize(("version", "warned"), [(kombu.__version__, False), ("5.8.0", True), ("5.70.1", True)])
+def test_a_worker_on_another_kombu_says_so_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str, warned: bool
+) -> None:
+    monkeypatch.setattr(kombu, "__version__", version)
+    monkeypatch.setattr("worker.app._settings", Settings(api_base_url="http://127.0.0.1:1"))
+    signals.celeryd_init.send(sender="w@host")
+    assert any(f"kombu {version} is installed" in line for line in caplog.messages) is warned
 
 
 def test_a_channel_keeps_its_client(redis_url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from celery.exceptions import InvalidTaskError
 
 from worker.app import app
-from worker.masking import MaskedRequest, PollRequest, read_time
+from worker.masking import MaskedRequest, PollRequest
 
 PERSON = "person-0001"
 KWARGS = {"case_id": "C-1", "mediation_id": 20, "call_person_id": PERSON}
@@ -52,9 +52,19 @@ def test_arguments_are_masked_whatever_the_producer_says_of_them(
         assert PERSON not in str(told)
 
 
-def test_a_poll_is_shown_as_its_publisher_masked_it() -> None:
-    one = request(PollRequest, kwargsrepr="masked already")
-    assert one.kwargsrepr == one.info()["kwargs"] == "masked already"
+@pytest.mark.parametrize("several", [False, True])
+def test_s37_a_poll_message_names_its_calls_and_masks_their_persons(several: bool) -> None:
+    """Whatever its publisher says of them."""
+    polls = [{"job_id": f"job-{number}", "case_id": "C-1", "person_id": PERSON} for number in range(2)]
+    one = request(PollRequest, kwargs={"polls": polls} if several else polls[1], kwargsrepr=repr(polls))
+    assert one.kwargsrepr == one.info()["kwargs"]
+    assert ("job-0" in one.kwargsrepr, "job-1" in one.kwargsrepr) == (several, True)
+    assert PERSON not in one.kwargsrepr
+
+
+@pytest.mark.parametrize("kwargs", [{"person_id": PERSON}, [PERSON]], ids=["no poll", "no mapping"])
+def test_s37_what_is_no_poll_is_masked_all_the_same(kwargs: Any) -> None:
+    assert PERSON not in request(PollRequest, kwargs=kwargs).kwargsrepr
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,6 @@ def test_the_times_of_a_message_are_read(text: str, moment: datetime) -> None:
     """S1: `expires` keeps a weekend's backlog from ringing on Monday."""
     one = request(eta=text, expires=text)
     assert one.eta == one.expires == moment
-    assert read_time(moment) is moment
     assert request().expires is None
 
 

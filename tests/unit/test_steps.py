@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from worker.health import TICK
 from worker.messages import PollMessage, TriggerResult
 from worker.notice import CHANNELS
 from worker.store import RedisStore
-from worker.values import NewJob, Pair, Settlement
+from worker.values import Abandoned, NewJob, Pair, Settlement
 from worker.wiring import Parts, SystemClock, build_store
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -65,14 +65,27 @@ class Published(tasks.Publisher):
     """Remembers what the sweep published."""
 
     def __init__(self) -> None:
+        self.triggers: list[str] = []
+
+    def trigger(self, abandoned: Abandoned) -> None:
+        self.triggers.append(abandoned.task_id)
+
+
+class PublishedPolls:
+    """Remembers what the dispatcher published."""
+
+    def __init__(self, _settings: Settings) -> None:
         self.jobs: list[str] = []
 
-    def polls(self, messages: list[PollMessage]) -> None:
-        self.jobs += [message.job_id for message in messages]
+    def waiting(self) -> int:
+        return 0
+
+    def __call__(self, polls: Sequence[PollMessage]) -> None:
+        self.jobs += [message.job_id for message in polls]
 
 
-def lose_a_poll(store: RedisStore) -> None:
-    """Have a call watched whose poll nobody has carried out for a minute."""
+def watch_a_call(store: RedisStore) -> None:
+    """Have a call watched whose poll is due."""
     pair = Pair("C-1", "20")
     store.claim(pair, token="tok", task_id="task-1", arguments="{}", expires=None, enabled=True)
     sent_at = store.begin_sending(pair, "tok")
@@ -91,11 +104,13 @@ def test_s28_a_worker_sweeps_from_its_start_to_its_end(
     sign, published = tmp_path / "sign", Published()
     parts = use(monkeypatch, redis_url=redis_url, sweep_interval=0.02, health_file=str(sign) if signs else "")
     monkeypatch.setattr(steps, "Publisher", lambda: published)
-    lose_a_poll(parts.store)
+    parts.store.claim(Pair("C-1", "20"), token="tok", task_id="dead", arguments="{}", expires=None, enabled=True)
+    parts.store.client.hset("t:ledger:C-1:20", "claimed_at", parts.store.now() - 60)
+    parts.store.client.zadd("t:pairs", {"C-1:20": 1})
     parent = SimpleNamespace(concurrency=8)
     step = steps.SweepStep(parent)
     step.start(parent)
-    wait_until(lambda: "job-1" in published.jobs)
+    wait_until(lambda: "dead" in published.triggers)
     assert hasattr(parent, "callwatch_health") is signs
     if signs:
         wait_until(sign.exists)
@@ -104,10 +119,41 @@ def test_s28_a_worker_sweeps_from_its_start_to_its_end(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("end", ["stop", "terminate"])
+def test_s20_a_worker_dispatches_from_its_start_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str, end: str
+) -> None:
+    parts = use(monkeypatch, redis_url=redis_url)
+    published = PublishedPolls(parts.settings)
+    monkeypatch.setattr(steps, "PollQueue", lambda _settings: published)
+    watch_a_call(parts.store)
+    succeeded: list[str] = []
+    parent = SimpleNamespace(callwatch_health=SimpleNamespace(succeeded=succeeded.append))
+    step = steps.DispatcherStep(parent)
+    step.start(parent)
+    wait_until(lambda: "job-1" in published.jobs and succeeded)
+    getattr(step, end)(parent)
+    assert "dispatcher" not in {thread.name for thread in threading.enumerate()}
+    assert set(succeeded) == {"dispatcher"}
+
+
+def test_a_worker_without_a_sign_dispatches_all_the_same(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    parts = use(monkeypatch, redis_url=redis_url)
+    published = PublishedPolls(parts.settings)
+    monkeypatch.setattr(steps, "PollQueue", lambda _settings: published)
+    watch_a_call(parts.store)
+    step = steps.DispatcherStep(SimpleNamespace())
+    step.start(SimpleNamespace())
+    wait_until(lambda: "job-1" in published.jobs)
+    step.stop(SimpleNamespace())
+
+
 def test_a_worker_that_ends_before_it_began_ends() -> None:
     """Celery stops every step, also those that it has not come to."""
     step = steps.SweepStep(SimpleNamespace())
     step.stop(SimpleNamespace())
+    dispatcher = steps.DispatcherStep(SimpleNamespace())
+    dispatcher.stop(SimpleNamespace())
     tick = steps.TickStep(SimpleNamespace())
     tick.stop(SimpleNamespace())
 
@@ -135,6 +181,35 @@ def test_an_idle_worker_signs_and_takes_its_sign_away(health: steps.Health, tmp_
     assert not (tmp_path / "sign").exists()
 
 
+def works(health: steps.Health) -> None:
+    """Let the event loop turn, and sweep and dispatcher succeed."""
+    health.tick()
+    health.succeeded("sweep")
+    health.succeeded("dispatcher")
+
+
+@pytest.mark.parametrize(("thread", "limit"), [("sweep", 8), ("dispatcher", 8)])
+def test_s41_a_worker_whose_sweep_or_dispatcher_does_not_succeed_does_not_sign(
+    health: steps.Health, tmp_path: Path, clock: Monotonic, thread: str, limit: float
+) -> None:
+    clock.now += 100
+    works(health)
+    clock.now += limit
+    for other in {"sweep", "dispatcher"} - {thread}:
+        health.succeeded(other)
+    health.tick()
+    health.sign()
+    assert (tmp_path / "sign").exists()
+    (tmp_path / "sign").unlink()
+    clock.now += 0.1
+    health.tick()
+    health.sign()
+    assert not (tmp_path / "sign").exists()
+    health.succeeded(thread)
+    health.sign()
+    assert (tmp_path / "sign").exists()
+
+
 @pytest.mark.parametrize("queue", steps.TASKS)
 def test_a_worker_that_leaves_what_waits_does_not_sign(
     health: steps.Health, tmp_path: Path, redis_url: str, queue: str
@@ -158,12 +233,12 @@ def test_a_worker_with_all_hands_full_is_excused_for_as_long_as_a_dial_may_take(
         client.lpush("outbound.trigger", "x")
     state.active_requests.update(range(at_work))
     clock.now = 1_000 + 90 + 3 + 15
-    health.tick()
+    works(health)
     health.sign()
     assert (tmp_path / "sign").exists() is signs
     (tmp_path / "sign").unlink(missing_ok=True)
     clock.now += 1
-    health.tick()
+    works(health)
     health.sign()
     assert not (tmp_path / "sign").exists()
 
@@ -269,7 +344,7 @@ def test_nobody_is_told_where_nothing_is_configured(monkeypatch: pytest.MonkeyPa
 
 
 def test_every_step_is_part_of_every_worker() -> None:
-    assert {steps.SweepStep, steps.NotifierStep} <= app.steps["worker"]
+    assert {steps.SweepStep, steps.DispatcherStep, steps.NotifierStep} <= app.steps["worker"]
     assert steps.TickStep in app.steps["consumer"]
 
 

@@ -1,12 +1,13 @@
-"""What the tasks do beside their flows: news for Flower, and slots that keep threads free for polls."""
+"""What the tasks do beside their flows: publish polls, show changes in Flower, keep threads free for polls."""
 
 import base64
+import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -14,8 +15,10 @@ from celery import signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisAway
 
+from config.settings import Settings
 from worker import tasks
 from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
+from worker.askers import MOST
 from worker.messages import PollMessage
 from worker.ports import ScheduleFailed
 
@@ -36,23 +39,6 @@ def test_dials_never_hold_up_the_polls(monkeypatch: pytest.MonkeyPatch, queues: 
 
 
 @pytest.mark.parametrize(
-    ("queues", "limit"),
-    [
-        pytest.param([POLL_QUEUE, CONTROL_QUEUE], 0, id="none where it polls"),
-        pytest.param([TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE], 0, id="nor where it dials as well"),
-        pytest.param([TRIGGER_QUEUE], 8, id="its threads where it does not"),
-    ],
-)
-def test_a_worker_that_polls_fetches_without_a_limit(
-    monkeypatch: pytest.MonkeyPatch, queues: list[str], limit: int
-) -> None:
-    """S28: what was published anew does not wait behind polls that nobody needs yet; triggers are not hoarded."""
-    monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
-    consumer = set_up(monkeypatch, queues)
-    assert (consumer.initial_prefetch_count, consumer.prefetch_multiplier) == (limit, limit and 1)
-
-
-@pytest.mark.parametrize(
     ("expires", "expected"),
     [
         (None, None),
@@ -68,14 +54,14 @@ def test_when_a_trigger_expires(expires: str | None, expected: float | None) -> 
     assert moment is None or datetime.fromtimestamp(moment, UTC).isoformat()  # it can be published again
 
 
-def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> SimpleNamespace:
-    """Set up a worker of eight threads for some queues, and return what fetches its messages."""
+def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> None:
+    """Set up a worker of eight threads for some queues."""
     monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
+    monkeypatch.setattr(tasks.here, "name", None)
     app.amqp.queues.select(queues)
-    consumer = SimpleNamespace(initial_prefetch_count=8, prefetch_multiplier=1)
-    instance = SimpleNamespace(concurrency=8, consumer=consumer)
+    instance = SimpleNamespace(concurrency=8, hostname="w@host")
     signals.celeryd_after_setup.send(sender="w@host", instance=instance, conf=None)
-    return consumer
+    assert tasks.here.name == "w@host"
 
 
 def message_of(number: int) -> PollMessage:
@@ -83,63 +69,75 @@ def message_of(number: int) -> PollMessage:
     return PollMessage(job_id=f"job-{number}", case_id="C-1", mediation_id="20", person_id="P-1", **times)
 
 
+def queue_at(url: str) -> tasks.PollQueue:
+    return tasks.PollQueue(Settings(_env_file=None, redis_url=url))
+
+
 @pytest.fixture
-def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[str]:
-    """A broker that the tasks publish to, through the transport of workers."""
-    with app.connection_for_write(redis_url) as connection:
-        producer = app.amqp.Producer(connection, auto_declare=False)
-        monkeypatch.setattr(tasks, "own", SimpleNamespace(producer=producer))
-        yield redis_url
+def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> str:
+    """A broker that the tasks publish to."""
+    publish_to(monkeypatch, redis_url)
+    return redis_url
 
 
-def test_s28_what_the_sweep_reissues_leaves_in_one_request(monkeypatch: pytest.MonkeyPatch, broker_url: str) -> None:
-    """And arrives whole, in its order, before the polls that wait in the queue for their time."""
-    requests: list[list[bytes]] = []
-    send: Any = redis.Connection.send_packed_command
+def publish_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let the application publish to a Redis."""
+    connection = app.connection_for_write(url)
+    producer = app.amqp.Producer(connection, auto_declare=False)
+    apply_async = tasks.poll.apply_async
+    monkeypatch.setattr(tasks.poll, "apply_async", functools.partial(apply_async, producer=producer))
 
-    def counted(connection: redis.Connection, command: list[bytes], *args: Any, **kwargs: Any) -> None:
-        requests.append(command)
-        send(connection, command, *args, **kwargs)
 
-    tasks.publish_poll(message_of(101))
-    tasks.Publisher().polls([])  # connects
-    with monkeypatch.context() as patched:
-        patched.setattr(redis.Connection, "send_packed_command", counted)
-        tasks.Publisher().polls([message_of(number) for number in range(1, 101)])
-    assert [len(pieces) for pieces in requests] == [1], "each piece is a write, at which others take the interpreter"
+def test_s20_a_batch_is_one_message_without_an_eta(broker_url: str) -> None:
+    queue = queue_at(broker_url)
+    assert queue.waiting() == 0
+    queue([message_of(number) for number in range(3)])
+    queue([message_of(3).model_copy(update={"root_id": "task-1"})])
+    assert queue.waiting() == 2
     with redis.Redis.from_url(broker_url, decode_responses=True) as client:
-        arrived = [json.loads(entry) for entry in reversed(client.lrange(POLL_QUEUE, 0, -1))]
-    bodies = [json.loads(base64.b64decode(entry["body"])) for entry in arrived]
-    assert [kwargs["job_id"] for _, kwargs, _ in bodies] == [f"job-{number}" for number in range(1, 102)]
-    assert {entry["headers"]["task"] for entry in arrived} == {"outbound.poll"}
+        several, one = (json.loads(entry) for entry in reversed(client.lrange(POLL_QUEUE, 0, -1)))
+    kwargs = [json.loads(base64.b64decode(entry["body"]))[1] for entry in (several, one)]
+    assert kwargs[0] == {"polls": [message_of(number).kwargs() for number in range(3)]}
+    assert kwargs[1] == message_of(3).kwargs()
+    for entry in (several, one):
+        assert (entry["headers"]["task"], entry["headers"]["eta"]) == ("outbound.poll", None)
+        assert "P-1" not in entry["headers"]["kwargsrepr"]
+    assert one["headers"]["root_id"] == "task-1"
 
 
 def test_s28_a_broker_that_is_away_takes_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    with app.connection_for_write("redis://127.0.0.1:1/0") as connection:
-        producer = app.amqp.Producer(connection, auto_declare=False)
-        monkeypatch.setattr(tasks, "own", SimpleNamespace(producer=producer))
-        with pytest.raises(ScheduleFailed):
-            tasks.Publisher().polls([message_of(0)])
+    away = "redis://127.0.0.1:1/0"
+    publish_to(monkeypatch, away)
+    with pytest.raises(ScheduleFailed):
+        queue_at(away)([message_of(0)])
+    with pytest.raises(ScheduleFailed):
+        queue_at(away).waiting()
 
 
-def test_a_published_poll_is_known_by_its_id(broker_url: str) -> None:
-    """As any task that was published; of its result there is nothing to be had."""
-    sent = tasks.poll.apply_async(kwargs={"job_id": "job-1"}, producer=tasks.own.producer)
-    with redis.Redis.from_url(broker_url) as client:
-        (entry,) = client.lrange(POLL_QUEUE, 0, -1)
-    assert json.loads(entry)["headers"]["id"] == sent.id == sent.task_id
+class Asked:
+    """Askers that remember how they were closed."""
+
+    limits: ClassVar[list[float]] = []
+
+    def free(self) -> int:
+        return 7
+
+    def close(self, limit: float) -> None:
+        self.limits.append(limit)
 
 
-@pytest.mark.usefixtures("broker_url")
-def test_s28_a_broker_that_goes_away_in_the_middle_is_no_fault_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What kombu raises is an error of its own."""
-
-    def execute(_pipeline: object) -> None:
-        raise RedisAway("gone")
-
-    monkeypatch.setattr(redis.client.Pipeline, "execute", execute)
-    with pytest.raises(ScheduleFailed, match="BatchPublishError"):
-        tasks.Publisher().polls([message_of(0)])
+def test_s28_a_process_that_leaves_waits_for_its_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as a query may take; one that has never polled has nothing to wait for."""
+    tasks.askers.cache_clear()
+    assert tasks.free_for_polls() == MOST
+    signals.worker_shutdown.send(sender="w@host")
+    parts = SimpleNamespace(askers=lambda _show: Asked(), settings=Settings(_env_file=None, status_timeout=5))
+    monkeypatch.setattr(tasks, "parts", lambda: parts)
+    assert tasks.askers() is tasks.askers()
+    assert tasks.free_for_polls() == 7
+    signals.worker_shutdown.send(sender="w@host")
+    signals.worker_process_shutdown.send(sender="w@host")
+    assert Asked.limits == [7]
 
 
 class Flower:
@@ -162,14 +160,12 @@ class Flower:
         yield SimpleNamespace(send=send)
 
 
-TASK: Any = SimpleNamespace(request=SimpleNamespace(hostname="w@host"))
-
-
 def test_an_event_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower shows a task under the worker that its events come from."""
     flower = Flower()
     monkeypatch.setattr(app.events, "default_dispatcher", flower.dispatcher)
-    tasks.send_event(TASK, "task-watched", {"uuid": "job-1"})
+    monkeypatch.setattr(tasks.here, "name", "w@host")
+    tasks.send_event("task-watched", {"uuid": "job-1"})
     assert flower.heard == [("w@host", "task-watched", {"uuid": "job-1"})]
 
 
@@ -181,5 +177,5 @@ def test_that_nobody_hears_it_is_no_fault_of_the_poll(
     """S28: watching does not depend on who looks on."""
     flower = Flower(refuses=error) if when == "refuses" else Flower(loses=error)
     monkeypatch.setattr(app.events, "default_dispatcher", flower.dispatcher)
-    tasks.send_event(TASK, "task-watched", {"uuid": "job-1"})
+    tasks.send_event("task-watched", {"uuid": "job-1"})
     assert flower.heard == []

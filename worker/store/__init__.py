@@ -4,6 +4,7 @@ import redis
 
 from worker.store.base import Steps, Terms
 from worker.store.case_steps import CaseSteps, Erased, NotErased
+from worker.store.dispatch_steps import DispatchSteps
 from worker.store.health import Health
 from worker.store.keys import Keys
 from worker.store.look_up_steps import LookUpSteps
@@ -17,7 +18,9 @@ from worker.store.views import Views
 __all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Steps", "Terms", "connect"]
 
 
-class RedisStore(TriggerSteps, SettleSteps, PollSteps, SweepSteps, LookUpSteps, CaseSteps, Views, Health, Tallies):
+class RedisStore(
+    TriggerSteps, SettleSteps, DispatchSteps, PollSteps, SweepSteps, LookUpSteps, CaseSteps, Views, Health, Tallies
+):
     """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 

@@ -170,8 +170,8 @@ class Terms:
     """For how long things are kept, watched and waited for, in seconds.
 
     `lock_ttl` is the net under the lock (S5), `history_ttl` the age to which finished things are kept (S36),
-    `max_poll_duration` the length of a watch and `interval` the time between two polls (S20), `lease` how long after
-    its start a poll counts as missing unless it has ended, `sending_limit` how long a request may take at the most
+    `max_poll_duration` the length of a watch and `interval` the time between two polls (S20), `lease` how long a
+    poll is given to a process that does not renew it (S28), `sending_limit` how long a request may take at the most
     before its outcome is unknown (S18), `look_up` and `hold` how long a lost answer is looked for and its pair held
     after that (S14). Back ends are told over `channels`, and a notice is tried until it is `notice_age` old.
     All workers together send at most `status_rate` queries and `dial_rate` call requests a second; 0 is no limit.

@@ -8,6 +8,7 @@ from worker.values import Pair
 EVENTS_KEPT = 10_000  # entries of the live stream: enough for a looker-on that was away for minutes
 OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of a receiver that is away
 DEAD_KEPT = 10_000  # dead letters
+LEASED = 10_000_000_000  # added to the end of a lease, so that in `due` leases stand behind every due time
 HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
 
 
@@ -51,7 +52,10 @@ class Keys:
 
     @property
     def due(self) -> str:
-        """Sorted set: watched jobs by the time at which their next poll counts as due. Bounded by the watched calls."""
+        """Sorted set: every watched job, by the due time of its next poll, or by `LEASED` and the end of its lease.
+
+        Bounded by the watched calls.
+        """
         return f"{self.prefix}:due"
 
     @property
@@ -112,16 +116,6 @@ class Keys:
         return f"{self.prefix}:swept"
 
     @property
-    def late(self) -> str:
-        """String: how late the latest poll came that was not reissued, in seconds; lives 5 s (S28)."""
-        return f"{self.prefix}:late"
-
-    @property
-    def slow(self) -> str:
-        """String: how long an answer of upstream took that was not prompt, in seconds; lives a minute (S28)."""
-        return f"{self.prefix}:slow"
-
-    @property
     def outage(self) -> str:
         """Hash: since when the upstream has been away; absent while it answers (S29)."""
         return f"{self.prefix}:outage"
@@ -143,7 +137,7 @@ class Keys:
 
     @property
     def probe(self) -> str:
-        """String: present while one poll asks on behalf of all during an outage (S29)."""
+        """String: present for a part of an interval after a probe was taken during an outage (S29)."""
         return f"{self.prefix}:probe"
 
 

@@ -1,8 +1,6 @@
-"""The token buckets that all workers share, in Lua: who may go when, and when everybody else may come back."""
+"""The token buckets that all workers share, in Lua; polls take theirs as they are dispatched (dispatch_steps.py)."""
 
 SPARE = 0.05  # of a limit that is held back for the jitter between a token and the wire
-AT_HAND = 8  # tokens given out ahead of their time at the most: so many wait in their threads, and none is wasted …
-SOON = 0.5  # … and seconds for which one waits there at the most
 EARLY_BY = 1  # seconds by which a process's clock may be ahead of the store's
 
 # Invariant: tokens are a fixed distance apart, so that no more than `rate` have their time in any one second, whoever
@@ -10,11 +8,9 @@ EARLY_BY = 1  # seconds by which a process's clock may be ahead of the store's
 # that those who wait do not all come at once. Who came at its time in vain goes before those who are new.
 # `slot` is the time that was told before, nil for the first time; `ahead` the longest wait for a token.
 ADMIT = (
-    f"local SPARE, AT_HAND, SOON, SLOT_EARLY = {SPARE}, {AT_HAND}, {SOON}, {EARLY_BY}"
+    f"local SPARE, SLOT_EARLY = {SPARE}, {EARLY_BY}"
     """
 local function fine(t) return string.format('%.6f', t) end  -- a thousand tokens a second need more than milliseconds
-
-local function at_hand(rate) return math.min(AT_HAND / rate, SOON) end
 
 local function admit(bucket, rate, t, slot, ahead)
   local b = redis.call('HMGET', bucket, 'next', 'tail', 'front')
@@ -37,17 +33,6 @@ local function admit(bucket, rate, t, slot, ahead)
 end
 """
 )
-
-# Invariant: after a restart everybody is overdue, and each is given a time of its own before anybody is published.
-ALLOT = """
-local function allot(bucket, rate, t)
-  local b = redis.call('HMGET', bucket, 'next', 'tail')
-  local tail = math.max(tonumber(b[1] or '0'), tonumber(b[2] or '0'), t) + (1 + SPARE) / rate
-  redis.call('HSET', bucket, 'tail', fine(tail))
-  redis.call('PEXPIRE', bucket, math.ceil(tail - t) * 1000 + 60000)
-  return tail
-end
-"""
 
 # Invariant: whoever asks outside a poll takes its token ahead of time and waits for it, or is sent away: never more
 # than `longest` seconds ahead, so that polls find tokens as well.

@@ -1,4 +1,4 @@
-"""The steps of the sweep in Redis: one sweeper at a time, overdue polls, pairs that somebody must attend to."""
+"""The steps of the sweep in Redis: one sweeper at a time, and pairs that must be attended to."""
 
 import json
 from collections.abc import Iterator
@@ -7,17 +7,13 @@ from typing import Literal
 import redis
 
 from worker import texts
-from worker.decision import Poll
-from worker.messages import PollMessage, TriggerResult
+from worker.messages import TriggerResult
 from worker.store.base import Steps, Terms, event_json, milliseconds
 from worker.store.keys import Keys, member, pair_of
-from worker.store.limits import ADMIT, ALLOT
 from worker.store.trigger_steps import CLAIM_STALE_AFTER
 from worker.values import Abandoned, Event, EventKind, Pair
 
-AT_ONCE = 1  # seconds until its turn for which an overdue poll is not left to the next sweep
-LONGEST_WAIT = 120  # seconds between two reissues of one poll …
-LONGEST_WAIT_OF_TRIGGER = 600  # … and of one trigger: never a storm
+LONGEST_WAIT_OF_TRIGGER = 600  # seconds between two publications of an abandoned trigger: never a storm
 MOST_REPUBLICATIONS = 5  # of a claim that never reached `sending` (S18)
 LOOK_UP_SELDOM = 60  # seconds between two look-ups once a whole window went by without an answer (S14) …
 UNANSWERED_FOR = 86_400  # … for so long
@@ -29,39 +25,6 @@ local owner, turn = unpack(ARGV)
 if not redis.call('SET', sweeper, owner, 'NX', 'PX', turn) then return 0 end
 redis.call('SET', swept, stamp(now()) .. ' ' .. owner, 'EX', 86400)
 return 1
-"""
-
-# Invariant: a poll is reissued with the number that its record waits for, so that the fence lets one copy win (S28).
-# What is late because of a backlog is not lost: as long as polls come late by themselves, only what is later still is
-# reissued, and at growing distances, so that the sweep never feeds an overload. Where queries are limited, what is
-# overdue is published when it has its turn.
-REISSUE = """
-local due_key, late, bucket = unpack(KEYS)
-local grace, limit, job_prefix, lease, longest, rate, at_once = unpack(ARGV)
-local t, looked, found = now(), 0, {}
-local patience = math.max(tonumber(grace), tonumber(redis.call('GET', late) or '0') + grace / 2)
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', t - patience, 'LIMIT', 0, limit)) do
-  local job = job_prefix .. id
-  local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
-    'person_id', 'verdict', 'root', 'slot')
-  looked = looked + 1
-  local turn = 0
-  if r[1] and not r[8] and not r[10] and tonumber(rate) > 0 and tonumber(r[2]) < tonumber(r[3]) then
-    turn = allot(bucket, tonumber(rate), t)
-    redis.call('HSET', job, 'slot', fine(turn))
-  end
-  if not r[1] or r[8] then
-    redis.call('ZREM', due_key, id)
-  elseif turn > t + at_once then
-    redis.call('ZADD', due_key, turn - grace, id)
-  else
-    local times = redis.call('HINCRBY', job, 'reissued', 1)
-    redis.call('ZADD', due_key, t + math.min(lease * 2 ^ (times - 1), longest), id)
-    found[#found + 1] = {id, r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[9] or ''}
-  end
-end
-if #found > 0 then count('reissued', #found) end
-return {looked, found}
 """
 
 # Invariant: a phase is left only when its owner cannot act any more: its token is replaced, or its time is over (S18).
@@ -179,36 +142,11 @@ class SweepSteps(Steps):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         self._take_sweep = self.script(TAKE_SWEEP)
-        self._reissue = self.script(ADMIT + ALLOT + REISSUE)
         self._attend = self.script(ATTEND)
 
     def take_sweep(self, owner: str, interval: float) -> bool:
         """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
         return bool(self.run(self._take_sweep, [self.keys.sweeper, self.keys.swept], [owner, milliseconds(interval)]))
-
-    def overdue(self, *, grace: float, limit: int) -> list[PollMessage]:
-        """Return polls that are overdue by more than `grace` seconds, each to be published again now (S28)."""
-        k = self.keys
-        args: list[str | float] = [
-            grace,
-            limit,
-            k.job(""),
-            self.terms.lease,
-            LONGEST_WAIT,
-            self.terms.status_rate,
-            AT_ONCE,
-        ]
-        found: list[list[str]] = []
-        looked = limit
-        while looked == limit and len(found) < limit:  # those who were only given a turn do not count
-            looked, some = self.run(self._reissue, [k.due, k.late, k.bucket("status")], args)
-            found += some
-        return [
-            PollMessage(
-                job_id=job_id, case_id=case_id, mediation_id=mediation_id, person_id=person_id, root_id=root
-            ).follow(Poll(int(poll_no), float(due), float(deadline), int(retry_count)), countdown=0)
-            for job_id, poll_no, due, deadline, retry_count, case_id, mediation_id, person_id, root in found
-        ]
 
     def pairs_to_attend(self, *, limit: int) -> list[Pair]:
         """Return the pairs at which somebody has to look by now (S18)."""

@@ -21,10 +21,10 @@ TALLY = """
 local field, limit = ARGV[1], tonumber(ARGV[2])
 local t, tallied, longest, beyond = now(), {}, 0, 0
 for _, key in ipairs(KEYS) do
-  local r = redis.call('HMGET', key, field, 'due', 'verdict', 'slot')
+  local r = redis.call('HMGET', key, field, 'due', 'verdict')
   if r[1] and not r[3] then
     tallied[r[1]] = (tallied[r[1]] or 0) + 1
-    local late = r[2] and t - tonumber(r[4] or r[2]) or 0
+    local late = r[2] and t - tonumber(r[2]) or 0
     if late > longest then longest = late end
     if late > limit then beyond = beyond + 1 end
   end
@@ -68,9 +68,8 @@ class Tallies(Steps):
     def tally_calls(self, *, limit: float) -> Tally:
         """Return how many watched calls stand at each status, and how late their polls are against `limit` seconds.
 
-        By the records' own due times: a reissue moves the one that the sweep looks at, whether or not anybody then
-        carries the poll out. A poll under way counts as late until it is written down, one that waits for a token from
-        the time on at which it may come back.
+        By the records' own due times, so a poll under way counts as late until its end is written, and one that a limit
+        of queries holds back counts as late as it is.
         """
         with self.translated():
             jobs = cast("list[str]", self.client.zrange(self.keys.due, 0, -1))

@@ -111,7 +111,7 @@ def _call(record: dict[str, str]) -> Call:
         started_at=float(record["started_at"]),
         watched_at=float(record["watched_at"]),
         deadline=float(record["deadline"]),
-        due=max(float(record["due"]), moment("slot") or 0),
+        due=float(record["due"]),
         executing_since=moment("executing_since"),
         last_polled_at=moment("last_polled_at"),
         finished_at=moment("finished_at"),

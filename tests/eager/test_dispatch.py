@@ -1,0 +1,324 @@
+"""Due polls are dispatched from Redis, each to one worker, and come back from a worker that died (S20, S28)."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+
+from api_client import ApiError, Unavailable
+from tests.fakes import START, PollQueueOf, World, job_id, record
+from worker.dispatch import TICK, WAITING, Dispatcher, dispatch_forever
+from worker.messages import read_polls
+from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.values import Begun
+
+JOB = job_id(1)
+
+
+def watching(world: World, jobs: int = 1) -> None:
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [[record(job_id(number)) for number in range(1, jobs + 1)]]
+    assert world.trigger()["outcome"] == "started"
+
+
+def dispatcher(world: World, *, free: int = 1_000) -> Dispatcher:
+    return world.parts.dispatcher(PollQueueOf(world.queue), lambda: free)
+
+
+def gaps(world: World) -> list[float]:
+    times = [at for at, _ in world.upstream.queries]
+    return [round(later - earlier, 3) for earlier, later in itertools.pairwise(times)]
+
+
+def test_s20_each_poll_is_dispatched_once_when_it_is_due(world: World) -> None:
+    watching(world, jobs=5)
+    world.run(100)
+    assert len(world.upstream.queries) == len(world.queue.published) == 50
+    assert world.store.counters().get("reissued") is None
+
+
+def test_s20_nothing_is_dispatched_before_its_time(world: World) -> None:
+    watching(world)
+    (call,) = world.store.calls()
+    world.clock.move_to(call.due - 0.002)
+    assert world.dispatch() == 0
+    world.clock.move_to(call.due)
+    assert world.dispatch() == 1
+    assert world.dispatch() == 0, "it is leased"
+
+
+def test_s20_calls_that_came_due_together_travel_in_one_message(world: World) -> None:
+    watching(world, jobs=45)
+    world.clock.sleep(10)
+    assert world.dispatch() == 45
+    assert [len(message["polls"]) for message in world.queue.published] == [20, 20, 5]
+    dues = [one["due"] for message in world.queue.published for one in message["polls"]]
+    assert dues == sorted(dues)
+    assert world.poll(**world.queue.published[0]).count("poll 1") == 20
+
+
+@pytest.mark.parametrize("world", [{"poll_batch": 1}], indirect=True)
+def test_s38_a_batch_of_one_is_what_earlier_versions_understand(world: World) -> None:
+    watching(world, jobs=3)
+    world.clock.sleep(10)
+    world.dispatch()
+    assert len(world.queue.published) == 3
+    assert all({"job_id", "poll_no", "countdown", "due"} <= message.keys() for message in world.queue.published)
+
+
+def test_each_call_of_a_message_is_judged_on_its_own(world: World) -> None:
+    """S38: what is no poll, a duplicate and a call without a record keep none of the others back."""
+    watching(world, jobs=2)
+    world.clock.sleep(10)
+    world.dispatch()
+    first, second = world.queue.published[0]["polls"]
+    line = world.poll(polls=[{"job_id": 7}, first, first, "x", {"job_id": "none", "poll_no": 1}, second])
+    assert line.count("poll 1") == 2
+    assert [job for _, job in world.upstream.queries] == [first["job_id"], second["job_id"]]
+    counters = world.store.counters()
+    assert (counters["polls:fenced"], counters["polls:absent"], counters["polls:answer"]) == (1, 1, 2)
+
+
+def test_what_the_fence_drops_is_named_in_flower(world: World) -> None:
+    watching(world)
+    world.clock.sleep(10)
+    world.dispatch()
+    message = world.queue.published[0]
+    absent = {"job_id": "none", "poll_no": 1}
+    assert world.poll(polls=[absent, absent]) == "dropped: absent 2"
+    watch = world.parts.watch(lambda _news: None)
+    asks: list[object] = []
+    assert watch.begin(read_polls({"polls": [message, absent]}), asks.extend) == "begun: 1, dropped: absent"
+    assert len(asks) == 1
+
+
+def test_s20_a_message_before_its_time_is_dropped(world: World) -> None:
+    """A worker of an earlier version published it; the dispatcher brings the poll when it is due."""
+    watching(world)
+    assert world.poll(job_id=JOB, poll_no=1) == "dropped: early"
+    assert world.upstream.queries == []
+    world.run(11)
+    assert len(world.upstream.queries) == 1
+
+
+def test_s28_a_lost_message_comes_back_when_its_lease_ends(world: World) -> None:
+    watching(world)
+    world.run(15)
+    world.clock.move_to(START + 30)
+    world.dispatch()
+    world.queue.heap.clear()
+    world.run(100)
+    assert max(gaps(world)) <= 30
+    first = world.upstream.queries[0][0]
+    assert {round((at - first) % 10, 2) % 10 for at, _ in world.upstream.queries[-5:]} == {0.0}, "the cadence stays"
+
+
+def test_s28_a_poll_whose_worker_died_comes_back_after_its_lease_and_counts_as_failed(world: World) -> None:
+    watching(world)
+    world.run(15)
+    asked = len(world.upstream.queries)
+    world.clock.sleep(10)
+    world.dispatch()
+    (begun,) = world.store.begin_polls([(JOB, world.queue.published[-1]["poll_no"])])
+    assert isinstance(begun, Begun)
+    world.queue.heap.clear()
+    world.run(2.2)
+    assert len(world.upstream.queries) == asked + 1
+    assert world.upstream.queries[-1][0] - begun.now == pytest.approx(2, abs=0.15)
+    assert world.store.counters()["reissued"] == 1
+    assert world.store.calls()[0].retry_count == 0, "a good answer clears it"
+
+
+def test_s28_s24_queries_that_outlast_their_leases_are_failures(world: World) -> None:
+    """As if upstream were silent: the tenth in a row loses the watch, and asks no more."""
+    watching(world)
+    for number in range(1, 11):
+        world.clock.sleep(10)
+        assert isinstance(world.store.begin_polls([(JOB, number)])[0], Begun)
+    world.clock.sleep(10)
+    assert world.dispatch() == 1
+    lines = world.run(1)
+    assert lines == ["拨号中 · lost after poll 11"]
+    assert world.upstream.queries == []
+    assert world.store.calls(job_id=JOB)[0].retry_count == 10
+
+
+def test_s28_a_poll_at_work_is_not_dispatched_again_while_its_lease_is_renewed(world: World) -> None:
+    watching(world)
+    world.clock.sleep(10)
+    (begun,) = world.store.begin_polls([(JOB, 1)])
+    assert isinstance(begun, Begun)
+    for _ in range(9):
+        world.clock.sleep(1)
+        world.store.renew_polls([(JOB, 2)])
+        assert world.dispatch() == 0
+    world.store.renew_polls([(JOB, 1)])  # another poll's process
+    world.clock.sleep(2.1)
+    world.store.renew_polls([(JOB, 1)])
+    assert world.dispatch() == 1
+
+
+def test_the_longest_overdue_goes_first_whatever_its_lease(world: World) -> None:
+    """A lease that has ended puts its call before all that came due later."""
+    watching(world, jobs=3)
+    world.clock.sleep(10)
+    order = [one.job_id for one in world.store.take_due(limit=1).polls]
+    world.clock.sleep(2.1)
+    taken = world.store.take_due(limit=3)
+    assert taken.reissued == 1
+    dues = [one.due for one in taken.polls]
+    assert dues == sorted(dues)
+    assert taken.polls[0].job_id == order[0]
+
+
+def test_a_backlog_stays_in_redis(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """No more is taken than the queue and the process have room for, so no lease ends in a queue."""
+    caplog.set_level(logging.WARNING)
+    world.upstream.dials = [[record(job_id(number)) for number in range(1, WAITING + 201)]]
+    assert world.trigger()["outcome"] == "started"
+    world.clock.sleep(10)
+    dispatch = dispatcher(world)
+    assert dispatch() == WAITING
+    assert dispatch() == 0
+    assert dispatcher(world, free=7)() == 0
+    world.queue.heap.clear()
+    assert dispatcher(world, free=7)() == 7
+    assert dispatch() == 193
+    world.queue.heap.clear()
+    world.clock.sleep(2.1)
+    assert dispatch() == WAITING
+    assert caplog.messages == ["reissued 600 polls whose lease had ended"]
+
+
+def test_an_idle_dispatcher_does_not_ask_for_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command a turn: the take."""
+    watching(world)
+    asked: list[float] = []
+    queue = PollQueueOf(world.queue)
+    waiting = queue.waiting
+
+    def count() -> int:
+        asked.append(time.time())
+        return waiting()
+
+    monkeypatch.setattr(queue, "waiting", count)
+    dispatch = world.parts.dispatcher(queue, lambda: 10)
+    for _ in range(5):
+        dispatch()
+    assert len(asked) == 1, "at its start"
+    world.clock.sleep(10)
+    assert dispatch() == 1
+    dispatch()
+    assert len(asked) == 2
+
+
+def test_records_that_went_leave_the_due_set(world: World) -> None:
+    """A due time or a lease without a record is dropped, not dispatched for ever."""
+    world.redis.zadd("t:due", {"gone": START, "leased": 10_000_000_000 + START})
+    world.clock.sleep(60)
+    assert world.dispatch() == 0
+    assert world.redis.zcard("t:due") == 0
+
+
+def failing(times: int, error: Exception, world: World) -> Callable[[], int]:
+    calls = itertools.count()
+
+    def act() -> int:
+        if next(calls) < times:
+            raise error
+        return world.dispatch()
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ScheduleFailed("OSError"), "no poll can be dispatched, trying again: ScheduleFailed: OSError"),
+        (StoreUnavailable("Redis: gone"), "no poll can be dispatched, trying again: StoreUnavailable: Redis: gone"),
+        (KeyError("x"), "no poll can be dispatched, trying again: KeyError: 'x'"),
+    ],
+    ids=["no broker", "no store", "a fault"],
+)
+def test_s28_the_dispatcher_backs_off_and_goes_on(
+    world: World, caplog: pytest.LogCaptureFixture, error: Exception, line: str
+) -> None:
+    """While Redis is away it tries at growing distances, and logs so once."""
+    caplog.set_level(logging.WARNING)
+    watching(world)
+    world.clock.sleep(15)
+    waits: list[float] = []
+    done: list[int] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.sleep(seconds)
+        return len(waits) > 8
+
+    dispatch_forever(failing(5, error, world), wait, lambda: done.append(len(waits)))  # type: ignore[arg-type]
+    assert waits == [TICK, 0.2, 0.5, 1, 1, 1, TICK, TICK, TICK]
+    assert caplog.messages == [line, "polls are dispatched again"]
+    assert done == [6, 7, 8]
+    assert [delivery.kwargs["job_id"] for delivery in world.queue.heap] == [JOB]
+
+
+def test_s28_what_cannot_be_published_comes_back(world: World) -> None:
+    watching(world)
+    world.clock.sleep(10)
+    world.queue.broken = ConnectionResetError("broker away")
+    with pytest.raises(ScheduleFailed):
+        world.dispatch()
+    world.queue.broken = None
+    world.run(3)
+    assert len(world.upstream.queries) == 1
+
+
+def test_s29_during_an_outage_probes_alone_are_dispatched(world: World) -> None:
+    watching(world, jobs=20)
+    world.run(20)
+
+    def life(_job: str, _age: float) -> str | ApiError:
+        return Unavailable("GET /status: 503")
+
+    world.upstream.life = life
+    world.run(40)
+    before = len(world.queue.published)
+    world.run(100)
+    published = len(world.queue.published) - before
+    assert 10 <= published <= 51
+    assert all(call.due > time.time() - 0.2 for call in world.store.calls()), "their due times move on"
+
+
+def test_s25_a_call_past_its_deadline_expires_though_a_later_poll_overtook_it(world: World) -> None:
+    """S28: the watch is over on Redis' clock, whoever says so; an overtaken failure says nothing."""
+    watching(world)
+    world.clock.move_to(START + 7_199)
+    (first,) = world.store.begin_polls([(JOB, 1)])
+    assert isinstance(first, Begun)
+
+    def overtake(_job: str, _age: float) -> ApiError:
+        world.clock.sleep(3)
+        world.redis.hincrby(f"t:job:{JOB}", "poll_no", 1)
+        return Unavailable("GET /status: ReadTimeout")
+
+    world.upstream.life = overtake
+    assert world.poll(job_id=JOB, poll_no=2) == "拨号中 · expired after poll 2"
+    assert world.store.calls(job_id=JOB)[0].verdict == "expired"
+
+
+def test_s25_an_overtaken_poll_does_not_end_a_watch_that_was_opened_anew(world: World) -> None:
+    """S5: the record has a later deadline by then."""
+    watching(world)
+    world.clock.move_to(START + 7_199)
+
+    def reopen(_job: str, _age: float) -> ApiError:
+        world.clock.sleep(3)
+        world.redis.hincrby(f"t:job:{JOB}", "poll_no", 1)
+        world.redis.hset(f"t:job:{JOB}", "deadline", START + 14_000)
+        return Unavailable("GET /status: ReadTimeout")
+
+    world.upstream.life = reopen
+    assert world.poll(job_id=JOB, poll_no=1) == "overtaken: nothing written"
+    assert world.store.calls(job_id=JOB)[0].verdict is None
