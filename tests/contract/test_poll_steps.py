@@ -165,7 +165,7 @@ def test_what_fails_for_one_poll_leaves_the_others_written(store: RedisStore, cl
 
 def test_an_answer_among_failures_is_heard(store: RedisStore, client: redis.Redis) -> None:
     """S29: written together, each is heard for itself."""
-    started(store, *JOBS)
+    started(store, *JOBS, "j-4", "j-5")
     ends = []
     words: tuple[Heard, ...] = ("unavailable", "answer", "answer")
     for job_id, heard in zip(JOBS, words, strict=True):

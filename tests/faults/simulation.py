@@ -300,5 +300,5 @@ class Machine:
 
     def _least(self, name: str, least: float = 0) -> float:
         """Return the lowest score from `least` on in a sorted set of the store; infinity where there is none."""
-        entries: Any = self.redis.zrange(name, least, "+inf", byscore=True, offset=0, num=1, withscores=True)  # type: ignore[arg-type]
+        entries: Any = self.redis.zrange(name, least, "+inf", byscore=True, offset=0, num=1, withscores=True)
         return float(entries[0][1]) if entries else float("inf")
