@@ -14,7 +14,6 @@ from worker.store import RedisStore
 from worker.store.keys import LEASED
 from worker.values import Begun, Dropped, Event, Heard, PollEnd
 
-
 JOBS = ("j-1", "j-2", "j-3")
 
 

@@ -9,8 +9,10 @@ import signal
 from pathlib import Path
 from typing import Any, cast
 
+from api_client import AsyncStatus, CallStatus
 from worker import steps, tasks, wiring
 from worker.app import app
+from worker.values import Taken
 
 __all__ = ["app"]
 
@@ -39,7 +41,7 @@ class Fused:
         def call(*args: Any, **kwargs: Any) -> Any:
             blow("before", name)
             answer = attribute(*args, **kwargs)
-            if answer not in (False, []):  # a turn that was not taken, a sweep that found nothing: no effect
+            if answer not in (False, [], Taken([])):  # a turn that was not taken, nothing due: no effect
                 blow("after", name)
             return answer
 
@@ -49,6 +51,16 @@ class Fused:
 _parts = wiring.parts()
 _fused = dataclasses.replace(_parts, store=cast("Any", Fused(_parts.store)), upstream=Fused(_parts.upstream))
 _apply_async = tasks.poll.apply_async
+_status = AsyncStatus.__call__
+
+
+async def _ask(self: AsyncStatus, **query: str) -> CallStatus:
+    answer = await _status(self, **query)
+    blow("after", "status")
+    return answer
+
+
+AsyncStatus.__call__ = _ask  # type: ignore[method-assign]
 
 
 def _publish(**options: Any) -> Any:

@@ -14,17 +14,17 @@ POINTS = [
     "before begin_sending",
     "after begin_sending",
     "before settle",  # the answer has come and is not stored
-    "after settle",  # stored, and nothing scheduled
-    "before begin_poll",
-    "after begin_poll",
-    "after status",
-    "after continue_poll",
+    "after settle",
+    "before take_due",
+    "after take_due",  # leased, and not published
     "before publish",
     "after publish",
-    "before finish_poll",
-    "after finish_poll",
+    "before begin_polls",
+    "after begin_polls",
+    "after status",
+    "before write_polls",  # the answer has come and is not stored
+    "after write_polls",
     "after take_sweep",
-    "after overdue",
 ]
 SETTINGS = {
     "poll_interval": 2,

@@ -105,7 +105,7 @@ def test_a_rolling_restart_under_load(deployment: Deployment) -> None:
 
 
 def test_s28_an_upstream_that_turns_slow_is_heard(redis_url: str) -> None:
-    """Its answers come within the time-out, and later than the brief lease: each is written, hardly one asked twice."""
+    """Its answers come within the time-out, and later than a lease: each is written, hardly one asked twice."""
     with Deployment(redis_url, poll_interval=2, status_timeout=20, connect_timeout=1, overdue_grace=1) as deployment:
         jobs = watched(deployment)
         begin = time.time()
