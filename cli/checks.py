@@ -83,7 +83,7 @@ def clock(store: RedisStore) -> Check:
     detail = f"this machine and Redis are {apart:.1f} s apart"
     if apart <= CLOCKS_APART:
         return Check("clock", "ok", detail)
-    return Check("clock", "warn", f"{detail}: polls come early or late by that; records and deadlines go by Redis")
+    return Check("clock", "warn", f"{detail}: a trigger's expires is off by that; polls and deadlines go by Redis")
 
 
 # -- the state ---------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def sweep(store: RedisStore, settings: Settings) -> Check:
     """Say who sweeps (S28)."""
     last = store.last_sweep()
     if last is None:
-        return Check("sweep", "FAIL", "nobody has swept within a day: overdue polls and lost answers stay as they are")
+        return Check("sweep", "FAIL", "nobody has swept within a day: abandoned claims stay as they are")
     age = store.now() - last.at
     detail = f"{printable(last.owner)} swept {age:.1f} s ago"
     limit = max(SWEEPS_MISSED * settings.sweep_interval, SWEEP_PAUSE)

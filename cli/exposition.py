@@ -92,7 +92,7 @@ def _counters(counters: Counters) -> Iterator[Metric]:
     yield labelled("callwatch_triggers", "Triggers by what came of them.", "outcome", "triggers", TRIGGERS)
     yield plain("callwatch_call_requests", "Call requests that were let through to upstream.", "call_requests")
     yield labelled("callwatch_polls", "Poll messages by what came of them.", "outcome", "polls", POLLS)
-    yield plain("callwatch_polls_reissued", "Overdue polls published again by the sweep.", "reissued")
+    yield plain("callwatch_polls_reissued", "Polls whose lease ended, published again.", "reissued")
     yield plain("callwatch_triggers_requeued", "Triggers whose owner was gone, published again.", "requeued")
     yield labelled("callwatch_events", "What happened to calls and pairs.", "kind", "events", get_args(EventKind))
     text = "From a poll's due time to its beginning."
@@ -131,9 +131,7 @@ def _gauges(state: State) -> Iterator[Metric]:
     yield labelled("callwatch_watched_calls", "Calls being watched, by upstream's last status.", "status", statuses)
     yield labelled("callwatch_pairs", "Cases with a mediation that are taken, by phase.", "phase", phases)
     yield labelled("callwatch_queue_messages", "Messages that no worker has taken.", "queue", state.queues)
-    yield GaugeMetricFamily(
-        "callwatch_unacknowledged_messages", "Messages that workers hold, polls excepted.", state.unacknowledged
-    )
+    yield GaugeMetricFamily("callwatch_unacknowledged_messages", "Messages that workers hold.", state.unacknowledged)
     yield GaugeMetricFamily("callwatch_overdue_polls", "Polls later than the grace.", state.calls.beyond)
     yield GaugeMetricFamily(
         "callwatch_oldest_overdue_poll_seconds", "How late the latest poll is; 0 where none is.", state.calls.longest
