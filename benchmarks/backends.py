@@ -60,7 +60,7 @@ def site(*, apart: float = 0, **settings: object) -> Iterator[Site]:
     """Give a site whose calls end so many seconds `apart`, if any do."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer(appendfsync="everysec"))
-        command = (sys.executable, "-m", "benchmarks.status_server", str(apart))
+        command = (sys.executable, "-m", "benchmarks.status_server", "--apart", str(apart))
         status = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
         stack.callback(status.kill)
         assert status.stdout

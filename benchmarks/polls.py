@@ -1,8 +1,9 @@
-"""What a poll costs: callwatch beside a naive and a tuned chain, in one run, in CPU time of worker and Redis.
+"""What a poll costs: callwatch beside two chains of Celery and saq, in one run, in CPU time of worker and Redis.
 
-Run it with `make bench`. Each contender polls 2,000 calls every 10 s against a status server that costs next to
-nothing; the CPU time of all its processes and of its Redis, user and system, is divided by the polls that the server
-saw. CPU time on a shared machine swings, so a fixed loop is timed beside each run and its time is divided out.
+Run it with `make bench`. Each contender polls 2,000 calls every 10 s against a status server that costs next to nothing
+(`--delay` and `--hang` make it slow). The CPU time of all its processes and of its Redis, user and system, is divided
+by the polls that the server saw. CPU time on a shared machine swings, so a fixed loop is timed beside each run and its
+time is divided out.
 """
 
 import argparse
@@ -25,24 +26,32 @@ import psutil
 from cli.embedded import EmbeddedServer
 
 INTERVAL = 10.0  # seconds between two polls of a call
+SHARE = 0.9  # of the calls that are polled before the warm-up begins
 WARM_UP = 15.0  # seconds before the measured time: all calls polled once and more
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is measured: the worker's command line, what sets its chains off, and which polls Flower is told of."""
+    """What is measured: the worker's command line, what sets its chains off, and settings of its own."""
 
     name: str
     worker: tuple[str, ...]
     start: str
-    events: str = "changes"
+    settings: tuple[tuple[str, str], ...] = ()
 
 
+CALLWATCH = ("celery", "-A", "worker.app", "worker", "-Q", "outbound.poll")
 CONTENDERS = (
-    Contender("naive", ("-A", "benchmarks.naive_app", "worker", "-c", "4", "-E", "-l", "WARNING"), "naive"),
-    Contender("tuned", ("-A", "benchmarks.tuned_app", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"), "tuned"),
-    Contender("callwatch", ("-A", "worker.app", "worker", "-Q", "outbound.poll"), "callwatch"),
-    Contender("callwatch all", ("-A", "worker.app", "worker", "-Q", "outbound.poll"), "callwatch", events="all"),
+    Contender("naive", ("celery", "-A", "benchmarks.naive_app", "worker", "-c", "4", "-E", "-l", "WARNING"), "naive"),
+    Contender(
+        "tuned",
+        ("celery", "-A", "benchmarks.tuned_app", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"),
+        "tuned",
+    ),
+    Contender("saq", ("saq", "benchmarks.saq_app.settings", "--quiet"), "saq"),
+    Contender("callwatch", CALLWATCH, "callwatch"),
+    Contender("callwatch one", CALLWATCH, "callwatch", (("CALLWATCH_POLL_BATCH", "1"),)),
+    Contender("callwatch all", CALLWATCH, "callwatch", (("CALLWATCH_POLL_EVENTS", "all"),)),
 )
 
 
@@ -70,18 +79,20 @@ def main() -> None:
     options.add_argument("--calls", type=int, default=2_000, help="watched calls; a tenth of it are the polls a second")
     options.add_argument("--seconds", type=float, default=60, help="measured time of each contender")
     options.add_argument("--only", nargs="*", choices=[one.name for one in CONTENDERS], help="leave the others out")
+    options.add_argument("--delay", type=float, default=0, help="seconds that each answer takes")
+    options.add_argument("--hang", type=int, default=0, help="one of so many calls is never answered")
     chosen = options.parse_args()
     results = [
-        measure(contender, chosen.calls, chosen.seconds)
+        measure(contender, chosen.calls, chosen.seconds, ("--delay", str(chosen.delay), "--hang", str(chosen.hang)))
         for contender in CONTENDERS
         if not chosen.only or contender.name in chosen.only
     ]
     report(results)
 
 
-def measure(contender: Contender, calls: int, seconds: float) -> Result:
+def measure(contender: Contender, calls: int, seconds: float, answers: tuple[str, ...] = ()) -> Result:
     """Run one contender on a Redis and a status server of its own."""
-    with EmbeddedServer() as redis_server, status_server() as server_url:
+    with EmbeddedServer() as redis_server, status_server(*answers) as server_url:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")} | {
             "BENCH_REDIS_URL": redis_server.url,
             "BENCH_API_URL": server_url,
@@ -89,13 +100,13 @@ def measure(contender: Contender, calls: int, seconds: float) -> Result:
             "CALLWATCH_REDIS_URL": redis_server.url,
             "CALLWATCH_API_BASE_URL": server_url,
             "CALLWATCH_LOG_LEVEL": "WARNING",
-            "CALLWATCH_POLL_EVENTS": contender.events,
         }
-        command = (sys.executable, "-m", "celery", *contender.worker)
+        environment |= dict(contender.settings)
+        command = (sys.executable, "-m", *contender.worker)
         with child(command, environment, stderr=subprocess.DEVNULL) as worker:
             starter = (sys.executable, "-m", "benchmarks.start_chains", contender.start, str(calls))
             subprocess.run(starter, env=environment, check=True)
-            wait_for(lambda: len(asked(server_url)) >= calls, 120)
+            wait_for(lambda: len(asked(server_url)) >= calls * SHARE, 120)
             time.sleep(WARM_UP)
             return observe(contender, worker.pid, redis_server.pid, server_url, seconds)
 
@@ -140,18 +151,17 @@ def lateness(seen: list[tuple[str, float]], begin: float, end: float) -> list[fl
 def report(results: list[Result]) -> None:
     """Print the table, ratios against each reference."""
     by_name = {result.name: result for result in results}
-    print("| | polls | polls/s | worker ms | Redis ms | loop ms | of naive | of tuned | late p50 / p99 / max s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| | polls | polls/s | worker ms | Redis ms | loop ms | loops | of tuned | of saq | late p50 / p99 / max s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for one in results:
         ratios = [
-            f"{one.normalised / by_name[name].normalised:.2f}" if name in by_name else "-"
-            for name in ("naive", "tuned")
+            f"{one.normalised / by_name[name].normalised:.2f}" if name in by_name else "-" for name in ("tuned", "saq")
         ]
         late = " / ".join(f"{quantile(one.lateness, share):.3f}" for share in (0.5, 0.99, 1))
         rate = one.polls / one.seconds
         print(
             f"| {one.name} | {one.polls} | {rate:.0f} | {one.worker_ms:.2f} | {one.redis_ms:.2f} | {one.loop_ms:.2f} | "
-            f"{ratios[0]} | {ratios[1]} | {late} |"
+            f"{one.normalised:.3f} | {ratios[0]} | {ratios[1]} | {late} |"
         )
 
 
@@ -192,9 +202,9 @@ def wait_for(condition: Callable[[], bool], limit: float) -> None:
 
 
 @contextmanager
-def status_server() -> Iterator[str]:
+def status_server(*options: str) -> Iterator[str]:
     """Start the status server; yields its URL."""
-    command = (sys.executable, "-m", "benchmarks.status_server")
+    command = (sys.executable, "-m", "benchmarks.status_server", *options)
     with child(command, dict(os.environ), stdout=subprocess.PIPE) as process:
         assert process.stdout
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"

@@ -1,5 +1,6 @@
 """Set off the polling chains of one contender, spread over one interval."""
 
+import asyncio
 import os
 import sys
 
@@ -44,5 +45,9 @@ if __name__ == "__main__":
     contender, number_of_calls = sys.argv[1], int(sys.argv[2])
     if contender == "callwatch":
         start_callwatch(number_of_calls)
+    elif contender == "saq":
+        from benchmarks.saq_app import start
+
+        asyncio.run(start(number_of_calls, INTERVAL))
     else:
         start_reference(contender, number_of_calls)

@@ -1,8 +1,10 @@
 """A status server that costs next to nothing: it remembers when it was asked and says that the call goes on.
 
-With a number of seconds as its argument, one call after the other ends in that distance, in the order of their ids.
+With `--apart` seconds, one call after the other ends in that distance, in the order of their ids. Each answer takes
+`--delay` seconds, and one of `--hang` calls is never answered.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -13,7 +15,11 @@ BODY = '{"code": 200, "message": "success", "data": {"caseRef": "%s", "jobId": "
 
 asked: list[tuple[str, float]] = []
 began = time.time()
-apart = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--apart", type=float, default=0.0)
+arguments.add_argument("--delay", type=float, default=0.0)
+arguments.add_argument("--hang", type=int, default=0)
+options = arguments.parse_args()
 
 
 class Answer(asyncio.Protocol):
@@ -32,16 +38,27 @@ class Answer(asyncio.Protocol):
             query = parse_qs(target.query)
             job_id = query.get("jobId", [""])[0]
             asked.append((job_id, time.time()))
-            over = apart and time.time() - began > apart * int(job_id[-12:], 16)
+            number = int(job_id[-12:] or "0", 16)
+            if options.hang and number % options.hang == 0:
+                return
+            over = options.apart and time.time() - began > options.apart * number
             body = BODY % (query.get("caseRef", [""])[0], job_id, "Succeeded" if over else "Executing")
         raw = body.encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
-        self.transport.write(head.encode() + raw)  # type: ignore[attr-defined]
+        if options.delay and target.path != "/asked":
+            asyncio.get_running_loop().call_later(options.delay, self.write, head.encode() + raw)
+        else:
+            self.write(head.encode() + raw)
+
+    def write(self, answer: bytes) -> None:
+        """Send an answer, if there is still somebody who waits for it."""
+        if not self.transport.is_closing():
+            self.transport.write(answer)  # type: ignore[attr-defined]
 
 
 async def serve() -> None:
     """Serve on a free port of the loopback address, which is printed, until killed."""
-    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0, backlog=2_000)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()

@@ -229,18 +229,6 @@ BROKEN = [
         id="S28 taken with a new number",
     ),
     pytest.param(
-        without(poll_steps, "BEGIN_POLLS", ("redis.call('ZADD', due_key, LEASED + t + LEASE, job_id)", "")),
-        "begun .* after its like|asked for twice|passed the fence",
-        id="S28 no lease for a poll at work",
-    ),
-    pytest.param(
-        without(
-            dispatch_steps, "TAKE_DUE", ("redis.call('ZRANGEBYSCORE', due_key, LEASED, LEASED + t,", "({}) or (nil,")
-        ),
-        "still at work",
-        id="S28 leases that never end",
-    ),
-    pytest.param(
         without(
             poll_steps,
             "FINISH_POLL",

@@ -230,7 +230,7 @@ def test_clocks_that_differ(environment: pytest.MonkeyPatch, doctor: Doctor) -> 
     environment.setattr(checks, "CLOCKS_APART", -1)
     status, detail = doctor()["clock"]
     assert status == "warn"
-    assert "records and deadlines go by Redis" in detail
+    assert "polls and deadlines go by Redis" in detail
 
 
 def test_a_server_that_forgets_or_does_not_tell(environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
