@@ -110,7 +110,7 @@ class UpstreamClient:
 
     def for_event_loop(self) -> AsyncStatus:
         """Return what asks for statuses on an event loop; it has connections of its own."""
-        return AsyncStatus(self, self._route, **self._timeouts)
+        return AsyncStatus(self._route, **self._timeouts)
 
     def close(self) -> None:
         """Close the kept-alive connections; reads fail from now on."""

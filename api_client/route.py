@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, select_proxy
 from urllib3 import HTTPConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -26,8 +26,6 @@ _READING = {"http": BoundedHTTPConnectionPool, "https": BoundedHTTPSConnectionPo
 _DIALLING = {"http": GatedHTTPConnectionPool, "https": GatedHTTPSConnectionPool}
 API = "/api/v1/outbound-bot"
 STATUS_PATH = f"{API}/status"
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -75,12 +73,13 @@ class Route:
                 kind = type(error).__name__  # its text quotes addresses, passwords included (S37)
                 raise ValueError(f"the upstream's address or the way to it is unusable ({kind})") from None
         self.headers = dict(self._base.headers)
-        self.proxied = select_proxy(str(self._base.url), self._proxies) is not None
         parts = urlsplit(str(self._base.url))
-        self.host = parts.netloc.rpartition("@")[2]
-        """What the Host header names."""
-        self.address = (str(parts.hostname), parts.port or _DEFAULT_PORTS[parts.scheme])
-        self.tls = self._tls if parts.scheme == "https" else None
+        self._origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._path = parts.path.rstrip("/")
+        proxy = select_proxy(str(self._base.url), self._proxies)
+        self.proxy = proxy and prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+        """The proxy's address, credentials included; None where there is none on the way."""
+        self.tls = self._tls
 
     def open_pool(self, size: int, *, max_answer: int = MAX_ANSWER_BYTES) -> HTTPConnectionPool:
         """Return a new pool of `size` connections for reads, whose answers have at most so many bytes."""
@@ -104,6 +103,10 @@ class Route:
     def target(self, path: str, query: dict[str, str] | None = None) -> str:
         """Return what the request line names: `path` below the address's own path, with its query."""
         return f"{self._prefix}{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+    def url(self, path: str, query: dict[str, str]) -> str:
+        """Return the whole address of `path` below the address's own path, with its query and without credentials."""
+        return f"{self._origin}{self._path}{path}?{urlencode(query, quote_via=quote)}"
 
 
 def _check(base_url: str, token: str | None) -> None:

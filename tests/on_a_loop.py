@@ -44,8 +44,8 @@ def asked_on_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return asyncio.run_coroutine_threadsafe(query, loop).result()
 
         async def close_all(counterpart: AsyncStatus) -> None:
-            counterpart.close()
-            await asyncio.sleep(0)  # transports tell of their end in the loop's next turn
+            await counterpart.close()
+            await asyncio.sleep(0)  # transports report their end in the loop's next turn
 
         def close_both(self: UpstreamClient, *args: Any) -> None:
             close(self, *args)

@@ -29,7 +29,7 @@ class AskStatus(Protocol):
         """Ask how a call stands, in one request: Unavailable or ProtocolError where that did not work."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close its connections."""
         ...
 
@@ -81,7 +81,7 @@ class Askers:
         self._keep(self._loop.create_task(self._write_forever()))
         self._keep(self._loop.create_task(self._renew_forever()))
         await self._leaves.wait()
-        self._status.close()
+        await self._status.close()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

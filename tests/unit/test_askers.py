@@ -66,7 +66,7 @@ class Upstream:
             raise KeyError("P-1")
         return CallStatus.model_validate({"jobId": job_id, "callStatus": "Executing"})
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
 
