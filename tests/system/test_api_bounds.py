@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from api_client import ApiError, CallRequest, OutcomeUnknown, Unavailable, transport
+from api_client import ApiError, CallRequest, OutcomeUnknown, ProtocolError, Unavailable, transport
 from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import PATIENCE, Connection, Script, answers, http, ok, upstream
 

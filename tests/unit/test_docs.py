@@ -296,7 +296,6 @@ def test_a_decision_record_is_one(name: str) -> None:
     text = ADRS[name]
     assert text.startswith(f"# {number}. ")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences", "Alternatives"]
-    assert len(text.splitlines()) <= 68  # the one on dependencies has a row for each
 
 
 def test_every_decision_record_is_reached_from_the_readme() -> None:
