@@ -1,15 +1,18 @@
 """Erasing a case leaves nothing of it behind, and never what stands between a person and a second ring."""
 
 import json
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 import redis
 
+from tests.contract.conftest import TERMS
 from tests.polls import begin_poll, finish_poll
 from worker.decision import Outcome, Phase, Verdict
 from worker.messages import TriggerResult
-from worker.store import Erased, NotErased, RedisStore
+from worker.notice import CHANNELS
+from worker.store import Erased, Keys, NotErased, RedisStore, case_steps, notice_steps
 from worker.values import Answered, Claimed, Event, NewJob, Pair, Settlement
 
 PAIR, OTHER = Pair("C/1", "20"), Pair("C/12", "20")
@@ -142,6 +145,37 @@ def test_a_call_that_ends_does_not_shorten_the_memory_of_a_pair_that_waits(
     client.pexpire(name, 10**9)
     finish(store, "ended")
     assert client.pttl(name) > 9 * 10**8
+
+
+def test_erasing_reads_in_pieces(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole outbox in one reply would keep every other command waiting."""
+    monkeypatch.setattr(notice_steps, "BATCH", 10)
+    monkeypatch.setattr(case_steps, "BATCH", 10)
+    store = RedisStore(client, Keys("t"), replace(TERMS, channels=CHANNELS))
+    for number in range(45):  # the case's own in some pieces, and in some none
+        event = json.dumps({"case_id": "C/1" if number % 4 == 0 or number >= 35 else "C/12"})
+        for stream in ("t:events", *(f"t:outbox:{channel}" for channel in CHANNELS)):
+            client.xadd(stream, {"id": f"{number}-0", "event": event})
+        dead = {"channel": "task", "id": f"{number}-0", "event": event, "reason": "HTTP 500", "died_at": "1.0"}
+        client.lpush("t:dead", json.dumps(dead))
+    replies: list[int] = []
+    execute: Any = client.execute_command
+
+    def watched(command: str, *args: Any, **options: Any) -> Any:
+        reply = execute(command, *args, **options)
+        if command in {"XRANGE", "LRANGE"}:
+            replies.append(len(reply))
+        return reply
+
+    monkeypatch.setattr(client, "execute_command", watched)
+    erased = store.erase("C/1", anyway=False)
+    assert isinstance(erased, Erased)
+    assert (erased.told, erased.letters) == (19, 3 * 19)
+    assert max(replies) == 10
+    assert [client.xlen(f"t:outbox:{channel}") for channel in CHANNELS] == [26, 26]
+    assert client.llen("t:dead") == 26
+    assert found(client, '"C/1"', '"C/1\\"', "'C/1'") == []
+    client.flushdb()
 
 
 def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,10 +11,8 @@ from worker import texts
 from worker.messages import TriggerResult
 from worker.store.base import Terms, milliseconds
 from worker.store.keys import Keys, pair_of
-from worker.store.notice_steps import NoticeSteps
+from worker.store.notice_steps import BATCH, NoticeSteps
 from worker.values import Pair
-
-BATCH = 500  # keys or entries in one round trip: a few milliseconds of the server's time
 
 # Invariant: nothing is taken away under a call that may be ringing or is being watched, nor, unless a person says so,
 # the memory that a pair's next trigger has to look upstream first (S5). What only waits goes: it has rung nobody.
@@ -103,16 +100,7 @@ class CaseSteps(NoticeSteps):
 
     def _forget_told(self, case_id: str) -> int:
         """Take the case's entries out of the stream of lookers-on."""
-        return sum(
-            self.client.xdel(self.keys.events, entry) for entry, _ in list(self.entries(self.keys.events, case_id))
-        )
-
-    def entries(self, stream: str, case_id: str) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield a stream's entries that hold an event of the case."""
-        first = "-"
-        while found := cast("list[tuple[str, dict[str, str]]]", self.client.xrange(stream, first, "+", count=BATCH)):
-            yield from (one for one in found if json.loads(one[1]["event"]).get("case_id") == case_id)
-            first = f"({found[-1][0]}"
+        return sum(self.client.xdel(self.keys.events, entry) for entry, _ in self.entries(self.keys.events, case_id))
 
     def _forget_triggers(self, case_id: str, blank: str) -> int:
         """Let the case's handled triggers stay handled, and hold nothing of it."""

@@ -1,6 +1,7 @@
 """The steps of notices in Redis: whose turn it is to deliver, what waits, what was taken, what was given up."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -173,18 +174,31 @@ class NoticeSteps(Steps):
         return moved
 
     def forget_letters(self, case_id: str) -> int:
-        """Take every letter about a case away, waiting or dead; returns how many there were."""
+        """Delete every outbox entry and dead letter of a case; returns how many there were."""
         found = 0
         with self.translated():
             for channel in CHANNELS:
                 name = self.keys.outbox(channel)
-                entries = cast("list[tuple[str, dict[str, str]]]", self.client.xrange(name))
-                ours = [entry for entry, fields in entries if json.loads(fields["event"]).get("case_id") == case_id]
-                found += sum(self.client.xdel(name, entry) for entry in ours)
-            for text in cast("list[str]", self.client.lrange(self.keys.dead, 0, -1)):
+                found += sum(self.client.xdel(name, entry) for entry, _ in self.entries(name, case_id))
+            return found + self._forget_dead(case_id)
+
+    def entries(self, stream: str, case_id: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield a stream's entries that hold an event of the case, read in pieces of `BATCH`."""
+        first = "-"
+        while found := cast("list[tuple[str, dict[str, str]]]", self.client.xrange(stream, first, "+", count=BATCH)):
+            yield from (one for one in found if json.loads(one[1]["event"]).get("case_id") == case_id)
+            first = f"({found[-1][0]}"
+
+    def _forget_dead(self, case_id: str) -> int:
+        """Delete the dead letters of a case, read from the oldest on: new ones come in at the other end of the list."""
+        deleted = kept = 0
+        while texts := cast("list[str]", self.client.lrange(self.keys.dead, -kept - BATCH, -kept - 1)):
+            for text in texts:
                 if _dead(json.loads(text)).event.get("case_id") == case_id:
-                    found += int(self.client.lrem(self.keys.dead, 0, text))
-        return found
+                    deleted += int(self.client.lrem(self.keys.dead, -1, text))
+                else:
+                    kept += 1
+        return deleted
 
 
 def _dead(letter: dict[str, str]) -> DeadLetter:
