@@ -8,7 +8,19 @@ from worker.notice import CHANNELS
 from worker.store import Keys
 from worker.store.keys import pair_of
 
-BOUNDED = {"due", "finished", "pairs", "done", "events", "paused", "outage", "dead", "counters", "notices"}
+BOUNDED = {
+    "due",
+    "finished",
+    "pairs",
+    "done",
+    "events",
+    "paused",
+    "outage",
+    "dead",
+    "counters",
+    "notices",
+    "dead_cases",
+}
 OPEN = {"ledger", "task", "live", "mediations", "jobs", "job"}
 """Keys that get their time to live when the pair is done, or the call has its verdict."""
 
@@ -16,6 +28,7 @@ OPEN = {"ledger", "task", "live", "mediations", "jobs", "job"}
 def without_ttl(client: redis.Redis, keys: Keys) -> list[str]:
     """Return the keys that neither expire nor have a bound nor belong to an open pair or a watched call."""
     allowed = {str(getattr(keys, name)) for name in BOUNDED} | {keys.outbox(channel) for channel in CHANNELS}
+    allowed |= {keys.outbox_cases(channel) for channel in CHANNELS}
     for pair in map(pair_of, cast("list[str]", client.zrange(keys.pairs, 0, -1))):
         allowed |= {keys.ledger(pair), keys.mediations(pair.case_id), keys.jobs(pair.case_id)}
         allowed.add(keys.task(str(client.hget(keys.ledger(pair), "task_id"))))

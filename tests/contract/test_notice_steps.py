@@ -1,6 +1,9 @@
 """The outbox: written with the change that it tells of, read in order, given up into the dead letters, replayed."""
 
+import itertools
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,8 +11,12 @@ import redis
 
 from tests.contract.conftest import TERMS
 from tests.contract.test_case_steps import PAIR, bring_to, found
+from worker.messages import TriggerResult
 from worker.store import Keys, RedisStore, base
-from worker.values import Event, Letter, Pair
+from worker.store.notice_steps import DeadLetter
+from worker.values import Event, Letter, Pair, Settlement
+
+NUMBERS = itertools.count()
 
 
 @pytest.fixture
@@ -112,7 +119,9 @@ def test_a_full_outbox_pushes_the_oldest_to_the_dead_and_says_so(
     telling: RedisStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        base, "PRELUDE", base.PRELUDE.replace("OUTBOX_KEPT, DEAD_KEPT = 50000", "OUTBOX_KEPT, DEAD_KEPT = 2")
+        base,
+        "PRELUDE",
+        base.PRELUDE.replace("OUTBOX_KEPT, DEAD_KEPT, OF_ONE_CASE = 50000", "OUTBOX_KEPT, DEAD_KEPT, OF_ONE_CASE = 2"),
     )
     store = RedisStore(client, Keys("t"), telling.terms)
     for number in range(3):
@@ -124,6 +133,65 @@ def test_a_full_outbox_pushes_the_oldest_to_the_dead_and_says_so(
     assert store.notices()[0].pushed_out == 1
     assert store.replay() == 0, "there is still no room, and nothing gets lost by trying"
     assert len(store.dead_letters()) == 2
+
+
+def small(telling: RedisStore, monkeypatch: pytest.MonkeyPatch, *bounds: int) -> RedisStore:
+    """Return a store with room for so many letters: in an outbox, among the dead, of one case."""
+    names = "OUTBOX_KEPT, DEAD_KEPT, OF_ONE_CASE = "
+    new = base.PRELUDE.replace(f"{names}50000, 10000, 1000", names + ", ".join(map(str, bounds)))
+    assert new != base.PRELUDE
+    monkeypatch.setattr(base, "PRELUDE", new)
+    return RedisStore(telling.client, telling.keys, replace(telling.terms, channels=("webhook",)))
+
+
+def refuse(store: RedisStore, case_id: str, number: int) -> None:
+    """Settle an answer with so many refusals for a case."""
+    pair, token = Pair(case_id, "20"), f"{case_id}-{next(NUMBERS)}"
+    store.claim(pair, token=token, task_id=token, arguments="{}", expires=None, enabled=True)
+    sent_at = store.begin_sending(pair, token)
+    assert isinstance(sent_at, float)
+    events = [Event("refused", case_id, "20", detail={"error_code": 1002}) for _ in range(number)]
+    result = TriggerResult.of("refused", case_id, "20")
+    assert store.settle(Settlement(pair, token, token, result, "done", sent_at, [], events))
+
+
+def cases_of(found: Sequence[Letter] | Sequence[DeadLetter]) -> dict[str, int]:
+    return dict(Counter(one.event["case_id"] for one in found))
+
+
+def test_s38_one_case_cannot_push_out_anothers_notices(
+    telling: RedisStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a share of the outbox and of the dead letters; what it has beyond that is dropped and counted."""
+    store = small(telling, monkeypatch, 50, 20, 5)
+    refuse(store, "A", 2)
+    refuse(store, "flood", 500)
+    assert cases_of(letters(store)) == {"A": 2, "flood": 5}
+    assert cases_of(store.dead_letters()) == {"flood": 5}
+    assert store.notices()[0].pushed_out == 495
+    for letter in letters(store):
+        store.outbox("webhook").delivered(letter)
+    assert store.replay() == 5
+    for letter in letters(store):
+        store.outbox("webhook").delivered(letter)
+    assert client.keys("t:waiting*") + client.keys("t:buried*") == [], "what is counted is what stands there"
+
+
+def test_s38_in_a_full_list_no_letter_gives_way_to_a_case_that_has_more(
+    telling: RedisStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = small(telling, monkeypatch, 6, 3, 5)
+    for case_id, number in (("A", 1), ("B", 1), ("flood", 9)):
+        refuse(store, case_id, number)
+    assert cases_of(letters(store)) == {"A": 1, "B": 1, "flood": 4}
+    assert cases_of(store.dead_letters()) == {"flood": 3}
+    refuse(store, "C", 1)
+    assert cases_of(letters(store)) == {"B": 1, "flood": 4, "C": 1}, "the oldest makes room for a case that has none"
+    assert cases_of(store.dead_letters()) == {"flood": 2, "A": 1}
+    assert client.hgetall("t:buried") == {"flood": "2", "A": "1"}
+    refuse(store, "flood", 9)
+    assert cases_of(letters(store)) == {"B": 1, "flood": 4, "C": 1}
+    assert cases_of(store.dead_letters())["A"] == 1
 
 
 def test_an_erased_case_has_no_letters_left(telling: RedisStore, client: redis.Redis) -> None:

@@ -13,14 +13,14 @@ from redis.exceptions import NoScriptError
 from worker.notice import KINDS, Channel
 from worker.ports import StoreUnavailable
 from worker.store.connections import OwnClient
-from worker.store.keys import DEAD_KEPT, EVENTS_KEPT, HISTORY_KEPT, OUTBOX_KEPT, Keys
+from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
+from worker.store.letters import LETTERS
 from worker.values import Event
 
 TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 
 PRELUDE = (
     f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}\n"
-    f"local OUTBOX_KEPT, DEAD_KEPT = {OUTBOX_KEPT}, {DEAD_KEPT}\n"
     f"local TOLD = {{{', '.join(f'{kind} = true' for kind in KINDS)}}}"
     """
 -- The one clock of all processes: the server's (S18).
@@ -33,29 +33,9 @@ local function stamp(t) return string.format('%.3f', t) end
 
 -- What happens is counted in the step that makes it happen: once, whichever process took the step.
 local function count(field, by) redis.call('HINCRBY', PREFIX .. ':counters', field, by or 1) end
-
--- A notice that nobody took, or for which there is no room, is kept where a person can look at it.
-local function bury(channel, position, fields, reason, t)
-  local letter = {channel = channel, died_at = stamp(t), reason = reason}
-  for i = 1, #fields, 2 do letter[fields[i]] = fields[i + 1] end
-  redis.call('LPUSH', PREFIX .. ':dead', cjson.encode(letter))
-  redis.call('LTRIM', PREFIX .. ':dead', 0, DEAD_KEPT - 1)
-  redis.call('XDEL', PREFIX .. ':outbox:' .. channel, position)
-end
-
--- What back ends are told stands in the outbox of each channel in the step that makes it so.
-local function post(id, entry)
-  for _, channel in ipairs(CHANNELS) do
-    local outbox = PREFIX .. ':outbox:' .. channel
-    if redis.call('XLEN', outbox) >= OUTBOX_KEPT then
-      local oldest = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)[1]
-      bury(channel, oldest[1], oldest[2], 'the outbox is full', now())
-      redis.call('HINCRBY', PREFIX .. ':notices', channel .. ':pushed_out', 1)
-    end
-    redis.call('XADD', outbox, '*', 'id', id, 'event', entry)
-  end
-end
-
+"""
+    + LETTERS
+    + """
 -- A change is told in the step that makes it: to lookers-on, to the case's history, and to back ends.
 local function emit(events, history, ttl, t, json)
   local entry = '{"at":' .. stamp(t) .. ',' .. string.sub(json, 2)

@@ -8,6 +8,7 @@ from worker.values import Pair
 EVENTS_KEPT = 10_000  # entries of the live stream: enough for a looker-on that was away for minutes
 OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of a receiver that is away
 DEAD_KEPT = 10_000  # dead letters
+OF_ONE_CASE = 1_000  # letters of one case in each of these (S38)
 LEASED = 10_000_000_000  # added to the end of a lease, so that in `due` leases stand behind every due time
 HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
 
@@ -79,8 +80,12 @@ class Keys:
         return f"{self.prefix}:events"
 
     def outbox(self, channel: str) -> str:
-        """Stream: what has still to be told over a channel, bounded; what finds no room pushes the oldest out."""
+        """Stream: what has still to be told over a channel, bounded; a full one gives up a letter (S38)."""
         return f"{self.prefix}:outbox:{channel}"
+
+    def outbox_cases(self, channel: str) -> str:
+        """Hash: how many letters of each case wait in a channel's outbox. Bounded by the letters."""
+        return f"{self.prefix}:waiting:{channel}"
 
     def notifier(self, channel: str) -> str:
         """String: the token of the worker that delivers over a channel at the moment."""
@@ -90,6 +95,11 @@ class Keys:
     def dead(self) -> str:
         """List: notices that were given up, JSON, newest first, bounded."""
         return f"{self.prefix}:dead"
+
+    @property
+    def dead_cases(self) -> str:
+        """Hash: how many dead letters of each case are kept. Bounded by the letters."""
+        return f"{self.prefix}:buried"
 
     @property
     def notices(self) -> str:

@@ -29,6 +29,15 @@ if redis.call('GET', notifier) ~= token then return 'not ours' end
 return #redis.call('XRANGE', outbox, position, position) == 0 and 'gone' or 'here'
 """
 
+# A delivery is counted whether or not the letter still stands: one that was pushed out meanwhile was taken all the same
+DELIVERED = """
+local outbox, notices = unpack(KEYS)
+local channel, position = unpack(ARGV)
+local found = redis.call('XRANGE', outbox, position, position)
+if #found > 0 then strike(channel, position, found[1][2]) end
+redis.call('HINCRBY', notices, channel .. ':delivered', 1)
+"""
+
 # Invariant: a letter leaves the outbox because it was taken, or together with its entry among the dead ones.
 GIVE_UP = """
 local outbox, notices = unpack(KEYS)
@@ -36,7 +45,8 @@ local channel, position, reason, oldest = unpack(ARGV)
 local t, found = now(), redis.call('XRANGE', outbox, position, position)
 if #found == 0 then return 1 end
 if t - tonumber(string.match(position, '^%d+')) / 1000 < tonumber(oldest) then return 0 end
-bury(channel, position, found[1][2], reason, t)
+strike(channel, position, found[1][2])
+bury(channel, found[1][2], reason, t)
 redis.call('HINCRBY', notices, channel .. ':given_up', 1)
 return 1
 """
@@ -51,8 +61,9 @@ for _ = 1, tonumber(ARGV[1]) do
   local letter = cjson.decode(text)
   local outbox = PREFIX .. ':outbox:' .. letter.channel
   if redis.call('XLEN', outbox) >= OUTBOX_KEPT then break end
-  redis.call('XADD', outbox, '*', 'id', letter.id, 'event', letter.event)
+  enclose(letter.channel, letter.id, letter.event)
   redis.call('RPOP', dead)
+  tally(PREFIX .. ':buried', case_of(letter.event), -1)
   moved = moved + 1
 end
 return moved
@@ -111,10 +122,8 @@ class RedisOutbox:
 
     def delivered(self, letter: Letter) -> None:
         """Strike a letter out."""
-        with self._steps.translated(), self._steps.client.pipeline() as pipeline:
-            pipeline.xdel(self._outbox, letter.position)
-            pipeline.hincrby(self._steps.keys.notices, f"{self.channel}:delivered", 1)
-            pipeline.execute()
+        keys = [self._outbox, self._steps.keys.notices]
+        self._steps.run(self._steps.delivered, keys, [self.channel, letter.position])
 
     def give_up(self, letter: Letter, reason: str) -> bool:
         """Put a letter that is too old with the dead ones; False where it is to be tried again."""
@@ -129,6 +138,7 @@ class NoticeSteps(Steps):
         super().__init__(client, keys, terms)
         self.take_turn = self.script(TAKE_TURN)
         self.look = self.script(LOOK)
+        self.delivered = self.script(DELIVERED)
         self.give_up = self.script(GIVE_UP)
         self._replay = self.script(REPLAY)
 
@@ -180,7 +190,10 @@ class NoticeSteps(Steps):
             for channel in CHANNELS:
                 name = self.keys.outbox(channel)
                 found += sum(self.client.xdel(name, entry) for entry, _ in self.entries(name, case_id))
-            return found + self._forget_dead(case_id)
+            found += self._forget_dead(case_id)
+            for name in (*map(self.keys.outbox_cases, CHANNELS), self.keys.dead_cases):
+                self.client.hdel(name, case_id)
+        return found
 
     def entries(self, stream: str, case_id: str) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield a stream's entries that hold an event of the case, read in pieces of `BATCH`."""
