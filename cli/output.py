@@ -1,9 +1,12 @@
 """How the command line speaks: one line or one JSON document on stdout, one line on stderr for each failure."""
 
 import io
-import json
 import sys
 from typing import Any
+
+from config.printable import json_text, printable, printable_lines
+
+__all__ = ["DONE", "FAILED", "WRONG_USAGE", "Failure", "complain", "printable", "say", "say_json", "speak_utf8"]
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -24,22 +27,21 @@ def speak_utf8() -> None:
 
 
 def say(text: str) -> None:
-    """Write a line to stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write a text to stdout, each line printable."""
+    _write(printable_lines(text))
 
 
 def say_json(document: Any) -> None:
     """Write one JSON document to stdout."""
-    say(json.dumps(document, ensure_ascii=False, indent=2))
+    _write(json_text(document, indent=2))
 
 
 def complain(text: str) -> None:
-    """Write a line to stderr."""
-    sys.stderr.write(text + "\n")
+    """Write a text to stderr, each line printable."""
+    sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()
 
 
-def printable(text: str) -> str:
-    """Return a text from outside as it may stand in a line: nothing in it moves the cursor or begins a new line."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

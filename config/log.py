@@ -1,7 +1,6 @@
 """Logging: every record of every logger leaves as one redacted JSON line, or as readable text on a terminal."""
 
 import io
-import json
 import logging
 import sys
 import traceback
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ProcessorFormatter
 
+from config.printable import json_text, printable_lines, printable_value
 from config.redaction import redact, redact_fields, safe_repr
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _KEPT_FIELDS = ("case_id", "mediation_id", "job_id", "task_id")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # Celery hangs whole task arguments and results on its records (S37).
 _DROPPED = frozenset({"data", "context", "kwargs", "argsrepr", "kwargsrepr"})
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_SEVERAL_LINES = ("exception", "stack")
 _CHATTY = ("urllib3", "requests")  # they log whole URLs
 
 
@@ -62,14 +62,25 @@ class _Formatter(ProcessorFormatter):
 def _renderer(settings: "Settings", stream: TextIO) -> "Processor":
     terminal = stream.isatty()
     if settings.log_format == "text" or (settings.log_format == "auto" and terminal):
-        return ConsoleRenderer(
+        renderer = ConsoleRenderer(
             colors=terminal, timestamp_key="ts", sort_keys=False, exception_formatter=plain_traceback
         )
+        return lambda logger, method, fields: renderer(logger, method, _printable(fields))
     return _json
 
 
 def _json(_logger: "WrappedLogger", _method: str, fields: "EventDict") -> str:
-    return _encode(fields)
+    return json_text(fields)
+
+
+def _printable(fields: "EventDict") -> "EventDict":
+    """Return the fields without controls; no line of a trace stands where a record begins."""
+    return {
+        name: printable_lines(value, indent="    ")
+        if name in _SEVERAL_LINES and isinstance(value, str)
+        else printable_value(value)
+        for name, value in fields.items()
+    }
 
 
 def _fields(_logger: "WrappedLogger", _method: str, event: "EventDict") -> "EventDict":

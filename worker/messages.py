@@ -32,8 +32,9 @@ def _text_id(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
-        value.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
-        return value.strip()
+        value = value.strip()
+        if not value.isprintable():  # control and format characters, lone surrogates
+            raise ValueError("not printable")
     return value
 
 
@@ -67,10 +68,11 @@ def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
     kinds = {name: _kind(present.get(name)) for name in faults}
     missing = any(kinds.get(name) in (MISSING, EMPTY) for name in ("case_id", "mediation_id"))
     wanted = {
-        "case_id": f"a text of 1 to {MAX_ID_LENGTH} characters",
-        "mediation_id": f"a text of 1 to {MAX_ID_LENGTH} characters or a whole number",
+        "case_id": f"a text of 1 to {MAX_ID_LENGTH} characters, all printable",
+        "mediation_id": f"a text of 1 to {MAX_ID_LENGTH} characters, all printable, or a whole number",
         "call_auto": "0 (automatic) or 1 (manual)",
-        "call_person_id": f"a text of at most {MAX_ID_LENGTH} characters, empty for everyone in the case",
+        "call_person_id": f"a text of at most {MAX_ID_LENGTH} characters, all printable,"
+        " empty for everyone in the case",
     }
     reason = "; ".join(f"{name}: {kind}, should be {wanted[name]}" for name, kind in kinds.items())
     raise BadTrigger(reason, missing=missing)
@@ -157,7 +159,8 @@ def plain_id(value: object) -> str:
     """Return an id as text where it is one; anything else, of which nobody knows what it holds, as an empty text."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         return ""
-    return str(value) if len(str(value)) <= MAX_ID_LENGTH else ""
+    text = str(value)
+    return text if len(text) <= MAX_ID_LENGTH and text.isprintable() else ""
 
 
 class TriggerResult(UserDict[str, Any]):

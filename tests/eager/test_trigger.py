@@ -85,7 +85,9 @@ def test_missing_parameters_call_nobody(
     ("kwargs", "reason"),
     [
         pytest.param(
-            {"case_id": ["C-1"]}, "case_id: of type list, should be a text of 1 to 200 characters", id="a list"
+            {"case_id": ["C-1"]},
+            "case_id: of type list, should be a text of 1 to 200 characters, all printable",
+            id="a list",
         ),
         pytest.param({"case_id": "x" * 201}, "case_id: a text of 201 characters, should be", id="too long"),
         pytest.param({"case_id": "\ud800"}, "case_id: a text of 1 characters, should be", id="no Unicode text"),

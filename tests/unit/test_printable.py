@@ -1,0 +1,115 @@
+"""Nothing that comes from outside moves a cursor, reorders a line or begins a new one, in logs and on terminals."""
+
+import io
+import json
+import logging
+import unicodedata
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.output import complain, say, say_json
+from config.log import configure_logging
+from config.printable import json_text, printable
+from config.settings import Settings
+from worker.messages import BadTrigger, plain_id, read_trigger
+
+HOSTILE = {
+    "an escape sequence": "\x1b[2J\x1b]0;x\x07",
+    "a C1 control": "\x9b2J",
+    "a bidirectional override": "\u202egnp.exe",
+    "a bidirectional isolate": "\u2066x\u2069",
+    "a line break": "\n{'level': 'info'}",
+    "a carriage return": "\rforged",
+    "a line separator": "\u2028x\u2029",
+    "a next line": "\x85x",
+    "a zero width space": "\u200bx",
+    "a tag": "\U000e0041",
+    "a delete": "\x7f",
+}
+hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+CONTROLS = ("Cc", "Cf", "Zl", "Zp", "Cs")
+
+log = logging.getLogger("worker.trigger")
+
+
+@pytest.fixture(autouse=True)
+def _put_logging_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    yield
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+def harmless(text: str) -> bool:
+    """Whether nothing in a text but its line breaks is a control or a format character."""
+    return not any(unicodedata.category(one) in CONTROLS for one in text.replace("\n", ""))
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@hostile
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_log_line_is_one_line_whatever_is_in_it(text: str, log_format: str) -> None:
+    stream = io.StringIO()
+    configure_logging(Settings(_env_file=None).model_copy(update={"log_format": log_format}), stream=stream)
+    log.warning("status %s", text, extra={"case_id": text, "why": {text: [text, 3]}})
+    written = stream.getvalue()
+    assert written.count("\n") == 1
+    assert written.endswith("\n")
+    assert harmless(written)
+
+
+@hostile
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_of_a_trace_can_be_taken_for_a_record(text: str, log_format: str) -> None:
+    stream = io.StringIO()
+    configure_logging(Settings(_env_file=None).model_copy(update={"log_format": log_format}), stream=stream)
+    try:
+        fail(text)
+    except ValueError:
+        log.exception("failed")
+    lines = stream.getvalue().splitlines()
+    assert harmless(stream.getvalue())
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert "ValueError" in stream.getvalue()
+
+
+@hostile
+def test_a_command_prints_no_control(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"case {text}")
+    complain(f"case {text}")
+    say_json({"case": text, text: 1})
+    out, err = capsys.readouterr()
+    assert harmless(out + err)
+    assert json.loads(out[out.index("{\n") :]) == {"case": text, text: 1}
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_json_is_escaped_and_means_the_same(document: object) -> None:
+    """Both writers, of logs and of commands, go by it."""
+    written = json_text(document)
+    assert harmless(written)
+    assert json.loads(written) == document
+    assert "外呼" in json_text({"event": "发起外呼"})
+
+
+@given(st.text())
+def test_what_is_printable_stays(text: str) -> None:
+    assert len(printable(text)) == len(text)
+    assert printable(printable(text)) == printable(text)
+
+
+@hostile
+@pytest.mark.parametrize("name", ["case_id", "mediation_id", "call_person_id"])
+def test_s38_an_id_has_no_control_character(name: str, text: str) -> None:
+    kwargs = {"case_id": "C-1", "mediation_id": "20", "call_person_id": "", name: f"x{text}x"}
+    with pytest.raises(BadTrigger, match=r"should be a text of (1 to|at most) 200 characters, all printable"):
+        read_trigger(kwargs)
+    assert plain_id(kwargs[name]) == ""
