@@ -35,7 +35,7 @@ class GuardedServer:
         return redis.Redis.from_url(self.url(user), decode_responses=True, socket_timeout=10, protocol=2)
 
 
-def make_secrets(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def make_secrets(folder: Path | str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command that docker-compose.yml asks for."""
     return subprocess.run(
         (str(ROOT / "ops" / "make-secrets"), str(folder)),
