@@ -1,14 +1,22 @@
 """`callwatch metrics`: one page for Prometheus, over HTTP, behind a bearer token wherever others could reach it."""
 
+import asyncio
 import hmac
 import ipaddress
+import logging
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
 
 from cli.exposition import expose, read_state
 from cli.output import WRONG_USAGE, Failure, say
@@ -16,7 +24,10 @@ from cli.reach import connect, impatient_store, read_settings
 from cli.signals import Signals
 from config.settings import Settings
 
-PATIENCE = 10  # seconds for a request to arrive: who says nothing holds no thread for ever
+HEADERS_WITHIN, WHOLE = 5.0, 30.0  # seconds for all headers of a request to arrive, and for everything
+MOST_CONNECTIONS = 64  # the oldest one is closed for a newer one: a scrape takes milliseconds, an attacker stays
+MOST_HEADERS, MOST_BODY = 16_384, 1_024  # bytes
+SCRAPES_AT_ONCE = 2
 A_DAY = 86_400.0
 
 
@@ -34,13 +45,13 @@ def metrics(host: str, port: int) -> None:
         server = Server(host, port, token, scraper(settings))
     except OSError as error:
         raise Failure(f"port {port} on {host} cannot be used: {error.strerror or error}") from None
-    with Signals() as signals, server:
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # what a stranger sends wrong is no news
+    with Signals() as signals:
         server.begin()
         place = f"[{host}]" if ":" in host else host
-        say(f"metrics: http://{place}:{server.server_port}/metrics")
+        say(f"metrics: http://{place}:{server.port}/metrics")
         while not signals.wait(A_DAY):
             pass
-        server.shutdown()
 
 
 def scraper(settings: Settings) -> Callable[[], bytes]:
@@ -58,55 +69,88 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Server(ThreadingHTTPServer):
-    """Answers `/metrics` to who knows the token (None: to everybody), and `/healthz`, which says nothing, to all."""
+class Server:
+    """Answers `/metrics` to who knows the token (None: to everybody), and `/healthz`, which says nothing, to all.
 
-    daemon_threads = True
+    One thread serves all connections, so one that is slow holds up no other; `read` runs in threads of its own.
+    """
 
     def __init__(self, host: str, port: int, token: str | None, read: Callable[[], bytes]) -> None:
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        self.token, self.read = token, read
-        super().__init__((host, port), Page)
+        self._sockets = bind_sockets(port, host, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.port: int = self._sockets[0].getsockname()[1]
+        self._page = {"token": token, "read": read, "scrapes": ThreadPoolExecutor(SCRAPES_AT_ONCE, "scrape")}
 
     def begin(self) -> None:
         """Serve in a thread of its own, so that a signal finds the first one waiting for it."""
-        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
+        threading.Thread(target=lambda: asyncio.run(self._serve()), name="metrics", daemon=True).start()
+
+    async def _serve(self) -> None:
+        application = Application([(".*", Page, self._page)], log_function=lambda _: None)
+        server = BoundedServer(
+            application,
+            no_keep_alive=True,
+            idle_connection_timeout=HEADERS_WITHIN,
+            body_timeout=HEADERS_WITHIN,
+            max_header_size=MOST_HEADERS,
+            max_body_size=MOST_BODY,
+        )
+        server.add_sockets(self._sockets)
+        await asyncio.Event().wait()
 
 
-class Page(BaseHTTPRequestHandler):
+class BoundedServer(HTTPServer):
+    """Bounds the number of connections and the time of each; the library bounds headers and bodies."""
+
+    def initialize(self, *args: Any, **options: Any) -> None:
+        """Begin without connections."""
+        super().initialize(*args, **options)
+        self._streams: list[IOStream] = []
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a new connection, at the oldest one's expense where there are too many."""
+        self._streams = [one for one in self._streams if not one.closed()]
+        if len(self._streams) >= MOST_CONNECTIONS:
+            self._streams.pop(0).close()
+        self._streams.append(stream)
+        IOLoop.current().call_later(WHOLE, stream.close)
+        super().handle_stream(stream, address)
+
+
+class Page(RequestHandler):
     """One request."""
 
-    server: Server
-    timeout = PATIENCE
-    server_version, sys_version = "callwatch", ""
+    def initialize(self, token: str | None, read: Callable[[], bytes], scrapes: ThreadPoolExecutor) -> None:
+        """Take what all requests share."""
+        self._token, self._read, self._scrapes = token, read, scrapes
 
-    def do_GET(self) -> None:
+    def set_default_headers(self) -> None:
+        """Name no version."""
+        self.set_header("Server", "callwatch")
+
+    async def get(self) -> None:
         """Answer."""
-        path = self.path.partition("?")[0]
-        if path == "/healthz":
-            self._answer(HTTPStatus.OK, b"ok\n", "text/plain")
+        if self.request.path == "/healthz":
+            self._answer(HTTPStatus.OK, b"ok\n")
         elif not self._may_read():
-            self._answer(HTTPStatus.UNAUTHORIZED, b"a bearer token is asked for\n", "text/plain")
-        elif path != "/metrics":
-            self._answer(HTTPStatus.NOT_FOUND, b"/metrics is the only page\n", "text/plain")
+            self.set_header("WWW-Authenticate", "Bearer")
+            self._answer(HTTPStatus.UNAUTHORIZED, b"a bearer token is asked for\n")
+        elif self.request.path != "/metrics":
+            self._answer(HTTPStatus.NOT_FOUND, b"/metrics is the only page\n")
         else:
-            self._answer(HTTPStatus.OK, self.server.read(), CONTENT_TYPE_LATEST)
+            page = await IOLoop.current().run_in_executor(self._scrapes, self._read)
+            self._answer(HTTPStatus.OK, page, CONTENT_TYPE_LATEST)
 
     def _may_read(self) -> bool:
-        if self.server.token is None:
+        if self._token is None:
             return True
-        given = self.headers.get("Authorization", "").encode(errors="replace")
-        return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
+        given = self.request.headers.get("Authorization", "").encode(errors="replace")
+        return hmac.compare_digest(given, f"Bearer {self._token}".encode())
 
-    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        if status is HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", "Bearer")
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", kind)
+        self.finish(body)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing: a scrape every few seconds is no news."""
+    def write_error(self, status_code: int, **_: Any) -> None:
+        """Say nothing but the status."""
+        self.finish(f"{status_code}\n")
