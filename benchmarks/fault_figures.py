@@ -7,7 +7,7 @@ from itertools import pairwise
 
 EARLY = 1.0  # seconds: a poll that comes at most this much before its time is on time (S20)
 REISSUED = 1.5  # seconds beyond an interval after which a poll is a late or a reissued one: above all jitter
-SOONEST = 3.0  # seconds from a poll that died at work to the one that the sweep has asked again: lease and grace
+SOONEST = 1.9  # seconds from a poll that died at work to the one that asks again: a lease
 LOST_AFTER = 15.0  # seconds at the end of a run without a poll: the call is lost
 
 

@@ -21,6 +21,7 @@ from benchmarks.fault_figures import (
     for_information,
     is_lost,
     latest,
+    longest_silence,
     widest_gap,
 )
 from cli.embedded import EmbeddedServer
@@ -217,6 +218,15 @@ class Seen:
         """Return the figure of the longest time that any call went without a poll."""
         gap = self._worst("largest gap", lambda call: widest_gap(call, self.end))
         return at_most("largest gap between two polls of a call", gap, limit, "s")
+
+    def long_gaps(self, seconds: float, share: float) -> Figure:
+        """Return the figure of the calls that went without a poll for longer than so many seconds."""
+        number = sum(widest_gap(call, self.end)[0] > seconds for call in self.calls)
+        return at_most(f"calls with a gap above {seconds:g} s", number, int(share * len(self.calls)))
+
+    def silence(self, limit: float) -> Figure:
+        """Return the figure of the longest time in which no call at all was polled."""
+        return at_most("no call was polled for", longest_silence(self.calls, self.begin, self.end), limit, "s")
 
     def latest_poll(self, limit: float) -> Figure:
         """Return the figure of the latest poll."""

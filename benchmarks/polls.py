@@ -83,15 +83,16 @@ def main() -> None:
     options.add_argument("--hang", type=int, default=0, help="one of so many calls is never answered")
     chosen = options.parse_args()
     results = [
-        measure(contender, chosen.calls, chosen.seconds, ("--delay", str(chosen.delay), "--hang", str(chosen.hang)))
+        measure(contender, chosen.calls, chosen.seconds, delay=chosen.delay, hang=chosen.hang)
         for contender in CONTENDERS
         if not chosen.only or contender.name in chosen.only
     ]
     report(results)
 
 
-def measure(contender: Contender, calls: int, seconds: float, answers: tuple[str, ...] = ()) -> Result:
+def measure(contender: Contender, calls: int, seconds: float, *, delay: float = 0, hang: int = 0) -> Result:
     """Run one contender on a Redis and a status server of its own."""
+    answers = ("--delay", str(delay), "--hang", str(hang))
     with EmbeddedServer() as redis_server, status_server(*answers) as server_url:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")} | {
             "BENCH_REDIS_URL": redis_server.url,
@@ -108,11 +109,11 @@ def measure(contender: Contender, calls: int, seconds: float, answers: tuple[str
             subprocess.run(starter, env=environment, check=True)
             wait_for(lambda: len(asked(server_url)) >= calls * SHARE, 120)
             time.sleep(WARM_UP)
-            return observe(contender, worker.pid, redis_server.pid, server_url, seconds)
+            return observe(contender, worker.pid, redis_server.pid, server_url, seconds, hang)
 
 
-def observe(contender: Contender, worker: int, redis_server: int, server_url: str, seconds: float) -> Result:
-    """Read the CPU clocks before and after the measured time."""
+def observe(contender: Contender, worker: int, redis_server: int, server_url: str, seconds: float, hang: int) -> Result:
+    """Read the CPU clocks before and after the measured time; calls that are never answered are not judged."""
     loops: list[float] = []
     begin, before = time.time(), (cpu_seconds(worker), cpu_seconds(redis_server))
     while time.time() < begin + seconds:
@@ -128,7 +129,7 @@ def observe(contender: Contender, worker: int, redis_server: int, server_url: st
         1_000 * (after[0] - before[0]) / polls,
         1_000 * (after[1] - before[1]) / polls,
         1_000 * statistics.median(loops),
-        lateness(seen, begin, end),
+        lateness([one for one in seen if not is_silent(one[0], hang)], begin, end),
     )
 
 
@@ -146,6 +147,11 @@ def lateness(seen: list[tuple[str, float]], begin: float, end: float) -> list[fl
         base = min(offsets)
         late += [offset - base for offset, at in zip(offsets, arrivals, strict=True) if begin <= at < end]
     return sorted(late)
+
+
+def is_silent(job_id: str, hang: int) -> bool:
+    """Tell whether the status server never answers for a call."""
+    return bool(hang) and int(job_id[-12:], 16) % hang == 0
 
 
 def report(results: list[Result]) -> None:

@@ -226,7 +226,7 @@ class World:
 
         monkeypatch.setattr(tasks, "parts", lambda: self.parts)
         monkeypatch.setattr(tasks, "send_event", lambda kind, fields: self.shown.append((kind, fields)))
-        monkeypatch.setattr(tasks, "askers", lambda: self.carry_out)
+        monkeypatch.setattr(tasks.this_process, "askers", lambda: self.carry_out)
         for task in (tasks.trigger, tasks.poll, tasks.look_up):
             monkeypatch.setattr(task, "apply_async", self.queue.publisher(task.name))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from worker.values import Ask
 
 log = logging.getLogger(__name__)
 
-MOST = 1_000  # polls at work in one process, above which its dispatcher takes no more
+MOST = 4_000  # polls at work in one process, above which its dispatcher takes no more: each may have a socket …
+OTHER_FILES = 500  # … beside these
 GROUP = 0.05  # seconds for which answers are gathered before they are written together
 WRITTEN = 200  # ends of polls in one step of the store: a few milliseconds of Redis' only thread
 PAUSE = 0.5  # seconds between two attempts to write while the store is away
@@ -34,6 +36,15 @@ class AskStatus(Protocol):
         ...
 
 
+def files_allowed(wanted: int) -> int:
+    """Return how many files this process may open, after asking the system for as many as are wanted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return soft
+
+
 class Askers:
     """Carries polls out in a thread of its own; can be called from any thread.
 
@@ -46,6 +57,7 @@ class Askers:
         self._lease = lease
         self._at_work: set[tuple[str, int]] = set()
         self._answered: list[Judged] = []
+        self._most = min(MOST, files_allowed(MOST + OTHER_FILES) - OTHER_FILES)
         self._changed = threading.Condition()
         self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,7 +75,7 @@ class Askers:
 
     def free(self) -> int:
         """Return for how many more polls there is room."""
-        return MOST - self._number
+        return self._most - self._number
 
     def close(self, limit: float) -> None:
         """Wait for the polls at work, `limit` seconds at the most, then stop; those that are left lose their leases."""

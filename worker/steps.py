@@ -25,7 +25,7 @@ from worker.notice import Channel
 from worker.notifier import Notifier
 from worker.ports import Deliver, StoreUnavailable
 from worker.sweep import sweep_forever
-from worker.tasks import PollQueue, Publisher, free_for_polls
+from worker.tasks import PollQueue, Publisher, this_process
 from worker.wiring import new_token, parts
 
 TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
@@ -46,7 +46,7 @@ class DispatcherStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start the thread."""
         health = getattr(parent, "callwatch_health", None)
-        dispatcher = parts().dispatcher(PollQueue(parts().settings), free_for_polls)
+        dispatcher = parts().dispatcher(PollQueue(parts().settings), this_process.free)
         done = functools.partial(health.succeeded, "dispatcher") if health else lambda: None
         arguments = (dispatcher, self._over.wait, done)
         self._thread = threading.Thread(target=dispatch_forever, args=arguments, name="dispatcher", daemon=True)

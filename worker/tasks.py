@@ -1,6 +1,5 @@
 """The Celery tasks: thin. Each reads what arrived, calls its flow, and obeys its answer."""
 
-import functools
 import json
 import threading
 import time
@@ -111,29 +110,44 @@ def trigger(
 def poll(*_: Any, **kwargs: Any) -> str:
     """Let the polls of a message pass the fence, and hand them to the askers of this process (S20-S28)."""
     try:
-        return parts().watch(show).begin(read_polls(kwargs), askers())
+        return parts().watch(show).begin(read_polls(kwargs), this_process.askers())
     except StoreUnavailable as error:
         return f"given up, the store has it: {error}"
 
 
-@functools.cache
-def askers() -> Askers:
-    """Return the askers of this process, made when its first poll comes (after a fork, where there is one)."""
-    return parts().askers(show)
+class ThisProcess:
+    """The askers of this process, made when its first poll comes: after a fork, where there is one."""
+
+    def __init__(self) -> None:
+        self._askers: Askers | None = None
+        self._lock = threading.Lock()
+
+    def askers(self) -> Askers:
+        """Return them; tasks ask in several threads at once."""
+        with self._lock:
+            self._askers = self._askers or parts().askers(show)
+            return self._askers
+
+    def free(self) -> int:
+        """Return for how many more polls there is room."""
+        return MOST if self._askers is None else self._askers.free()
+
+    def finish(self, limit: float) -> None:
+        """Wait for the polls at work, so many seconds at the most."""
+        with self._lock:
+            if self._askers is not None:
+                self._askers.close(limit)
+            self._askers = None
 
 
-def free_for_polls() -> int:
-    """Return for how many more polls this process has room."""
-    return askers().free() if askers.cache_info().currsize else MOST
+this_process = ThisProcess()
 
 
 @signals.worker_shutdown.connect  # when its threads have ended
 @signals.worker_process_shutdown.connect  # of a process of a pool
 def finish_polls(**_: object) -> None:
     """Wait until the polls at work are written: a process that leaves has none to leave behind."""
-    if askers.cache_info().currsize:
-        askers().close(parts().settings.status_timeout + LEAVE_WITHIN)
-        askers.cache_clear()
+    this_process.finish(parts().settings.status_timeout + LEAVE_WITHIN)
 
 
 @app.task(name="outbound.lookup", ignore_result=True)

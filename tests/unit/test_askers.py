@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -177,6 +178,20 @@ def test_more_answers_than_one_step_takes_are_written_one_after_the_other(
     world.ask(*(f"job-{number}" for number in range(10)))
     wait_until(lambda: len(world.store.written) == 10)
     assert max(map(len, world.store.groups)) == 4
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed"), [(1_024, 4_096, 2_000), (1_024, 1_500, 1_024), (8_192, 8_192, 8_192)]
+)
+def test_the_system_is_asked_for_as_many_files_as_it_grants(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int
+) -> None:
+    """A socket for each poll at work."""
+    limits = {"now": (soft, hard)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, both: limits.update(now=both))
+    assert module.files_allowed(2_000) == allowed
+    assert limits["now"] == (allowed, hard)
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:

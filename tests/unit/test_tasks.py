@@ -128,13 +128,15 @@ class Asked:
 
 def test_s28_a_process_that_leaves_waits_for_its_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as a query may take; one that has never polled has nothing to wait for."""
-    tasks.askers.cache_clear()
-    assert tasks.free_for_polls() == MOST
-    signals.worker_shutdown.send(sender="w@host")
+    process = tasks.ThisProcess()
+    monkeypatch.setattr(tasks, "this_process", process)
+    assert process.free() == MOST
     parts = SimpleNamespace(askers=lambda _show: Asked(), settings=Settings(_env_file=None, status_timeout=5))
     monkeypatch.setattr(tasks, "parts", lambda: parts)
-    assert tasks.askers() is tasks.askers()
-    assert tasks.free_for_polls() == 7
+    signals.worker_shutdown.send(sender="w@host")
+    assert Asked.limits == []
+    assert process.askers() is process.askers()
+    assert process.free() == 7
     signals.worker_shutdown.send(sender="w@host")
     signals.worker_process_shutdown.send(sender="w@host")
     assert Asked.limits == [7]

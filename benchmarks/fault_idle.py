@@ -1,0 +1,67 @@
+"""What callwatch costs where nothing is due: a worker's commands to Redis, and the memory of a watched call."""
+
+import time
+from typing import cast
+
+import redis
+
+from benchmarks.fault_figures import Figure, at_most, exactly
+from cli.embedded import EmbeddedServer
+from config.settings import Settings
+from tests.deployment import Deployment
+from worker.messages import TriggerResult
+from worker.store import RedisStore
+from worker.values import NewJob, Pair, Settlement
+from worker.wiring import build_store, new_token
+
+OBSERVED = 30.0  # seconds
+FAR = 3_600.0  # seconds until the first polls
+OF_ONE_ANSWER = 1_000  # calls
+
+
+def idle_cost(calls: int) -> list[Figure]:
+    """Return the commands a second of one worker, without calls and with calls that are not due, and their memory."""
+    with EmbeddedServer(appendfsync="everysec") as server, Deployment(server.url) as deployment:
+        deployment.worker()
+        store = build_store(Settings(redis_url=server.url))
+        without = commands_a_second(store.client)
+        before = memory(store.client)
+        pair = Pair("C-1", "20")
+        for first in range(0, calls, OF_ONE_ANSWER):
+            watch(store, pair, range(first, min(first + OF_ONE_ANSWER, calls)))
+        watched = store.number_of_calls()
+        kilobytes = (memory(store.client) - before) / calls / 1_000
+        beside = commands_a_second(store.client)
+        counters = store.counters()
+        store.client.close()
+    return [
+        at_most("commands a second of a worker with nothing to do", without, 30),
+        at_most("the same beside calls that are not due", beside, 30),
+        exactly("calls watched", watched, calls),
+        at_most("memory of a watched call", kilobytes, 1.0, "KB"),
+        exactly("polls carried out", sum(n for name, n in counters.items() if name.startswith("polls:")), 0),
+    ]
+
+
+def watch(store: RedisStore, pair: Pair, numbers: range) -> None:
+    """Store one answer of a pair; its calls are due in an hour."""
+    jobs = [
+        NewJob(f"{1_770_463_000_000 + number}-447e-96ea-{number:012x}", f"P-{number}", "Scheduling", FAR)
+        for number in numbers
+    ]
+    result = TriggerResult.of("started", pair.case_id, pair.mediation_id)
+    store.settle(Settlement(pair, new_token(), f"task-{numbers.start}", result, "watching", None, jobs, []))
+
+
+def commands_a_second(client: redis.Redis) -> float:
+    """Return how many commands clients send to the server in a second; those inside of its scripts do not count."""
+    number, end = 0, time.monotonic() + OBSERVED
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        while time.monotonic() < end:
+            number += monitor.next_command()["client_type"] != "lua"
+    return number / OBSERVED
+
+
+def memory(client: redis.Redis) -> int:
+    """Return the bytes that the server uses for its data."""
+    return int(cast("dict[str, int]", client.info("memory"))["used_memory_dataset"])
