@@ -122,7 +122,8 @@ class Askers:
     async def _write_forever(self) -> None:
         while True:
             await self._wake.wait()
-            await asyncio.sleep(GROUP)
+            if len(self._answered) < WRITTEN:
+                await asyncio.sleep(GROUP)
             group = self._answered[:WRITTEN]
             try:
                 await self._in_thread(self._watch.write, group)
