@@ -17,14 +17,15 @@ from config.settings import Settings
 from worker.decision import Outcome, Phase
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
-from worker.store.health import LastSweep
+from worker.store.health import LastSweep, Memory, memory_of
 from worker.store.histograms import BEYOND, LATENCY_BOUNDS, LATENESS_BOUNDS, MICROSECONDS
 from worker.store.notice_steps import Waiting
-from worker.store.tallies import Tally
+from worker.store.tallies import TALLY_EVERY, KeptTally
 from worker.texts import LABELS
 from worker.values import EventKind, Heard
 
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
+STALE = 4 * TALLY_EVERY  # seconds
 OTHER = "other"  # a status that upstream has made up: as a label of its own it would have no bound
 
 POLLS = (*get_args(Heard), "fenced", "finished", "absent", "early", "overtaken")
@@ -38,8 +39,7 @@ class State:
     """What one scrape has read; `now` and `outage_since` in epoch seconds, None where there is none."""
 
     counters: Counters
-    calls: Tally
-    pairs: Tally
+    tally: KeptTally | None
     sweep: LastSweep | None
     now: float
     outage_since: float | None
@@ -48,28 +48,36 @@ class State:
     unacknowledged: int
     notices: list[Waiting] = field(default_factory=list)
     dead_letters: int = 0
+    memory: dict[str, Memory] = field(default_factory=dict)
 
 
 def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> State:
-    """Read it all; StoreUnavailable where the Redis of the state or that of the broker does not answer."""
+    """Read it all: counters and sizes alone, no record.
+
+    Raises StoreUnavailable where the Redis of the state or that of the broker does not answer.
+    """
     with store.translated():
         pipeline = broker.pipeline(transaction=False)
         for queue in QUEUES:
             pipeline.llen(queue)
         pipeline.hlen("unacked")
         *waiting, unacknowledged = cast("list[int]", pipeline.execute())
+        memories = [("state", store.memory())]
+        if settings.broker_url != settings.redis_url:
+            memories.append(("broker", memory_of(broker)))
+    tally = store.kept_tally()
     return State(
         counters=store.counters(),
-        calls=store.tally_calls(limit=settings.overdue_grace),
-        pairs=store.tally_pairs(),
+        tally=tally,
         sweep=store.last_sweep(),
         now=store.now(),
         outage_since=store.outage_since(),
-        paused=store.paused() is not None or not settings.enabled,
+        paused=store.is_paused() or not settings.enabled,
         queues=dict(zip(QUEUES, waiting, strict=True)),
         unacknowledged=unacknowledged,
-        notices=store.notices(),
+        notices=store.waiting(tally.oldest if tally else {}),
         dead_letters=store.number_of_dead_letters(),
+        memory={name: memory for name, memory in memories if memory},
     )
 
 
@@ -117,30 +125,46 @@ def _histogram(
     return family
 
 
-def _gauges(state: State) -> Iterator[Metric]:
-    def labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-        family = GaugeMetricFamily(name, text, labels=[label])
-        for value, number in values.items():
-            family.add_metric([value], number)
-        return family
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
 
+
+def _tallied(tally: KeptTally, now: float) -> Iterator[Metric]:
     statuses = {**dict.fromkeys(LABELS, 0), OTHER: 0}
-    for status, number in state.calls.numbers.items():
+    for status, number in tally.calls.numbers.items():
         statuses[status if status in LABELS else OTHER] += number
-    phases = {phase: state.pairs.numbers.get(phase, 0) for phase in get_args(Phase) if phase != "done"}
-    yield labelled("callwatch_watched_calls", "Calls being watched, by upstream's last status.", "status", statuses)
-    yield labelled("callwatch_pairs", "Cases with a mediation that are taken, by phase.", "phase", phases)
-    yield labelled("callwatch_queue_messages", "Messages that no worker has taken.", "queue", state.queues)
+    phases = {phase: tally.pairs.numbers.get(phase, 0) for phase in get_args(Phase) if phase != "done"}
+    yield _gauge("callwatch_watched_calls", "Calls being watched, by upstream's last status.", "status", statuses)
+    yield _gauge("callwatch_pairs", "Cases with a mediation that are taken, by phase.", "phase", phases)
+    yield GaugeMetricFamily("callwatch_overdue_polls", "Polls later than the grace.", tally.calls.beyond)
+    # Without a worker nothing is tallied and nothing polled: what is watched grows later all the same.
+    age = now - tally.at
+    silent = age if age > STALE and tally.calls.numbers else 0.0
+    text = "How late the latest poll is; 0 where none is."
+    yield GaugeMetricFamily("callwatch_oldest_overdue_poll_seconds", text, tally.calls.longest + silent)
+
+
+def _memory(memory: Mapping[str, Memory]) -> Iterator[Metric]:
+    used = {name: float(one.used) for name, one in memory.items()}
+    limits = {name: float(one.limit) for name, one in memory.items() if one.limit}
+    yield _gauge("callwatch_redis_memory_bytes", "Memory that Redis uses.", "redis", used)
+    yield _gauge("callwatch_redis_memory_limit_bytes", "Beyond it Redis refuses writes.", "redis", limits)
+
+
+def _gauges(state: State) -> Iterator[Metric]:
+    if state.tally is not None:  # else no worker has tallied within a day; an alert on the sweep says so
+        yield from _tallied(state.tally, state.now)
+    yield _gauge("callwatch_queue_messages", "Messages that no worker has taken.", "queue", state.queues)
     yield GaugeMetricFamily("callwatch_unacknowledged_messages", "Messages that workers hold.", state.unacknowledged)
-    yield GaugeMetricFamily("callwatch_overdue_polls", "Polls later than the grace.", state.calls.beyond)
-    yield GaugeMetricFamily(
-        "callwatch_oldest_overdue_poll_seconds", "How late the latest poll is; 0 where none is.", state.calls.longest
-    )
     waiting: dict[str, int] = {one.channel: one.waiting for one in state.notices}
     ages: dict[str, float] = {one.channel: max(0.0, state.now - (one.oldest_at or state.now)) for one in state.notices}
-    yield labelled("callwatch_notices_waiting", "Notices that no back end has taken yet.", "channel", waiting)
-    yield labelled("callwatch_oldest_notice_seconds", "Since when the oldest of them waits.", "channel", ages)
+    yield _gauge("callwatch_notices_waiting", "Notices that no back end has taken yet.", "channel", waiting)
+    yield _gauge("callwatch_oldest_notice_seconds", "Since when the oldest of them waits.", "channel", ages)
     yield GaugeMetricFamily("callwatch_dead_letters", "Notices that were given up, and are kept.", state.dead_letters)
+    yield from _memory(state.memory)
     outage = state.outage_since is not None
     yield GaugeMetricFamily("callwatch_upstream_outage", "1 while upstream answers no status query.", outage)
     yield GaugeMetricFamily("callwatch_new_calls_stopped", "1 while new calls are stopped.", state.paused)

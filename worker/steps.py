@@ -5,6 +5,7 @@ signs; the sign is withheld unless sweep and dispatcher have succeeded lately, t
 answers, and the worker takes what waits in its queues. An idle worker is healthy; one that is up and deaf is not.
 """
 
+import contextlib
 import functools
 import threading
 import time
@@ -95,6 +96,9 @@ class SweepStep(bootsteps.StartStopStep):
 
     def _wait(self, seconds: float) -> bool:
         over = self._over.wait(seconds)
+        if not over:
+            with contextlib.suppress(StoreUnavailable):  # the sweep says so
+                parts().store.keep_tally(limit=parts().settings.overdue_grace)
         if self._health is not None and not over:
             self._health.sign()
         return over

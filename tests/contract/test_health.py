@@ -6,7 +6,7 @@ import redis
 from tests.contract.test_trigger_steps import PAIR, started
 from worker.ports import StoreUnavailable
 from worker.store import RedisStore
-from worker.store.health import Eviction, LastSweep
+from worker.store.health import Eviction, LastSweep, Memory
 
 
 def test_the_last_turn_to_sweep_outlives_the_turn(store: RedisStore, client: redis.Redis) -> None:
@@ -41,7 +41,8 @@ def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pyt
 
     for name in ("get", "hget", "scard", "zcard", "config_get", "info", "time"):
         monkeypatch.setattr(store.client, name, away)
-    for read in (store.last_sweep, store.outage_since, store.number_of_calls, store.eviction, store.version):
+    reads = (store.last_sweep, store.outage_since, store.number_of_calls, store.eviction, store.version, store.memory)
+    for read in reads:
         with pytest.raises(StoreUnavailable, match="gone"):
             read()
     with pytest.raises(StoreUnavailable):
@@ -58,7 +59,12 @@ def test_a_server_that_does_not_tell_is_no_server_that_is_away(
 
     for name in ("config_get", "info"):
         monkeypatch.setattr(store.client, name, forbidden)
-    assert (store.eviction(), store.version()) == (None, "of unknown version")
+    assert (store.eviction(), store.version(), store.memory()) == (None, "of unknown version", None)
+
+
+def test_memory_is_what_the_server_tells(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.client, "info", lambda _section: {"used_memory": 700, "maxmemory": 1_000})
+    assert store.memory() == Memory(700, 1_000)
 
 
 @pytest.mark.parametrize(

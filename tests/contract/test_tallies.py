@@ -260,3 +260,20 @@ def test_events_count_by_their_kind(store: RedisStore, client: redis.Redis) -> N
     changed = Event("status_changed", "C-1", "20", "j-1", {"label": 'events of a \'kind\': "kind": "x"'})
     continue_poll(store, PAIR, "j-1", Poll(2, 9e8, 9e9, 0), heard="answer", call_status="Paused", event=changed)
     assert new(store, "events:") == {"events:started": 1, "events:status_changed": 1}
+
+
+def test_s37_a_tally_is_kept_for_observers_once_in_five_seconds(store: RedisStore, client: redis.Redis) -> None:
+    """It has numbers alone: who may read it needs no right to the records."""
+    assert store.kept_tally() is None
+    started(store, "j-1", "j-2", "j-3")
+    client.hset(store.keys.job("j-3"), "call_status", "张三")
+    assert [store.keep_tally(limit=15) for _ in range(2)] == [True, False]
+    kept = store.kept_tally()
+    assert kept is not None
+    assert kept.calls.numbers == {"Scheduling": 2, "other": 1}
+    assert kept.pairs.numbers == {"watching": 1}
+    assert kept.at == pytest.approx(store.now(), abs=60)
+    text = str(client.get(store.keys.tally))
+    assert not [one for one in ("j-1", "P-", "C-1", "张三") if one in text]
+    client.delete(store.keys.tallying)
+    assert store.keep_tally(limit=15), "its time is over"

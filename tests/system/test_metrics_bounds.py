@@ -87,7 +87,9 @@ def test_a_request_that_drips_is_over_when_its_time_is(monkeypatch: pytest.Monke
         assert time.monotonic() - begin >= 0.4
 
 
-def test_headers_have_a_bound() -> None:
+def test_headers_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "HEADERS_WITHIN", 600)
+    monkeypatch.setattr(metrics, "WHOLE", 600)
     with serving() as port, open_connections(port, 1) as (connection,):
         with contextlib.suppress(OSError):
             connection.sendall(b"X: " + b"x" * 40_000)

@@ -1,6 +1,7 @@
 """What Prometheus reads: its own parser takes it, zeros are there from the start, and nobody is named (S37)."""
 
 import re
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -9,12 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from cli.exposition import POLLS, State, expose
 from worker.notice import Channel
 from worker.ports import StoreUnavailable
-from worker.store.health import LastSweep
+from worker.store.health import LastSweep, Memory
 from worker.store.notice_steps import Waiting
-from worker.store.tallies import Tally
+from worker.store.tallies import KeptTally, Tally
 
 NOTICES = ("notices_waiting", "oldest_notice_seconds")
-EMPTY = State({}, Tally({}, 0.0, 0), Tally({}, 0.0, 0), None, 1_000.0, None, False, {"outbound.poll": 0}, 0)
+NOTHING = Tally({}, 0.0, 0)
+EMPTY = State({}, KeptTally(998.0, NOTHING, NOTHING), None, 1_000.0, None, False, {"outbound.poll": 0}, 0)
 BUSY = State(
     counters={
         "triggers:started": 3,
@@ -31,8 +33,11 @@ BUSY = State(
         "call_latency:30": 3,
         "call_latency:sum": 61_000_000,
     },
-    calls=Tally({"Scheduling": 4, "Executing": 1, "SomethingNew": 2, "Another": 1}, 7.5, 3),
-    pairs=Tally({"watching": 5, "unknown": 1}, 0.0, 0),
+    tally=KeptTally(
+        998.0,
+        Tally({"Scheduling": 4, "Executing": 1, "SomethingNew": 2, "Another": 1}, 7.5, 3),
+        Tally({"watching": 5, "unknown": 1}, 0.0, 0),
+    ),
     sweep=LastSweep(998.5, "host:1"),
     now=1_000.0,
     outage_since=900.0,
@@ -41,6 +46,7 @@ BUSY = State(
     unacknowledged=11,
     notices=[Waiting("webhook", 5, 880.0, 9, 1, 0), Waiting("task", 0, None, 9, 0, 0)],
     dead_letters=3,
+    memory={"state": Memory(700, 1_000), "broker": Memory(500, 0)},
 )
 
 
@@ -89,6 +95,9 @@ def samples(state: State) -> dict[str, float]:
         ("callwatch_oldest_notice_seconds{channel=webhook}", 120),
         ("callwatch_oldest_notice_seconds{channel=task}", 0),
         ("callwatch_dead_letters", 3),
+        ("callwatch_redis_memory_bytes{redis=state}", 700),
+        ("callwatch_redis_memory_bytes{redis=broker}", 500),
+        ("callwatch_redis_memory_limit_bytes{redis=state}", 1_000),
         ("callwatch_upstream_outage", 1),
         ("callwatch_new_calls_stopped", 1),
         ("callwatch_sweep_age_seconds", 1.5),
@@ -102,7 +111,9 @@ def test_labels_have_a_bound_whatever_upstream_and_later_versions_say() -> None:
     """S19 S37."""
     new = samples(BUSY).keys() - samples(EMPTY).keys()
     notices = {f"callwatch_{name}{{channel={channel}}}" for name in NOTICES for channel in get_args(Channel)}
-    assert new == {"callwatch_sweep_age_seconds", "callwatch_queue_messages{queue=outbound.trigger}"} | notices
+    memory = {name for name in new if name.startswith("callwatch_redis_memory")}
+    assert len(memory) == 3
+    assert new == {"callwatch_sweep_age_seconds", "callwatch_queue_messages{queue=outbound.trigger}"} | notices | memory
     shown = {name for name in samples(EMPTY) if name.startswith("callwatch_polls_total")}
     assert shown == {f"callwatch_polls_total{{outcome={outcome}}}" for outcome in POLLS}
 
@@ -117,6 +128,21 @@ def test_every_counter_is_there_before_it_counts() -> None:
 def test_a_sweep_that_nobody_made_has_no_age() -> None:
     """S28: its absence is what the alert asks for."""
     assert "callwatch_sweep_age_seconds" not in samples(EMPTY)
+
+
+def test_without_workers_the_latest_poll_grows_later() -> None:
+    """S28: nothing is tallied then, and nothing polled."""
+    assert BUSY.tally is not None
+    old = replace(BUSY, tally=replace(BUSY.tally, at=900.0))
+    assert samples(old)["callwatch_oldest_overdue_poll_seconds"] == 107.5
+    idle = replace(EMPTY, tally=KeptTally(900.0, NOTHING, NOTHING))
+    assert samples(idle)["callwatch_oldest_overdue_poll_seconds"] == 0
+
+
+def test_what_no_worker_has_tallied_is_absent() -> None:
+    shown = samples(replace(BUSY, tally=None))
+    assert "callwatch_overdue_polls" not in shown
+    assert shown["callwatch_new_calls_stopped"] == 1
 
 
 def test_a_redis_that_is_away_is_the_one_thing_said() -> None:

@@ -25,6 +25,23 @@ class Eviction:
     maxmemory: int
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a server uses, and beyond which it refuses writes; 0 where it has no limit of its own."""
+
+    used: int
+    limit: int
+
+
+def memory_of(client: redis.Redis) -> Memory | None:
+    """Return how much memory a server uses; None where it does not tell. Raises RedisError."""
+    try:
+        told = client.info("memory")
+    except redis.ResponseError:
+        return None
+    return Memory(int(told.get("used_memory", 0)), int(told.get("maxmemory", 0)))
+
+
 class Health(Steps):
     """Reads for the diagnosis of an installation. All raise StoreUnavailable."""
 
@@ -61,6 +78,11 @@ class Health(Steps):
             except redis.ResponseError:
                 return None
         return Eviction(told.get("maxmemory-policy", ""), int(told.get("maxmemory", 0)))
+
+    def memory(self) -> Memory | None:
+        """Return how much memory the server uses; None where it does not tell."""
+        with self.translated():
+            return memory_of(self.client)
 
     def version(self) -> str:
         """Return the server's name and version, `of unknown version` where it does not tell."""

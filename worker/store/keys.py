@@ -146,6 +146,16 @@ class Keys:
         return f"{self.prefix}:counters"
 
     @property
+    def tally(self) -> str:
+        """String: how many calls and pairs stand where, and how late polls are, JSON; for observers (S37)."""
+        return f"{self.prefix}:tally"
+
+    @property
+    def tallying(self) -> str:
+        """String: present while the tally is young; lives 5 s."""
+        return f"{self.prefix}:tallying"
+
+    @property
     def probe(self) -> str:
         """String: present for a part of an interval after a probe was taken during an outage (S29)."""
         return f"{self.prefix}:probe"

@@ -1,7 +1,7 @@
 """The steps of notices in Redis: whose turn it is to deliver, what waits, what was taken, what was given up."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -148,19 +148,27 @@ class NoticeSteps(Steps):
 
     def notices(self) -> list[Waiting]:
         """Return how each channel stands that is told over, or has letters left from when it was."""
+        oldest: dict[str, float] = {}
+        for channel in CHANNELS:
+            for letter in self.outbox(channel).read("-", limit=1):
+                oldest[channel] = float(letter.position.partition("-")[0]) / 1000
+        return self.waiting(oldest)
+
+    def waiting(self, oldest: Mapping[str, float]) -> list[Waiting]:
+        """Return the same without a look at any letter; `oldest` says since when each channel's oldest waits."""
         with self.translated():
             counts = cast("dict[str, str]", self.client.hgetall(self.keys.notices))
-            channels = [(one, self.outbox(one).read("-", limit=1)) for one in CHANNELS]
-            return [
-                Waiting(
-                    channel,
-                    int(self.client.xlen(self.keys.outbox(channel))),
-                    float(oldest[0].position.partition("-")[0]) / 1000 if oldest else None,
-                    *(int(counts.get(f"{channel}:{end}", "0")) for end in ("delivered", "given_up", "pushed_out")),
-                )
-                for channel, oldest in channels
-                if oldest or channel in self.terms.channels
-            ]
+            sizes = {one: int(self.client.xlen(self.keys.outbox(one))) for one in CHANNELS}
+        return [
+            Waiting(
+                channel,
+                size,
+                oldest.get(channel) if size else None,
+                *(int(counts.get(f"{channel}:{end}", "0")) for end in ("delivered", "given_up", "pushed_out")),
+            )
+            for channel, size in sizes.items()
+            if size or channel in self.terms.channels
+        ]
 
     def number_of_dead_letters(self) -> int:
         """Return how many dead letters are kept."""

@@ -4,15 +4,20 @@ One hash holds every counter, a field each. A histogram is a field for each buck
 it as well) and one for the sum in microseconds. How much there is of something is not counted but read when asked.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import redis
 
-from worker.store.base import Steps, Terms
+from worker.store.base import Terms, milliseconds
 from worker.store.keys import Keys
+from worker.store.notice_steps import NoticeSteps
+from worker.texts import LABELS
 
+TALLY_EVERY = 5.0  # seconds between two tallies that workers keep for observers
+TALLY_KEPT = 86_400  # seconds
 BATCH = 1_000  # hashes in one step: a millisecond or two of Redis' only thread
 
 # Read only. Of each hash one field is tallied, and how late it is by its due time, unless it has a verdict: what is
@@ -47,7 +52,17 @@ class Tally:
     beyond: int
 
 
-class Tallies(Steps):
+@dataclass(frozen=True, slots=True)
+class KeptTally:
+    """What a worker tallied at `at` (epoch seconds): calls, pairs, since when each channel's oldest notice waits."""
+
+    at: float
+    calls: Tally
+    pairs: Tally
+    oldest: dict[str, float] = field(default_factory=dict)
+
+
+class Tallies(NoticeSteps):
     """Reads of the counters, and tallies of what stands; all raise StoreUnavailable."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
@@ -81,6 +96,30 @@ class Tallies(Steps):
             members = cast("list[str]", self.client.zrange(self.keys.pairs, 0, -1))
         return self._of([f"{self.keys.prefix}:ledger:{one}" for one in members], "phase", 0)
 
+    def keep_tally(self, *, limit: float) -> bool:
+        """Tally what stands and keep it for observers, unless a worker has done so within `TALLY_EVERY` seconds.
+
+        Observers need no right to the records then, which hold person ids.
+        """
+        with self.translated():
+            if not self.client.set(self.keys.tallying, "", nx=True, px=milliseconds(TALLY_EVERY)):
+                return False
+        calls, pairs = _without_odd_ones(self.tally_calls(limit=limit)), self.tally_pairs()
+        oldest = {str(one.channel): one.oldest_at for one in self.notices() if one.oldest_at is not None}
+        kept = KeptTally(self.now(), calls, pairs, oldest)
+        with self.translated():
+            self.client.set(self.keys.tally, json.dumps(asdict(kept)), ex=TALLY_KEPT)
+        return True
+
+    def kept_tally(self) -> KeptTally | None:
+        """Return the last tally that was kept; None where no worker has kept one within a day."""
+        with self.translated():
+            text = cast("str | None", self.client.get(self.keys.tally))
+        if text is None:
+            return None
+        kept = json.loads(text)
+        return KeptTally(kept["at"], Tally(**kept["calls"]), Tally(**kept["pairs"]), kept["oldest"])
+
     def _of(self, keys: Sequence[str], field: str, limit: float) -> Tally:
         numbers: dict[str, int] = {}
         longest, beyond = 0.0, 0
@@ -91,3 +130,12 @@ class Tallies(Steps):
             for value, number in zip(*[iter(pairs)] * 2, strict=True):
                 numbers[value] = numbers.get(value, 0) + int(number)
         return Tally(numbers, longest, beyond)
+
+
+def _without_odd_ones(calls: Tally) -> Tally:
+    """Return a tally of calls in which a status that upstream has made up, which may say anything, is `other`."""
+    numbers: dict[str, int] = {}
+    for status, number in calls.numbers.items():
+        known = status if status in LABELS else "other"
+        numbers[known] = numbers.get(known, 0) + number
+    return replace(calls, numbers=numbers)

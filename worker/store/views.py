@@ -80,6 +80,11 @@ class Views(Steps):
         with self.translated():
             return bool(self.client.delete(self.keys.paused))
 
+    def is_paused(self) -> bool:
+        """Tell whether new calls are stopped, without a look at the reason."""
+        with self.translated():
+            return bool(self.client.exists(self.keys.paused))
+
     def paused(self) -> str | None:
         """Return why new calls are stopped, None where they are not."""
         with self.translated():
