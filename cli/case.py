@@ -38,17 +38,26 @@ def history(case_id: str, *, as_json: bool) -> int:
     return DONE
 
 
-def conversation(job_id: str, *, as_json: bool) -> int:
-    """Ask upstream what was said in a call, and where its recording lies; returns the exit code (S36)."""
+def conversation(job_id: str, *, links: bool, as_json: bool) -> int:
+    """Ask upstream what was said in a call, and where its recording lies; returns the exit code (S36).
+
+    A signed link opens the recording for whoever reads it, in a terminal's memory too: it is shown on demand only.
+    """
     job_id = _id(job_id, "JOB_ID")
     settings = read_settings()
     with open_store(settings) as store:
         call = next(iter(store.calls(job_id=job_id)), None)
     logs = [log for log in _ask(settings, job_id, call.case_id if call else None) if log.job_id == job_id]
     if as_json:
-        say_json({"job_id": job_id, "case_id": call and call.case_id, "conversations": [*map(_log_json, logs)]})
+        say_json(
+            {
+                "job_id": job_id,
+                "case_id": call and call.case_id,
+                "conversations": [_log_json(log, links=links) for log in logs],
+            }
+        )
     for log in () if as_json else logs:
-        for line in _log_lines(log):
+        for line in _log_lines(log, links=links):
             say(printable(line))
     if not logs:
         complain(f"upstream has no conversation of {printable(job_id)}")
@@ -110,7 +119,7 @@ def _ask(settings: Settings, job_id: str, case_id: str | None) -> list[Conversat
         upstream.close()
 
 
-def _log_json(log: ConversationLog) -> dict[str, Any]:
+def _log_json(log: ConversationLog, *, links: bool) -> dict[str, Any]:
     return {
         "call_type": log.call_type,
         "call_status": log.call_status,
@@ -125,12 +134,12 @@ def _log_json(log: ConversationLog) -> dict[str, Any]:
             for line in log.conversations
         ],
         "unreadable": log.conversations_unreadable,
-        "record_url": log.record_url,
+        "record_url": log.record_url if links else None,
         "record_expires_at": log.record_expires,
     }
 
 
-def _log_lines(log: ConversationLog) -> Iterator[str]:
+def _log_lines(log: ConversationLog, *, links: bool) -> Iterator[str]:
     yield "  ".join(filter(None, (log.job_id, log.call_type, texts.label(log.call_status or ""))))
     if log.conversations_unreadable:
         yield "the transcript cannot be read"
@@ -142,7 +151,7 @@ def _log_lines(log: ConversationLog) -> Iterator[str]:
         dies = "nobody says when it dies"
         if log.record_expires is not None:
             dies = f"dies at {_moment(log.record_expires):%Y-%m-%d %H:%M:%S %z}"
-        yield f"recording ({dies}): {log.record_url}"
+        yield f"recording ({dies}): {log.record_url if links else '--links shows its signed link'}"
 
 
 def _why_not(kept: NotErased) -> str:

@@ -16,6 +16,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from api_client.route import Route
 from cli import checks
 from cli.checks import Check
+from cli.exposure import exposure
 from cli.output import DONE, FAILED, say, say_json
 from cli.reach import PATIENCE, connect, impatient_store, reason, silence
 from config.redaction import redact
@@ -55,7 +56,7 @@ def examine() -> list[Check]:
         "results": lambda: look_at_results(settings),
         "upstream": lambda: iter((look_at_upstream(settings),)),
     }
-    return [Check("settings", "ok", "valid"), *look(probes, limit=LIMIT)]
+    return [Check("settings", "ok", "valid"), *exposure(settings), *look(probes, limit=LIMIT)]
 
 
 def look(probes: dict[str, Probe], *, limit: float) -> list[Check]:

@@ -9,6 +9,7 @@ from dotenv import dotenv_values
 from cli.output import DONE, FAILED, complain, printable, say
 
 VARIABLE = "CALLWATCH_HEALTH_FILE"
+LONGEST = 32  # characters of the file that are read
 
 
 def healthcheck(file: Path | None) -> int:
@@ -25,8 +26,10 @@ def healthcheck(file: Path | None) -> int:
 def judge(file: Path, *, now: float) -> tuple[bool, str]:
     """Return whether the sign in a file still holds at `now` (epoch seconds), and that as a line."""
     try:
-        age = now - file.stat().st_mtime
-        holds = float(file.read_text(encoding="utf-8"))
+        number = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(number, encoding="utf-8") as sign:  # noqa: PTH123 - it is open already
+            age = now - os.fstat(number).st_mtime
+            holds = float(sign.read(LONGEST))
     except FileNotFoundError:
         return False, f"unhealthy: no sign of work in {printable(str(file))}: none has worked yet, or it has left"
     except (OSError, ValueError) as error:

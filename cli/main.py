@@ -199,6 +199,9 @@ def history(
 @app.command()
 def conversation(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The call's jobId.")],
+    links: Annotated[
+        bool, typer.Option("--links", help="Show signed links: each opens a recording for anybody who has it.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
 ) -> None:
     """Show what was said in a call, by speaker, and where its recording lies until when.
@@ -207,7 +210,7 @@ def conversation(
     """
     from cli.case import conversation  # noqa: PLC0415
 
-    _exit(conversation(job_id, as_json=json))
+    _exit(conversation(job_id, links=links, as_json=json))
 
 
 @app.command()

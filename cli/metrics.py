@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import socket
 import threading
@@ -19,6 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from cli.exposition import expose, read_state
+from cli.exposure import is_loopback
 from cli.output import WRONG_USAGE, Failure, say
 from cli.reach import connect, impatient_store, read_settings
 from cli.signals import Signals
@@ -59,14 +59,6 @@ def scraper(settings: Settings) -> Callable[[], bytes]:
     store = impatient_store(settings)
     broker = connect(settings.broker_url)
     return lambda: expose(lambda: read_state(store, broker, settings))
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address to listen on."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server:

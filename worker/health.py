@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +101,16 @@ class Sign:
             self._file.unlink()
 
     def _write(self) -> None:
-        new = self._file.with_name(f"{self._file.name}.new")
-        new.write_text(f"{self._holds:g}\n", encoding="utf-8")
-        new.replace(self._file)  # whole at any moment
+        """Write it whole at any moment: a new file under a name that cannot be foreseen, then the change of names.
+
+        No link is followed, neither in that name's place nor in the file's own.
+        """
+        number, name = tempfile.mkstemp(prefix=f".{self._file.name}.", dir=self._file.parent)
+        try:
+            with open(number, "w", encoding="utf-8") as new:  # noqa: PTH123 - it is open already
+                os.fchmod(number, 0o644)  # the health check may be another user's
+                new.write(f"{self._holds:g}\n")
+            Path(name).replace(self._file)
+        except BaseException:
+            Path(name).unlink()
+            raise

@@ -50,13 +50,19 @@ def test_a_conversation_is_told_by_speaker_with_its_recording(
         record, *_ = upstream.dial("C-1", "20")["data"]
         job_id = record["jobId"]
         upstream.end(job_id)
-        assert main(["conversation", job_id, "--json"]) == 0
+        assert main(["conversation", job_id, "--json", "--links"]) == 0
         document = json.loads(shown()[0])
         (log,) = document["conversations"]
         assert (document["job_id"], document["case_id"]) == (job_id, None), "upstream knows it, no record here does"
         assert {line["speaker"] for line in log["lines"]} == {"Robot", "Contact"}
         assert log["record_expires_at"] > store.now()
         assert main(["conversation", job_id]) == 0
+        out = shown()[0]
+        assert log["record_url"] not in out, "a link stays in the terminal's memory"
+        assert "--links shows its signed link" in out
+        assert main(["conversation", job_id, "--json"]) == 0
+        assert json.loads(shown()[0])["conversations"][0] == {**log, "record_url": None}
+        assert main(["conversation", job_id, "--links"]) == 0
         out = shown()[0]
         assert "智能体: " in out
         assert "联系人: " in out

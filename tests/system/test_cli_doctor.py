@@ -26,7 +26,8 @@ from worker.wiring import build_store
 PERSON = "P-0001"
 PHONE = "138" + "0000" + "1111"
 CHECKS = [
-    "settings", "redis", "durability", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
+    "settings", "encryption", "broker memory",
+    "redis", "durability", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
     "unknown outcomes", "notices", "queues", "workers", "upstream",
 ]  # fmt: skip
 

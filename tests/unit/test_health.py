@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,28 @@ def test_no_sign(tmp_path: Path, text: str | None, line: str, capsys: pytest.Cap
     shown = capsys.readouterr()
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert line in shown.err
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    """S40: in a folder that others can write to, a link in the file's place would have theirs written over."""
+    file, other = tmp_path / "sign", tmp_path / "other"
+    other.write_text("theirs")
+    for name in ("sign", "sign.new"):
+        (tmp_path / name).symlink_to(other)
+    assert judge(file, now=time.time())[1].endswith("cannot be read: OSError")
+    Sign(file, holds=30, now=0).give(lambda: None, now=1)
+    assert other.read_text() == "theirs"
+    assert (file.is_symlink(), file.read_text()) == (False, "30\n")
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert judge(file, now=time.time())[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "sign", "sign.new"]
+
+
+def test_a_sign_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sign").mkdir()
+    sign = Sign(tmp_path / "sign", holds=30, now=0)
+    sign.give(lambda: None, now=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["sign"]
 
 
 @pytest.mark.parametrize("place", ["environment", ".env", "--file"])

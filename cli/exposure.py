@@ -1,0 +1,57 @@
+"""Check the addresses of the settings: which lead over a network in the clear, and who can fill the state's Redis."""
+
+import ipaddress
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from cli.checks import Check
+from config.redis_url import parse_redis_url
+from config.settings import Settings
+
+CLEAR = ("http", "redis")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def exposure(settings: Settings) -> Iterator[Check]:
+    """Say which addresses of the settings lead over a network in the clear, and who can fill the Redis of the state."""
+    yield _encryption(settings)
+    yield _sharing(settings)
+
+
+def _encryption(settings: Settings) -> Check:
+    addresses = {
+        "CALLWATCH_API_BASE_URL": settings.api_base_url,
+        "CALLWATCH_NOTICE_URL": settings.notice_url,
+        "CALLWATCH_REDIS_URL": settings.redis_url,
+        "CALLWATCH_BROKER_URL": settings.broker_url,
+        "CALLWATCH_RESULT_URL": settings.result_url,
+    }
+    found: dict[str, str] = {}  # an address that two settings share is named once
+    for name, url in addresses.items():
+        parts = urlsplit(url or "")
+        if parts.scheme in CLEAR and not is_loopback(parts.hostname or ""):
+            found.setdefault(f"{parts.scheme}://{parts.hostname}", name)
+    if not found:
+        return Check("encryption", "ok", "no address leads to another host in the clear")
+    places = ", ".join(f"{name} ({place})" for place, name in found.items())
+    why = "credentials and person ids can be read on the way; https:// and rediss:// encrypt"
+    return Check("encryption", "warn", f"in the clear to another host: {places}: {why}")
+
+
+def _sharing(settings: Settings) -> Check:
+    state, broker = parse_redis_url(settings.redis_url), parse_redis_url(settings.broker_url)
+    if state.location != broker.location:
+        return Check("broker memory", "ok", "the queues have a Redis of their own")
+    if settings.demo or state.is_socket or is_loopback(state.location.rpartition(":")[0]):
+        return Check(
+            "broker memory", "ok", "the queues share the Redis of the state, on this machine or in a demonstration"
+        )
+    why = "whoever may enqueue can fill it, and a full one dials nothing; CALLWATCH_BROKER_URL can name another"
+    return Check("broker memory", "warn", f"the queues share the Redis of locks and records: {why}")
