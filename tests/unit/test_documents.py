@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from cli import commands
+from cli import commands, metrics
 from cli.enqueue import GOOD
 from tests.leaks import BOUNDED, OPEN
 from tests.unit.test_docs import (
@@ -32,9 +32,11 @@ from tests.unit.test_docs import (
     rows,
     states,
 )
+from worker import outcomes
 from worker.decision import Outcome, Phase, Verdict
 from worker.malformed import MALFORMED_QUEUE
 from worker.store import Keys
+from worker.store import keys as store_keys
 from worker.values import Pair
 
 ARCHITECTURE, OPERATIONS = PAGES["docs/architecture.md"], PAGES["docs/operations.md"]
@@ -219,3 +221,19 @@ def test_the_chinese_tables_say_what_the_english_ones_say() -> None:
     assert [row[:2] for row in rows(CHINESE_README, "## 状态")] == labels
     fields = [row[0] for row in rows(README, "## Enqueue from any")]
     assert [row[0] for row in rows(CHINESE_README, "## 用其他语言触发")] == fields
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    """S38 S39: docs/security.md tells what is bounded, by how much."""
+    said = {what: bound for what, bound, _ in rows(PAGES["docs/security.md"], "## What is bounded")}
+    numbers = {
+        what: [int(one.replace(",", "")) for one in re.findall(r"[0-9][0-9,]*", bound)] for what, bound in said.items()
+    }
+    assert numbers["refusals of one answer"] == [outcomes.MOST_REFUSALS, outcomes.MOST_NAMED]
+    assert numbers["a text of upstream in a result"] == [outcomes.TEXT_LENGTH]
+    assert numbers["notices that wait, in each channel"] == [store_keys.OUTBOX_KEPT, store_keys.OF_ONE_CASE]
+    assert numbers["dead letters"] == [store_keys.DEAD_KEPT, store_keys.OF_ONE_CASE]
+    assert numbers["a case's history"] == [store_keys.HISTORY_KEPT]
+    senders = PAGES["docs/security.md"]
+    bounds = f"headers within {metrics.HEADERS_WITHIN:.0f} s and {metrics.MOST_HEADERS // 1024} KiB, "
+    assert bounds + f"{metrics.MOST_CONNECTIONS} connections, {metrics.WHOLE:.0f} s for everything" in senders
