@@ -17,6 +17,7 @@ from worker import broker
 TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
 CONTROL_QUEUE = "outbound.control"
+QUEUES = (TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE)
 
 CELERY_VARIABLES = {
     *("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
@@ -32,6 +33,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 5,  # by default kombu looks every 100 s only
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
+        "task_queues": QUEUES,  # of our own transport, see worker/malformed.py
         "max_connections": settings.worker_concurrency + 16,  # too few lose acknowledgements in a burst
         "socket_timeout": 15,  # unset by default: a publish could hang for ever on a half-open connection
         "socket_connect_timeout": 5,
@@ -57,9 +59,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "result_accept_content": ["json"],
         "enable_utc": True,
         # A queue each, so that dials never stand in the way of polls.
-        "task_queues": [
-            Queue(name, Exchange(name), routing_key=name) for name in (TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE)
-        ],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         "task_default_queue": CONTROL_QUEUE,
         "task_create_missing_queues": False,
         "task_routes": {

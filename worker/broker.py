@@ -96,6 +96,7 @@ class Channel(ForgivingChannel, redis.Channel):
     """
 
     QoS = QoS
+    from_transport_options = (*redis.Channel.from_transport_options, "task_queues")
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous=True) if asynchronous else self._shared_client

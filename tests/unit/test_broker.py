@@ -1,8 +1,10 @@
 """A broker connection that is lost takes no message along and leaves nothing behind that could end the worker."""
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import kombu
 import pytest
@@ -16,9 +18,11 @@ from kombu.transport.redis import Transport as KombuTransport
 
 from cli.embedded import EmbeddedServer
 from config.settings import Settings
+from tests.unit.test_malformed import message
 from worker import broker
 from worker.app import app
 from worker.broker import QoS
+from worker.malformed import HandedOnError
 
 NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
@@ -248,6 +252,60 @@ def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
     holder.held[0].ack()
     holder.leave()
     assert waiting_and_held(redis_url) == (0, 0)
+
+
+def deliver(holder: Holder, url: str, entry: dict[str, Any]) -> None:
+    """Put an entry into the queue of tasks and let the consumer have it."""
+    with redis.Redis.from_url(url) as client:
+        client.lpush("polls", json.dumps(entry))
+    before = len(holder.held)
+    while len(holder.held) == before:
+        holder.connection.drain_events(timeout=5)
+
+
+def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S38: put aside, and the reason says which field; the next one comes."""
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues=("polls",))
+    bad = [message(headers={"task": "outbound.trigger"}), message(body=[[], {}]), message(properties=None)]
+    with redis.Redis.from_url(redis_url) as client:
+        for entry in bad:
+            client.lpush("polls", json.dumps(entry))
+        deliver(holder, redis_url, message())
+        assert [json.loads(entry) for entry in client.lrange("outbound.malformed", 0, -1)] == bad[::-1]
+    assert [line.rpartition("outbound.malformed: ")[2] for line in caplog.messages if "malformed" in line] == [
+        "ValidationError (id)",
+        "ValidationError (2)",
+        "KeyError",
+    ]
+    (held,) = holder.held
+    held.ack()
+    holder.leave()
+    assert waiting_and_held(redis_url) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyError("x"), AttributeError("x"), TypeError("x"), ValueError("x"), json.JSONDecodeError("x", "doc", 0)]
+)
+def test_what_its_consumer_raises_puts_no_healthy_message_aside(redis_url: str, fault: Exception) -> None:
+    """S38: the fault is Celery's or ours; the message is held, and handed out again."""
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues=("polls",))
+
+    def fail(_: Message) -> None:
+        raise fault
+
+    holder.consumer.on_message = fail
+    place = {"exchange": "", "routing_key": "polls"}
+    expected = HandedOnError if isinstance(fault, json.JSONDecodeError) else type(fault)
+    with redis.Redis.from_url(redis_url) as client:
+        with pytest.raises(expected):
+            deliver(holder, redis_url, message(properties={"delivery_tag": "t-1", "delivery_info": place}))
+        assert client.llen("outbound.malformed") == 0
+        assert waiting_and_held(redis_url) == (0, 1)
+    holder.lose()
+    connect_again(redis_url)
+    assert waiting_and_held(redis_url) == (1, 0)
 
 
 # -- the faults of plain kombu and Celery: where one of these fails, try tests/faults without its mend -----------------
