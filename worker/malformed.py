@@ -95,11 +95,13 @@ class ForgivingChannel:
 
     @contextmanager
     def forgiving(self) -> Iterator[None]:
-        """Put aside what is no JSON."""
+        """Put aside what is no JSON; of what is nested too deeply only that it was there, for the error has no text."""
         try:
             yield
         except json.JSONDecodeError as error:
             put_aside(self, error.doc, error)
+        except RecursionError as error:
+            put_aside(self, "nested too deeply", error)
 
 
 class ForgivingTransport:
@@ -117,14 +119,14 @@ class ForgivingTransport:
             return
         try:
             super()._deliver(entry, queue)  # type: ignore[misc]
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise HandedOnError from error
 
     def _try_to_deliver(self, channel: Any, entry: Any, queue: str) -> None:
         """Deliver what is no task, from remote control or a reply: whatever goes wrong with it must stop nothing."""
         try:
             super()._deliver(entry, queue)  # type: ignore[misc]
-        except FAULTS as error:
+        except (*FAULTS, RecursionError) as error:
             put_aside(channel, json.dumps(entry), error)
             tag = entry.get("properties", {}).get("delivery_tag") if isinstance(entry, dict) else None
             if tag is not None:

@@ -254,6 +254,16 @@ def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
     assert waiting_and_held(redis_url) == (0, 0)
 
 
+def test_an_entry_nested_without_end_stops_nothing(redis_url: str) -> None:
+    """S38: kombu has taken it and cannot read it, so all that can be kept is that it was there."""
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues=("polls",))
+    with redis.Redis.from_url(redis_url) as client:
+        client.lpush("polls", "[" * 100_000)
+        deliver(holder, redis_url, message())
+        assert client.lrange("outbound.malformed", 0, -1) == [b"nested too deeply"]
+    holder.leave()
+
+
 def deliver(holder: Holder, url: str, entry: dict[str, Any]) -> None:
     """Put an entry into the queue of tasks and let the consumer have it."""
     with redis.Redis.from_url(url) as client:
@@ -286,7 +296,11 @@ def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
 
 
 @pytest.mark.parametrize(
-    "fault", [KeyError("x"), AttributeError("x"), TypeError("x"), ValueError("x"), json.JSONDecodeError("x", "doc", 0)]
+    "fault",
+    [
+        *(kind("x") for kind in (KeyError, AttributeError, TypeError, ValueError, RecursionError)),
+        json.JSONDecodeError("x", "doc", 0),
+    ],
 )
 def test_what_its_consumer_raises_puts_no_healthy_message_aside(redis_url: str, fault: Exception) -> None:
     """S38: the fault is Celery's or ours; the message is held, and handed out again."""
@@ -297,7 +311,7 @@ def test_what_its_consumer_raises_puts_no_healthy_message_aside(redis_url: str, 
 
     holder.consumer.on_message = fail
     place = {"exchange": "", "routing_key": "polls"}
-    expected = HandedOnError if isinstance(fault, json.JSONDecodeError) else type(fault)
+    expected = HandedOnError if isinstance(fault, json.JSONDecodeError | RecursionError) else type(fault)
     with redis.Redis.from_url(redis_url) as client:
         with pytest.raises(expected):
             deliver(holder, redis_url, message(properties={"delivery_tag": "t-1", "delivery_info": place}))
