@@ -322,3 +322,23 @@ def test_s25_an_overtaken_poll_does_not_end_a_watch_that_was_opened_anew(world: 
     world.upstream.life = reopen
     assert world.poll(job_id=JOB, poll_no=1) == "overtaken: nothing written"
     assert world.store.calls(job_id=JOB)[0].verdict is None
+
+
+def test_a_poll_that_the_store_refuses_is_reported_and_asked_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S28: its lease ends; what is wrong with its record is its own."""
+    watching(world)
+
+    def break_the_history(_job: str, _age: float) -> str:
+        world.redis.delete("t:history:C-1")
+        world.redis.set("t:history:C-1", "no list", px=500)
+        return "Paused"
+
+    world.upstream.life = break_the_history
+    world.clock.sleep(10)
+    assert world.poll(job_id=JOB, poll_no=1) == "not written"
+    assert any("poll not written" in line for line in caplog.messages)
+    world.upstream.life = lambda _job, _age: "Paused"
+    world.run(5)
+    assert world.store.calls()[0].call_status == "Paused"

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from api_client import AsyncStatus
 from config.settings import Settings
 from worker import wiring
-from worker.wiring import SystemClock, build_upstream, parts
+from worker.wiring import Parts, SystemClock, build_store, build_upstream, parts
 
 ADDRESS = "http://127.0.0.1:9015"
 
@@ -20,6 +21,17 @@ def _built_anew() -> Iterator[None]:
     parts.cache_clear()
     yield
     parts.cache_clear()
+
+
+def test_s20_a_process_asks_the_configured_upstream_and_renews_its_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an event loop, within the grace."""
+    made: list[tuple[object, float]] = []
+    monkeypatch.setattr(wiring, "Askers", lambda _watch, status, *, lease: made.append((status, lease)))
+    settings = Settings(_env_file=None, api_base_url=ADDRESS, overdue_grace=1.5)
+    Parts(settings, build_store(settings), build_upstream(settings), SystemClock()).askers(lambda _news: None)
+    ((status, lease),) = made
+    assert isinstance(status, AsyncStatus)
+    assert lease == 1.5
 
 
 def test_s39_there_is_no_upstream_but_the_configured_one() -> None:
