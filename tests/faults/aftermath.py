@@ -1,9 +1,10 @@
 """What must hold when nothing goes wrong any more and everything has come to its end."""
 
+import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.faults.invariants import ROUNDING, Request
+from tests.faults.memory import DAY, ROUNDING, Request
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -13,27 +14,28 @@ VERDICTS = ("ended", "expired", "lost")
 
 def judge(machine: "Machine") -> None:
     """Look at all that is left; AssertionError where a rule is broken."""
-    keys, redis = machine.keys, machine.redis
+    keys, redis, memory = machine.keys, machine.redis, machine.invariants.memory
     names = {str(name) for name in redis.scan_iter("*", count=1_000)}
     left = [name for name in names if name.startswith((f"{keys.prefix}:lock:", f"{keys.prefix}:live:"))]
     assert not left, f"left behind: {left}"
-    assert not names & {keys.due, keys.pairs}
+    assert not names & {keys.due, keys.pairs, keys.outage}
     assert {state.phase for state in machine.store.pairs(finished=True)} <= {"done"}
-    bounded = {keys.finished, keys.done, keys.events, keys.paused, keys.outage, keys.counters}
+    bounded = {keys.finished, keys.done, keys.events, keys.paused, keys.counters}
     lasting = [name for name in names - bounded if redis.pttl(name) < 0]
     assert not lasting, f"without a time to live: {lasting}"
-    for task_id in machine.invariants.requests:
-        assert redis.exists(keys.task(task_id)), f"{task_id} has no outcome"
-    _judge_verdicts(machine)
-    for request in machine.invariants.requests.values():
-        _judge_surfacing(machine, request)
+    for task_id, request in memory.requests.items():
+        late = machine.now - max(request.at, request.settled_at) > DAY
+        assert late or redis.exists(keys.task(task_id)), f"{task_id} has no outcome"
+    entries: Any = redis.xrange(keys.events)
+    events = [json.loads(entry["event"]) for _, entry in entries]
+    _judge_verdicts(machine, events)
+    for request in memory.requests.values():
+        _judge_surfacing(events, request)
 
 
-def _judge_verdicts(machine: "Machine") -> None:
+def _judge_verdicts(machine: "Machine", events: list[dict[str, Any]]) -> None:
     """One verdict a call, and one more for each time that it was watched again."""
-    calls = machine.invariants.calls
-    cases = {job.pair.case_id for job in machine.reality.jobs.values()}
-    events = [event for case_id in cases for event in machine.store.history(case_id)]
+    calls = machine.invariants.memory.calls
     verdicts = Counter(event["job_id"] for event in events if event["kind"] in VERDICTS)
     assert verdicts.keys() <= calls.keys()
     for job_id, call in calls.items():
@@ -41,13 +43,13 @@ def _judge_verdicts(machine: "Machine") -> None:
         assert verdicts[job_id] == 1 + call.reopened, f"{job_id} has {verdicts[job_id]} verdicts"
 
 
-def _judge_surfacing(machine: "Machine", request: Request) -> None:
+def _judge_surfacing(events: list[dict[str, Any]], request: Request) -> None:
     """A request whose outcome nobody knows was told of (S13, S35)."""
     told = [
         event
-        for event in machine.store.history(request.pair.case_id)
+        for event in events
         if event["kind"] == "unknown"
-        and event["mediation_id"] == request.pair.mediation_id
+        and (event["case_id"], event["mediation_id"]) == (request.pair.case_id, request.pair.mediation_id)
         and event["at"] >= request.at - ROUNDING
     ]
     assert told or request.outcome not in ("", "unknown"), f"nobody was told that {request} is unknown"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from api_client import (
     CallRecord,
@@ -11,17 +11,21 @@ from api_client import (
     ConversationLog,
     NotSent,
     OutcomeUnknown,
+    ProtocolError,
     Rejected,
     Unavailable,
 )
 from tests.fakes import START
+from tests.faults.endpoints import QUERY_TIME_OUT, Endpoint
 from tests.faults.processes import Died, Process
-from tests.faults.reality import Job
+from tests.faults.reality import Job, Plan
 from worker.ports import StoreUnavailable
 from worker.values import Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
+
+T = TypeVar("T")
 
 GATE = 2  # seconds from the connection to the first byte, above which a dial sends nothing (S18)
 
@@ -38,7 +42,7 @@ class StorePort:
         def port(*args: Any, **kwargs: Any) -> Any:
             def act() -> Any:
                 self._machine.dirty = True
-                self._machine.invariants.before(name, *args)
+                self._machine.invariants.before(name, *args, **kwargs)
                 reply = step(*args, **kwargs)
                 self._machine.invariants.after(name, self._process, args, kwargs, reply)
                 return reply
@@ -56,19 +60,15 @@ class UpstreamPort:
         self._tries = 0
 
     def dial(
-        self,
-        request: CallRequest,
-        *,
-        before_send: Callable[[], None],
-        within: float | None = None,  # noqa: ARG002 - a connect is answered at once or refused
+        self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Request calls, in the order of the real client: connect, `sending`, the gate, the request, its answer."""
+        """Request calls, in the order of the real client: connect, `sending`, the gate, the request, its answer.
+
+        The connection must stand `within` so many seconds; without that an attempt takes the time that was drawn.
+        """
         process, machine = self._process, self._machine
         plan = machine.plan(process.task_id)
-        self._tries += 1
-        refused = plan.ending == "not sent" or (plan.ending == "not sent at first" and self._tries == 1)
-        if not process.wait("connect") or refused:
-            raise NotSent("POST /call-v2: refused")
+        self._connect(plan, within)
         started = time.time()
         before_send()
         order = process.point("send")
@@ -78,7 +78,7 @@ class UpstreamPort:
             raise OutcomeUnknown("POST /call-v2: reset")
         pair = Pair(request.case_id, request.mediation_id)
         machine.invariants.on_request(process, pair)
-        received = machine.reality.receive(pair, plan, time.time())
+        received = machine.reality.receive(pair, process.task_id, plan, time.time())
         if order == "die after":
             raise Died
         if order == "fail after" or not process.wait("answer", received.ready_at) or received.answer == "lost":
@@ -87,34 +87,68 @@ class UpstreamPort:
             raise Rejected("POST /call-v2: HTTP 404")
         return received.answer
 
-    def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Answer as the call stands when the question comes; the answer may take its time."""
+    def _connect(self, plan: Plan, within: float | None) -> None:
+        """Resolve the name and connect; NotSent where that fails or takes too long."""
         process, machine = self._process, self._machine
-        well = process.wait(f"ask {job_id or case_ref}")
-        if job_id is not None and process.kind == "poll":
-            machine.invariants.on_query(process, job_id)
-        job = machine.reality.newest(case_ref, time.time()) if job_id is None else machine.reality.jobs[job_id]
-        well = well and job is not None and not machine.mute("status", job if job_id else None)
-        status = job.status(time.time()) if job is not None else ""
-        told = process.wait(f"told {status}", time.time() + machine.latency)
-        if not told or not well or job is None:
-            raise Unavailable("GET /status: ReadTimeout")
-        return CallStatus.model_validate({"jobId": job.job_id, "callStatus": status, "caseRef": case_ref})
+        self._tries += 1
+        refused = plan.ending == "not sent" or (plan.ending == "not sent at first" and self._tries == 1)
+        in_time = within is None or plan.connect <= within
+        began = time.time()
+        stands = process.wait("connect", began + (plan.connect if in_time else within or 0))
+        machine.invariants.on_connected(process, began)
+        if not stands or refused or not in_time or machine.endpoints.is_("away", "call", time.time()):
+            raise NotSent("POST /call-v2: refused")
+
+    def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
+        """Answer as the call stands when the question comes; without a job, as one of the case's calls does."""
+        process, machine = self._process, self._machine
+        endpoint: Endpoint = "status by case" if job_id is None else "status by job"
+        asked = None if job_id is None else machine.reality.jobs[job_id]
+
+        def read(now: float) -> CallStatus:
+            if job_id is not None and process.kind == "poll":
+                machine.invariants.on_query(process, job_id)
+            job = machine.named(case_ref, now) if asked is None else asked
+            return CallStatus.model_validate({"jobId": job.job_id, "callStatus": job.status(now), "caseRef": case_ref})
+
+        try:
+            status = self._query(endpoint, job_id or case_ref, read, asked)
+        except ProtocolError:
+            machine.invariants.on_answer(process, endpoint, {}, job_id or "")
+            raise
+        machine.invariants.on_answer(process, endpoint, {str(status.job_id): status.call_status})
+        return status
 
     def conversations(self, *, case_id: str) -> list[ConversationLog]:
         """Answer with the calls that stand in the log when the question comes."""
-        process, machine = self._process, self._machine
-        well = process.wait(f"ask for the log of {case_id}") and not machine.mute("log", None)
-        seen = machine.reality.log(case_id, time.time())
-        entries = [_entry(job, job.status(time.time())) for job in seen]
-        told = process.wait(f"told of {len(seen)} calls", time.time() + machine.latency)
-        if not well or not told:
-            raise Unavailable("GET /conversation-log: ReadTimeout")
+
+        def read(now: float) -> list[ConversationLog]:
+            return [_entry(job, now) for job in self._machine.reality.log(case_id, now)]
+
+        entries = self._query("log", f"for the log of {case_id}", read)
+        shown = {str(entry.job_id): str(entry.call_status) for entry in entries}
+        self._machine.invariants.on_answer(self._process, "log", shown)
         return entries
 
+    def _query(self, endpoint: Endpoint, about: str, read: Callable[[float], T], job: Job | None = None) -> T:
+        """Ask one question: Unavailable or ProtocolError where no answer to it comes."""
+        process, endpoints = self._process, self._machine.endpoints
+        well = process.wait(f"ask {about}")
+        now = time.time()
+        answer, denied = read(now), endpoints.is_("denies", endpoint, now)
+        away = endpoints.is_("away", endpoint, now) or self._machine.mute(job)
+        latency = endpoints.latency(endpoint, now)
+        told = process.wait(f"told by {endpoint}", now + min(latency, QUERY_TIME_OUT))
+        if away or not well or not told or latency > QUERY_TIME_OUT:
+            raise Unavailable(f"{endpoint}: ReadTimeout")
+        if denied:
+            raise ProtocolError(f"{endpoint}: data null")
+        return answer
 
-def _entry(job: Job, status: str) -> ConversationLog:
-    return ConversationLog.model_validate({"jobId": job.job_id, "callStatus": status, "conversations": "[]"})
+
+def _entry(job: Job, now: float) -> ConversationLog:
+    fields = {"jobId": job.job_id, "callStatus": job.status(now), "conversations": "[]"}
+    return ConversationLog.model_validate(fields)
 
 
 class ClockPort:

@@ -1,10 +1,14 @@
-"""Processes that run one at a time and can be stopped, killed or cut off from their surroundings at any effect."""
+"""Processes that run one at a time and can be stopped, killed or cut off at any effect; and what they work on."""
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Literal, NoReturn, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+TOLERANCE = 0.01  # seconds by which a process may go on late without having been stopped
 
 Order = Literal["go", "die", "die after", "fail", "fail after", "twice", "stop"]
 """What becomes of a process at its next effect.
@@ -15,8 +19,36 @@ process stands still before it until it is woken.
 """
 
 
+@dataclass(order=True)
+class Message:
+    """A message on its way to a task; `expires` in epoch seconds."""
+
+    at: float
+    number: int
+    task: str = field(compare=False)
+    kwargs: dict[str, Any] = field(compare=False)
+    task_id: str = field(default="", compare=False)
+    expires: float | None = field(default=None, compare=False)
+
+
+class Trap(NamedTuple):
+    """What waits for the next process of a kind: `order` at its effect number `point`.
+
+    If that stops it, it goes on when another process with the same subject comes to its effect number `meets`.
+    """
+
+    kind: str
+    point: int
+    order: Order
+    meets: int
+
+
 class Died(BaseException):
     """The process is no more; nothing that handles errors sees this."""
+
+
+class RuleBroken(BaseException):
+    """A rule is broken, for the reason that caused this: nothing that handles errors in a process stops it."""
 
 
 class Process:
@@ -34,6 +66,7 @@ class Process:
         self._error: BaseException | None = None
         self._body = body
         self._order: Order = "go"
+        self._came_at, self._disturbed = 0.0, False
         self._mine, self._back = threading.Lock(), threading.Lock()
         self._mine.acquire()
         self._back.acquire()
@@ -42,10 +75,21 @@ class Process:
     def __repr__(self) -> str:
         return f"{self.kind} {self.number}{f' ({self.task_id})' if self.task_id else ''}"
 
+    @property
+    def disturbed(self) -> bool:
+        """Tell whether it has ever stood still at an effect, as it may do now, or was ordered anything but to go on."""
+        stands = self._thread is not None and time.time() > max(self._came_at, self.until) + TOLERANCE
+        return self._disturbed or (stands and not self.done)
+
+    def delay(self, until: float) -> None:
+        """Let it stand still until then (epoch seconds)."""
+        self.until, self._disturbed = max(self.until, until), True
+
     def resume(self, order: Order) -> None:
         """Let the process go on to its next effect; raises whatever went wrong in it that its task does not expect."""
         assert not self.done, f"{self} has ended"  # it would never hand the baton back
         self._order = order
+        self._disturbed = self.disturbed or order != "go"
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
@@ -64,7 +108,7 @@ class Process:
 
     def point(self, label: str, until: float = 0) -> Order:
         """Hand the baton back before an effect, not to be resumed before the epoch second `until`."""
-        self.label, self.until = label, until
+        self.label, self.until, self._came_at = label, until, time.time()
         self.points += 1
         self._back.release()
         self._mine.acquire()
@@ -111,6 +155,8 @@ class Process:
             self._body(self)
         except Died:
             self.died = True
+        except RuleBroken as broken:
+            self._error = broken.__cause__
         except BaseException as error:  # noqa: BLE001 - the machine fails by it
             self._error = error
         self.done = True

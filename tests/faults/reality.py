@@ -1,4 +1,7 @@
-"""The upstream as it is: a request that is received makes calls, one after the other; what is told of them may fail."""
+"""The upstream as it is: which telephones ring, whatever callwatch knows of them.
+
+A request that is received makes calls, one after the other; each goes its own way, and its queries may fail.
+"""
 
 import itertools
 from dataclasses import dataclass, field
@@ -18,10 +21,16 @@ LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
     ((0, "Scheduling"), (10, "Executing"), (110, "Succeeded")),
     ((0, "Scheduling"),),
     ((0, "Drafted"), (6, "Paused"), (95, "Cancelled")),
+    ((0, "Scheduling"), (7_200, "Executing"), (7_230, "Succeeded")),
+    ((0, "Paused"), (100_000, "Cancelled")),
 )
+FOR_EVER, LASTING = 4, (4, 6, 7)  # the life that never ends, and those that outlast a look-up, its hold and a watch
 MUTE = ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER), (4, 135), (30, 70), (0, NEVER))  # seconds: its queries fail
 VISIBLE = (0, 0, 18, 60, NEVER)  # seconds after which a call stands in the conversation log
+SELDOM = (3, 4, 0)  # of these, the ones that keep a call out of it until it is called for, and one that does not
 GAPS = (0.3, 2.0, 5.0)  # seconds between two calls of one request
+SPREADS = (0, 1, 4)  # how far the calls of one request differ in what they go through
+CONNECTS = (0, 0, 0, 7.5, 12, 40)  # seconds that each attempt to connect takes, name resolution included
 ENDINGS = (
     *("answered", "answered", "answered", "answered"),
     *("lost at once", "lost after a time-out", "lost before any call", "some refused", "all refused"),
@@ -31,7 +40,7 @@ ENDINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How one request will go: its ending, and the calls that it makes."""
+    """How one request will go: its ending, the calls that it makes, and how long each attempt to connect takes."""
 
     ending: str = "answered"
     persons: int = 1
@@ -39,47 +48,59 @@ class Plan:
     mute: int = 0
     visible: int = 0
     gap: float = GAPS[0]
+    spread: int = 0
+    connect: float = 0
 
     @classmethod
     def of(cls, number: int) -> "Plan":
         """Return one of the PLANS plans; 0 is the plainest."""
         parts = []
-        for choices in (len(ENDINGS), 3, len(LIVES), len(MUTE), len(VISIBLE), len(GAPS)):
+        for choices in CHOICES:
             number, part = divmod(number, choices)
             parts.append(part)
-        ending, persons, life, mute, visible, gap = parts
-        return cls(ENDINGS[ending], persons + 1, life, mute, visible, GAPS[gap])
+        ending, persons, life, mute, visible, gap, spread, connect = parts
+        return cls(ENDINGS[ending], persons + 1, life, mute, visible, GAPS[gap], SPREADS[spread], CONNECTS[connect])
 
 
-PLANS = len(ENDINGS) * 3 * len(LIVES) * len(MUTE) * len(VISIBLE) * len(GAPS)
+CHOICES = tuple(map(len, (ENDINGS, range(3), LIVES, MUTE, VISIBLE, GAPS, SPREADS, CONNECTS)))
+PLANS = 1
+for _choices in CHOICES:
+    PLANS *= _choices
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call, as upstream knows it; `created` in epoch seconds on the store's clock."""
+    """One call, as upstream knows it; `created` in epoch seconds on the store's clock.
+
+    `life`, `mute` and `visible` number what it goes through; `task_id` is the trigger whose request made it, empty for
+    a stranger's.
+    """
 
     job_id: str
     pair: Pair
+    task_id: str
     person: str
     created: float
-    plan: Plan
+    life: int
+    mute: int
+    visible: int
 
     def status(self, now: float) -> str:
         """Return how the call stands."""
-        return next(name for start, name in reversed(LIVES[self.plan.life]) if now >= self.created + start)
+        return next(name for start, name in reversed(LIVES[self.life]) if now >= self.created + start)
 
     def active(self, now: float) -> bool:
         """Tell whether the call is under way."""
         return now >= self.created and self.status(now) not in TERMINAL
 
-    def mute(self, now: float) -> bool:
+    def mute_at(self, now: float) -> bool:
         """Tell whether queries for it fail at the moment."""
-        begin, end = MUTE[self.plan.mute]
+        begin, end = MUTE[self.mute]
         return self.created + begin <= now < self.created + end
 
-    def visible(self, now: float) -> bool:
+    def visible_at(self, now: float) -> bool:
         """Tell whether it stands in the conversation log."""
-        return now >= self.created + VISIBLE[self.plan.visible]
+        return now >= self.created + VISIBLE[self.visible]
 
 
 @dataclass
@@ -101,14 +122,14 @@ class Reality:
 
     def stranger(self, pair: Pair) -> None:
         """Make a call of the case for which nobody here asked, long before the run."""
-        self._create(pair, START - 500, Plan(life=4))
+        self._create(pair, "", START - 500, Plan(life=FOR_EVER))
 
-    def receive(self, pair: Pair, plan: Plan, now: float) -> Received:
+    def receive(self, pair: Pair, task_id: str, plan: Plan, now: float) -> Received:
         """Make the calls of a request, and return what its sender will get."""
         if plan.ending == "rejected":
             return Received([], "rejected", now + 0.2)
         made = 0 if plan.ending in ("lost before any call", "all refused") else plan.persons
-        jobs = [self._create(pair, now + 0.1 + number * plan.gap, plan) for number in range(made)]
+        jobs = [self._create(pair, task_id, now + 0.1 + number * plan.gap, plan, number) for number in range(made)]
         ready_at = now + 0.2 + plan.persons * plan.gap
         if plan.ending.startswith("lost"):
             return Received(jobs, "lost", now + (0.5 if plan.ending == "lost at once" else TIME_OUT))
@@ -121,20 +142,30 @@ class Reality:
             records = [record(None, person=job.person) for job in jobs]
         return Received(jobs, records, ready_at)
 
+    def under_way(self, pair: Pair, now: float) -> list[Job]:
+        """Return the pair's calls that requests of it have made and that are under way."""
+        return [job for job in self.jobs.values() if job.pair == pair and job.task_id and job.active(now)]
+
     def log(self, case_id: str, now: float) -> list[Job]:
         """Return the calls in a case's conversation log, the newest first."""
-        seen = [job for job in self._of(case_id, now) if job.visible(now)]
+        seen = [job for job in self.of_case(case_id, now) if job.visible_at(now)]
         return sorted(seen, key=lambda job: job.created, reverse=True)
 
-    def newest(self, case_id: str, now: float) -> Job | None:
-        """Return the newest call of a case."""
-        return max(self._of(case_id, now), key=lambda job: job.created, default=None)
-
-    def _of(self, case_id: str, now: float) -> list[Job]:
+    def of_case(self, case_id: str, now: float) -> list[Job]:
+        """Return the calls of a case that exist by now; each case has one at least."""
         return [job for job in self.jobs.values() if job.pair.case_id == case_id and now >= job.created]
 
-    def _create(self, pair: Pair, at: float, plan: Plan) -> Job:
-        number = next(self._numbers)
-        job = Job(job_id(number, at=at + self.skew), pair, f"P-{number:04}", at, plan)
+    def _create(self, pair: Pair, task_id: str, at: float, plan: Plan, person: int = 0) -> Job:
+        number, apart = next(self._numbers), person * plan.spread
+        job = Job(
+            job_id=job_id(number, at=at + self.skew),
+            pair=pair,
+            task_id=task_id,
+            person=f"P-{number:04}",
+            created=at,
+            life=(plan.life + apart) % len(LIVES),
+            mute=(plan.mute + apart) % len(MUTE),
+            visible=(plan.visible + apart) % len(VISIBLE),
+        )
         self.jobs[job.job_id] = job
         return job

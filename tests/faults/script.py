@@ -1,12 +1,14 @@
 """How a drawn list of numbers becomes a run of the machine."""
 
+import random
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from tests.faults.aftermath import judge
-from tests.faults.processes import Order
-from tests.faults.reality import PLANS, Plan
-from tests.faults.simulation import PAIRS, Machine, Trap
+from tests.faults.endpoints import DISTURBANCES, JOBS_AWAY, PACES, SILENCES, Disturbance
+from tests.faults.memory import DAY
+from tests.faults.processes import Order, Trap
+from tests.faults.reality import LASTING, LIVES, PLANS, SELDOM, SPREADS, Plan
+from tests.faults.simulation import PAIRS, Machine
 from tests.faults.tasks import SETTINGS
 from worker.store.trigger_steps import CLAIM_STALE_AFTER
 
@@ -14,20 +16,28 @@ T = TypeVar("T")
 Step = tuple[str, int, int]
 
 SECONDS = (0.1, 1, 2.1, 5, 8, 9.1, 10, 12.5, 15, 31, 45, 62, 110, 121, 200)
+LONG = (45, 121, 200, 900, 3_600, 10_800, 100_000)  # seconds for which an endpoint is away
+DAYS = (3_600, 86_400, 86_400, 97_200, 30 * 86_400)  # seconds for which nothing works …
+AROUND = (-200, -121, -110, -62, -31, -5, 0, 5, 31, 62, 121, 200)  # … and so many more: memories end about then
+EXPIRES = 3_600  # seconds after which a back end does not want its trigger carried out any more
 ORDERS: tuple[Order, ...] = ("stop", "stop", "stop", "die", "die after", "fail", "fail after", "twice")
 KINDS = ("trigger", "poll", "lookup", "sweep", "trigger", "poll", "dispatch")
 
 
+def draw(seed: int) -> tuple[list[Step], float]:
+    """Return the script of a seed and the skew to play it with."""
+    chance = random.Random(seed)  # noqa: S311 - it draws faults
+    script = [
+        (chance.choice(DRAWN), chance.randrange(64), chance.randrange(2**14)) for _ in range(chance.randint(40, 80))
+    ]
+    return script, chance.choice((0, -50, 5))
+
+
 def play(machine: Machine, steps: Iterable[Step]) -> None:
-    """Carry drawn steps out, then let everything come to its end."""
-    try:
-        for name, a, b in steps:
-            ACTIONS[name](machine, a, b)
-            machine.counts["drawn steps"] += 1
-        machine.settle_down()
-        judge(machine)
-    finally:
-        machine.end()
+    """Carry drawn steps out."""
+    for name, a, b in steps:
+        ACTIONS[name](machine, a, b)
+        machine.counts["drawn steps"] += 1
 
 
 def reduce(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int = 100) -> list[Step]:
@@ -60,7 +70,8 @@ def _jump(machine: Machine, a: int, _b: int) -> None:
 
 
 def _trigger(machine: Machine, a: int, b: int) -> None:
-    machine.trigger(PAIRS[a % len(PAIRS)], Plan.of((b * 7_919 + a) % PLANS if b else 0))
+    expires = EXPIRES if a // len(PAIRS) % 4 == 3 else None
+    machine.trigger(PAIRS[a % len(PAIRS)], Plan.of((b * 7_919 + a) % PLANS if b else 0), expires=expires)
 
 
 def _once_more(machine: Machine, a: int, _b: int) -> None:
@@ -137,9 +148,59 @@ def _sweeping(machine: Machine, a: int, _b: int) -> None:
 
 
 def _trouble(machine: Machine, a: int, b: int) -> None:
-    kind, seconds = ("status", "log", "slow")[a % 3], SECONDS[b % len(SECONDS)]
-    machine.trouble[kind] = machine.now + seconds
-    machine.say(f"{kind} trouble for {seconds} s")
+    _disturb_for(machine, DISTURBANCES[a % len(DISTURBANCES)], LONG[b % len(LONG)], pace=PACES[b % len(PACES)])
+
+
+def _disturb_for(machine: Machine, disturbance: Disturbance, seconds: float, *, pace: float = PACES[-1]) -> None:
+    what = machine.endpoints.disturb(disturbance, machine.now + seconds, pace=pace)
+    machine.say(f"{what} for {seconds} s")
+
+
+def _silence(machine: Machine, a: int, b: int) -> None:
+    """An answer is lost, upstream shows little of its calls, and the pair is triggered again when it may be free."""
+    pair, life = PAIRS[a % len(PAIRS)], LASTING[b % len(LASTING)]
+    for disturbance in SILENCES[b // 3 % len(SILENCES)]:
+        _disturb_for(machine, disturbance, LONG[b // 20 % len(LONG)])
+    machine.trigger(pair, Plan(ending="lost at once", life=life, visible=SELDOM[a % len(SELDOM)]))
+    machine.go(SECONDS[-1])
+    for disturbance in SILENCES[b // 140 % len(SILENCES)]:
+        _disturb_for(machine, disturbance, LONG[b // 20 % len(LONG)])
+    machine.trigger(pair, Plan())
+
+
+def _day_later(machine: Machine, a: int, b: int) -> None:
+    """A pair is triggered again about a day after a request of it, when the memory of it ends."""
+    requests = list(machine.invariants.memory.requests.values())
+    if request := _pick(requests, a):
+        machine.go(SECONDS[-1])
+        machine.jump(request.at + DAY + AROUND[b % len(AROUND)] - machine.now)
+        machine.trigger(request.pair, Plan())
+
+
+def _outage(machine: Machine, a: int, b: int) -> None:
+    """Several calls at once, and no query of theirs is answered."""
+    for pair in PAIRS[a % 2 :: 2]:
+        machine.trigger(pair, Plan(persons=3, life=a % len(LIVES), spread=SPREADS[b % len(SPREADS)]))
+    machine.go(SECONDS[b % 9])
+    _disturb_for(machine, JOBS_AWAY, LONG[b % len(LONG)])
+    machine.go(62)
+
+
+def _days(machine: Machine, a: int, b: int) -> None:
+    """Nothing works for hours or days: all processes are dead, or stand still."""
+    dead, seconds = b // len(AROUND) % 3 > 0, DAYS[a % len(DAYS)] + AROUND[b % len(AROUND)]
+    machine.say(f"all {'dead' if dead else 'stopped'} for {seconds} s")
+    if dead:
+        machine.blackout()
+    machine.jump(seconds)
+
+
+def _cut_short(machine: Machine, a: int, b: int) -> None:
+    """A sender dies in the midst of its dial, and nothing works for hours or days."""
+    machine.traps.insert(0, Trap("trigger", 3 + a % 5, ("die", "die after")[b % 2], 0))
+    _trigger(machine, a, b)
+    machine.go(SECONDS[b % 9])
+    _days(machine, a, len(AROUND) + b)
 
 
 def _person(machine: Machine, a: int, b: int) -> None:
@@ -171,6 +232,11 @@ ACTIONS: dict[str, Callable[[Machine, int, int], None]] = {
     "sweep": _sweep,
     "sweeping": _sweeping,
     "trouble": _trouble,
+    "silence": _silence,
+    "day later": _day_later,
+    "outage": _outage,
+    "days": _days,
+    "cut short": _cut_short,
     "person": _person,
 }
 OFTEN = {
@@ -185,5 +251,9 @@ OFTEN = {
     "straggle": 2,
     "deliver": 3,
     "sweep": 2,
+    "trouble": 3,
+    "silence": 3,
+    "day later": 2,
+    "days": 2,
 }
 DRAWN = [name for name in ACTIONS for _ in range(OFTEN.get(name, 1))]

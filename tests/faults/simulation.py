@@ -5,55 +5,33 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, cast
 
 import redis
 import time_machine
 
 from tests.fakes import START, VirtualClock
+from tests.faults.endpoints import Endpoints
 from tests.faults.invariants import Invariants
-from tests.faults.processes import Order, Process
+from tests.faults.processes import Message, Order, Process, Trap
 from tests.faults.reality import Job, Plan, Reality
 from tests.faults.tasks import SETTINGS, Tasks
 from worker.askers import RENEWALS
 from worker.dispatch import TICK
 from worker.store import Keys, RedisStore
+from worker.store.connections import OwnClient
 from worker.store.keys import LEASED
 from worker.values import Pair
 from worker.wiring import terms
 
 PAIRS = tuple(Pair(case_id, mediation_id) for case_id in ("C-1", "C-2") for mediation_id in ("20", "21"))
-VISIBILITY = 180  # seconds after which the broker hands out again what a dead process held
+VISIBILITY = 60  # seconds after which the broker hands out again what a dead process held: beyond a dial's time-outs
 LATEST = 3 * 3_600  # seconds within which everything must be over once nothing goes wrong any more
 AWAKE = (0, 35, 80, 200)  # seconds until those that are stopped at the end of all faults go on
 MOMENT = 0.001  # seconds: the store's times are no finer
-LATENCY, SLOW = 0.05, 9.5  # seconds that a query takes
-
-
-@dataclass(order=True)
-class Message:
-    """A message on its way to a task; `expires` in epoch seconds."""
-
-    at: float
-    number: int
-    task: str = field(compare=False)
-    kwargs: dict[str, Any] = field(compare=False)
-    task_id: str = field(default="", compare=False)
-    expires: float | None = field(default=None, compare=False)
-
-
-class Trap(NamedTuple):
-    """What waits for the next process of a kind: `order` at its effect number `point`.
-
-    If that stops it, it goes on when another process with the same subject comes to its effect number `meets`.
-    """
-
-    kind: str
-    point: int
-    order: Order
-    meets: int
 
 
 class Machine:
@@ -63,6 +41,7 @@ class Machine:
         self.redis, self.keys = client, Keys(SETTINGS.key_prefix)
         self.clock = VirtualClock(traveller)
         self.store = RedisStore(client, self.keys, terms(SETTINGS))
+        self.store._own = cast("OwnClient", SimpleNamespace(client=client))  # processes run one at a time
         self.reality = Reality(skew)
         for pair in PAIRS[::2]:
             self.reality.stranger(pair)
@@ -73,7 +52,7 @@ class Machine:
         self.processes: list[Process] = []
         self.traps: list[Trap] = []
         self.calm, self.sweeping = False, True
-        self.trouble = dict.fromkeys(("status", "log", "slow"), 0.0)
+        self.endpoints = Endpoints()
         self.steps = 0
         self.counts: Counter[str] = Counter()
         self.trace: list[str] = []
@@ -102,16 +81,17 @@ class Machine:
 
     def plan(self, task_id: str) -> Plan:
         """Return how the request of a trigger will go."""
-        return replace(self._plans[task_id], ending="answered") if self.calm else self._plans[task_id]
+        plan = self._plans[task_id]
+        return replace(plan, ending="answered", connect=0) if self.calm else plan
 
-    def mute(self, question: str, job: Job | None) -> bool:
-        """Tell whether a question gets no answer."""
-        return not self.calm and (self.trouble[question] > self.now or (job is not None and job.mute(self.now)))
+    def mute(self, job: Job | None) -> bool:
+        """Tell whether queries for a call get no answer at the moment."""
+        return not self.calm and job is not None and job.mute_at(self.now)
 
-    @property
-    def latency(self) -> float:
-        """Seconds that a query takes at the moment."""
-        return SLOW if not self.calm and self.trouble["slow"] > self.now else LATENCY
+    def named(self, case_id: str, now: float) -> Job:
+        """Return the call that the status by case names: the newest, or where it strays the oldest."""
+        calls, strays = self.reality.of_case(case_id, now), self.endpoints.is_("strays", "status by case", now)
+        return sorted(calls, key=lambda job: job.created)[0 if strays else -1]
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -121,10 +101,11 @@ class Machine:
         self.queue.append(Message(self.now + countdown, next(self._numbers), task, kwargs, **more))
         return self.queue[-1]
 
-    def trigger(self, pair: Pair, plan: Plan) -> None:
+    def trigger(self, pair: Pair, plan: Plan, *, expires: float | None = None) -> None:
         """Enqueue a trigger, as a back end does; its request, if there is one, will go as planned."""
         kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
-        message = self.put("trigger", kwargs, task_id=f"load:{len(self.triggers)}")
+        ends = None if expires is None else self.now + expires
+        message = self.put("trigger", kwargs, task_id=f"load:{len(self.triggers)}", expires=ends)
         self._plans[message.task_id] = plan
         self.triggers.append(message)
         self.say(f"enqueue {message.task_id} for {pair.case_id}:{pair.mediation_id}, {plan}")
@@ -183,6 +164,11 @@ class Machine:
         while not (process.done or process.stopped) and self.reached(process.until):
             self.step(process, "go" if self.calm else process.next_order())
 
+    def blackout(self) -> None:
+        """Kill all processes; the broker keeps what they held."""
+        for process in list(self.processes):
+            self.step(process, "die")
+
     def ready(self) -> list[Process]:
         """Return the processes that could go on at once, stopped ones too."""
         return [process for process in self.processes if self.reached(process.until)]
@@ -226,10 +212,11 @@ class Machine:
         """End all faults and let time pass until everything is over."""
         self.say("-- from here on nothing goes wrong --")
         self.calm = self.sweeping = True
+        self.endpoints.recover()
         self.store.resume()
         for process in self.processes:
             process.stopped, process.trap = False, None
-            process.until = max(process.until, self.now + AWAKE[process.number % len(AWAKE)])
+            process.delay(self.now + AWAKE[process.number % len(AWAKE)])
         end = self.now + LATEST
         self._work()
         while not self._quiet():

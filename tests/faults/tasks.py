@@ -10,7 +10,7 @@ from api_client import CallStatus
 from config.settings import Settings
 from tests.fakes import run_through
 from tests.faults.ports import ClockPort, StorePort, UpstreamPort
-from tests.faults.processes import Process
+from tests.faults.processes import Message, Process
 from worker.askers import MOST
 from worker.decision import Policy
 from worker.dispatch import Dispatcher
@@ -23,7 +23,7 @@ from worker.trigger import Trigger
 from worker.values import Abandoned, Ask, Pair
 
 if TYPE_CHECKING:
-    from tests.faults.simulation import Machine, Message
+    from tests.faults.simulation import Machine
 
 SETTINGS = Settings(  # shorter than a deployment's, so that a run of some minutes crosses every one of them
     key_prefix="t", max_poll_duration=150, call_timeout=20, unknown_lookup=40, unknown_hold=90

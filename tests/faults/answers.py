@@ -1,0 +1,89 @@
+"""Rules of what a request came to: it is stored once, by its owner, and lost calls are found (S14, S18)."""
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from tests.faults.memory import ROUNDING, TERMINAL, Memory
+from tests.faults.processes import Process
+from tests.faults.ringing import Ringing
+from worker.values import LookUp, NewJob, Pair, Settled, Settlement
+
+if TYPE_CHECKING:
+    from tests.faults.simulation import Machine
+
+
+class Answers:
+    """Judges what is stored of an answer, and what a look-up adopts."""
+
+    def __init__(self, machine: "Machine", memory: Memory, ringing: Ringing) -> None:
+        self._machine, self._memory, self._ringing = machine, memory, ringing
+        self._owner, self._phase = "", ""
+        self._recorded: str | None = None
+
+    def before_settle(self, settlement: Settlement) -> None:
+        """Look at whose pair it is, and at the trigger's recorded result."""
+        redis, keys = self._machine.redis, self._machine.keys
+        found = cast("list[str | None]", redis.hmget(keys.ledger(settlement.pair), ["token", "phase"]))
+        self._owner, self._phase = (value or "" for value in found)
+        self._recorded = cast("str | None", redis.get(keys.task(settlement.task_id)))
+
+    def after_settle(self, process: Process, reply: Settled | None, settlement: Settlement) -> None:
+        """One owner stores an answer, and its calls are watched whoever owns the pair by now."""
+        memory, counts = self._memory, self._machine.counts
+        recorded = self._recorded is not None and json.loads(self._recorded) == settlement.result.data
+        if self._owner != settlement.token and not settlement.jobs:
+            assert reply is None or recorded, f"{process} settled {settlement.pair}, which is another's"
+            counts["not settled"] += 1
+        if reply is None:
+            return
+        if recorded and settlement.phase != "unknown":  # sent twice: the polls of the first time, if nobody began them
+            assert all(poll.poll_no == 1 for poll in reply.polls.values())
+            assert not any(memory.calls[job_id].begun for job_id in reply.polls)
+            return
+        told = self._ringing.told(process)
+        for job_id in (job_id for job_id in reply.polls if job_id in memory.calls):
+            assert told.get(job_id) not in TERMINAL, f"{job_id} is watched again, though it was {told[job_id]}"
+            memory.watched_again(job_id)
+        for job in settlement.jobs:
+            memory.look_at(job.job_id, step="settle")
+            memory.calls[job.job_id].answers.add(settlement.pair)
+        if request := memory.sent.get(process):
+            request.outcome, request.look_up = settlement.result["outcome"], settlement.look_up
+            open_one = self._machine.store.open_look_up(settlement.pair)
+            own = open_one is not None and open_one.token == settlement.token
+            if own and self._phase != "unknown":  # else the window has begun before the answer came
+                request.settled_at = self._machine.now
+
+    def after_adopt(
+        self, _process: Process, reply: Settled | None, pair: Pair, look_up: LookUp, jobs: list[NewJob], **_: object
+    ) -> None:
+        """What a look-up finds is watched once, and holds each pair that may have made it (S14)."""
+        memory, now = self._memory, self._machine.now
+        if reply is None:
+            return
+        for job_id in reply.polls:
+            assert job_id not in memory.calls, f"{job_id} adopted twice"
+            memory.look_at(job_id, step="adopt")
+            created = int(job_id.partition("-")[0]) / 1000
+            asked = memory.sent_at[pair]
+            assert created > asked - 60, f"{job_id} adopted for a request of {asked}"
+            self._machine.counts["adopted"] += 1
+            for holder in {request.pair for request in memory.requests.values()}:
+                if memory.calls[job_id].holds(holder):
+                    memory.adopted[holder].append(now)
+        for job_id in (job.job_id for job in jobs if job.job_id in memory.calls and job.job_id not in reply.polls):
+            held = memory.calls[job_id].holds(pair)
+            memory.look_at(job_id, step="adopt")
+            if memory.calls[job_id].holds(pair) and not held:  # found before, for another pair
+                self._machine.counts["shared"] += 1
+                if float(memory.calls[job_id].record["watched_at"]) >= memory.sent_at[pair] - ROUNDING:
+                    memory.adopted[pair].append(now)
+        if self._machine.store.open_look_up(pair) == look_up:
+            unknown = [job.job_id for job in jobs if job.job_id not in memory.calls]
+            assert not unknown, f"{unknown} found for {pair} and not watched"
+
+    def on_release(self, pair: Pair) -> None:
+        """A person has released an unknown outcome."""
+        self._memory.note_release(pair)
+        for request in self._memory.requests.values():
+            request.released |= request.pair == pair

@@ -1,0 +1,207 @@
+"""Rules broken on purpose, each with the words in which the simulation must tell of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from worker import lookup, poll, trigger
+from worker.decision import Finish, Next, Policy, Poll, decide
+from worker.store import base, dispatch_steps, poll_steps, settle_steps, sweep_steps, trigger_steps
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def without(module: ModuleType, script: str, *changes: tuple[str, str]) -> Break:
+    """Change fragments of a step's Lua, each of which must be there."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        source = getattr(module, script)
+        for old, new in changes:
+            assert source.count(old) == 1, old
+            source = source.replace(old, new)
+        monkeypatch.setattr(module, script, source)
+
+    return apply
+
+
+def both(*breaks: Break) -> Break:
+    """Break several things: what one of them leaves whole, another one would still save."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        for one in breaks:
+            one(monkeypatch)
+
+    return apply
+
+
+def instead(where: object, name: str, what: object) -> Break:
+    """Put something in the place of a function or a figure."""
+    return lambda monkeypatch: monkeypatch.setattr(where, name, what)
+
+
+def lost_at_the_eleventh(answer: Any, poll: Poll, policy: Policy, **times: float) -> Next | Finish:
+    return decide(answer, poll, replace(policy, max_retry_count=policy.max_retry_count + 1), **times)
+
+
+def either_answers(*args: Any, **look: Any) -> lookup.Sightings:
+    """A look before a call takes one answer for both; a look-up, which renews nothing, does not."""
+    seen = _LOOK(*args, **look)
+    if "go_on" in look:
+        seen.log_read = seen.status_answered = seen.log_read or seen.status_answered
+    return seen
+
+
+_LOOK = lookup.look
+
+
+BROKEN = [
+    pytest.param(
+        without(trigger_steps, "BEGIN_SENDING", ("redis.call('GET', lock) == token and state[1] == token", "true")),
+        "may call .* which is another's",
+        1,
+        id="S18 sending under any token",
+    ),
+    pytest.param(
+        without(settle_steps, "SETTLE", ("local ours = state[1] == token or", "local ours = true or")),
+        "settled .* which is another's",
+        10,
+        id="S18 settling under any token",
+    ),
+    pytest.param(
+        without(
+            trigger_steps,
+            "CLAIM",
+            (
+                "if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end",
+                "",
+            ),
+            ("if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'} end", ""),
+        ),
+        "called again|may call|no outcome",
+        4,
+        id="S4 a lock that anybody takes",
+    ),
+    pytest.param(
+        without(poll_steps, "CONTINUE_POLL", (" or tonumber(r[1]) ~= p.poll_no", "")),
+        "wrote .* under",
+        0,
+        id="S28 no fence at the end of a poll",
+    ),
+    pytest.param(
+        without(
+            poll_steps, "BEGIN_POLLS", ("if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end", "")
+        ),
+        "passed the fence",
+        5,
+        id="S28 no fence at the start of a poll",
+    ),
+    pytest.param(
+        without(
+            dispatch_steps,
+            "TAKE_DUE",
+            (
+                "    taken[#taken + 1] = {id, r[1],",
+                "    taken[#taken + 1] = {id, redis.call('HINCRBY', job, 'poll_no', 1),",
+            ),
+        ),
+        "taken with a number|moved .* on by",
+        0,
+        id="S28 taken with a new number",
+    ),
+    pytest.param(
+        without(
+            poll_steps,
+            "FINISH_POLL",
+            ("if not r[1] or r[2] then return false end", "if not r[1] then return false end"),
+        ),
+        "put .* over",
+        3,
+        id="S27 a verdict over a verdict",
+    ),
+    pytest.param(
+        without(poll_steps, "FINISH_POLL", (" and state[2] == 'watching' and not state[3]", "")),
+        "let go before",
+        9,
+        id="S5 let go while a look-up is open",
+    ),
+    pytest.param(
+        instead(lookup, "may_be_ours", lambda _job_id, _sending_at: True),
+        "adopted for a request",
+        0,
+        id="S14 calls of any age adopted",
+    ),
+    pytest.param(
+        instead(poll, "decide", lost_at_the_eleventh),
+        "watched on after 10 failures",
+        2,
+        id="S24 lost at the eleventh failure",
+    ),
+    # The repairs of what the exhaustive and the random search were made to find, each taken out again.
+    pytest.param(
+        both(
+            without(
+                trigger_steps,
+                "BEGIN_SENDING",
+                (
+                    "':task:' .. state[3], unknown)",
+                    "':task:' .. state[3], unknown, 'PX', TASK_TTL) redis.call('PEXPIRE', ledger, JOB_TTL)",
+                ),
+            ),
+            without(trigger_steps, "CLAIM", ("not phase and redis.call('ZSCORE', pairs_key, member)", "false")),
+        ),
+        "a second request",
+        8,
+        id="S18 an open pair that is forgotten",
+    ),
+    pytest.param(
+        instead(lookup, "look", either_answers),
+        "called again: .* is under way, and .* was told",
+        3,
+        id="S5 a look that takes one answer for both",
+    ),
+    pytest.param(
+        instead(trigger, "DIAL_WITHIN", 300),
+        "which is at work|has been connecting",
+        0,
+        id="S18 attempts without a bound",
+    ),
+    pytest.param(
+        without(
+            sweep_steps,
+            "ATTEND",
+            ("if not answered and t < s.lookup_from + unanswered_for then return look(look_up_seldom) end", ""),
+        ),
+        "closed after .* without an answer",
+        1,
+        id="S14 a window that closes unanswered",
+    ),
+    pytest.param(
+        without(poll_steps, "HEAR", (" or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS", "")),
+        "is told of an outage",
+        2,
+        id="S29 an outage of no calls",
+    ),
+    pytest.param(
+        both(
+            without(
+                poll_steps,
+                "FINISH_POLL",
+                ("redis.call('PEXPIRE', job, JOB_TTL)", "redis.call('PEXPIRE', job, HISTORY_TTL)"),
+            ),
+            without(base, "PRELUDE", ("do keep(PREFIX .. ':job:' .. id, JOB_TTL) end", "do end")),
+            instead(lookup, "read_status", lambda _: "running"),
+        ),
+        "watched again",
+        2,
+        id="S27 an ended call that is forgotten too soon",
+    ),
+    pytest.param(
+        instead(poll, "may_look", lambda one, *_, **__: one.due < one.deadline),
+        "expired without one query",
+        0,
+        id="S25 no look at what comes too late",
+    ),
+]

@@ -1,0 +1,42 @@
+"""Rules of an outage: one event of five calls at least; with fewer each counts its failures (S24, S29)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tests.faults.memory import Memory
+from tests.faults.processes import Process
+from worker.decision import OUTAGE_CALLS
+from worker.values import Begun, Change, Dropped, PollEnd
+
+if TYPE_CHECKING:
+    from tests.faults.simulation import Machine
+
+
+class Outages:
+    """Judges when failures are not counted."""
+
+    def __init__(self, machine: "Machine", memory: Memory) -> None:
+        self._machine, self._memory = machine, memory
+        self._on = False
+
+    def after_begin_polls(
+        self, _process: Process, reply: list[Begun | Dropped], polls: Sequence[tuple[str, int]]
+    ) -> None:
+        """With fewer than five calls no poll is told of an outage."""
+        for (job_id, _), start in zip(polls, reply, strict=True):
+            if not isinstance(start, Begun) or not start.outage:
+                continue
+            self._memory.calls[job_id].asked = True  # an outage may keep it from asking to its end
+            self._machine.counts["within an outage"] += 1
+            watched = len(self._memory.watched)
+            assert watched >= OUTAGE_CALLS, f"{job_id} is told of an outage, and {watched} calls are watched"
+
+    def after_write_polls(
+        self, _process: Process, reply: list[Change | Exception | None], _ends: list[PollEnd]
+    ) -> None:
+        """An outage begins once and ends once."""
+        for change in reply:
+            if change in ("outage_began", "outage_ended"):
+                assert self._on != (change == "outage_began"), f"{change}, twice"
+                self._on = not self._on
+                self._machine.counts[str(change)] += 1

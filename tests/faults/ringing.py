@@ -1,0 +1,116 @@
+"""Rules of a request: no telephone rings twice, judged by what upstream does in reality (S4, S5, S14, S16, S17)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from tests.faults.endpoints import Endpoint
+from tests.faults.memory import DAY, ROUNDING, Memory, Request
+from tests.faults.processes import Process
+from tests.faults.reality import Job
+from worker.values import Pair
+
+if TYPE_CHECKING:
+    from tests.faults.simulation import Machine
+
+
+@dataclass
+class Look:
+    """What upstream has told one trigger before its request."""
+
+    log: Mapping[str, str] | None = None
+    """The conversation log, None where it was not read."""
+    by_case: bool = False
+    """The status by case was answered; that there is no such call is an answer."""
+    told: dict[str, str] = field(default_factory=dict)
+    """Every status that was told, by job."""
+    denied: set[str] = field(default_factory=set)
+    """The jobs of which the status by job was that there is no such call."""
+
+    def denies(self, job_id: str) -> bool:
+        """Tell whether upstream was asked for the calls of the case and has not named this one (S5)."""
+        return self.log is not None and self.by_case and job_id not in self.told
+
+
+class Ringing:
+    """Judges requests at the moment at which upstream receives them."""
+
+    def __init__(self, machine: "Machine", memory: Memory) -> None:
+        self._machine, self._memory = machine, memory
+        self._owner: str | None = None
+        self._sending_at: dict[Process, float] = {}
+        self._looks: dict[Process, Look] = {}
+        self._excused: set[str] = set()
+
+    def before_begin_sending(self, pair: Pair, *_: object, **__: object) -> None:
+        """Look at whose pair it is."""
+        self._owner = cast("str | None", self._machine.redis.hget(self._machine.keys.ledger(pair), "token"))
+
+    def after_begin_sending(self, process: Process, reply: object, pair: Pair, token: str, **_: object) -> None:
+        """`sending` is written by the pair's owner alone, while none of its calls is watched (S5, S16, S18)."""
+        if self._owner != token:
+            assert reply == "taken", f"{process} may call {pair}, which is another's"
+            self._machine.counts["taken"] += 1
+        if not isinstance(reply, float):
+            return
+        self._sending_at[process] = self._memory.sent_at[pair] = self._machine.now
+        watched = [job for job in self._memory.watched if self._memory.calls[job].holds(pair)]
+        assert not watched, f"{process} may call {pair} while {watched} are watched"
+        assert not self._machine.store.paused(), f"{process} may call {pair} while new calls are stopped"
+
+    def on_answer(self, process: Process, endpoint: Endpoint, statuses: Mapping[str, str], asked: str = "") -> None:
+        """Note what upstream has told a trigger."""
+        if process.kind != "trigger":
+            return
+        look = self._looks.setdefault(process, Look())
+        look.told.update(statuses)
+        if endpoint == "log":
+            look.log = statuses
+        elif endpoint == "status by case":
+            look.by_case = True
+        elif not statuses:
+            look.denied.add(asked)
+
+    def told(self, process: Process) -> dict[str, str]:
+        """Return the statuses that upstream has told a trigger."""
+        return self._looks.get(process, Look()).told
+
+    def on_request(self, process: Process, pair: Pair) -> None:
+        """Judge a request for calls at the moment at which upstream receives it."""
+        memory, at = self._memory, self._sending_at[process]
+        if before := memory.requests.get(process.task_id):  # a task is remembered as long as the history (S17)
+            forgotten = memory.claimed_at[process] - before.done_at > DAY - ROUNDING
+            assert forgotten, f"a second request of {process.task_id}"
+        for earlier in memory.requests.values():
+            assert earlier.pair != pair or memory.over(earlier, at), f"{pair} called again: {earlier} is not over"
+        for job in self._machine.reality.under_way(pair, self._machine.now):
+            if job.job_id not in self._excused:
+                self._judge(process, pair, job)
+                self._excused.add(job.job_id)
+        for job_id, call in memory.calls.items():
+            if call.holds(pair) and job_id not in self._excused:
+                self._judge_told(process, pair, job_id)
+        memory.requests[process.task_id] = memory.sent[process] = Request(pair, process.task_id, at)
+        self._machine.counts["requests"] += 1
+
+    def _judge(self, process: Process, pair: Pair, job: Job) -> None:
+        """A call of the pair is under way: upstream was asked and denied it, or its bad end is a day ago."""
+        memory, claimed = self._memory, self._memory.claimed_at[process]
+        call, request = memory.calls.get(job.job_id), memory.requests[job.task_id]
+        if call is not None and claimed - call.finished_at <= DAY + ROUNDING:
+            self._judge_told(process, pair, job.job_id, own=True)
+        bad_end = call.finished_at if call is not None and call.holds(pair) else request.bad_end
+        look = self._looks.get(process, Look())
+        excused = look.denies(job.job_id) or claimed - bad_end > DAY - ROUNDING
+        assert excused, f"{pair} called again: {job.job_id} is under way, and {process} was told {look}"
+        self._machine.counts["denied" if look.denies(job.job_id) else "out of memory"] += 1
+
+    def _judge_told(self, process: Process, pair: Pair, job_id: str, *, own: bool = False) -> None:
+        """A call with a record is asked for by its id: only if upstream denies that as well may the pair be called."""
+        call, job = self._memory.calls[job_id], self._machine.reality.jobs[job_id]
+        claimed = self._memory.claimed_at[process]
+        known = call.finished_at < claimed if call.verdict else float(call.record["watched_at"]) < claimed
+        denied = job_id in self._looks.get(process, Look()).denied
+        under_way = known and claimed - call.finished_at <= DAY - ROUNDING and job.active(self._machine.now)
+        why = "its own" if own else "held by the pair"
+        assert denied or not under_way, f"{pair} called again: {job_id}, {why}, was {call.verdict} and is under way"
