@@ -1,6 +1,7 @@
 """The Celery tasks: thin. Each reads what arrived, calls its flow, and obeys its answer."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,14 @@ from typing import Any
 
 import redis
 from celery import Task, signals
+from celery.concurrency import prefork
 from celery.exceptions import Ignore, Reject
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from config.redis_url import parse_redis_url
 from config.settings import Settings
-from worker.app import POLL_QUEUE, app, every_poll_is_shown
+from worker.app import POLL_QUEUE, TRIGGER_QUEUE, app, every_poll_is_shown
 from worker.askers import MOST, Askers
 from worker.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
 from worker.ports import ScheduleFailed, StoreUnavailable
@@ -61,9 +63,15 @@ here = SimpleNamespace(name=None)  # the worker's name, under which Flower shows
 
 @signals.celeryd_after_setup.connect
 def limit_dials(instance: Any, **_: object) -> None:
-    """Reserve threads for polls in a worker that serves both queues."""
+    """Reserve threads for polls in a worker that serves both queues; one of processes cannot, and does not start."""
     here.name = instance.hostname
-    dial_slots.limit(instance.concurrency // 2 if POLL_QUEUE in app.amqp.queues.consume_from else None)
+    polls = POLL_QUEUE in app.amqp.queues.consume_from
+    if polls and TRIGGER_QUEUE in app.amqp.queues.consume_from and issubclass(instance.pool_cls, prefork.TaskPool):
+        sys.exit(
+            "the pool prefork cannot keep dials from holding up polls: start a worker with -Q outbound.trigger and "
+            "another with -Q outbound.poll,outbound.control, or set CALLWATCH_WORKER_POOL=threads"
+        )
+    dial_slots.limit(instance.concurrency // 2 if polls else None)
 
 
 @app.task(name="outbound.trigger", bind=True, Request="worker.masking:MaskedRequest")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from tests.deployment import Deployment, wait_until
+from tests.deployment import Deployment, Worker, wait_until
 
 
 def test_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
@@ -39,6 +39,18 @@ def test_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
         assert deployment.store.pairs() == []
         again = deployment.trigger(cases[0]).get(timeout=60)
         assert again["outcome"] == "started"
+
+
+def test_a_worker_of_processes_for_all_queues_ends_with_one_line(redis_url: str) -> None:
+    """S20: Celery prints it and no trace; with the queues apart such workers start."""
+    with Deployment(redis_url, worker_pool="prefork", worker_concurrency=2) as deployment:
+        worker = Worker(deployment.environment)
+        deployment.workers.append(worker)
+        wait_until(worker.gone)
+        assert worker.process.returncode == 1
+        assert worker.log.splitlines()[-1].startswith("the pool prefork cannot keep dials from holding up polls: ")
+        assert "Traceback" not in worker.log
+        deployment.worker("-Q", "outbound.trigger", name="dial")
 
 
 def hanging_dials(deployment: Deployment) -> int:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import redis
 from celery import signals
+from celery.concurrency import get_implementation
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisAway
 
@@ -38,6 +39,22 @@ def test_dials_never_hold_up_the_polls(monkeypatch: pytest.MonkeyPatch, queues: 
     assert taken == (slots or 8)
 
 
+@pytest.mark.parametrize("pool", ["prefork", "processes"])
+def test_a_worker_of_processes_does_not_start_where_its_dials_could_hold_up_polls(
+    monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    """S20: each process counts its own dials, so all of them could dial at the same time."""
+    monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
+    with pytest.raises(SystemExit, match=r"^the pool prefork .* -Q outbound\.trigger .*CALLWATCH_WORKER_POOL=threads$"):
+        set_up(monkeypatch, [TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE], pool=pool)
+
+
+@pytest.mark.parametrize("queues", [[TRIGGER_QUEUE], [POLL_QUEUE, CONTROL_QUEUE]], ids=["dials", "polls"])
+def test_a_worker_of_processes_may_do_one_of_the_two(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> None:
+    monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
+    set_up(monkeypatch, queues, pool="prefork")
+
+
 @pytest.mark.parametrize(
     ("expires", "expected"),
     [
@@ -54,12 +71,12 @@ def test_when_a_trigger_expires(expires: str | None, expected: float | None) -> 
     assert moment is None or datetime.fromtimestamp(moment, UTC).isoformat()  # it can be published again
 
 
-def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> None:
-    """Set up a worker of eight threads for some queues."""
+def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str], *, pool: str = "threads") -> None:
+    """Set up a worker of eight threads, or of whatever the pool has, for some queues."""
     monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
     monkeypatch.setattr(tasks.here, "name", None)
     app.amqp.queues.select(queues)
-    instance = SimpleNamespace(concurrency=8, hostname="w@host")
+    instance = SimpleNamespace(concurrency=8, hostname="w@host", pool_cls=get_implementation(pool))
     signals.celeryd_after_setup.send(sender="w@host", instance=instance, conf=None)
     assert tasks.here.name == "w@host"
 
