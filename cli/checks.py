@@ -14,6 +14,7 @@ from cli.output import printable
 from config.redaction import redact
 from config.settings import Settings
 from worker.store import RedisStore
+from worker.store.durability import NOT_DURABLE
 
 Status = Literal["ok", "warn", "FAIL"]
 
@@ -56,11 +57,9 @@ def durability(store: RedisStore, *, demo: bool) -> Check:
     if store.durability != "none":
         how = {"waitaof": "each is waited for", "always": "the server writes through"}[store.durability]
         return Check("durability", "ok", f"writes are on disk before a request is sent: {how}")
-    needs = "it needs appendonly yes and, from Redis 7.2 on, appendfsync everysec, before that always"
-    detail = f"a crash of Redis may forget that a telephone rang: {needs}"
     if demo:
-        return Check("durability", "ok", f"{detail}; a demonstration may do without")
-    return Check("durability", "FAIL", detail)
+        return Check("durability", "ok", f"{NOT_DURABLE}; a demonstration may do without")
+    return Check("durability", "FAIL", NOT_DURABLE)
 
 
 def eviction(store: RedisStore) -> Check:

@@ -7,6 +7,7 @@ answers, and the worker takes what waits in its queues. An idle worker is health
 
 import contextlib
 import functools
+import logging
 import threading
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from worker.health import TICK, Beat, Load, Sign
 from worker.notice import Channel
 from worker.notifier import Notifier
 from worker.ports import Deliver, StoreUnavailable
+from worker.store.durability import NOT_DURABLE
 from worker.sweep import sweep_forever
 from worker.tasks import PollQueue, Publisher, this_process
 from worker.wiring import new_token, parts
@@ -32,6 +34,8 @@ from worker.wiring import new_token, parts
 TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
 DISPATCH_WITHIN = 1.0  # seconds between two turns of the dispatcher, the longest pause after a failure included
+
+log = logging.getLogger(__name__)
 
 
 class DispatcherStep(bootsteps.StartStopStep):
@@ -72,10 +76,12 @@ class SweepStep(bootsteps.StartStopStep):
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._health: Health | None = None
+        self._durability_checked = False
 
     def start(self, parent: Any) -> None:
         """Start the thread."""
         settings = parts().settings
+        self._durability_checked = settings.demo or TRIGGER_QUEUE not in app.amqp.queues.consume_from
         if settings.health_file:
             parent.callwatch_health = self._health = Health(settings, threads=parent.concurrency)
         sweep = parts().sweep(Publisher())
@@ -99,9 +105,19 @@ class SweepStep(bootsteps.StartStopStep):
         if not over:
             with contextlib.suppress(StoreUnavailable):  # the sweep says so
                 parts().store.keep_tally(limit=parts().settings.overdue_grace)
+                self._check_durability()
         if self._health is not None and not over:
             self._health.sign()
         return over
+
+    def _check_durability(self) -> None:
+        """Warn once where a worker that dials writes `sending` to a Redis that may forget it (S18)."""
+        if self._durability_checked:
+            return
+        durable = parts().store.durability != "none"  # StoreUnavailable: after the next sweep, then
+        self._durability_checked = True
+        if not durable:
+            log.warning(NOT_DURABLE)
 
 
 class NotifierStep(bootsteps.StartStopStep):

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +11,16 @@ import pytest
 import redis
 from celery.worker import state
 
+from cli.embedded import EmbeddedServer
 from config.settings import Settings
 from tests.deployment import wait_until
 from tests.receiver import SECRET, Receiver
 from worker import steps, tasks
-from worker.app import app
+from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
 from worker.health import TICK
 from worker.messages import PollMessage, TriggerResult
 from worker.notice import CHANNELS
+from worker.ports import StoreUnavailable
 from worker.store import RedisStore
 from worker.values import Abandoned, NewJob, Pair, Settlement
 from worker.wiring import Parts, SystemClock, build_store
@@ -146,6 +148,77 @@ def test_a_worker_without_a_sign_dispatches_all_the_same(monkeypatch: pytest.Mon
     step.start(SimpleNamespace())
     wait_until(lambda: "job-1" in published.jobs)
     step.stop(SimpleNamespace())
+
+
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a worker of some queues, with some settings, come through several sweeps."""
+
+    def run(queues: Sequence[str], **settings: Any) -> None:
+        parts = use(monkeypatch, sweep_interval=0.02, **settings)
+        monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
+        app.amqp.queues.select(queues)
+        turns: list[None] = []
+        monkeypatch.setattr(RedisStore, "keep_tally", lambda *_, **__: turns.append(None))
+        step = steps.SweepStep(SimpleNamespace())
+        step.start(SimpleNamespace(concurrency=8))
+        wait_until(lambda: len(turns) > 3)
+        step.stop(SimpleNamespace())
+        parts.store.client.close()
+
+    return run
+
+
+DIALS, POLLS = (TRIGGER_QUEUE, POLL_QUEUE), (POLL_QUEUE, CONTROL_QUEUE)
+WARNING = "a crash of Redis may forget that a telephone rang: it needs appendonly yes"
+
+
+@pytest.mark.parametrize(
+    ("queues", "demo", "lines"),
+    [
+        pytest.param(DIALS, False, 1, id="a worker that dials"),
+        pytest.param(POLLS, False, 0, id="a worker that only polls"),
+        pytest.param(DIALS, True, 0, id="a demonstration"),
+    ],
+)
+def test_a_worker_says_once_that_redis_may_forget_a_request(
+    sweeps: Callable[..., None],
+    redis_url: str,
+    caplog: pytest.LogCaptureFixture,
+    queues: Sequence[str],
+    demo: bool,
+    lines: int,
+) -> None:
+    """S18: the tests' own server does not wait for its disk."""
+    sweeps(queues, redis_url=redis_url, demo=demo)
+    assert [line.startswith(WARNING) for line in caplog.messages].count(True) == lines
+
+
+def test_a_worker_says_nothing_of_a_redis_that_keeps_requests(
+    sweeps: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """S18: that of `callwatch up` is such a one."""
+    with EmbeddedServer() as server:
+        sweeps(DIALS, redis_url=server.url)
+    assert WARNING not in caplog.text
+
+
+def test_a_redis_that_is_away_at_the_start_is_asked_again(
+    sweeps: Callable[..., None], redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S18."""
+    answers: list[Any] = [StoreUnavailable("away"), "none"]
+
+    def durability(_: RedisStore) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(RedisStore, "durability", property(durability))
+    sweeps(DIALS, redis_url=redis_url)
+    assert answers == []
+    assert caplog.text.count(WARNING) == 1
 
 
 def test_a_worker_that_ends_before_it_began_ends() -> None:

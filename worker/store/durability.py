@@ -7,6 +7,11 @@ import redis
 Durability = Literal["waitaof", "always", "none"]
 """`waitaof`: it can be asked after each write; `always`: it writes through; `none`: a crash may forget a request."""
 
+NOT_DURABLE = (
+    "a crash of Redis may forget that a telephone rang: it needs appendonly yes and, from Redis 7.2 on, appendfsync "
+    "everysec, before that always"
+)
+
 
 def durability_of(client: redis.Redis) -> Durability:
     """Return what the server offers; a server that hides its configuration is asked for a proof instead."""
