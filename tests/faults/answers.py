@@ -1,4 +1,4 @@
-"""Rules of what a request came to: it is stored once, by its owner, and lost calls are found (S14, S18)."""
+"""Rules of an answer: it is stored once, by its owner, and lost calls are found (S14, S18)."""
 
 import json
 from typing import TYPE_CHECKING, cast
@@ -28,7 +28,7 @@ class Answers:
         self._recorded = cast("str | None", redis.get(keys.task(settlement.task_id)))
 
     def after_settle(self, process: Process, reply: Settled | None, settlement: Settlement) -> None:
-        """One owner stores an answer, and its calls are watched whoever owns the pair by now."""
+        """One owner stores an answer, and its calls are watched even if the pair has another owner by now."""
         memory, counts = self._memory, self._machine.counts
         recorded = self._recorded is not None and json.loads(self._recorded) == settlement.result.data
         if self._owner != settlement.token and not settlement.jobs:
@@ -36,13 +36,15 @@ class Answers:
             counts["not settled"] += 1
         if reply is None:
             return
-        if recorded and settlement.phase != "unknown":  # sent twice: the polls of the first time, if nobody began them
+        if (
+            recorded and settlement.phase != "unknown"
+        ):  # sent twice: the polls of the first time, if none of them has begun
             assert all(poll.poll_no == 1 for poll in reply.polls.values())
             assert not any(memory.calls[job_id].begun for job_id in reply.polls)
             return
-        told = self._ringing.told(process)
+        statuses = self._ringing.statuses(process)
         for job_id in (job_id for job_id in reply.polls if job_id in memory.calls):
-            assert told.get(job_id) not in TERMINAL, f"{job_id} is watched again, though it was {told[job_id]}"
+            assert statuses.get(job_id) not in TERMINAL, f"{job_id} is watched again, though it was {statuses[job_id]}"
             memory.watched_again(job_id)
         for job in settlement.jobs:
             memory.look_at(job.job_id, step="settle")
@@ -57,7 +59,7 @@ class Answers:
     def after_adopt(
         self, _process: Process, reply: Settled | None, pair: Pair, look_up: LookUp, jobs: list[NewJob], **_: object
     ) -> None:
-        """What a look-up finds is watched once, and holds each pair that may have made it (S14)."""
+        """A call that a look-up finds is watched once, and holds each pair that may have made it (S14)."""
         memory, now = self._memory, self._machine.now
         if reply is None:
             return

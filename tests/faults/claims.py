@@ -1,4 +1,4 @@
-"""Rules of a claim: one sender each, which nobody takes it from while it is at work, and an end (S17, S18)."""
+"""Rules of a claim: one sender each, which keeps it while it is at work, and an end (S17, S18)."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, cast
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Claims:
-    """Judges who holds a claim and for how long."""
+    """Judges the owner of a claim and its length."""
 
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
@@ -48,7 +48,7 @@ class Claims:
         assert times <= REPUBLISHED, f"{reply.task_id} published again {times} times without reaching `sending`"
 
     def after_begin_sending(self, process: Process, reply: object, *_: object, **__: object) -> None:
-        """What has sent is counted anew."""
+        """A trigger that has sent starts a new count."""
         if isinstance(reply, float):
             del self._republished[process.task_id]
 

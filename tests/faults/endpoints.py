@@ -39,7 +39,7 @@ SILENCES: tuple[tuple[Disturbance, ...], ...] = (  # in which upstream shows lit
 class Endpoints:
     """How each endpoint stands: what is wrong with it, until which epoch second.
 
-    `away`: its answers are errors. `slow`: they take long, some longer than anybody waits. `denies`: it says that there
+    `away`: its answers are errors. `slow`: they take long, some longer than the time-out. `denies`: it says that there
     is no such call. `strays`: it names the oldest call of the case, not the newest.
     """
 

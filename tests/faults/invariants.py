@@ -1,4 +1,4 @@
-"""What must hold whatever goes wrong, checked at every effect; the figures are those of docs/rules.md."""
+"""The rules that hold whatever goes wrong, checked at every effect; the figures are those of docs/rules.md."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the rules remember of a run: every request and every call, also those that callwatch has forgotten."""
+"""The memory of the rules: every request and every call of a run, also those that callwatch has forgotten."""
 
 import math
 from collections import defaultdict
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass
 class Known:
-    """What the rules remember of one call that has a record."""
+    """One call that has, or had, a record."""
 
     record: dict[str, str]
     begun: list[tuple[float, float]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Rules broken on purpose, each with the words in which the simulation must tell of it."""
+"""Rules broken on purpose, each with the pattern of the message and the seed by which the simulation finds it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ def without(module: ModuleType, script: str, *changes: tuple[str, str]) -> Break
 
 
 def both(*breaks: Break) -> Break:
-    """Break several things: what one of them leaves whole, another one would still save."""
+    """Break several things: each of them alone would still prevent the fault."""
 
     def apply(monkeypatch: pytest.MonkeyPatch) -> None:
         for one in breaks:
@@ -38,7 +38,7 @@ def both(*breaks: Break) -> Break:
 
 
 def instead(where: object, name: str, what: object) -> Break:
-    """Put something in the place of a function or a figure."""
+    """Replace a function or a figure."""
     return lambda monkeypatch: monkeypatch.setattr(where, name, what)
 
 
@@ -82,7 +82,7 @@ BROKEN = [
         ),
         "called again|may call|no outcome",
         4,
-        id="S4 a lock that anybody takes",
+        id="S4 a lock that any trigger takes",
     ),
     pytest.param(
         without(poll_steps, "CONTINUE_POLL", (" or tonumber(r[1]) ~= p.poll_no", "")),
@@ -123,9 +123,9 @@ BROKEN = [
     ),
     pytest.param(
         without(poll_steps, "FINISH_POLL", (" and state[2] == 'watching' and not state[3]", "")),
-        "let go before",
+        "released before",
         9,
-        id="S5 let go while a look-up is open",
+        id="S5 released while a look-up is open",
     ),
     pytest.param(
         instead(lookup, "may_be_ours", lambda _job_id, _sending_at: True),
@@ -139,7 +139,7 @@ BROKEN = [
         2,
         id="S24 lost at the eleventh failure",
     ),
-    # The repairs of what the exhaustive and the random search were made to find, each taken out again.
+    # Faults that needed days, slow connections or a failing endpoint: each repair is taken out again.
     pytest.param(
         both(
             without(
@@ -158,7 +158,7 @@ BROKEN = [
     ),
     pytest.param(
         instead(lookup, "look", either_answers),
-        "called again: .* is under way, and .* was told",
+        "called again: .* is under way, and .* has read",
         3,
         id="S5 a look that takes one answer for both",
     ),
@@ -180,7 +180,7 @@ BROKEN = [
     ),
     pytest.param(
         without(poll_steps, "HEAR", (" or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS", "")),
-        "is told of an outage",
+        "polled within an outage",
         2,
         id="S29 an outage of no calls",
     ),

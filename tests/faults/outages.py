@@ -22,14 +22,14 @@ class Outages:
     def after_begin_polls(
         self, _process: Process, reply: list[Begun | Dropped], polls: Sequence[tuple[str, int]]
     ) -> None:
-        """With fewer than five calls no poll is told of an outage."""
+        """With fewer than five calls no poll begins within an outage."""
         for (job_id, _), start in zip(polls, reply, strict=True):
             if not isinstance(start, Begun) or not start.outage:
                 continue
             self._memory.calls[job_id].asked = True  # an outage may keep it from asking to its end
             self._machine.counts["within an outage"] += 1
             watched = len(self._memory.watched)
-            assert watched >= OUTAGE_CALLS, f"{job_id} is told of an outage, and {watched} calls are watched"
+            assert watched >= OUTAGE_CALLS, f"{job_id} is polled within an outage of {watched} calls"
 
     def after_write_polls(
         self, _process: Process, reply: list[Change | Exception | None], _ends: list[PollEnd]

@@ -1,4 +1,4 @@
-"""The upstream as it is: which telephones ring, whatever callwatch knows of them.
+"""The upstream as it is: the telephones that ring, with or without a record in callwatch.
 
 A request that is received makes calls, one after the other; each goes its own way, and its queries may fail.
 """

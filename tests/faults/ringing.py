@@ -1,4 +1,4 @@
-"""Rules of a request: no telephone rings twice, judged by what upstream does in reality (S4, S5, S14, S16, S17)."""
+"""Rules of a request: no telephone rings twice, judged by the calls under way in reality (S4, S5, S14, S16, S17)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Look:
-    """What upstream has told one trigger before its request."""
+    """Upstream's answers to one trigger before its request."""
 
     log: Mapping[str, str] | None = None
     """The conversation log, None where it was not read."""
     by_case: bool = False
     """The status by case was answered; that there is no such call is an answer."""
-    told: dict[str, str] = field(default_factory=dict)
-    """Every status that was told, by job."""
+    statuses: dict[str, str] = field(default_factory=dict)
+    """Every status in them, by job."""
     denied: set[str] = field(default_factory=set)
-    """The jobs of which the status by job was that there is no such call."""
+    """The jobs that the status by job does not know."""
 
     def denies(self, job_id: str) -> bool:
-        """Tell whether upstream was asked for the calls of the case and has not named this one (S5)."""
-        return self.log is not None and self.by_case and job_id not in self.told
+        """Tell whether upstream was asked for the calls of the case and it has not named this one (S5)."""
+        return self.log is not None and self.by_case and job_id not in self.statuses
 
 
 class Ringing:
@@ -59,11 +59,11 @@ class Ringing:
         assert not self._machine.store.paused(), f"{process} may call {pair} while new calls are stopped"
 
     def on_answer(self, process: Process, endpoint: Endpoint, statuses: Mapping[str, str], asked: str = "") -> None:
-        """Note what upstream has told a trigger."""
+        """Note an answer to a trigger."""
         if process.kind != "trigger":
             return
         look = self._looks.setdefault(process, Look())
-        look.told.update(statuses)
+        look.statuses.update(statuses)
         if endpoint == "log":
             look.log = statuses
         elif endpoint == "status by case":
@@ -71,9 +71,9 @@ class Ringing:
         elif not statuses:
             look.denied.add(asked)
 
-    def told(self, process: Process) -> dict[str, str]:
-        """Return the statuses that upstream has told a trigger."""
-        return self._looks.get(process, Look()).told
+    def statuses(self, process: Process) -> dict[str, str]:
+        """Return the statuses that a trigger has read."""
+        return self._looks.get(process, Look()).statuses
 
     def on_request(self, process: Process, pair: Pair) -> None:
         """Judge a request for calls at the moment at which upstream receives it."""
@@ -89,7 +89,7 @@ class Ringing:
                 self._excused.add(job.job_id)
         for job_id, call in memory.calls.items():
             if call.holds(pair) and job_id not in self._excused:
-                self._judge_told(process, pair, job_id)
+                self._judge_record(process, pair, job_id)
         memory.requests[process.task_id] = memory.sent[process] = Request(pair, process.task_id, at)
         self._machine.counts["requests"] += 1
 
@@ -98,14 +98,14 @@ class Ringing:
         memory, claimed = self._memory, self._memory.claimed_at[process]
         call, request = memory.calls.get(job.job_id), memory.requests[job.task_id]
         if call is not None and claimed - call.finished_at <= DAY + ROUNDING:
-            self._judge_told(process, pair, job.job_id, own=True)
+            self._judge_record(process, pair, job.job_id, own=True)
         bad_end = call.finished_at if call is not None and call.holds(pair) else request.bad_end
         look = self._looks.get(process, Look())
         excused = look.denies(job.job_id) or claimed - bad_end > DAY - ROUNDING
-        assert excused, f"{pair} called again: {job.job_id} is under way, and {process} was told {look}"
+        assert excused, f"{pair} called again: {job.job_id} is under way, and {process} has read {look}"
         self._machine.counts["denied" if look.denies(job.job_id) else "out of memory"] += 1
 
-    def _judge_told(self, process: Process, pair: Pair, job_id: str, *, own: bool = False) -> None:
+    def _judge_record(self, process: Process, pair: Pair, job_id: str, *, own: bool = False) -> None:
         """A call with a record is asked for by its id: only if upstream denies that as well may the pair be called."""
         call, job = self._memory.calls[job_id], self._machine.reality.jobs[job_id]
         claimed = self._memory.claimed_at[process]

@@ -157,7 +157,7 @@ def _disturb_for(machine: Machine, disturbance: Disturbance, seconds: float, *, 
 
 
 def _silence(machine: Machine, a: int, b: int) -> None:
-    """An answer is lost, upstream shows little of its calls, and the pair is triggered again when it may be free."""
+    """An answer is lost, upstream shows little of its calls, and the pair is triggered again after window and hold."""
     pair, life = PAIRS[a % len(PAIRS)], LASTING[b % len(LASTING)]
     for disturbance in SILENCES[b // 3 % len(SILENCES)]:
         _disturb_for(machine, disturbance, LONG[b // 20 % len(LONG)])

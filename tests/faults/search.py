@@ -45,16 +45,16 @@ def run(client: redis.Redis, script: list[Step], skew: float) -> tuple[Machine, 
     return enact(client, partial(play, steps=script), skew=skew)
 
 
-def search(client: redis.Redis, told: str = "", *, steps: int, first: int = 0) -> Counter[str]:
-    """Run the scripts of the seeds from `first` on until so many steps are taken, and return what happened in them.
+def search(client: redis.Redis, pattern: str = "", *, steps: int, first: int = 0) -> Counter[str]:
+    """Run the scripts of the seeds from `first` on until so many steps are taken, and return the counts of all.
 
-    Broken where a rule is broken as `told`; what else is broken is passed over.
+    Broken at the first message that matches `pattern`; others are passed over.
     """
     total: Counter[str] = Counter()
     for seed in itertools.count(first):
         machine, error = run(client, *draw(seed))
         total.update(machine.counts, steps=machine.steps)
-        if error is not None and re.search(told, str(error)):
+        if error is not None and re.search(pattern, str(error)):
             raise Broken(seed, total["steps"]) from error
         if total["steps"] >= steps:
             return total

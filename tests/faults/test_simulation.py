@@ -87,11 +87,11 @@ def test_an_answer_that_comes_when_another_has_the_pair_opens_no_look_up(client:
     assert machine.counts["adopted"] >= 3
 
 
-@pytest.mark.parametrize(("apply", "told", "first"), BROKEN)
+@pytest.mark.parametrize(("apply", "pattern", "first"), BROKEN)
 def test_a_broken_rule_is_found(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, apply: Break, told: str, first: int
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, apply: Break, pattern: str, first: int
 ) -> None:
     """The simulation fails where a rule is broken, so where it passes the rules are kept."""
     apply(monkeypatch)
     with pytest.raises(Broken):
-        search(client, told, steps=2 * STEPS, first=first)
+        search(client, pattern, steps=2 * STEPS, first=first)

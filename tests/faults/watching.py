@@ -42,7 +42,7 @@ class Watching:
         call, now, due = self._memory.calls[job_id], self._machine.now, start.poll.due
         assert poll_no == int(call.record["poll_no"]), f"{process} passed the fence of {job_id} with {poll_no}"
         assert now >= due - ROUNDING, f"{process} began early"
-        # The last one asks nobody.
+        # The last one sends no query.
         last = due >= float(call.record["deadline"]) - ROUNDING
         if call.begun and not last:
             before, last_due = call.begun[-1]
@@ -89,7 +89,7 @@ class Watching:
         memory.look_at(job_id, step="write_polls")
         if reply is None:
             machine.counts["fenced at the end"] += 1
-            assert verdict != "ended" or stood, f"{process} brought news of {job_id} that nobody took"
+            assert verdict != "ended" or stood, f"{process} brought news of {job_id} that was not stored"
             return
         assert not stood, f"{process} put {verdict} over {stood} of {job_id}"
         assert verdict != "lost" or poll_no == number, f"{process} gave {job_id} up, which is at {number}"
@@ -100,4 +100,4 @@ class Watching:
         machine.counts[verdict] += 1
         for pair, request in {request.pair: request for request in memory.requests.values()}.items():
             if call.holds(pair) and not memory.over(request, machine.now):
-                assert machine.redis.exists(machine.keys.lock(pair)), f"{pair} let go before {request} is over"
+                assert machine.redis.exists(machine.keys.lock(pair)), f"{pair} released before {request} is over"
