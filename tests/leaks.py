@@ -9,6 +9,7 @@ from worker.store import Keys
 from worker.store.keys import pair_of
 
 BOUNDED = {
+    "dialled",
     "due",
     "finished",
     "pairs",
@@ -31,6 +32,7 @@ def without_ttl(client: redis.Redis, keys: Keys) -> list[str]:
     allowed |= {keys.outbox_cases(channel) for channel in CHANNELS}
     for pair in map(pair_of, cast("list[str]", client.zrange(keys.pairs, 0, -1))):
         allowed |= {keys.ledger(pair), keys.mediations(pair.case_id), keys.jobs(pair.case_id)}
+        allowed |= {keys.job(job_id) for job_id in cast("set[str]", client.smembers(keys.jobs(pair.case_id)))}
         allowed.add(keys.task(str(client.hget(keys.ledger(pair), "task_id"))))
     watched = set(cast("list[str]", client.zrange(keys.due, 0, -1)))
     allowed |= {keys.job(job_id) for job_id in watched}

@@ -47,9 +47,20 @@ class Store(Protocol):
     """The state that all processes share. Every method is one atomic step; all raise StoreUnavailable."""
 
     def claim(
-        self, pair: Pair, *, token: str, task_id: str, arguments: str, expires: float | None, enabled: bool
+        self,
+        pair: Pair,
+        *,
+        token: str,
+        task_id: str,
+        arguments: str,
+        expires: float | None,
+        enabled: bool,
+        redelivered: bool = False,
     ) -> Claimed | Answered | Copy:
-        """Take the pair for a new call, or say why not (S4, S16, S17)."""
+        """Take the pair for a new call, or say why not (S4, S16, S17).
+
+        A `redelivered` message whose request left within the last 31 days dials no more (S18).
+        """
         ...
 
     def renew(self, pair: Pair, token: str) -> bool:

@@ -98,7 +98,12 @@ def trigger(
             raise Reject(str(error), requeue=True) from error
         raise Ignore
     try:
-        result = parts().trigger()(kwargs, task_id=self.request.id, expires=epoch(self.request.expires))
+        result = parts().trigger()(
+            kwargs,
+            task_id=self.request.id,
+            expires=epoch(self.request.expires),
+            redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
+        )
     except StoreUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:

@@ -58,6 +58,7 @@ class Claim:
     token: str
     task_id: str
     expires: float | None
+    redelivered: bool = False
 
     @property
     def names(self) -> dict[str, str]:
@@ -80,7 +81,9 @@ class Trigger:
     new_token: Callable[[], str]
     hours: CallingHours | None = None
 
-    def __call__(self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None) -> TriggerResult | None:
+    def __call__(
+        self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None, redelivered: bool = False
+    ) -> TriggerResult | None:
         """Carry a trigger out and return its result; None for a copy that must say nothing (S17)."""
         try:
             request = read_trigger(kwargs)
@@ -88,7 +91,8 @@ class Trigger:
             with suppress(StoreUnavailable):  # it is only counted there
                 self.store.count("triggers:invalid")
             return _invalid(kwargs, bad, task_id)
-        claim = Claim(request, Pair(request.case_id, request.mediation_id), self.new_token(), task_id, expires)
+        pair = Pair(request.case_id, request.mediation_id)
+        claim = Claim(request, pair, self.new_token(), task_id, expires, redelivered)
         match patiently(lambda: self._claim(claim), self.clock, limit=CLAIM_PATIENCE):
             case Copy():
                 return None
@@ -119,6 +123,7 @@ class Trigger:
             arguments=claim.request.model_dump_json(),
             expires=claim.expires,
             enabled=self.enabled,
+            redelivered=claim.redelivered,
         )
 
     def _closing_time(self) -> float | None:

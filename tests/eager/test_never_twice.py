@@ -431,3 +431,54 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     assert world.events() == ["unknown", "adopted", "ended"]
     assert phase(world) == "done"
     assert world.store.counters()["triggers:unknown"] == 1
+
+
+# -- a broker that delivers again --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("redelivered", "outcome"), [(True, "skipped"), (False, "started")])
+def test_a_message_that_a_broker_kept_for_weeks_dials_no_more(world: World, redelivered: bool, outcome: str) -> None:
+    """S18: its pair is done and its result forgotten (S17). A back end that uses the id anew may call."""
+    world.upstream.dials = [[record(JOB)], [record(job_id(9))]]
+    assert world.trigger()["outcome"] == "started"
+    world.run(20)
+    assert phase(world) == "done"
+    world.clock.sleep(30 * DAY)
+    world.sweep()
+    assert not world.redis.exists(world.keys.task("task-1"))
+    flow = world.parts.trigger()
+    result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1", redelivered=redelivered)
+    assert result is not None
+    assert result["outcome"] == outcome
+    assert result["message"] == (texts.HANDLED_BEFORE if redelivered else "")
+
+
+def test_requests_are_remembered_for_31_days(world: World) -> None:
+    """S18: the memory is bounded."""
+    world.upstream.dials = [[record(JOB)]]
+    world.trigger()
+    world.run(20)
+    world.clock.sleep(31 * DAY)
+    world.sweep()
+    assert world.redis.zcard(world.keys.dialled) == 0
+
+
+def test_the_task_passes_on_that_its_message_was_delivered_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import tasks  # noqa: PLC0415 - the application is configured by then
+
+    seen: list[bool] = []
+    real = RedisStore.claim
+
+    def claim(store: RedisStore, pair: Pair, **options: Any) -> Any:
+        seen.append(options["redelivered"])
+        return real(store, pair, **options)
+
+    monkeypatch.setattr(RedisStore, "claim", claim)
+    world.upstream.dials = [[record(JOB)]]
+    for info in ({"redelivered": True}, {}):
+        tasks.trigger.push_request(id="t", delivery_info=info)
+        tasks.trigger.run(case_id="C-1", mediation_id="20")
+        tasks.trigger.pop_request()
+    assert seen == [True, False]

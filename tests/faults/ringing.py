@@ -8,6 +8,7 @@ from tests.faults.endpoints import Endpoint
 from tests.faults.memory import DAY, ROUNDING, Memory, Request
 from tests.faults.processes import Process
 from tests.faults.reality import Job
+from worker.store.keys import DIALLED_KEPT
 from worker.values import Pair
 
 if TYPE_CHECKING:
@@ -78,9 +79,8 @@ class Ringing:
     def on_request(self, process: Process, pair: Pair) -> None:
         """Judge a request for calls at the moment at which upstream receives it."""
         memory, at = self._memory, self._sending_at[process]
-        if before := memory.requests.get(process.task_id):  # a task is remembered as long as the history (S17)
-            forgotten = memory.claimed_at[process] - before.done_at > DAY - ROUNDING
-            assert forgotten, f"a second request of {process.task_id}"
+        if before := memory.requests.get(process.task_id):  # every further delivery is one that the broker marks (S18)
+            assert memory.claimed_at[process] - before.at > DIALLED_KEPT, f"a second request of {process.task_id}"
         for earlier in memory.requests.values():
             assert earlier.pair != pair or memory.over(earlier, at), f"{pair} called again: {earlier} is not over"
         for job in self._machine.reality.under_way(pair, self._machine.now):

@@ -113,7 +113,7 @@ class Machine:
     def again(self, message: Message, *, countdown: float = 0) -> None:
         """Hand a message out once more, as brokers do."""
         self.say(f"in {countdown} s once more: {message.task} {message.task_id or message.kwargs}")
-        more = {"task_id": message.task_id, "expires": message.expires}
+        more = {"task_id": message.task_id, "expires": message.expires, "redelivered": True}
         self.put(message.task, message.kwargs, countdown=countdown, **more)
 
     def lose(self, message: Message) -> None:

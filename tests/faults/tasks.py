@@ -49,7 +49,12 @@ class Tasks:
             new_token=self._token,
         )
         try:
-            result = flow(message.kwargs, task_id=message.task_id, expires=message.expires)
+            result = flow(
+                message.kwargs,
+                task_id=message.task_id,
+                expires=message.expires,
+                redelivered=message.redelivered,
+            )
         except StoreUnavailable:
             self._machine.again(message)
         else:

@@ -53,6 +53,17 @@ local function keep(key, ttl)
   if redis.call('PTTL', key) < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
 end
 
+-- While a pair of the case is open, all that is kept of the case stays: a forgotten record, an ended call's too, would
+-- pass for a call that was not seen before (S5, S14).
+local function hold_case(member)
+  local case = string.match(member, '^[^:]*')
+  local mediations, jobs = PREFIX .. ':mediations:' .. case, PREFIX .. ':jobs:' .. case
+  redis.call('SADD', mediations, member)
+  redis.call('PERSIST', mediations)
+  redis.call('PERSIST', jobs)
+  for _, id in ipairs(redis.call('SMEMBERS', jobs)) do redis.call('PERSIST', PREFIX .. ':job:' .. id) end
+end
+
 -- With the last open pair of a case, what is kept of the case begins to age; its records outlive the memory of trouble.
 local function age_case(member)
   local case = string.match(member, '^[^:]*')
@@ -81,9 +92,13 @@ local function release_pair(member, token, t)
   age_case(member)
 end
 
--- Remember a bad end: the pair's next trigger looks upstream first, for calls created since (S5).
+-- Remember a bad end: the pair's next trigger looks upstream first, for calls created since (S5). A pair that is done,
+-- or whose ledger has expired, may share a call that another pair watches: the memory lives for a day from now.
 local function remember(ledger, kind, t, since)
   redis.call('HSET', ledger, 'trouble', kind, 'trouble_at', stamp(t), 'trouble_since', since)
+  local phase = redis.call('HGET', ledger, 'phase')
+  if not phase then redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t)) end
+  if not phase or phase == 'done' then redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, TROUBLE_TTL)) end
 end
 
 -- End the look-up: the pair is held by its watched calls, or by nothing. The memory of the unknown outcome begins anew,
@@ -101,6 +116,7 @@ local function close_look_up(ledger, live, pairs_key, member, token, t)
     release_pair(member, token, t)
   else
     redis.call('HSET', ledger, 'phase', 'watching')
+    redis.call('PERSIST', ledger)
     redis.call('ZADD', pairs_key, t + LOCK_TTL / 1000, member)
   end
 end

@@ -10,6 +10,9 @@ OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of 
 DEAD_KEPT = 10_000  # dead letters
 OF_ONE_CASE = 1_000  # letters of one case in each of these (S38)
 LEASED = 10_000_000_000  # added to the end of a lease, so that in `due` leases stand behind every due time
+DIALLED_KEPT = (
+    31 * 86_400
+)  # seconds for which a message that is delivered again dials no more, whatever else is forgotten
 HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
 
 
@@ -73,6 +76,11 @@ class Keys:
     def done(self) -> str:
         """Sorted set: pairs that are done by the time at which they were let go, trimmed to the history's age."""
         return f"{self.prefix}:done"
+
+    @property
+    def dialled(self) -> str:
+        """Sorted set: task ids of requests that left, by time, trimmed to 31 days (S18)."""
+        return f"{self.prefix}:dialled"
 
     @property
     def events(self) -> str:

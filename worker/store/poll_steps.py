@@ -122,7 +122,6 @@ local function finish(p, t, counted)
     'retry_count', p.retry_count)
   redis.call('HDEL', job, 'begun_at')
   if p.call_status ~= '' then redis.call('HSET', job, 'call_status', p.call_status) end
-  redis.call('PEXPIRE', job, JOB_TTL)  -- an ended call too: forgotten, it would pass for one not seen before (S5)
   redis.call('ZREM', PREFIX .. ':due', p.job_id)
   redis.call('ZADD', PREFIX .. ':finished', t, p.job_id)
   redis.call('ZREMRANGEBYSCORE', PREFIX .. ':finished', '-inf', t - HISTORY_TTL / 1000)
@@ -130,13 +129,14 @@ local function finish(p, t, counted)
     local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
     redis.call('SREM', live, p.job_id)
     local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'trouble_since')
-    if state[1] and p.verdict ~= 'ended' then  -- a call that a look found is of the request the trouble began with
+    if p.verdict ~= 'ended' then  -- a call that a look found is of the request the trouble began with
       remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))
     end
     if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
       release_pair(holder, state[1], t)
     end
   end
+  age_case(p.member)  -- where no pair of the case is open any more, the record gets its time to live here
   emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event)
   redis.call('ZREM', PREFIX .. ':failing', p.job_id)
   return hear(p.heard, p.job_id, t)

@@ -13,7 +13,7 @@ from worker.values import Event, Pair, Settled, Settlement
 # Invariant: an answer is stored whole or not at all, and a started call is watched whoever owns the pair by now.
 # An unknown outcome of which no `sending` was written (a request that left past the gate) holds the pair all the same.
 SETTLE = """
-local lock, ledger, live, task, pairs_key, done, events, history, mediations = unpack(KEYS, 1, 9)
+local lock, ledger, live, task, pairs_key, done, events, history = unpack(KEYS, 1, 8)
 local token, task_id, member, phase, look_up, result, answer, duration, sent_at = unpack(ARGV)
 local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'claimed_at')
@@ -29,7 +29,7 @@ local stored = redis.call('GET', task) == result  -- of an unknown outcome it wa
 local unsettled = ours and (before == 'claimed' or before == 'sending')
 if stored and not unsettled then  -- this very step, sent twice over a broken connection; or the look-up goes on already
   for i, job in ipairs(new.jobs) do
-    local r = redis.call('HMGET', KEYS[9 + i], 'poll_no', 'due', 'deadline', 'verdict')
+    local r = redis.call('HMGET', KEYS[8 + i], 'poll_no', 'due', 'deadline', 'verdict')
     if r[1] == '1' and not r[4] then first_poll(r[1], job.job_id, r[2], r[3]) end
   end
   return reply
@@ -46,7 +46,7 @@ if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 local started_at = tonumber(sent_at) or past_the_gate and tonumber(state[3]) or t
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(new.jobs) do
-  local key, first = KEYS[9 + i], nil
+  local key, first = KEYS[8 + i], nil
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'also')
   if not known[1] then
     first = watch(member, task_id, job, t, started_at, deadline)
@@ -56,6 +56,7 @@ for i, job in ipairs(new.jobs) do
     redis.call('HSET', key, 'poll_no', known[1] + 1, 'retry_count', 0, 'due', stamp(first), 'deadline', stamp(deadline))
     redis.call('HDEL', key, 'verdict', 'finished_at')
     redis.call('PERSIST', key)
+    redis.call('SADD', PREFIX .. ':jobs:' .. string.match(member, '^[^:]*'), job.job_id)
     redis.call('ZADD', PREFIX .. ':due', first, job.job_id)
     redis.call('ZREM', PREFIX .. ':finished', job.job_id)
     local others = hold(key, member) and member .. ' ' or ''
@@ -98,8 +99,8 @@ if phase == 'unknown' or look_up == '1' then
     'found', phase == 'unknown' and #new.jobs or 0)
   attend_at = t
 end
-for _, key in ipairs({ledger, task, mediations}) do redis.call('PERSIST', key) end
-redis.call('SADD', mediations, member)
+for _, key in ipairs({ledger, task}) do redis.call('PERSIST', key) end
+hold_case(member)
 redis.call('ZADD', pairs_key, attend_at, member)
 redis.call('ZREM', done, member)
 return reply
@@ -116,6 +117,7 @@ if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end
 if state[2] ~= 'claimed' and state[2] ~= 'sending' then return 0 end
 local t, ends = now(), tonumber(state[3] or '') or math.huge
 redis.call('DEL', lock, PREFIX .. ':task:' .. state[4])
+redis.call('ZREM', PREFIX .. ':dialled', state[4])
 redis.call('HSET', ledger, 'phase', 'waiting', 'until', wait_until, 'waiting_at', stamp(t))
 redis.call('HDEL', ledger, 'requeued', 'republished')
 redis.call('ZADD', pairs_key, math.min(tonumber(wait_until), ends), member)
@@ -154,7 +156,7 @@ class SettleSteps(Steps):
             self._settle,
             [
                 *(k.lock(pair), k.ledger(pair), k.live(pair), k.task(settlement.task_id), k.pairs, k.done),
-                *(k.events, k.history(pair.case_id), k.mediations(pair.case_id)),
+                *(k.events, k.history(pair.case_id)),
                 *(k.job(job.job_id) for job in settlement.jobs),
             ],
             [

@@ -9,7 +9,7 @@ import redis
 from worker import texts
 from worker.messages import TriggerResult
 from worker.store.base import Steps, Terms, event_json, milliseconds
-from worker.store.keys import Keys, member, pair_of
+from worker.store.keys import DIALLED_KEPT, Keys, member, pair_of
 from worker.store.trigger_steps import CLAIM_STALE_AFTER
 from worker.values import Abandoned, Event, EventKind, Pair
 
@@ -185,6 +185,7 @@ class SweepSteps(Steps):
             horizon = self.now() - self.terms.history_ttl
             for name in (self.keys.finished, self.keys.done):
                 self.client.zremrangebyscore(name, "-inf", horizon)
+            self.client.zremrangebyscore(self.keys.dialled, "-inf", self.now() - DIALLED_KEPT)
 
 
 def _events(pair: Pair) -> Iterator[Event]:

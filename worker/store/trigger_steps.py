@@ -25,9 +25,9 @@ REFUSALS = ("paused", "taken", "watched", "closed")
 # A pair that is listed as open and has lost its ledger may be ringing: the claim looks upstream first (S18).
 # One trigger waits for each pair, the first; an equal one extends its expiry, any other is skipped.
 CLAIM = """
-local lock, ledger, task, paused, live, pairs_key, mediations = unpack(KEYS)
+local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, stale_after = unpack(ARGV, 1, 7)
-local skipped_head, skipped_tail, disabled, deferred_head = unpack(ARGV, 8, 11)
+local skipped_head, skipped_tail, disabled, deferred_head, redelivered, again = unpack(ARGV, 8, 13)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, holder = state[1], redis.call('GET', lock)
@@ -35,6 +35,12 @@ local handled = redis.call('GET', task)
 if handled and not (phase == 'sending' and state[2] == task_id) then
   count('triggers:handled')
   return {'handled', handled}
+end
+-- Delivered once more after its result was forgotten: by a broker that has kept it through weeks without a worker.
+local at_work = state[2] == task_id and phase ~= 'done'
+if redelivered == '1' and not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
+  count('triggers:handled')
+  return {'handled', again}
 end
 
 local t = now()
@@ -55,8 +61,7 @@ local function take()  -- the memory of the last trigger and the place in the li
   end
   if last[4] then redis.call('HSET', ledger, 'slot', last[4]) end
   if last[5] and phase == 'claimed' and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
-  redis.call('SADD', mediations, member)
-  redis.call('PERSIST', mediations)
+  hold_case(member)
   redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
   return claimed()
 end
@@ -155,6 +160,7 @@ end
 redis.call('HSET', ledger, 'phase', 'sending', 'sending_at', stamp(t))
 redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'requeued', 'republished')
 redis.call('SET', PREFIX .. ':task:' .. state[3], unknown)
+redis.call('ZADD', PREFIX .. ':dialled', t, state[3])
 redis.call('PEXPIRE', lock, LOCK_TTL)
 redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
 count('call_requests')
@@ -172,24 +178,34 @@ class TriggerSteps(Steps):
         self._begin_sending = self.script(ADMIT + BEGIN_SENDING)
 
     def claim(
-        self, pair: Pair, *, token: str, task_id: str, arguments: str, expires: float | None, enabled: bool
+        self,
+        pair: Pair,
+        *,
+        token: str,
+        task_id: str,
+        arguments: str,
+        expires: float | None,
+        enabled: bool,
+        redelivered: bool = False,
     ) -> Claimed | Answered | Copy:
-        """Take the pair for a new call, or say why not (S4, S16, S17)."""
+        """Take the pair for a new call, or say why not (S4, S16, S17).
+
+        A `redelivered` message whose request left within the last 31 days dials no more (S18).
+        """
         k = self.keys
         case_id, mediation_id = pair.case_id, pair.mediation_id
         skipped = TriggerResult.of("skipped", case_id, mediation_id, message=texts.ALREADY_ACTIVE)
         head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
         disabled = TriggerResult.of("disabled", case_id, mediation_id, message=texts.DISABLED)
+        again = TriggerResult.of("skipped", case_id, mediation_id, message=texts.HANDLED_BEFORE)
         waits = json.dumps(deferred(pair, 0).data, ensure_ascii=False).removesuffix("0}")
         reply = self.run(
             self._claim,
-            [
-                *(k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs),
-                k.mediations(case_id),
-            ],
+            [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
             [
                 *(token, task_id, arguments, expires or "", int(enabled), member(pair), CLAIM_STALE_AFTER),
                 *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits),
+                *(int(redelivered), json.dumps(again.data, ensure_ascii=False)),
             ],
         )
         match reply:
