@@ -217,9 +217,11 @@ def test_a_second_terminal_needs_the_printed_lines_only(running: Up) -> None:
     assert again.returncode == 0, again.stderr
     assert "已有活跃外呼任务,跳过发起新外呼" in again.stdout
     assert not [job["person_id"] for job in answer["jobs"] if job["person_id"] in again.stdout], "S37"
-    document = running.status("--case", "C-77")
+    document = running.status("--case", "C-77", "--all")  # on a slow machine they have ended by now
     assert {call["job_id"] for call in document["calls"]} == {job["job_id"] for job in answer["jobs"]}
-    assert document["cases"] == [{"case_id": "C-77", "mediation_id": "7", "phase": "watching"}]
+    (pair,) = document["cases"]
+    assert (pair["case_id"], pair["mediation_id"]) == ("C-77", "7")
+    assert pair["phase"] in {"watching", "done"}
 
 
 def test_the_samples_are_dialled_once_and_seen_to_their_end(running: Up) -> None:

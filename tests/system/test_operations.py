@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from cli.main import main
-from tests.deployment import ROOT, Deployment
+from tests.deployment import ROOT, Deployment, wait_until
 from tests.unit.test_docs import blocks
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -17,6 +17,7 @@ def test_the_commands_after_a_restore_and_of_every_day(redis_url: str, monkeypat
     with Deployment(redis_url, demo="true", poll_interval=1) as deployment:
         deployment.worker()
         deployment.trigger("C-2001").get(timeout=60)
+        wait_until(lambda: bool(deployment.store.client.exists(deployment.store.keys.swept)))
         for name, value in deployment.environment.items():
             monkeypatch.setenv(name, value)
         for block, paused in ((RESTORED, "Redis was restored"), (EVERY_DAY, None)):
