@@ -1,0 +1,273 @@
+"""Run the real flows effect by effect: a process is the list of the replies that it has received so far.
+
+To find out what a process does next, its flow runs from the beginning. Its interfaces return the replies that it has
+had and suspend it at the first effect without one. So a process can be kept, compared and continued in several ways, as
+a content of the store can, and a flow runs once for each list of replies.
+"""
+
+import dataclasses
+import io
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+from api_client import CallRecord, CallRequest, CallStatus, ConversationLog, NotSent, OutcomeUnknown
+from config.calling_hours import Window
+from config.settings import Settings
+from tests.fakes import START, record
+from tests.faults.exhaustive.snapshots import moved
+from worker.messages import PollMessage
+from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.values import Abandoned, Pair
+from worker.wiring import Parts
+
+GATE = 2  # seconds from the writing of `sending` to the first byte, above which a dial sends nothing (S18)
+OPEN_FOR = 1e6  # seconds
+
+# One look-up in its window: each further one is one more round of the same steps.
+SETTINGS = Settings(key_prefix="t", call_timeout=20, unknown_lookup=10, unknown_hold=90)
+
+AT_ONCE: dict[str, Any] = {"take_sweep": True, "overdue": [], "trim": None, "count": None, "reserve_query": 0}
+"""Steps of the store that are no part of the search, and their replies."""
+
+
+class Message(NamedTuple):
+    """A message for a task; `task` is trigger, lookup or sweep, which needs none."""
+
+    task: str
+    pair: Pair
+    task_id: str = ""
+    person: str = ""
+    expires: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.task_id or self.pair.mediation_id}"
+
+
+class Raised(NamedTuple):
+    """A reply that is an error."""
+
+    error: type[Exception]
+
+
+class Effect(NamedTuple):
+    """What a process does next: `where` is `store`, `upstream` or `queue`."""
+
+    where: str
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+
+class Reply(NamedTuple):
+    """A reply to an effect, and the epoch second at which it came, if the flow has read its clock before the next."""
+
+    value: Any
+    at: float | None
+
+
+class Ended(NamedTuple):
+    """A process has come to its end; `again` if its message has to be delivered once more."""
+
+    outcome: str
+    again: bool = False
+
+
+class Suspended(BaseException):
+    """The next effect has no reply yet; nothing that handles errors sees this."""
+
+    def __init__(self, effect: Effect) -> None:
+        super().__init__(effect)
+        self.effect = effect
+
+
+class Process:
+    """One execution of a task; two with equal histories are one object. `key` stands for its next effect."""
+
+    def __init__(self, message: Message, token: str, past: tuple[Reply, ...], *, hours: bool) -> None:
+        self.message, self.token, self.past = message, token, past
+        self.number, self.key = 0, b""
+        self.after: dict[Any, Process] = {}
+        replay = Replay(past)
+        self.next: Effect | Ended
+        try:
+            self.next = _carry_out(message, token, replay, hours=hours)
+        except Suspended as suspended:
+            self.next, self.key = suspended.effect, as_bytes(suspended.effect)
+        except (ScheduleFailed, StoreUnavailable):
+            self.next = Ended("given up", again=message.task == "trigger")
+        self.read = frozenset(replay.read)
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.token}]"
+
+
+class Replay:
+    """The clock of one process, and the replies to its effects."""
+
+    def __init__(self, past: tuple[Reply, ...]) -> None:
+        self._past = past
+        self._position = 1
+        self.read: set[int] = set()
+
+    def effect(self, effect: Effect) -> Any:
+        """Return the reply that an effect has had; Suspended where it has none."""
+        if self._position == len(self._past):
+            raise Suspended(effect)
+        reply = self._past[self._position].value
+        self._position += 1
+        if isinstance(reply, Raised):
+            raise reply.error("injected")
+        return reply
+
+    def monotonic(self) -> float:
+        """Return when the last reply came: up to its next effect a process takes no time."""
+        self.read.add(self._position - 1)
+        return self._past[self._position - 1].at or 0.0
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for no time at all: the process may stand still at its next effect."""
+
+    def window(self, now: float) -> Window:
+        """Return the calling hours as they are by now."""
+        opens = self.effect(Effect("upstream", "hours", (now,)))
+        return Window(opens, opens + OPEN_FOR)
+
+
+class StorePort:
+    """The store, each step an effect."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name in AT_ONCE:
+            return lambda *_, **__: AT_ONCE[name]
+        return lambda *args, **kwargs: self._replay.effect(Effect("store", name, args, tuple(sorted(kwargs.items()))))
+
+
+class UpstreamPort:
+    """The upstream: connecting, sending and the answer are effects of their own, and replies are plain values."""
+
+    def __init__(self, replay: Replay, task_id: str) -> None:
+        self._replay, self._task_id = replay, task_id
+
+    def dial(
+        self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
+    ) -> list[CallRecord]:
+        """Request calls, in the order of the real client: connect, `sending`, the gate, the request, its answer."""
+        if within is not None and within <= 0:
+            raise NotSent("POST /call-v2: no time is left to connect")
+        past_the_gate = self._replay.effect(Effect("upstream", "connect"))
+        if not past_the_gate:
+            before_send()
+        opened = self._replay.monotonic()
+        pair = Pair(request.case_id, request.mediation_id)
+        sent = self._replay.effect(Effect("upstream", "send", (pair, self._task_id, opened + GATE)))
+        if sent is None:
+            raise NotSent("POST /call-v2: too late")
+        answer = self._replay.effect(Effect("upstream", "answer", (sent, opened)))
+        records = [record(job_id, code=code) for job_id, code in answer]
+        if past_the_gate:
+            raise OutcomeUnknown("POST /call-v2: answered although the gate was never asked", records=records)
+        return records
+
+    def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
+        """Ask for one call."""
+        found, status = self._replay.effect(Effect("upstream", "status", (job_id,)))
+        return CallStatus.model_validate({"jobId": found, "callStatus": status, "caseRef": case_ref})
+
+    def conversations(self, *, case_id: str) -> list[ConversationLog]:  # noqa: ARG002 - there is one case
+        """Ask for the calls of the case."""
+        entries = self._replay.effect(Effect("upstream", "log"))
+        return [ConversationLog.model_validate({"jobId": job, "callStatus": status}) for job, status in entries]
+
+
+class Publisher:
+    """What a sweep sends to the queues."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def polls(self, _messages: list[PollMessage]) -> None:
+        """Polls are no part of the search."""
+
+    def trigger(self, abandoned: Abandoned) -> None:
+        """Publish a trigger again as it was."""
+        sent = json.loads(abandoned.arguments)
+        pair = Pair(sent["case_id"], sent["mediation_id"])
+        message = Message("trigger", pair, abandoned.task_id, sent["call_person_id"], abandoned.expires)
+        self._replay.effect(Effect("queue", "publish", (message,)))
+
+    def look_up(self, pair: Pair, *, expires: float) -> None:  # noqa: ARG002 - the world lets it expire
+        """Publish a look-up."""
+        self._replay.effect(Effect("queue", "publish", (Message("lookup", pair),)))
+
+
+class Cast:
+    """All processes that have been seen; `hours` where calls are made within calling hours only."""
+
+    def __init__(self, *, hours: bool) -> None:
+        self._hours = hours
+        self._known: dict[bytes, Process] = {}
+        self._begun: dict[tuple[Message, str], Process] = {}
+
+    def begin(self, message: Message, token: str) -> Process:
+        """Return a process that has done nothing yet."""
+        process = self._begun.get((message, token))
+        if process is None:
+            process = self._begun[message, token] = self._get(message, token, (Reply(None, START),))
+        return process
+
+    def go_on(self, process: Process, reply: Any) -> Process:
+        """Return the process as it is after one more reply, which has come now."""
+        key: Any = reply
+        try:
+            after = process.after.get(key)
+        except TypeError:  # it holds a list
+            after = process.after.get(key := as_bytes(reply))
+        if after is None:
+            after = self._get(process.message, process.token, (*process.past, Reply(reply, START)))
+            process.after[key] = after
+        return after
+
+    def later(self, process: Process, seconds: int) -> Process:
+        """Return the process as it is when time has passed."""
+        return self._get(moved(process.message, seconds), process.token, moved(process.past, seconds))
+
+    def _get(self, message: Message, token: str, past: tuple[Reply, ...]) -> Process:
+        process = self._known.get(key := as_bytes((message, token, past)))
+        if process is None:
+            process = Process(message, token, past, hours=self._hours)
+            read = tuple(one if number in process.read else one._replace(at=None) for number, one in enumerate(past))
+            if read != past:
+                process = self._get(message, token, read)
+            process.number = process.number or len(self._known) + 1
+            self._known[key] = process
+        return process
+
+
+def as_bytes(value: Any) -> bytes:
+    """Return equal bytes for equal values, whichever objects they share."""
+    pickler = pickle.Pickler(buffer := io.BytesIO())
+    pickler.fast = True
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> Ended:
+    """Run a flow as worker.tasks does."""
+    store, upstream = cast("Any", StorePort(replay)), cast("Any", UpstreamPort(replay, message.task_id))
+    parts = Parts(SETTINGS, store, upstream, cast("Any", replay))
+    if message.task == "lookup":
+        return Ended(parts.look_up(lambda _poll: None)(message.pair))
+    if message.task == "sweep":
+        sweep = dataclasses.replace(parts.sweep(cast("Any", Publisher(replay))), new_token=lambda: token)
+        return Ended(str(sweep()))
+    trigger = dataclasses.replace(
+        parts.trigger(lambda _poll: None), new_token=lambda: token, hours=cast("Any", replay) if hours else None
+    )
+    ids = {"case_id": message.pair.case_id, "mediation_id": message.pair.mediation_id}
+    result = trigger({**ids, "call_person_id": message.person}, task_id=message.task_id, expires=message.expires)
+    return Ended("copy" if result is None else str(result["outcome"]))

@@ -1,0 +1,59 @@
+"""Carry the steps of the store out on fakeredis, each of them once on a content."""
+
+from typing import Any
+
+import fakeredis
+
+from tests.faults.exhaustive.flows import SETTINGS
+from tests.faults.exhaustive.rules import Violation
+from tests.faults.exhaustive.snapshots import Shelf, Snapshot, Told
+from tests.faults.exhaustive.state import KEYS
+from worker.ports import StoreUnavailable
+from worker.store import RedisStore
+from worker.wiring import terms
+
+
+class CompiledOnce:
+    """A Lua runtime that compiles each script once; fakeredis compiles it anew for each run."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._compiled: dict[Any, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+    def execute(self, script: Any) -> Any:
+        """Run a script."""
+        chunk = self._compiled.get(script)
+        if chunk is None:
+            chunk = self._compiled[script] = self._runtime.compile(script)
+        return chunk()
+
+
+class KnownSteps:
+    """The real store, with the outcomes of all steps that were carried out; `plain` as for Shelf."""
+
+    def __init__(self, *, plain: bool) -> None:
+        server = fakeredis.FakeServer()
+        client = fakeredis.FakeRedis(server=server, decode_responses=True)
+        client.eval("return 1", 0)
+        server._lua_runtime = CompiledOnce(server._lua_runtime)
+        self.shelf = Shelf(server, KEYS, plain=plain)
+        self._store = RedisStore(client, KEYS, terms(SETTINGS))
+        self._outcomes: dict[tuple[Snapshot, Any], tuple[Any, Snapshot, list[Told]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def take(self, before: Snapshot, key: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Snapshot, list[Told]]:
+        """Return a step's reply, what it leaves and what it told; `key` stands for its name and arguments."""
+        known = self._outcomes.get((before, key))
+        if known is None:
+            self.shelf.put(before)
+            try:
+                reply = getattr(self._store, name)(*args, **dict(kwargs))
+            except StoreUnavailable as error:
+                raise Violation(f"{name} cannot be carried out: {error}") from error
+            known = self._outcomes[before, key] = (reply, *self.shelf.take())
+        return known
