@@ -235,7 +235,7 @@ BROKEN = [
         id="FINISH_POLL releases while a look-up is open",
     ),
     pytest.param(
-        change(poll_steps, "FINISH_POLL", "    remember(ledger, verdict, t, state[4] or state[5] or stamp(t))\n"),
+        change(poll_steps, "FINISH_POLL", "remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))"),
         TWO,
         "S5: .* is called",
         id="FINISH_POLL without the memory of a bad end",

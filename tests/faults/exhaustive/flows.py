@@ -17,7 +17,6 @@ from config.calling_hours import Window
 from config.settings import Settings
 from tests.fakes import START, record
 from tests.faults.exhaustive.snapshots import moved
-from worker.messages import PollMessage
 from worker.ports import ScheduleFailed, StoreUnavailable
 from worker.values import Abandoned, Pair
 from worker.wiring import Parts
@@ -28,18 +27,22 @@ OPEN_FOR = 1e6  # seconds
 # One look-up in its window: each further one is one more round of the same steps.
 SETTINGS = Settings(key_prefix="t", call_timeout=20, unknown_lookup=10, unknown_hold=90)
 
-AT_ONCE: dict[str, Any] = {"take_sweep": True, "overdue": [], "trim": None, "count": None, "reserve_query": 0}
+AT_ONCE: dict[str, Any] = {"take_sweep": True, "trim": None, "count": None, "reserve_query": 0}
 """Steps of the store that are no part of the search, and their replies."""
 
 
 class Message(NamedTuple):
-    """A message for a task; `task` is trigger, lookup or sweep, which needs none."""
+    """A message for a task; `task` is trigger, lookup or sweep, which needs none.
+
+    `redelivered` is the broker's mark of what it hands out again.
+    """
 
     task: str
     pair: Pair
     task_id: str = ""
     person: str = ""
     expires: float | None = None
+    redelivered: bool = False
 
     def __str__(self) -> str:
         return f"{self.task} {self.task_id or self.pair.mediation_id}"
@@ -150,8 +153,8 @@ class StorePort:
 class UpstreamPort:
     """The upstream: connecting, sending and the answer are effects of their own, and replies are plain values."""
 
-    def __init__(self, replay: Replay, task_id: str) -> None:
-        self._replay, self._task_id = replay, task_id
+    def __init__(self, replay: Replay, message: Message) -> None:
+        self._replay, self._message = replay, message
 
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
@@ -163,8 +166,8 @@ class UpstreamPort:
         if not past_the_gate:
             before_send()
         opened = self._replay.monotonic()
-        pair = Pair(request.case_id, request.mediation_id)
-        sent = self._replay.effect(Effect("upstream", "send", (pair, self._task_id, opened + GATE)))
+        message = self._message._replace(pair=Pair(request.case_id, request.mediation_id))
+        sent = self._replay.effect(Effect("upstream", "send", (message, opened + GATE)))
         if sent is None:
             raise NotSent("POST /call-v2: too late")
         answer = self._replay.effect(Effect("upstream", "answer", (sent, opened)))
@@ -189,9 +192,6 @@ class Publisher:
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
-
-    def polls(self, _messages: list[PollMessage]) -> None:
-        """Polls are no part of the search."""
 
     def trigger(self, abandoned: Abandoned) -> None:
         """Publish a trigger again as it was."""
@@ -258,16 +258,16 @@ def as_bytes(value: Any) -> bytes:
 
 def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> Ended:
     """Run a flow as worker.tasks does."""
-    store, upstream = cast("Any", StorePort(replay)), cast("Any", UpstreamPort(replay, message.task_id))
+    store, upstream = cast("Any", StorePort(replay)), cast("Any", UpstreamPort(replay, message))
     parts = Parts(SETTINGS, store, upstream, cast("Any", replay))
     if message.task == "lookup":
-        return Ended(parts.look_up(lambda _poll: None)(message.pair))
+        return Ended(parts.look_up()(message.pair))
     if message.task == "sweep":
         sweep = dataclasses.replace(parts.sweep(cast("Any", Publisher(replay))), new_token=lambda: token)
         return Ended(str(sweep()))
-    trigger = dataclasses.replace(
-        parts.trigger(lambda _poll: None), new_token=lambda: token, hours=cast("Any", replay) if hours else None
-    )
-    ids = {"case_id": message.pair.case_id, "mediation_id": message.pair.mediation_id}
-    result = trigger({**ids, "call_person_id": message.person}, task_id=message.task_id, expires=message.expires)
+    hours_port = cast("Any", replay) if hours else None
+    trigger = dataclasses.replace(parts.trigger(), new_token=lambda: token, hours=hours_port)
+    pair = message.pair
+    kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id, "call_person_id": message.person}
+    result = trigger(kwargs, task_id=message.task_id, expires=message.expires, redelivered=message.redelivered)
     return Ended("copy" if result is None else str(result["outcome"]))

@@ -5,7 +5,7 @@ from typing import Any
 from tests.fakes import START
 from tests.faults.exhaustive.flows import SETTINGS, Effect, Message
 from tests.faults.exhaustive.snapshots import Snapshot, Told
-from tests.faults.exhaustive.state import KEYS, Budget, State
+from tests.faults.exhaustive.state import KEYS, Budget, Request, State
 from worker.store.keys import member, pair_of
 from worker.values import Pair, Settlement
 
@@ -26,12 +26,17 @@ def require(holds: object, rule: str, *what: object) -> None:
 # -- at a request ------------------------------------------------------------------------------------------------------
 
 
-def judge_request(state: State, pair: Pair, task_id: str, *, denied: bool) -> None:
+def judge_request(state: State, message: Message, *, denied: bool) -> None:
     """S17: one task makes one request. S4 S5 S14: no request while a call of the pair is under way in reality.
 
-    A bad end is remembered for a day. Where upstream has denied calls (`denied`) they may be dialled again.
+    A task id is remembered until its pair is done and for a day more; then it may be used anew, but a message that the
+    broker has marked is not a new use of it (S18). A bad end is remembered for a day. Where upstream has denied calls
+    (`denied`), they may be dialled again.
     """
-    require(task_id not in state.requests, "S17: a second request of", task_id)
+    pair = message.pair
+    for request in state.requests:
+        again = request.task_id == message.task_id and (message.redelivered or not request.forgotten)
+        require(not again, "S17: a second request of", message.task_id)
     for call in state.calls:
         forgotten = call.given_up is not None and START - call.given_up > DAY
         over = call.pair != pair or call.ended or forgotten or denied
@@ -119,7 +124,7 @@ class Judge:
 
     def __init__(self, left: Budget) -> None:
         self._left = left
-        self._judged: set[tuple[Snapshot, tuple[str, ...], bool]] = set()
+        self._judged: set[tuple[Snapshot, tuple[Request, ...], bool]] = set()
 
     def __call__(self, state: State) -> None:
         """Violation where a rule is broken."""
@@ -170,13 +175,14 @@ def _judge_watches(store: Snapshot) -> None:
         require(store.members(KEYS.live(pair_of(name))) <= watched.keys(), "S5: held by a call that has ended:", name)
 
 
-def _judge_lasting(store: Snapshot, requests: tuple[str, ...]) -> None:
+def _judge_lasting(store: Snapshot, requests: tuple[Request, ...]) -> None:
     """S18: an open pair is protected without a time to live, by its ledger and by the handled task that has dialled."""
     expiries = {name: expires for name, _, expires in store.entries}
     for name, ledger in store.ledgers.items():
         if ledger["phase"] != "done":
             require(expiries[KEYS.ledger(pair_of(name))] is None, "S18: a ledger expires:", name, ledger["phase"])
-            lasting = ledger["task_id"] not in requests or expiries.get(KEYS.task(ledger["task_id"])) is None
+            dialled = any(request.task_id == ledger["task_id"] for request in requests)
+            lasting = not dialled or expiries.get(KEYS.task(ledger["task_id"])) is None
             require(lasting, "S18: a handled task expires:", ledger["task_id"])
 
 
@@ -196,10 +202,10 @@ def _judge_calls(state: State) -> None:
 
 def _judge_outcomes(state: State) -> None:
     """S17: when everything is over, triggers have outcomes, and those that were told to wait were carried out."""
-    for task_id in state.requests:
-        require(state.store.text(KEYS.task(task_id)), "S17: no outcome of", task_id)
+    for request in state.requests:
+        require(state.store.text(KEYS.task(request.task_id)), "S17: no outcome of", request.task_id)
     for message in state.waiting:
-        asked = any(_asks_the_same(message, task_id) for task_id in state.requests)
+        asked = any(_asks_the_same(message, request.task_id) for request in state.requests)
         ended = '"deferred"' not in (state.store.text(KEYS.task(message.task_id)) or '"deferred"')
         require(asked or ended, "S16: a trigger that was told to wait is never carried out:", message.task_id)
 

@@ -177,8 +177,8 @@ def plain(entry: Entry, keys: Keys) -> Entry:
     name, value, expires = entry
     if expires is not None:
         expires = START + math.ceil((expires - START) / HOUR) * HOUR
-    if name == keys.due:
-        return name, ("scores", tuple((job_id, START) for job_id, _ in value[1])), expires
+    if name in (keys.due, keys.dialled):
+        return name, ("scores", tuple((item, START) for item, _ in value[1])), expires
     if isinstance(value, str) or value[0] != "hash":
         return name, value, expires
     fields = {field: text for field, text in value[1] if field not in _UNREAD}

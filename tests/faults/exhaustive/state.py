@@ -86,11 +86,18 @@ class Call(NamedTuple):
         return "Succeeded" if self.ended else "Executing"
 
 
+class Request(NamedTuple):
+    """A request that a task has made; `forgotten` once its pair was done and days have passed (S17)."""
+
+    task_id: str
+    forgotten: bool = False
+
+
 class State(NamedTuple):
     """All that is.
 
-    `later` holds messages that may come at any time, `requests` the tasks that have dialled, `waiting` those whose back
-    ends were told that they wait; `opens` is when calls may be made (epoch seconds).
+    `later` holds messages that may come at any time, `waiting` those whose back ends were told that they wait; `opens`
+    is when calls may be made (epoch seconds).
     """
 
     store: Snapshot
@@ -99,7 +106,7 @@ class State(NamedTuple):
     queue: tuple[Message, ...]
     later: tuple[Message, ...]
     calls: tuple[Call, ...]
-    requests: tuple[str, ...]
+    requests: tuple[Request, ...]
     waiting: tuple[Message, ...]
     opens: float
     left: Budget

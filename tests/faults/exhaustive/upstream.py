@@ -6,10 +6,9 @@ from typing import Any
 
 from api_client import NotSent, OutcomeUnknown, ProtocolError, Unavailable
 from tests.fakes import START
-from tests.faults.exhaustive.flows import Effect, Raised
+from tests.faults.exhaustive.flows import Effect, Message, Raised
 from tests.faults.exhaustive.rules import judge_request
-from tests.faults.exhaustive.state import Call, Scope, State
-from worker.values import Pair
+from tests.faults.exhaustive.state import Call, Request, Scope, State
 
 Label = tuple[Any, ...]
 Answer = tuple[Label, Any, State]
@@ -43,15 +42,15 @@ class Upstream:
         if bypass := state.spend("bypass"):
             yield ("connects past the gate",), True, bypass
 
-    def _send(self, state: State, pair: Pair, task_id: str, until: float) -> Iterator[Answer]:
+    def _send(self, state: State, message: Message, until: float) -> Iterator[Answer]:
         if until < START:
             yield ("is too late to send",), None, state
             return
-        judge_request(state, pair, task_id, denied=state.left.hidden < self._scope.left.hidden)
-        after = state._replace(requests=tuple(sorted((*state.requests, task_id))))
+        judge_request(state, message, denied=state.left.hidden < self._scope.left.hidden)
+        after = state._replace(requests=tuple(sorted((*state.requests, Request(message.task_id)))))
         for number in self._scope.rings:
             first = len(state.calls) + 1
-            calls = tuple(Call(one, pair, task_id, START) for one in range(first, first + number))
+            calls = tuple(Call(one, message.pair, message.task_id, START) for one in range(first, first + number))
             numbers = tuple(call.number for call in calls)
             yield ("sends; calls:", numbers), numbers, after._replace(calls=(*state.calls, *calls))
 

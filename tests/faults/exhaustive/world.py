@@ -14,6 +14,7 @@ from tests.faults.exhaustive.state import (
     CASE,
     Budget,
     Call,
+    Request,
     Scope,
     State,
     in_order,
@@ -22,9 +23,10 @@ from tests.faults.exhaustive.state import (
     without,
 )
 from tests.faults.exhaustive.upstream import Answer, Label, Upstream
+from worker.decision import Finish
 from worker.ports import ScheduleFailed, StoreUnavailable
 from worker.store.keys import pair_of
-from worker.values import Event, Pair
+from worker.values import Event, Pair, PollEnd, Timing
 
 WORKERS = 2
 ANSWER_WITHIN = SETTINGS.call_timeout + SETTINGS.connect_timeout  # seconds from `sending` on
@@ -87,7 +89,10 @@ class World:
         for message in dict.fromkeys(state.later):
             yield from self._begin(state._replace(later=without(state.later, message)), message)
             if (copied := state.spend("copy")) and message.task == "trigger":
-                yield from self._begin(copied, message)
+                marked = message._replace(redelivered=True)
+                yield from self._begin(copied, marked)
+                copied = copied._replace(later=without(copied.later, message))
+                yield from self._begin(copied.with_message(marked, later=True), message)
 
     def _begin(self, state: State, message: Message) -> Iterator[Move]:
         """Begin a process with its first effect: until then it has touched nothing, so it may as well begin later."""
@@ -103,7 +108,7 @@ class World:
         if crashed := state.spend("crash"):
             after = crashed.without_process(process)
             if process.message.task != "sweep":  # the broker hands out again what was not acknowledged
-                after = after.with_message(process.message, later=True)
+                after = after.with_message(process.message._replace(redelivered=True), later=True)
             yield (process, "dies before", effect.name), after
         for label, reply, after in self._replies(state, process, effect):
             yield (process, *label), self._replied(after, process, reply)
@@ -122,7 +127,7 @@ class World:
         if isinstance(after.next, Effect):
             return state.with_process(after)
         if after.next.again:
-            return state.with_message(process.message, later=True)
+            return state.with_message(process.message._replace(redelivered=True), later=True)
         if after.next.outcome == "deferred" and process.message not in state.waiting:
             return state._replace(waiting=sorted_messages((*state.waiting, process.message)))
         return state
@@ -170,15 +175,18 @@ class World:
                 yield self._poll(state, record, given_up, "expired")
 
     def _poll(self, state: State, record: dict[str, str], call: Call, verdict: Any) -> Move:
-        args = (Pair(record["case_id"], record["mediation_id"]), call.job_id, int(record["poll_no"]) - 1)
-        detail = {
-            "verdict": verdict,
-            "retry_count": 0,
-            "heard": "answer" if call.ended else "nothing",
-            "call_status": call.status,
-            "event": Event(verdict, record["case_id"], record["mediation_id"], call.job_id),
-        }
-        _, after, _ = self._take(state, (*args, verdict, call.ended), "finish_poll", args, detail)
+        pair = Pair(record["case_id"], record["mediation_id"])
+        end = PollEnd(
+            pair,
+            call.job_id,
+            int(record["poll_no"]),
+            Finish(verdict, 0),
+            "answer" if call.ended else "nothing",
+            call.status,
+            Event(verdict, pair.case_id, pair.mediation_id, call.job_id),
+            Timing(0, None),
+        )
+        _, after, _ = self._take(state, (call.job_id, verdict, call.ended), "write_polls", ([end],), {})
         judge_watch_end(state, after)
         return ("call", call.number, verdict), after.with_call(call)
 
@@ -233,7 +241,7 @@ class World:
             queue=sorted_messages(moved(message, seconds) for message in queue),
             later=sorted_messages(moved(message, seconds) for message in state.later),
             calls=tuple(moved(call, seconds)._replace(told=call.told and seconds < DAY) for call in state.calls),
-            requests=_remembered(state) if seconds > DAY else state.requests,
+            requests=_forgotten(state) if seconds >= DAY else state.requests,
             waiting=moved(state.waiting, seconds),
             opens=max(START - HOUR, state.opens - seconds),
             left=state.left,
@@ -258,7 +266,7 @@ def _given_up(state: State, pair: Pair) -> State:
     return state
 
 
-def _remembered(state: State) -> tuple[str, ...]:
-    """Return the tasks that stay handled for as long as it takes: those of pairs that are not done (S17, S18)."""
-    open_ones = {ledger["task_id"] for ledger in state.store.ledgers.values() if ledger["phase"] != "done"}
-    return tuple(task_id for task_id in state.requests if task_id in open_ones)
+def _forgotten(state: State) -> tuple[Request, ...]:
+    """Return the requests as they are remembered after days: those of pairs that were done are not."""
+    kept = {ledger["task_id"] for ledger in state.store.ledgers.values() if ledger["phase"] != "done"}
+    return tuple(one._replace(forgotten=one.forgotten or one.task_id not in kept) for one in state.requests)
