@@ -17,7 +17,8 @@ from worker import broker
 TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
 CONTROL_QUEUE = "outbound.control"
-QUEUES = (TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE)
+TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
+"""The queues, and the one task that each takes (S38)."""
 
 CELERY_VARIABLES = {
     *("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
@@ -33,7 +34,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 5,  # by default kombu looks every 100 s only
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
-        "task_queues": QUEUES,  # of our own transport, see worker/malformed.py
+        "task_queues": TASKS,  # of our own transport, see worker/malformed.py
         "max_connections": settings.worker_concurrency + 16,  # too few lose acknowledgements in a burst
         "socket_timeout": 15,  # unset by default: a publish could hang for ever on a half-open connection
         "socket_connect_timeout": 5,
@@ -59,14 +60,10 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "result_accept_content": ["json"],
         "enable_utc": True,
         # A queue each, so that dials never stand in the way of polls.
-        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in TASKS],
         "task_default_queue": CONTROL_QUEUE,
         "task_create_missing_queues": False,
-        "task_routes": {
-            "outbound.trigger": TRIGGER_QUEUE,
-            "outbound.poll": POLL_QUEUE,
-            "outbound.lookup": CONTROL_QUEUE,
-        },
+        "task_routes": {task: queue for queue, task in TASKS.items()},
         # Acknowledged when done; the fence makes the second delivery harmless.
         "task_acks_late": True,
         "task_send_sent_event": False,
@@ -119,6 +116,8 @@ def _configure_logging(**_: object) -> None:
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines a poll that say nothing of the call
             logging.getLogger(name).setLevel(logging.WARNING)
+        max(logging.INFO, logging.getLogger().level)
+    )  # else it quotes bodies (S37)
 
 
 @signals.celeryd_init.connect

@@ -1,145 +1,240 @@
 """Quarantine malformed messages: log them, keep the raw entry in `outbound.malformed`, go on with the next one.
 
-Producers of any language push their messages by hand. kombu and Celery let most malformed ones end the worker's loop,
-and the broker then hands the entry to the next worker. So a task's message is read completely before it is handed to
-them. What they raise then is no fault of the message: it is handed out again, and never put aside.
+Producers of any language push their messages by hand, and a program that may push at all may push anything. So every
+entry of a task's queue is read completely before kombu and Celery get it (S38), and they get a message built anew from
+what was read: it names its own queue and that queue's task, and has no fields but those that callwatch needs. What they
+raise then is no fault of the message: it is handed out again, and never put aside.
 """
 
+import base64
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any
+from queue import Empty
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from kombu.utils import json as kombu_json
+from kombu.utils.encoding import bytes_to_str
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 MALFORMED_QUEUE = "outbound.malformed"  # a list beside the queues; nobody consumes it
 KEPT = 100  # entries, the newest
 KEPT_FOR = 86_400  # seconds after the newest
+KEPT_LENGTH = 16_384  # bytes of each
+LONGEST_ID = 200  # characters of a task id
+LONGEST = {"outbound.trigger": 16_384}  # bytes of an entry of a queue that others write to
+LONGEST_OF_OURS = 16_777_216  # bytes of any other entry: a message of many polls
+DEEPEST = 20  # levels of a body: far from what makes Python give up somewhere between here and the task
 
-FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError)  # what taking apart the unexpected raises
+READING = (ValueError, TypeError, ArithmeticError, RecursionError, LookupError, AttributeError)
+"""What reading the unexpected raises. kombu's JSON makes dates, decimals and UUIDs of what says that it is one."""
 
 log = logging.getLogger(__name__)
 
+
+class MalformedError(ValueError):
+    """A message that JSON can be read of, and no task; `str()` quotes none of it."""
+
+
+def _moment(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():  # control and format characters, lone surrogates
+        raise ValueError
+    return text
+
+
 Text = Annotated[str, Field(min_length=1)]
-Moment = Annotated[str, AfterValidator(datetime.fromisoformat)]
+TaskId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID), AfterValidator(_printable)]
+Moment = Annotated[str, AfterValidator(_moment)]
 
 
-class MalformedError(Exception):
-    """A message that kombu can read, and Celery could not; `str()` quotes none of it."""
-
-
-class HandedOnError(Exception):
-    """What a message's consumer raised, which must not pass for a fault of the message."""
-
-
-class _Envelope(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class _Place(_Envelope):
+class _Place(_Part):
     exchange: str
     routing_key: str
 
 
-class _Properties(_Envelope):
+class _Properties(_Part):
     delivery_tag: Text
     delivery_info: _Place
+    body_encoding: Literal["base64"] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
 
 
-class _Headers(_Envelope):
-    """The fields that Celery's worker itself reads before a thread or process of its pool takes the task over."""
+class _Entry(_Part):
+    body: Text
+    content_type: Annotated[Literal["application/json"], Field(alias="content-type")]
+    content_encoding: Annotated[Literal["utf-8", "UTF-8"] | None, Field(alias="content-encoding")] = None
+    headers: dict[str, Any] | None = None
+    properties: _Properties
+
+
+class _Headers(_Part):
+    """The fields that are needed. All others are dropped: `group`, `timelimit`, `shadow` and whatever else."""
 
     task: Text
-    id: Text
-    shadow: str | None = None
+    id: TaskId
     eta: Moment | None = None
     expires: Moment | None = None
-    timelimit: Annotated[list[FiniteFloat | None], Field(min_length=2, max_length=2)] | None = None
-    stamped_headers: list[str] | None = None
-    stamps: dict[str, Any] | None = None
+    root_id: TaskId | None = None
+    parent_id: TaskId | None = None
+    ignore_result: bool | None = None
 
 
-_BODY = TypeAdapter(tuple[list[Any], dict[str, Any], dict[str, Any] | None])
+_TRIPLE = TypeAdapter(tuple[list[Any], dict[str, Any], dict[str, Any] | None])
+EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
+"""What Celery would send, with the worker's rights, to where the message says."""
 
 
-def read_task(channel: Any, entry: Any) -> None:
-    """Read a task's message as kombu and Celery will; whatever is raised says that they cannot."""
-    if not isinstance(entry, dict):
-        raise MalformedError("no object")
-    message = channel.Message(entry, channel=channel)
-    if message.errors:
+def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
+    """Read an entry of a task's queue and return the message for kombu; one of `READING` says that it is malformed."""
+    if len(text) > LONGEST.get(queue, LONGEST_OF_OURS):
+        raise MalformedError("too long")
+    entry = _Entry.model_validate(json.loads(text.decode()))
+    given = entry.headers or {}
+    if given.get("compression") is not None:
         raise MalformedError("compression")
-    _Properties.model_validate(message.properties)
-    payload, headers = message.decode(), message.headers  # JSON: kombu decodes nothing else
+    encoded = entry.body.encode()
+    if entry.properties.body_encoding:
+        encoded = base64.b64decode(encoded)
+    payload = kombu_json.loads(encoded)  # as Celery will read it again
+    _refuse_depth(payload, DEEPEST)
     if isinstance(payload, list):
-        _BODY.validate_python(payload)
-        _Headers.model_validate(headers)
-    elif isinstance(payload, dict) and ("args" in payload or "task" not in headers):  # message protocol 1
-        _BODY.validate_python((payload.get("args", []), payload.get("kwargs", {}), None))
-        _Headers.model_validate({**payload, **headers} if "args" in payload else payload)
+        body, (_, _, embedded) = encoded.decode(), _TRIPLE.validate_python(payload)
     else:
+        payload, given, embedded = _protocol_1(payload, given)
+        body = kombu_json.dumps(payload)
+    _refuse_embedded(embedded or {})
+    headers = _Headers.model_validate(given)
+    if headers.task != task:
+        raise MalformedError("task")
+    return {
+        "body": body,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": headers.model_dump(exclude_none=True),
+        "properties": {
+            "delivery_tag": str(uuid.uuid4()),  # two messages with one tag would overwrite each other
+            "delivery_info": {"exchange": "", "routing_key": queue},  # where it is put back, with the worker's rights
+            "priority": entry.properties.priority or 0,
+        },
+    }
+
+
+def _protocol_1(payload: Any, headers: dict[str, Any]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Return body, headers and embedded part of a message of Celery's protocol 1, whose body holds all of it."""
+    if not isinstance(payload, dict) or ("args" not in payload and "task" in headers):
         raise MalformedError("body")
+    args, kwargs, _ = _TRIPLE.validate_python((payload.get("args", []), payload.get("kwargs", {}), None))
+    embedded = {name: payload[name] for name in EMBEDDED if name in payload}
+    return [args, kwargs, {}], payload | headers, embedded
+
+
+def _refuse_embedded(embedded: dict[str, Any]) -> None:
+    for name, value in embedded.items():
+        if name not in EMBEDDED:
+            raise MalformedError("embedded part")
+        if value:
+            raise MalformedError(name)
+
+
+def _refuse_depth(value: Any, levels: int) -> None:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        if isinstance(one, dict | list):
+            if levels == 0:
+                raise MalformedError("nested too deeply")
+            _refuse_depth(one, levels - 1)
 
 
 class ForgivingChannel:
-    """Mixin for a Redis channel: entries that are no JSON do not end the loop."""
+    """Mixin for a Redis channel: entries that cannot be read do not end the loop."""
 
-    task_queues: tuple[str, ...] = ()  # whose messages are read before they are handed on
+    task_queues: Mapping[str, str] = {}  # the queues of tasks, and the name of each one's only task
 
-    def _brpop_read(self, **options: Any) -> Any:
-        with self.forgiving():
-            return super()._brpop_read(**options)  # type: ignore[misc]
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read what BRPOP has brought and deliver it, as kombu does, but apart from each other."""
+        channel: Any = self
+        try:
+            queue, text = self._popped(options)
+            message = self._read(queue, text)
+            if message is not None:
+                channel.connection._deliver(message, queue)  # noqa: SLF001
+        finally:
+            channel._in_poll = None  # noqa: SLF001
+            channel._flush_brpop_reauth()  # noqa: SLF001
         return True
 
-    @contextmanager
-    def forgiving(self) -> Iterator[None]:
-        """Put aside what is no JSON; of what is nested too deeply only that it was there, for the error has no text."""
+    def _popped(self, options: dict[str, Any]) -> tuple[str, bytes]:
+        channel: Any = self
         try:
-            yield
-        except json.JSONDecodeError as error:
-            put_aside(self, error.doc, error)
-        except RecursionError as error:
-            put_aside(self, "nested too deeply", error)
+            found = channel.client.parse_response(channel.client.connection, "BRPOP", **options)
+        except channel.connection_errors:
+            channel.client.connection.disconnect()  # so that the next turn connects again
+            raise
+        if not found:
+            raise Empty
+        queue: str = bytes_to_str(found[0]).rsplit(channel.sep, 1)[0]
+        channel._queue_cycle.rotate(queue)  # noqa: SLF001
+        return queue, found[1]
+
+    def _read(self, queue: str, text: bytes) -> Any:
+        try:
+            task = self.task_queues.get(queue)
+            return kombu_json.loads(text) if task is None else read_task(text, queue, task)
+        except READING as error:
+            put_aside(self, text, error)
+            return None
+
+    def _receive_one(self, client: Any) -> Any:
+        """Take a message of remote control or an event; kombu lets what cannot be read end the loop."""
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]
+        except READING as error:
+            log.error("unreadable event or remote command dropped: %s", _reason(error))  # noqa: TRY400  it would be quoted
+            return False
 
 
 class ForgivingTransport:
-    """Mixin for a Redis transport: entries that are no message, or no task's message, do not end the loop."""
+    """Mixin for a Redis transport: what is no task, from remote control or a reply, must stop nothing."""
 
     def _deliver(self, entry: Any, queue: str) -> None:
         channel: Any = next(iter(self.channels))  # type: ignore[attr-defined]
-        if queue not in channel.task_queues:
-            self._try_to_deliver(channel, entry, queue)
-            return
-        try:
-            read_task(channel, entry)
-        except Exception as error:  # noqa: BLE001  kombu reads here, and nothing else
-            put_aside(channel, json.dumps(entry), error)
+        if queue in channel.task_queues:
+            super()._deliver(entry, queue)  # type: ignore[misc]
             return
         try:
             super()._deliver(entry, queue)  # type: ignore[misc]
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise HandedOnError from error
-
-    def _try_to_deliver(self, channel: Any, entry: Any, queue: str) -> None:
-        """Deliver what is no task, from remote control or a reply: whatever goes wrong with it must stop nothing."""
-        try:
-            super()._deliver(entry, queue)  # type: ignore[misc]
-        except (*FAULTS, RecursionError) as error:
-            put_aside(channel, json.dumps(entry), error)
-            tag = entry.get("properties", {}).get("delivery_tag") if isinstance(entry, dict) else None
-            if tag is not None:
-                channel.basic_reject(tag, requeue=False)
+        except READING as error:
+            put_aside(channel, _written(entry), error)
+            with suppress(*READING):
+                channel.basic_reject(entry["properties"]["delivery_tag"], requeue=False)
 
 
-def put_aside(channel: Any, entry: str, error: Exception) -> None:
+def _written(entry: Any) -> bytes:
+    with suppress(*READING):
+        return kombu_json.dumps(entry).encode()  # type: ignore[no-any-return]
+    return b""
+
+
+def put_aside(channel: Any, text: bytes, error: Exception) -> None:
     """Keep an entry where a person can look at it, and say so without repeating any of it (S37)."""
-    log.error("malformed message of %s characters put aside in %s: %s", len(entry), MALFORMED_QUEUE, _reason(error))
-    with channel.conn_or_acquire() as client:
-        client.lpush(MALFORMED_QUEUE, entry)
-        client.ltrim(MALFORMED_QUEUE, 0, KEPT - 1)
-        client.expire(MALFORMED_QUEUE, KEPT_FOR)
+    log.error("malformed message of %s bytes put aside in %s: %s", len(text), MALFORMED_QUEUE, _reason(error))
+    with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+        pipe.lpush(MALFORMED_QUEUE, text[:KEPT_LENGTH])
+        pipe.ltrim(MALFORMED_QUEUE, 0, KEPT - 1)
+        pipe.expire(MALFORMED_QUEUE, KEPT_FOR)
+        pipe.execute()
 
 
 def _reason(error: Exception) -> str:

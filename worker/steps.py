@@ -19,7 +19,7 @@ from celery.worker import state
 
 from config.redis_url import parse_redis_url
 from config.settings import Settings
-from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
+from worker.app import TASKS, app
 from worker.channels import TaskCall, Webhook
 from worker.dispatch import dispatch_forever
 from worker.health import TICK, Beat, Load, Sign
@@ -31,7 +31,6 @@ from worker.sweep import sweep_forever
 from worker.tasks import PollQueue, Publisher, this_process
 from worker.wiring import new_token, parts
 
-TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
 DISPATCH_WITHIN = 1.0  # seconds between two turns of the dispatcher, the longest pause after a failure included
 

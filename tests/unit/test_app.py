@@ -62,7 +62,7 @@ def test_settings_that_no_worker_may_start_with_end_it_with_a_line_each(
 def test_the_messages_of_every_queue_are_read_before_celery_gets_them() -> None:
     """S38: see worker/malformed.py."""
     conf = create_app(SETTINGS).conf
-    assert conf.broker_transport_options["task_queues"] == tuple(queue.name for queue in conf.task_queues)
+    assert [*conf.broker_transport_options["task_queues"]] == [queue.name for queue in conf.task_queues]
 
 
 @pytest.mark.parametrize("address", [None, "http://127.0.0.1:9015"], ids=["none", "one"])

@@ -24,7 +24,6 @@ from tests.unit.test_malformed import message
 from worker import broker
 from worker.app import app
 from worker.broker import QoS
-from worker.malformed import HandedOnError
 
 NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
@@ -250,19 +249,19 @@ def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
         assert client.lrange("outbound.malformed", 0, -1) == [entry.encode()]
         assert 0 < client.ttl("outbound.malformed") <= 86_400
     (line,) = [line for line in caplog.messages if "malformed" in line]
-    assert line.startswith(f"malformed message of {len(entry)} characters put aside in outbound.malformed: ")
+    assert line.startswith(f"malformed message of {len(entry)} bytes put aside in outbound.malformed: ")
     holder.held[0].ack()
     holder.leave()
     assert waiting_and_held(redis_url) == (0, 0)
 
 
 def test_an_entry_nested_without_end_stops_nothing(redis_url: str) -> None:
-    """S38: kombu has taken it and cannot read it, so all that can be kept is that it was there."""
-    holder = Holder(redis_url, NAMELESS, messages=0, task_queues=("polls",))
+    """S38: its beginning is kept."""
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
     with redis.Redis.from_url(redis_url) as client:
         client.lpush("polls", "[" * 100_000)
         deliver(holder, redis_url, message())
-        assert client.lrange("outbound.malformed", 0, -1) == [b"nested too deeply"]
+        assert client.lrange("outbound.malformed", 0, -1) == [b"[" * 16_384]
     holder.leave()
 
 
@@ -279,7 +278,7 @@ def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S38: put aside, and the reason says which field; the next one comes."""
-    holder = Holder(redis_url, NAMELESS, messages=0, task_queues=("polls",))
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
     bad = [message(headers={"task": "outbound.trigger"}), message(body=[[], {}]), message(properties=None)]
     with redis.Redis.from_url(redis_url) as client:
         for entry in bad:
@@ -289,12 +288,29 @@ def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
     assert [line.rpartition("outbound.malformed: ")[2] for line in caplog.messages if "malformed" in line] == [
         "ValidationError (id)",
         "ValidationError (2)",
-        "KeyError",
+        "ValidationError (properties)",
     ]
     (held,) = holder.held
     held.ack()
     holder.leave()
     assert waiting_and_held(redis_url) == (0, 0)
+
+
+@pytest.mark.parametrize("requeue", [True, False], ids=["requeued", "restored"])
+def test_s38_a_tasks_message_goes_back_to_the_queue_that_it_came_from(redis_url: str, requeue: bool) -> None:
+    """Whatever it says of its place: with the worker's rights it would be written into any key."""
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
+    place = {"exchange": "", "routing_key": "callwatch:due"}
+    deliver(holder, redis_url, message(properties={"delivery_tag": "t-1", "delivery_info": place}))
+    if requeue:
+        holder.held[0].reject(requeue=True)
+        holder.leave()
+    else:
+        holder.lose()
+        connect_again(redis_url)
+    assert waiting_and_held(redis_url) == (1, 0)
+    with redis.Redis.from_url(redis_url) as client:
+        assert not client.exists("callwatch:due")
 
 
 @pytest.mark.parametrize(
@@ -306,16 +322,15 @@ def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
 )
 def test_what_its_consumer_raises_puts_no_healthy_message_aside(redis_url: str, fault: Exception) -> None:
     """S38: the fault is Celery's or ours; the message is held, and handed out again."""
-    holder = Holder(redis_url, NAMELESS, messages=0, task_queues=("polls",))
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
 
     def fail(_: Message) -> None:
         raise fault
 
     holder.consumer.on_message = fail
     place = {"exchange": "", "routing_key": "polls"}
-    expected = HandedOnError if isinstance(fault, json.JSONDecodeError | RecursionError) else type(fault)
     with redis.Redis.from_url(redis_url) as client:
-        with pytest.raises(expected):
+        with pytest.raises(type(fault)):
             deliver(holder, redis_url, message(properties={"delivery_tag": "t-1", "delivery_info": place}))
         assert client.llen("outbound.malformed") == 0
         assert waiting_and_held(redis_url) == (0, 1)

@@ -1,6 +1,9 @@
 """What is read of a task's message before Celery gets it: all that Celery's worker reads, and nothing that it does."""
 
+import base64
 import json
+import uuid
+import zlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +16,12 @@ from celery.worker.strategy import default
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Channel as VirtualChannel
+from kombu.utils import json as kombu_json
 
 from worker import tasks
 from worker.app import app
-from worker.malformed import read_task
+from worker.malformed import READING, read_task
 
-QUEUES = ("outbound.trigger", "outbound.control")
 TASKS = {task.name: task for task in (tasks.trigger, tasks.poll, tasks.look_up)}
 BODY = [[], {"case_id": "C-1", "mediation_id": 20}, {}]
 HEADERS = {"task": "outbound.trigger", "id": "task-1"}
@@ -101,15 +104,40 @@ CHANNEL = SimpleNamespace(
 CHANNEL.decode_body = VirtualChannel.decode_body.__get__(CHANNEL)
 
 
-def readable(entry: Any) -> bool:
+def read(entry: Any) -> dict[str, Any] | None:
+    """Return what is read of an entry of the trigger queue; None where that is malformed."""
+    text = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
     try:
-        read_task(CHANNEL, entry)
-    except Exception:  # noqa: BLE001 - as the transport does
-        return False
-    return True
+        return read_task(text, "outbound.trigger", "outbound.trigger")
+    except READING:
+        return None
+
+
+def handed_to_celery(message: dict[str, Any]) -> Worker:
+    state.revoked.clear()
+    worker = Worker()
+    worker.receive(VirtualChannel.Message(json.loads(kombu_json.dumps(message)), channel=CHANNEL))
+    return worker
 
 
 PROTOCOL_1 = {"task": "outbound.trigger", "id": "task-1", "args": [], "kwargs": BODY[1]}
+BASE64 = {**PROPERTIES, "body_encoding": "base64"}
+ZIPPED = base64.b64encode(zlib.compress(json.dumps(BODY).encode())).decode()
+
+
+def typed(kind: str, value: object) -> dict[str, object]:
+    """Return a value of which kombu's JSON makes another one."""
+    return {"__type__": kind, "__value__": value}
+
+
+def nested(levels: int) -> list[Any]:
+    """Return lists in lists."""
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 GOOD = {
     "as documented": message(),
     "with what Celery adds": message(
@@ -127,14 +155,18 @@ GOOD = {
         }
     ),
     "no embedded part": message(body=[[], {}, None]),
-    "an unknown task": message(headers={"task": "outbound.nothing", "id": "x"}),
     "base64": message(
         body="W1tdLCB7fSwge31d",
         properties={**PROPERTIES, "body_encoding": "base64"},  # [[], {}, {}]
     ),
     "protocol 1": message(body=PROTOCOL_1, headers=None),
+    "headers of no use": message(
+        headers={**HEADERS, "shadow": [], "timelimit": 3, "stamps": [1], "group": "g", "chord": "c", "callbacks": "x"}
+    ),
     "protocol 1 without arguments": message(body={"task": "outbound.trigger", "id": "x"}, headers=None),
     "a mixture": message(body={"args": [], "kwargs": {}}),
+    "no callbacks": message(body=[[], {}, dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))]),
+    "a date": message(body=[[], {"case_id": {"__type__": "datetime", "__value__": "2026-11-22"}}, {}]),
 }
 BAD: dict[str, Any] = {
     "a number": 17,
@@ -166,23 +198,46 @@ BAD: dict[str, Any] = {
     "no id": message(headers={"task": "outbound.trigger"}),
     "an empty id": message(headers={**HEADERS, "id": ""}),
     "id a number": message(headers={**HEADERS, "id": 7}),
-    "shadow a list": message(headers={**HEADERS, "shadow": []}),
     "bad expires": message(headers={**HEADERS, "expires": "soon"}),
     "expires a number": message(headers={**HEADERS, "expires": 1_770_463_000}),
     "bad eta": message(headers={**HEADERS, "eta": "tomorrow"}),
     "eta an object": message(headers={**HEADERS, "eta": {}}),
-    "one time limit": message(headers={**HEADERS, "timelimit": [3]}),
-    "a time limit": message(headers={**HEADERS, "timelimit": 3}),
-    "time limits of text": message(headers={**HEADERS, "timelimit": ["3", None]}),
-    "stamped headers a number": message(headers={**HEADERS, "stamped_headers": 7}),
-    "stamps a list": message(headers={**HEADERS, "stamps": [1]}),
     "an unknown compression": message(headers={**HEADERS, "compression": "zip of mine"}),
+    "compressed": message(body=ZIPPED, headers={**HEADERS, "compression": "application/x-gzip"}, properties=BASE64),
+    "compressed by its charset": message(body=ZIPPED, properties=BASE64, **{"content-encoding": "zlib"}),
+    "another task": message(headers={**HEADERS, "task": "celery.starmap"}),
+    "a poll": message(headers={**HEADERS, "task": "outbound.poll"}),
+    "a long id": message(headers={**HEADERS, "id": "x" * 201}),
+    "an id of two lines": message(headers={**HEADERS, "id": "a\nb"}),
+    "id a lone surrogate": message(headers={**HEADERS, "id": "\ud800"}),
+    "id null": message(headers={**HEADERS, "id": None}),
+    "a root id of two lines": message(headers={**HEADERS, "root_id": "a\nb"}),
+    "callbacks": message(body=[[], {}, {"callbacks": [{"task": "x"}]}]),
+    "errbacks": message(body=[[], {}, {"errbacks": "junk"}]),
+    "a chain": message(body=[[], {}, {"chain": [7]}]),
+    "a chord": message(body=[[], {}, {"chord": {"task": "x"}}]),
+    "another id, embedded": message(body=[[], {}, {"id": "other"}]),
+    "callbacks of protocol 1": message(body={**PROTOCOL_1, "callbacks": [1]}, headers=None),
+    "5,000 digits": b"9" * 5_000,
+    "5,000 digits in its body": message(body='[[], {"case_id": ' + "9" * 5_000 + "}, {}]"),
+    "5,000 digits in a header": json.dumps(message(headers={**HEADERS, "x": 1}))
+    .replace("1}", "9" * 5_000 + "}")
+    .encode(),
+    "nested without end": b"[" * 200_000,
+    "a body nested deeply": message(body=[[], {"case_id": nested(25)}, {}]),
+    "a body nested nearly too deeply for Python": message(body=[[], {"case_id": nested(900)}, {}]),
+    "no UTF-8": b"\xff\xfe",
+    "too long": message(body=[[], {"case_id": "x" * 20_000}, {}]),
+    **{f"no {name}": message(body=[[], {"case_id": typed(name, "x")}, {}]) for name in ("datetime", "decimal", "uuid")},
+    "an unknown type": message(body=[[], {"case_id": typed("bytes", 7)}, {}]),
+    "a typed header": message(headers={**HEADERS, "id": typed("datetime", "2026-11-22")}),
+    "a tag of no text": message(properties={**PROPERTIES, "delivery_tag": {}}),
+    "a priority of no number": message(properties={**PROPERTIES, "priority": "high"}),
     "no content type": message(**{"content-type": None}),
     "pickle": message(**{"content-type": "application/x-python-serialize"}),
     "YAML": message(**{"content-type": "application/x-yaml"}),
     "content type a number": message(**{"content-type": 7}),
     "an unknown charset": message(**{"content-encoding": 7}),
-    "a mixture with a bad header": message(body=PROTOCOL_1, headers={**HEADERS, "shadow": []}),
     "protocol 1 without an id": message(body={"task": "outbound.trigger", "args": []}, headers=None),
     "protocol 1 with args no list": message(body={**PROTOCOL_1, "args": 7}, headers=None),
     "protocol 1 with kwargs no object": message(body={**PROTOCOL_1, "kwargs": []}, headers=None),
@@ -190,14 +245,43 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in GOOD.items()])
-def test_what_celery_can_take_apart_is_read(entry: dict[str, Any]) -> None:
-    assert readable(entry)
+def test_a_message_of_the_queues_task_is_read(entry: dict[str, Any]) -> None:
+    assert read(entry)
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in BAD.items()])
-def test_what_it_cannot_is_not(entry: Any) -> None:
+def test_any_other_entry_is_malformed(entry: Any) -> None:
     """S38."""
-    assert not readable(entry)
+    assert read(entry) is None
+
+
+def test_only_the_fields_that_are_needed_are_handed_on() -> None:
+    """S38: back to its own queue, under a tag of its own, without what Celery would act on."""
+    place = {"exchange": "callwatch", "routing_key": "callwatch:due", "redelivered": True}
+    extra = {"group": "g", "chord": "c", "shadow": "x", "timelimit": [1, 1], "kwargsrepr": "P-1", "reply_to": "x"}
+    given = message(
+        headers={**HEADERS, **extra, "eta": "2026-11-22", "expires": None, "root_id": "root", "ignore_result": True},
+        properties={**PROPERTIES, "delivery_info": place, "priority": 3, "reply_to": "callwatch:due", "x": 1},
+        more="x",
+    )
+    found = read(given)
+    assert found
+    tag = found["properties"].pop("delivery_tag")
+    assert str(uuid.UUID(tag)) == tag
+    assert found == {
+        "body": json.dumps(BODY),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {**HEADERS, "eta": "2026-11-22", "root_id": "root", "ignore_result": True},
+        "properties": {"delivery_info": {"exchange": "", "routing_key": "outbound.trigger"}, "priority": 3},
+    }
+
+
+def test_a_message_of_many_polls_may_be_long() -> None:
+    """Workers alone write to that queue."""
+    polls = [[], {"polls": [{"job_id": f"job-{number}", "case_id": "C-1"} for number in range(4_000)]}, {}]
+    text = json.dumps(message(body=polls, headers={"task": "outbound.poll", "id": "x"})).encode()
+    assert read_task(text, "outbound.poll", "outbound.poll")
 
 
 JSON = st.recursive(
@@ -233,26 +317,32 @@ BODIES = (
 def test_what_is_read_ends_no_worker(fields: dict[str, Any], body: Any, plain: bool, more: dict[str, Any]) -> None:
     """S38: a message that passed and made Celery's worker raise would be handed to one worker after the other."""
     headers = (HEADERS | fields) if not plain else fields
-    entry = json.loads(json.dumps(message(body=body, headers=headers, properties={**PROPERTIES, **more})))
-    if readable(entry):
-        state.revoked.clear()
-        worker = Worker()
-        worker.receive(VirtualChannel.Message(entry, channel=CHANNEL))
+    found = read(message(body=body, headers=headers, properties={**PROPERTIES, **more}))
+    if found:
+        worker = handed_to_celery(found)
         assert worker.pool.taken <= 1
+        assert worker.refused == []
+
+
+WHOLE = json.dumps(message()).encode()
+CUT = st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 40), st.binary(max_size=40)).map(
+    lambda cut: WHOLE[: cut[0]] + cut[2] + WHOLE[cut[0] + cut[1] :]
+)
+
+
+@hypothesis.settings(max_examples=500)
+@given(st.binary() | CUT)
+def test_arbitrary_bytes_are_read_or_malformed(text: bytes) -> None:
+    """S38: reading raises nothing else, and what it returns ends no worker."""
+    found = read(text)
+    if found:
+        assert handed_to_celery(found).refused == []
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in GOOD.items()])
 def test_the_worker_of_the_test_takes_good_messages(entry: dict[str, Any]) -> None:
-    """Or the test before would prove nothing."""
-    state.revoked.clear()
-    worker = Worker()
-    worker.receive(VirtualChannel.Message(entry, channel=CHANNEL))
-    later = "eta" in entry.get("headers", {})
-    assert (
-        (worker.pool.taken, worker.refused) == (0, ["unknown task"])
-        if "nothing" in str(entry)
-        else (
-            int(not later),
-            [],
-        )
-    )
+    """Or the tests before would prove nothing."""
+    found = read(entry)
+    assert found
+    worker = handed_to_celery(found)
+    assert (worker.pool.taken, worker.refused) == (0 if "eta" in found["headers"] else 1, [])

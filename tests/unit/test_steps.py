@@ -16,7 +16,7 @@ from config.settings import Settings
 from tests.deployment import wait_until
 from tests.receiver import SECRET, Receiver
 from worker import steps, tasks
-from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
+from worker.app import CONTROL_QUEUE, POLL_QUEUE, TASKS, TRIGGER_QUEUE, app
 from worker.health import TICK
 from worker.messages import PollMessage, TriggerResult
 from worker.notice import CHANNELS
@@ -283,7 +283,7 @@ def test_s41_a_worker_whose_sweep_or_dispatcher_does_not_succeed_does_not_sign(
     assert (tmp_path / "sign").exists()
 
 
-@pytest.mark.parametrize("queue", steps.TASKS)
+@pytest.mark.parametrize("queue", TASKS)
 def test_a_worker_that_leaves_what_waits_does_not_sign(
     health: steps.Health, tmp_path: Path, redis_url: str, queue: str
 ) -> None:
@@ -292,7 +292,7 @@ def test_a_worker_that_leaves_what_waits_does_not_sign(
         client.lpush(queue, "x", "y")
     health.sign()
     assert not (tmp_path / "sign").exists()
-    state.total_count[steps.TASKS[queue]] += 1
+    state.total_count[TASKS[queue]] += 1
     health.sign()
     assert (tmp_path / "sign").exists()
 
@@ -422,5 +422,5 @@ def test_every_step_is_part_of_every_worker() -> None:
 
 
 def test_the_sign_looks_at_each_queue_for_the_task_that_comes_by_it() -> None:
-    assert {task: queue for queue, task in steps.TASKS.items()} == app.conf.task_routes
-    assert set(steps.TASKS.values()) == {task.name for task in (tasks.trigger, tasks.poll, tasks.look_up)}
+    assert {task: queue for queue, task in TASKS.items()} == app.conf.task_routes
+    assert set(TASKS.values()) == {task.name for task in (tasks.trigger, tasks.poll, tasks.look_up)}
