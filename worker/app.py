@@ -13,6 +13,7 @@ from api_client import GateBrokenError, check_gate
 from config.log import configure_logging
 from config.settings import Settings, SettingsError, load_settings
 from worker import broker
+from worker.consumer import take_no_commands
 
 TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
@@ -68,6 +69,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
+        "worker_consumer": "worker.consumer:Consumer",
         "worker_pool": settings.worker_pool,
         "worker_consumer": f"{broker.__name__}:{broker.Consumer.__name__}",
         "worker_concurrency": settings.worker_concurrency,
@@ -116,8 +118,14 @@ def _configure_logging(**_: object) -> None:
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines a poll that say nothing of the call
             logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.pool").setLevel(
         max(logging.INFO, logging.getLogger().level)
     )  # else it quotes bodies (S37)
+
+
+@signals.celeryd_init.connect
+def _take_no_commands(**_: object) -> None:
+    take_no_commands()
 
 
 @signals.celeryd_init.connect

@@ -1,0 +1,94 @@
+"""What Celery's consumer says of messages that it refuses, and which remote commands a worker obeys."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import signals
+from celery.worker.control import Panel
+
+from config.settings import Settings
+from worker.app import app
+from worker.consumer import ASKED, Consumer
+
+PERSON = "person-secret-0001"
+
+
+class Refused:
+    """A message that remembers how it was refused."""
+
+    body = f'["{PERSON}"]'
+
+    def __init__(self, headers: Any) -> None:
+        self.headers = headers
+        self.ends: list[str] = []
+
+    def reject_log_error(self, *_: Any, requeue: bool = False) -> None:
+        self.ends.append("requeued" if requeue else "dropped")
+
+
+class Quiet(Consumer):
+    """A consumer without a worker around it."""
+
+    def __init__(self) -> None:
+        self.connection_errors = ()
+
+
+@pytest.mark.parametrize(
+    ("headers", "task_id"),
+    [
+        ({"id": "task-1", "task": PERSON}, "task-1"),
+        ({"id": 5, "task": PERSON}, ""),
+        ({"id": "x" * 201}, ""),
+        ([PERSON], ""),
+    ],
+)
+def test_s37_of_a_refused_message_kind_length_and_task_id_are_said(
+    caplog: pytest.LogCaptureFixture, headers: Any, task_id: str
+) -> None:
+    consumer = Quiet()
+    refusals: dict[str, Callable[[Refused], None]] = {
+        "unknown message": lambda one: consumer.on_unknown_message(PERSON, one),
+        "unknown task": lambda one: consumer.on_unknown_task(PERSON, one, KeyError(PERSON)),
+        "invalid task": lambda one: consumer.on_invalid_task(PERSON, one, ValueError(PERSON)),
+        "unreadable message": lambda one: consumer.on_decode_error(one, ValueError(PERSON)),
+    }
+    for refuse in refusals.values():
+        message = Refused(headers)
+        refuse(message)
+        assert message.ends == ["dropped"]
+    assert caplog.messages == [f"{kind} of 22 bytes refused" for kind in refusals]
+    assert {record.__dict__["task_id"] for record in caplog.records} == {task_id}
+    assert PERSON not in caplog.text
+
+
+def test_s40_a_worker_obeys_no_command_that_changes_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment that it starts, what it can be asked is on a list."""
+    monkeypatch.setattr(Panel, "data", dict.fromkeys(ASKED | {"shutdown", "hello"}))
+    monkeypatch.setattr("worker.app._settings", Settings(api_base_url="http://127.0.0.1:1"))
+    signals.celeryd_init.send(sender="w@host")
+    assert set(Panel.data) == ASKED
+
+
+def test_s40_the_application_uses_that_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks no other worker which tasks were revoked."""
+    given: dict[str, Any] = {}
+
+    class Blueprint:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def apply(self, _parent: Any, **options: Any) -> None:
+            given.update(options)
+
+    monkeypatch.setattr(Consumer, "Blueprint", Blueprint)
+    assert app.conf.worker_consumer == f"{Consumer.__module__}:{Consumer.__name__}"
+    Consumer(
+        lambda _: None,
+        app=app,
+        pool=SimpleNamespace(num_processes=1),
+        controller=SimpleNamespace(use_eventloop=False),
+        worker_options={"without_mingle": False},
+    )
+    assert given["without_mingle"] is True
