@@ -62,6 +62,7 @@ class _Part(BaseModel):
 class _Place(_Part):
     exchange: str
     routing_key: str
+    redelivered: bool | None = None
 
 
 class _Properties(_Part):
@@ -125,7 +126,11 @@ def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
         "headers": headers.model_dump(exclude_none=True),
         "properties": {
             "delivery_tag": str(uuid.uuid4()),  # two messages with one tag would overwrite each other
-            "delivery_info": {"exchange": "", "routing_key": queue},  # where it is put back, with the worker's rights
+            "delivery_info": {  # where it is put back, with the worker's rights; and kombu's mark of one that was (S18)
+                "exchange": "",
+                "routing_key": queue,
+                "redelivered": bool(entry.properties.delivery_info.redelivered),
+            },
             "priority": entry.properties.priority or 0,
         },
     }

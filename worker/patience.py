@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from worker.ports import Clock, StoreUnavailable
+from worker.ports import Clock, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -14,10 +14,11 @@ log = logging.getLogger(__name__)
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds, then the last one again and again
 
 
-def patiently(step: Callable[[], T], clock: Clock, *, limit: float) -> T:
+def patiently(step: Callable[[], T], clock: Clock, *, limit: float, though_refused: bool = False) -> T:
     """Return what `step` returns, trying again while the store is away, for `limit` seconds; then StoreUnavailable.
 
-    Only for steps that may be taken twice with the same token.
+    Only for steps that may be taken twice with the same token. One that the store refused is tried again only
+    `though_refused`: where more is lost by an end than by a thread that waits until the store is repaired.
     """
     end = clock.monotonic() + limit
     pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
@@ -25,6 +26,8 @@ def patiently(step: Callable[[], T], clock: Clock, *, limit: float) -> T:
         try:
             return step()
         except StoreUnavailable as error:
+            if isinstance(error, StoreRefused) and not though_refused:
+                raise
             pause = next(pauses)
             if clock.monotonic() + pause > end:
                 raise

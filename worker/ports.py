@@ -39,6 +39,13 @@ class StoreUnavailable(Exception):  # noqa: N818
     """The store did not answer; whether the step was taken is not known."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The store answered and refused the step: a wrong type, a missing right, a value that it cannot hold.
+
+    To try again does not help. Loops that come round anyway treat it as any other StoreUnavailable.
+    """
+
+
 class NotDelivered(Exception):  # noqa: N818
     """A back end did not take a notice, or did not say so; it may have it all the same."""
 

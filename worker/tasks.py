@@ -22,7 +22,7 @@ from config.settings import Settings
 from worker.app import POLL_QUEUE, TRIGGER_QUEUE, app, every_poll_is_shown
 from worker.askers import MOST, Askers
 from worker.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
-from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.ports import ScheduleFailed, StoreRefused, StoreUnavailable
 from worker.values import Abandoned, News, Pair
 from worker.wiring import parts
 
@@ -104,6 +104,8 @@ def trigger(
             expires=epoch(self.request.expires),
             redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
         )
+    except StoreRefused:  # a failure: handed out again, it would fail again, and for ever
+        raise
     except StoreUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from config.calling_hours import CallingHours
@@ -18,6 +18,8 @@ from worker.outcomes import DialEnd, deferred, found_again, nobody_called, read_
 from worker.patience import patiently
 from worker.ports import Clock, Store, StoreUnavailable, Upstream
 from worker.values import Answered, Claimed, Copy, Event, Later, Pair, Settlement
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +193,7 @@ class Trigger:
             events=end.events,
             look_up=end.look_up,
         )
-        settled = patiently(lambda: self.store.settle(settlement), self.clock, limit=ANSWER_PATIENCE)
+        settled = self._until_kept(lambda: self.store.settle(settlement))
         if settled is None:
             return None
         for warning in end.warnings:
@@ -214,7 +216,7 @@ class Trigger:
             return nobody_called("disabled", claim.pair, texts.DISABLED), None
         except Watched:
             read = functools.partial(self.store.calls, case_id=claim.pair.case_id)
-            held = (call for call in patiently(read, self.clock, limit=ANSWER_PATIENCE) if call.holds(claim.pair))
+            held = (call for call in self._until_kept(read) if call.holds(claim.pair))
             return found_again(claim.pair, [known_job(call, self.interval) for call in held]), None
         except (NotSent, Rejected) as error:
             log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - expected, its trace says no more
@@ -226,6 +228,10 @@ class Trigger:
             log.error("%s: answered past the gate", texts.OUTCOME_UNKNOWN, extra=claim.names)
             return self._unknown(claim, records), None
         return read_answer(records, claim.pair, interval=self.interval), sent_at[-1]
+
+    def _until_kept(self, step: Callable[[], T]) -> T:
+        """Take a step after a request has left: what it came to is known to this process alone (S18)."""
+        return patiently(step, self.clock, limit=ANSWER_PATIENCE, though_refused=True)
 
     def _unknown(self, claim: Claim, records: list[CallRecord]) -> DialEnd:
         """Return the end of a dial that may be ringing; `records` of an answer that came past the gate (S18)."""

@@ -8,7 +8,7 @@ import pytest
 from api_client import ApiError, NotSent, OutcomeUnknown, Rejected
 from tests.fakes import START, World, job_id, record
 from worker.messages import TriggerResult
-from worker.ports import StoreUnavailable
+from worker.ports import StoreRefused, StoreUnavailable
 from worker.values import NewJob, Pair, Settlement
 
 JOB = job_id(1)
@@ -383,14 +383,15 @@ def test_one_failure_stays_with_its_trigger(world: World) -> None:
 class Flaky:
     """A step of the store that is away for its first calls."""
 
-    def __init__(self, world: World, step: str, failures: int) -> None:
+    def __init__(self, world: World, step: str, failures: int, kind: type[StoreUnavailable] = StoreUnavailable) -> None:
         self._step = getattr(world.store, step)
         self._failures = failures
+        self._kind = kind
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._failures:
             self._failures -= 1
-            raise StoreUnavailable("Redis: ConnectionError")
+            raise self._kind("Redis: ConnectionError")
         return self._step(*args, **kwargs)
 
 
@@ -413,6 +414,29 @@ def test_an_answer_is_kept_for_as_long_as_the_store_is_away(world: World, monkey
     assert world.trigger()["outcome"] == "started"
     assert len(world.upstream.requests) == 1
     assert world.clock.slept[:7] == [0.5, 1, 2, 4, 8, 8, 8], "seconds: a Redis that comes back is not run over"
+
+
+@pytest.mark.parametrize("kind", [StoreUnavailable, StoreRefused])
+def test_an_answer_waits_for_a_store_that_refuses_too(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: type[StoreUnavailable]
+) -> None:
+    """S18: until the store is repaired, the answer is known to this process alone."""
+    world.upstream.dials = [[record(JOB)]]
+    monkeypatch.setattr(world.store, "settle", Flaky(world, "settle", 3, kind), raising=False)
+    assert world.trigger()["outcome"] == "started"
+    assert len(world.upstream.requests) == 1
+
+
+def test_s38_a_trigger_that_the_store_refuses_fails_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds no thread, and is not handed out again for ever."""
+    from worker import tasks  # noqa: PLC0415
+
+    monkeypatch.setattr(world.store, "claim", Flaky(world, "claim", 1_000, StoreRefused), raising=False)
+    ended = tasks.trigger.apply(kwargs={"case_id": "C-1", "mediation_id": "20"}, task_id="task-1")
+    assert ended.state == "FAILURE"
+    assert isinstance(ended.result, StoreRefused)
+    assert world.clock.slept == []
+    assert world.upstream.requests == []
 
 
 def test_a_trigger_that_cannot_be_claimed_goes_back_to_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What every step of the store shares: the client, the key names, the times to live, and the Lua prelude."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -8,10 +9,10 @@ from typing import Any
 
 import redis
 from redis.commands.core import Script
-from redis.exceptions import NoScriptError
+from redis.exceptions import MasterDownError, NoScriptError
 
 from worker.notice import KINDS, Channel
-from worker.ports import StoreUnavailable
+from worker.ports import StoreRefused, StoreUnavailable
 from worker.store.connections import OwnClient
 from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
 from worker.store.letters import LETTERS
@@ -242,7 +243,22 @@ class Steps:
         try:
             yield
         except redis.RedisError as error:
-            raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+            kind = StoreUnavailable if is_away(error) else StoreRefused
+            raise kind(f"Redis: {type(error).__name__}: {error}") from error
+
+
+AWAY = (
+    *(redis.ConnectionError, redis.TimeoutError),  # LOADING and a refused password among them
+    *(redis.ReadOnlyError, redis.OutOfMemoryError, MasterDownError),
+)
+AWAY_TEXT = re.compile(
+    r"(?:.* -)?(?:BUSY|MISCONF|NOREPLICAS|OOM|READONLY|LOADING|MASTERDOWN) "
+)  # in a script's, before 7
+
+
+def is_away(error: redis.RedisError) -> bool:
+    """Tell whether a server that failed may do better later; otherwise it would fail the same step again."""
+    return isinstance(error, AWAY) or (isinstance(error, redis.ResponseError) and bool(AWAY_TEXT.match(str(error))))
 
 
 def _lua_text(text: str) -> str:
