@@ -71,7 +71,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
         "worker_consumer": "worker.consumer:Consumer",
         "worker_pool": settings.worker_pool,
-        "worker_consumer": f"{broker.__name__}:{broker.Consumer.__name__}",
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_disable_rate_limits": True,

@@ -10,13 +10,11 @@ from typing import Any, ClassVar
 
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
-from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis
 
 from worker.malformed import ForgivingChannel, ForgivingTransport
 
-RECONNECT_EVERY = 0.5  # seconds between two attempts to connect to Redis: a refused one costs next to nothing
 MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there
 
 
@@ -133,24 +131,6 @@ class Transport(ForgivingTransport, redis.Transport):
         self.cycle.close()  # or the event loop would go on watching its file descriptors, which others have by then
         for channel in tuple(self.channels):
             channel.abandon()
-
-
-class Consumer(CeleryConsumer):
-    """A worker's consumer that is at work again within a second of Redis' return.
-
-    Celery waits 2, 4, 6 … seconds between its attempts to connect, and after each of its starts a second for the
-    greetings of other workers (mingle), from which callwatch takes nothing; gossip likewise.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"without_mingle": True, "without_gossip": True})
-
-    def ensure_connected(self, conn: Any) -> Any:
-        """Connect, trying again every `RECONNECT_EVERY` seconds."""
-        conn.ensure_connection = functools.partial(
-            conn.ensure_connection, interval_start=RECONNECT_EVERY, interval_step=0, interval_max=RECONNECT_EVERY
-        )
-        return super().ensure_connected(conn)
 
 
 class Dispatcher(EventDispatcher):

@@ -19,7 +19,7 @@ from celery.worker import state
 
 from config.redis_url import parse_redis_url
 from config.settings import Settings
-from worker.app import TASKS, app
+from worker.app import TASKS, TRIGGER_QUEUE, app
 from worker.channels import TaskCall, Webhook
 from worker.dispatch import dispatch_forever
 from worker.health import TICK, Beat, Load, Sign

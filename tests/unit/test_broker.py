@@ -4,7 +4,6 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import kombu
@@ -12,7 +11,6 @@ import pytest
 import redis
 from celery import Celery, signals
 from celery.events import EventDispatcher
-from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu import Connection, Consumer, Exchange, Message, Queue, transport
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import QoS as KombuQoS
@@ -482,22 +480,3 @@ def test_a_heartbeat_does_not_hold_up_the_worker_while_redis_is_away(server: Emb
         server.restart()
         dispatcher.flush()
         assert len(dispatcher._outbound_buffer) == 0
-
-
-def test_a_worker_connects_again_every_half_second() -> None:
-    """S28: kombu would wait 2, 4, 6 … 30 s while Redis is away."""
-    asked: dict[str, Any] = {}
-    connection = SimpleNamespace(ensure_connection=lambda *_args, **options: asked.update(options))
-    consumer = object.__new__(broker.Consumer)
-    consumer.app, consumer.first_connection_attempt = app, False
-    consumer.ensure_connected(connection)
-    assert (asked["interval_start"], asked["interval_step"], asked["interval_max"]) == (0.5, 0, 0.5)
-
-
-def test_a_worker_waits_for_no_greetings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its command line says: mingle costs a second at each start and each new connection."""
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(CeleryConsumer, "__init__", lambda _self, **options: given.update(options))
-    broker.Consumer(without_mingle=False, hostname="w")
-    assert given == {"without_mingle": True, "without_gossip": True, "hostname": "w"}
-    assert app.conf.worker_consumer == "worker.broker:Consumer"

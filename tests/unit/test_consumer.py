@@ -92,3 +92,21 @@ def test_s40_the_application_uses_that_consumer(monkeypatch: pytest.MonkeyPatch)
         worker_options={"without_mingle": False},
     )
     assert given["without_mingle"] is True
+
+
+def test_a_worker_connects_again_every_half_second() -> None:
+    """S28: kombu would wait 2, 4, 6 … 30 s while Redis is away."""
+    asked: dict[str, Any] = {}
+    connection = SimpleNamespace(ensure_connection=lambda *_args, **options: asked.update(options))
+    consumer = object.__new__(Consumer)
+    consumer.app, consumer.first_connection_attempt = app, False
+    consumer.ensure_connected(connection)
+    assert (asked["interval_start"], asked["interval_step"], asked["interval_max"]) == (0.5, 0, 0.5)
+
+
+def test_a_worker_waits_for_no_greetings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its command line says: mingle costs a second at each start and each new connection."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(Consumer.__base__, "__init__", lambda _self, **options: given.update(options))
+    Consumer(without_mingle=False, hostname="w")
+    assert given == {"without_mingle": True, "without_gossip": True, "hostname": "w"}

@@ -273,7 +273,10 @@ def test_only_the_fields_that_are_needed_are_handed_on() -> None:
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {**HEADERS, "eta": "2026-11-22", "root_id": "root", "ignore_result": True},
-        "properties": {"delivery_info": {"exchange": "", "routing_key": "outbound.trigger"}, "priority": 3},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "outbound.trigger", "redelivered": True},
+            "priority": 3,
+        },
     }
 
 
