@@ -182,7 +182,9 @@ def test_sending_starts_from_a_claim_only(store: RedisStore, client: redis.Redis
 def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
     """S16: at once, and resume takes it away."""
     assert claim(store) == Claimed()
+    assert not store.is_paused()
     store.pause("tests")
+    assert store.is_paused()
     assert store.begin_sending(PAIR, "tok") == "paused"
     answer = claim(store, token="other", task_id="task-2", pair=OTHERS[0])
     assert isinstance(answer, Answered)

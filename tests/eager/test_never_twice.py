@@ -482,3 +482,15 @@ def test_the_task_passes_on_that_its_message_was_delivered_before(
         tasks.trigger.run(case_id="C-1", mediation_id="20")
         tasks.trigger.pop_request()
     assert seen == [True, False]
+
+
+def test_a_claim_that_is_lost_while_connecting_sends_nothing(world: World) -> None:
+    """S18: the step that writes `sending` compares the token."""
+
+    def connect() -> None:
+        world.redis.hset(world.keys.ledger(PAIR), "token", "another")
+
+    world.upstream.before_connect = connect
+    world.upstream.dials = [[record(JOB)]]
+    assert world.trigger() is None
+    assert world.upstream.requests == []

@@ -1,5 +1,6 @@
 """Reading over real sockets: one poll is one request, and a bad answer never spoils the next one (S21, S23)."""
 
+import asyncio
 import gzip
 import logging
 import re
@@ -214,3 +215,10 @@ def test_the_library_logs_no_address(caplog: pytest.LogCaptureFixture) -> None:
             client.conversations(case_id="P20260001")
     assert "P20260001" not in caplog.text
     assert "personId" not in caplog.text
+
+
+def test_a_client_that_has_asked_nothing_can_be_closed() -> None:
+    """On an event loop its connections are opened by the first query."""
+    client = UpstreamClient("http://127.0.0.1:9")
+    asyncio.run(client.for_event_loop().close())
+    client.close()
