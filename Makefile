@@ -16,7 +16,7 @@ NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) && echo $$p && break; done)
 
-.PHONY: help install run test check bench faults soak lock clean
+.PHONY: help install run test check bench faults soak fuzz lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ faults: $(TESTING) ## Kill workers and Redis, cut upstream off; measure what the
 soak: $(TESTING) ## Search for faults that break a rule, a million steps anew; Redis stopped for a minute
 	@SOAK_STEPS=1000000 $(PY) -m pytest tests/faults/test_simulation.py tests/faults/test_redis_away.py \
 		-k "whatever or stalls" -n 2 $(ARGS)
+
+fuzz: $(TESTING) ## Push a hundred thousand hostile entries into the trigger queue; ARGS="--entries 1000000"
+	@$(PY) -m benchmarks.fuzz_triggers $(ARGS)
 
 # The pins that stand are kept where they still fit; without the two files everything is the newest.
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -41,9 +41,9 @@ class Worker:
 
     def __init__(self, environment: dict[str, str], *options: str, name: str = "w", app: str = "worker.app") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="callwatch-worker-")
-        self._log = Path(self._directory.name) / f"{name}.log"
+        self.log_file = Path(self._directory.name) / f"{name}.log"
         command = (sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@%h", *options)
-        with self._log.open("wb") as log:
+        with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -51,7 +51,7 @@ class Worker:
     @property
     def log(self) -> str:
         """What it has written."""
-        return self._log.read_text(encoding="utf-8")
+        return self.log_file.read_text(encoding="utf-8")
 
     def ready(self) -> Self:
         """Wait until it takes tasks."""

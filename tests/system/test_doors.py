@@ -127,15 +127,20 @@ def test_s38_no_entry_ends_a_worker(doors: Doors, entry: Any) -> None:
 
 @pytest.mark.parametrize("key", ["callwatch:due", "callwatch:paused", "callwatch:lock:C-1:20", "outbound.poll"])
 def test_s38_a_message_is_written_back_to_no_other_key(doors: Doors, key: str) -> None:
-    """A requeue and a restore have the worker's rights."""
-    before = doors.admin.type(key)
-    place = {"exchange": "", "routing_key": key}
-    properties = {"delivery_tag": str(uuid.uuid4()), "delivery_info": place}
-    doors.push(message(headers={"task": "outbound.trigger", "id": None}, properties=properties))
-    doors.push(with_embedded(callbacks=[7]) | {"properties": properties})
+    """A worker that lost its connection restores what it held, and has the rights to write it anywhere."""
     doors.carries_on()
-    assert doors.admin.type(key) == before
-    assert doors.admin.lrange(key, 0, -1) == [] if before == "list" else True
+    kind = doors.admin.type(key)
+    place = {"exchange": "", "routing_key": key}
+    case_id = f"C-back-to-{key.rpartition(':')[2]}"
+    doors.deployment.simulator.fault("delay", "call-v2", seconds=3, count=1)
+    body = json.dumps([[], {"case_id": case_id, "mediation_id": 20}, {}])
+    doors.push(message(body=body, properties={"delivery_tag": str(uuid.uuid4()), "delivery_info": place}))
+    wait_until(lambda: doors.admin.hlen("unacked") == 1)
+    doors.admin.execute_command("CLIENT", "KILL", "USER", "worker")  # type: ignore[no-untyped-call]
+    doors.carries_on()
+    assert doors.admin.type(key) == kind
+    assert doors.admin.llen("outbound.poll") == 0
+    assert doors.deployment.simulator.calls_per_pair()[case_id, "20"] == 1
 
 
 @pytest.mark.parametrize(

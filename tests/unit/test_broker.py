@@ -18,6 +18,7 @@ from kombu.transport.redis import Transport as KombuTransport
 
 from cli.embedded import EmbeddedServer
 from config.settings import Settings
+from tests.deployment import wait_until
 from tests.unit.test_malformed import message
 from worker import broker
 from worker.app import app
@@ -292,6 +293,32 @@ def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
     held.ack()
     holder.leave()
     assert waiting_and_held(redis_url) == (0, 0)
+
+
+@pytest.mark.parametrize("entry", ["[" * 100_000, '{"__type__": "decimal", "__value__": "x"}', "17", '{"x": [1]}'])
+def test_s38_an_event_or_a_command_that_cannot_be_read_stops_nothing(
+    redis_url: str, caplog: pytest.LogCaptureFixture, entry: str
+) -> None:
+    """Flower's user may publish to the channels of both."""
+    holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
+    with redis.Redis.from_url(redis_url) as client:
+        place = client.connection_pool.connection_kwargs["db"]
+        wait_until(lambda: client.pubsub_numpat() or client.pubsub_numsub(f"/{place}.control")[0][1])
+        client.publish(f"/{place}.control", entry)
+        deliver(holder, redis_url, message())
+    assert entry not in caplog.text
+    assert any(text in caplog.text for text in ("unreadable event or remote command dropped", "malformed message of"))
+    holder.held[0].ack()
+    holder.leave()
+
+
+def test_what_cannot_be_written_down_again_is_put_aside_empty(redis_url: str) -> None:
+    """S38: a value of no JSON kind, out of a consumer's hands."""
+    holder = Holder(redis_url, NAMELESS, messages=0)
+    holder.connection.transport._deliver({"x": object()}, "polls")
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.lrange("outbound.malformed", 0, -1) == [b""]
+    holder.leave()
 
 
 @pytest.mark.parametrize("requeue", [True, False], ids=["requeued", "restored"])

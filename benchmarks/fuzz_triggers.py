@@ -1,0 +1,299 @@
+"""Fuzz the trigger queue of a real worker with the rights of the producer's Redis user.
+
+`python -m benchmarks.fuzz_triggers --entries 100000 --seed 1`; it exits with 1 where a figure is not what it should be.
+"""
+
+import argparse
+import base64
+import dataclasses
+import gzip
+import json
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import redis
+
+from tests.deployment import Deployment, Worker, wait_until
+from tests.users import GuardedServer, guarded_server
+
+QUEUE = "outbound.trigger"
+PERSON = "person-secret-0001"
+CHUNK = 500  # entries pushed together, then a good trigger
+WAITING = 3_000  # entries that may wait before more are pushed
+LOSE_EVERY = 40  # chunks after which the worker loses its connections, and restores what it held
+MUTANT = "C-mutant"
+MOST_MEMORY = 300  # MB
+DRAINED = 300.0  # seconds for the last entries
+PLACES = ("callwatch:due", "callwatch:paused", "callwatch:lock:C-good-0:20", "callwatch:history:C-x", "outbound.poll")
+JUNK: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1e308, 2**63, 10**40, "", " ", "\x00", "\ud800", "\u202e", "x" * 300),
+    *([], {}, [[]], {"a": []}, "callwatch:due", "2026-01-01", "zlib", "base64", "celery.starmap", "outbound.poll"),
+    *({"__type__": kind, "__value__": "x"} for kind in ("datetime", "date", "decimal", "uuid", "bytes", "other")),
+)
+
+
+def trigger(case_id: str, place: str = QUEUE) -> dict[str, Any]:
+    """Return a good message."""
+    body = [[], {"case_id": case_id, "mediation_id": 20, "call_person_id": PERSON}, {}]
+    return {
+        "body": json.dumps(body),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": QUEUE, "id": str(uuid.uuid4()), "root_id": None, "eta": None, "argsrepr": PERSON},
+        "properties": {
+            "delivery_tag": str(uuid.uuid4()),
+            "delivery_info": {"exchange": "", "routing_key": place},
+            "body_encoding": None,
+            "priority": 0,
+        },
+    }
+
+
+class Fuzz:
+    """Entries of every kind, the same ones for the same seed but for their UUIDs."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - repeatable
+        self.kinds: tuple[Callable[[], bytes], ...] = (
+            *(self.noise, self.cut, self.cut, self.replaced, self.replaced, self.inside, self.inside),
+            *(self.deep, self.long, self.compressed, self.foreign, self.embedded),
+        )
+
+    def entries(self, number: int) -> Iterator[bytes]:
+        """Return so many."""
+        return (self.random.choice(self.kinds)() for _ in range(number))
+
+    def noise(self) -> bytes:
+        """Return arbitrary bytes."""
+        return self.random.randbytes(self.random.randrange(200))
+
+    def cut(self) -> bytes:
+        """Return a real message with bytes deleted and others put there."""
+        text = _text(trigger(MUTANT))
+        at = self.random.randrange(len(text))
+        return text[:at] + self.random.randbytes(self.random.randrange(4)) + text[at + self.random.randrange(8) :]
+
+    def replaced(self) -> bytes:
+        """Return a real message with a field of another kind, or without it."""
+        message = trigger(MUTANT)
+        self._spoil(message)
+        return _text(message)
+
+    def inside(self) -> bytes:
+        """Return a real message with such a body."""
+        message = trigger(MUTANT)
+        body = json.loads(message["body"])
+        self._spoil(body[1] if self.random.random() < 0.5 else body)  # noqa: PLR2004
+        return _text(message | {"body": json.dumps(body)})
+
+    def _spoil(self, value: Any) -> None:
+        inner = list(value) if isinstance(value, dict) else list(range(len(value)))
+        name = self.random.choice(inner)
+        if isinstance(value[name], dict | list) and value[name] and self.random.random() < 0.8:  # noqa: PLR2004
+            self._spoil(value[name])
+        elif self.random.random() < 0.2:  # noqa: PLR2004
+            del value[name]
+        else:
+            value[name] = self.random.choice(JUNK)
+
+    def deep(self) -> bytes:
+        """Return lists in lists: in the entry, or in its body."""
+        levels = self.random.choice((21, 100, 500, 850, 950, 990, 5_000))
+        nested = "[" * levels + "]" * levels
+        message = trigger(MUTANT) | {"body": f'[[], {{"case_id": {nested}}}, {{}}]'}
+        return self.random.choice((nested.encode(), _text(message)))
+
+    def long(self) -> bytes:
+        """Return many digits, or a long text."""
+        size = self.random.choice((4_301, 5_000, 20_000, 100_000))
+        message = trigger(MUTANT) | {"body": f'[[], {{"case_id": {"9" * size}}}, {{}}]'}
+        return self.random.choice((b"9" * size, _text(message), _text(trigger("x" * size))))
+
+    def compressed(self) -> bytes:
+        """Return a body that would be a thousand times as long."""
+        message = trigger(MUTANT) | {"body": BOMB}
+        message["properties"]["body_encoding"] = "base64"
+        if self.random.random() < 0.5:  # noqa: PLR2004
+            message["headers"]["compression"] = "application/x-gzip"
+        else:
+            message["content-encoding"] = self.random.choice(("zlib", "bz2", "hex", "idna"))
+        return _text(message)
+
+    def foreign(self) -> bytes:
+        """Return a message that names another key as its place, with and without a fault."""
+        message = trigger(MUTANT, self.random.choice(PLACES))
+        message["headers"]["id"] = self.random.choice((None, 5, "\ud800", message["headers"]["id"]))
+        return _text(message)
+
+    def embedded(self) -> bytes:
+        """Return a message that has something sent after it, or that is another task's."""
+        message = trigger(MUTANT)
+        after = {self.random.choice(("callbacks", "errbacks", "chain", "chord", "id")): self.random.choice(JUNK)}
+        body = [[PERSON], {"case_id": MUTANT}, after]
+        task = self.random.choice((QUEUE, QUEUE, "outbound.poll", "outbound.lookup", "celery.starmap", PERSON))
+        message["headers"] |= {"task": task, "group": "g", "chord": self.random.choice(JUNK)}
+        return _text(message | {"body": json.dumps(body)})
+
+
+BOMB = base64.b64encode(gzip.compress(b" " * 8_000_000)).decode()
+
+
+def _text(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode()
+
+
+@dataclasses.dataclass
+class Figures:
+    """What was seen; `bad` names what should be otherwise."""
+
+    entries: int
+    seconds: float
+    workers_that_died: int
+    messages_held: int
+    foreign_keys: list[str]
+    good_triggers: int
+    good_not_dialled_once: int
+    pairs_dialled_twice: int
+    memory_mb: int
+    lines_with_a_person: int
+    put_aside: int
+    connections_lost: int
+
+    @property
+    def bad(self) -> list[str]:
+        """Return the names of the figures that are not what they should be."""
+        zero = ("workers_that_died", "messages_held", "foreign_keys", "good_not_dialled_once", "pairs_dialled_twice")
+        found = [name for name in (*zero, "lines_with_a_person") if getattr(self, name)]
+        return found + ["memory_mb"] * (self.memory_mb >= MOST_MEMORY) + ["put_aside"] * (self.put_aside == 0)
+
+
+def run(entries: int, seed: int) -> Figures:
+    """Push the entries with good triggers between them, and look at what they did."""
+    with (
+        tempfile.TemporaryDirectory(prefix="callwatch-fuzz-") as folder,
+        guarded_server(Path(folder)) as server,
+        Deployment(server.url("admin"), poll_interval=60) as deployment,
+        server.client("admin") as admin,
+    ):
+        deployment.redis_url = server.url("worker")
+        deployment.simulator.script("*", life="talking")
+        worker = deployment.worker("-c", "4")
+        begin = time.monotonic()
+        good, lost = _push(server, admin, worker, entries, seed)
+        _drain(admin, worker)
+        seconds = time.monotonic() - begin
+        dialled = Counter(deployment.simulator.calls_per_pair())
+        lines, aside = _read_log(worker)
+        return Figures(
+            entries=entries,
+            seconds=round(seconds, 1),
+            workers_that_died=int(worker.gone()),
+            messages_held=int(str(admin.hlen("unacked"))),
+            foreign_keys=sorted(_foreign_keys(admin, {case_id for case_id, _ in dialled})),
+            good_triggers=len(good),
+            good_not_dialled_once=sum(dialled[case_id, "20"] != 1 for case_id in good),
+            pairs_dialled_twice=sum(times > 1 for times in dialled.values()),
+            memory_mb=_peak(worker),
+            lines_with_a_person=lines,
+            put_aside=aside,
+            connections_lost=lost,
+        )
+
+
+def _push(
+    server: GuardedServer, admin: "redis.Redis", worker: Worker, entries: int, seed: int
+) -> tuple[list[str], int]:
+    fuzz, good, lost = Fuzz(seed), [], 0
+    with redis.Redis.from_url(server.url("producer")) as producer:
+        for chunk in range(-(-entries // CHUNK)):
+            rest = min(CHUNK, entries - chunk * CHUNK)
+            case_id = f"C-good-{chunk}"
+            good.append(case_id)
+            place = fuzz.random.choice((QUEUE, *PLACES))
+            producer.lpush(QUEUE, *fuzz.entries(rest), _text(trigger(case_id, place)))
+            while int(str(admin.llen(QUEUE))) > WAITING and not worker.gone():
+                time.sleep(0.05)
+            if worker.gone():
+                break
+            if chunk % LOSE_EVERY == LOSE_EVERY - 1:
+                lost += 1
+                admin.execute_command("CLIENT", "KILL", "USER", "worker")  # type: ignore[no-untyped-call]
+    return good, lost
+
+
+def _drain(admin: "redis.Redis", worker: Worker) -> None:
+    def drained() -> bool:
+        return worker.gone() or not (admin.llen(QUEUE) or admin.hlen("unacked"))
+
+    try:
+        wait_until(drained, limit=DRAINED)
+    except AssertionError:
+        print("not drained", file=sys.stderr)
+
+
+KINDS = {
+    **dict.fromkeys(("lock", "task"), "string"),
+    **dict.fromkeys(("ledger", "job", "counters"), "hash"),
+    **dict.fromkeys(("due", "finished", "pairs", "done"), "zset"),
+    **dict.fromkeys(("live", "mediations", "jobs"), "set"),
+    "history": "list",
+    "events": "stream",
+}
+
+
+def _foreign_keys(admin: "redis.Redis", cases: set[str]) -> Iterator[str]:
+    """Return the keys of cases for which no call was requested, and those of a type that callwatch does not give."""
+    for name in map(str, admin.scan_iter("*", count=1_000)):
+        parts = name.split(":")
+        if parts[0] != "callwatch":
+            expected = name.startswith(("celery-task-meta-", "_kombu.binding", "unacked", "outbound.malformed"))
+        else:
+            of_a_case = parts[1] in {"lock", "ledger", "live", "mediations", "jobs", "history"}
+            kind = KINDS.get(parts[1], str(admin.type(name)))
+            known = not of_a_case or unquote(parts[2]) in cases
+            expected = known and parts[1] != "paused" and kind == admin.type(name)
+        if not expected:
+            yield name
+
+
+def _read_log(worker: Worker) -> tuple[int, int]:
+    """Return how many lines hold a whole person id, and how many entries were put aside."""
+    persons = aside = 0
+    with worker.log_file.open(encoding="utf-8") as lines:
+        for line in lines:
+            persons += PERSON in line
+            aside += "put aside in outbound.malformed" in line
+    return persons, aside
+
+
+def _peak(worker: Worker) -> int:
+    """Return the most memory that the worker has had, in MB; 0 where it has ended."""
+    status = Path(f"/proc/{worker.process.pid}/status")
+    text = "" if worker.gone() else status.read_text(encoding="utf-8")
+    return int(text.partition("VmHWM:")[2].split()[0]) // 1_000 if text else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    figures = run(options.entries, options.seed)
+    for name, value in dataclasses.asdict(figures).items():
+        print(f"{name.replace('_', ' '):24} {value}")
+    if figures.bad:
+        print(f"not as they should be: {', '.join(figures.bad)}")
+    return bool(figures.bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
