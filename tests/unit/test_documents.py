@@ -32,7 +32,7 @@ from tests.unit.test_docs import (
     rows,
     states,
 )
-from worker import outcomes
+from worker import malformed, outcomes
 from worker.decision import Outcome, Phase, Verdict
 from worker.malformed import MALFORMED_QUEUE
 from worker.store import Keys
@@ -234,6 +234,12 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert numbers["notices that wait, in each channel"] == [store_keys.OUTBOX_KEPT, store_keys.OF_ONE_CASE]
     assert numbers["dead letters"] == [store_keys.DEAD_KEPT, store_keys.OF_ONE_CASE]
     assert numbers["a case's history"] == [store_keys.HISTORY_KEPT]
+    kept = [malformed.KEPT, malformed.KEPT_LENGTH // 1024]
+    assert numbers["messages that nobody can read"] == kept
+    assert numbers["an entry of the trigger queue"] == [
+        malformed.LONGEST["outbound.trigger"] // 1024,
+        malformed.DEEPEST,
+    ]
     senders = PAGES["docs/security.md"]
     bounds = f"headers within {metrics.HEADERS_WITHIN:.0f} s and {metrics.MOST_HEADERS // 1024} KiB, "
     assert bounds + f"{metrics.MOST_CONNECTIONS} connections, {metrics.WHOLE:.0f} s for everything" in senders
