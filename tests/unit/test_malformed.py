@@ -205,6 +205,7 @@ BAD: dict[str, Any] = {
     "an unknown compression": message(headers={**HEADERS, "compression": "zip of mine"}),
     "compressed": message(body=ZIPPED, headers={**HEADERS, "compression": "application/x-gzip"}, properties=BASE64),
     "compressed by its charset": message(body=ZIPPED, properties=BASE64, **{"content-encoding": "zlib"}),
+    "another charset": message(**{"content-encoding": "latin-1"}),
     "another task": message(headers={**HEADERS, "task": "celery.starmap"}),
     "a poll": message(headers={**HEADERS, "task": "outbound.poll"}),
     "a long id": message(headers={**HEADERS, "id": "x" * 201}),
