@@ -45,7 +45,8 @@ faults: $(TESTING) ## Kill workers and Redis, cut upstream off; measure what the
 
 soak: $(TESTING) ## Search for faults that break a rule, a million steps anew; Redis stopped for a minute
 	@SOAK_STEPS=1000000 $(PY) -m pytest tests/faults/test_simulation.py tests/faults/test_redis_away.py \
-		-k "whatever or stalls" -n 2 $(ARGS)
+		tests/faults/test_exhaustive.py \
+		-k "whatever or stalls or interleaving" -n 2 $(ARGS)
 
 fuzz: $(TESTING) ## Push a hundred thousand hostile entries into the trigger queue; ARGS="--entries 1000000"
 	@$(PY) -m benchmarks.fuzz_triggers $(ARGS)
