@@ -304,7 +304,7 @@ def test_a_real_worker_makes_it_well(environment: pytest.MonkeyPatch, tmp_path: 
     with EmbeddedServer() as server, Deployment(server.url, health_file=sign) as deployment:
         environment.setenv("CALLWATCH_REDIS_URL", server.url)
         environment.setenv("CALLWATCH_API_BASE_URL", deployment.simulator.url)
-        worker = deployment.worker()
+        worker = deployment.worker(app="tests.system.obedient")
         assert deployment.trigger("C-1").get(timeout=LIMIT)["outcome"] == "started"
         wait_until(lambda: {status for status, _ in doctor().values()} == {"ok"})
         assert len(deployment.simulator.log("call-v2")) == 1, "it calls nobody"

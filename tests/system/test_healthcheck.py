@@ -27,7 +27,7 @@ def server() -> Iterator[EmbeddedServer]:
 def deployment(server: EmbeddedServer, sign: Path) -> Iterator[Deployment]:
     """One worker that signs, with short limits."""
     with Deployment(server.url, health_file=sign, health_limit=2, sweep_interval=0.2) as deployment:
-        deployment.worker()
+        deployment.worker(app="tests.system.obedient")
         yield deployment
 
 
