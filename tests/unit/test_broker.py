@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from queue import Empty
 from typing import Any
 
 import kombu
@@ -318,6 +319,28 @@ def test_what_cannot_be_written_down_again_is_put_aside_empty(redis_url: str) ->
     holder.connection.transport._deliver({"x": object()}, "polls")
     with redis.Redis.from_url(redis_url) as client:
         assert client.lrange("outbound.malformed", 0, -1) == [b""]
+    holder.leave()
+
+
+def test_a_connection_that_is_lost_while_it_waits_for_a_message_is_closed(server: EmbeddedServer) -> None:
+    """Or the loop would read it again and again."""
+    holder = Holder(server.url, NAMELESS, messages=0)
+    channel = holder.consumer.channel
+    waiting = channel._in_poll
+    server.kill()
+    with pytest.raises(redis.ConnectionError):
+        channel._brpop_read()
+    assert (waiting._sock, channel._in_poll) == (None, None)
+    holder.lose()
+
+
+def test_a_wait_without_a_message_ends_as_kombu_expects(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Holder(redis_url, NAMELESS, messages=0)
+    channel = holder.consumer.channel
+    with monkeypatch.context() as patch:
+        patch.setattr(channel.client, "parse_response", lambda *_, **__: None)
+        with pytest.raises(Empty):
+            channel._brpop_read()
     holder.leave()
 
 
