@@ -10,6 +10,7 @@ COPY pyproject.toml README.md ./
 COPY api_client api_client/
 COPY cli cli/
 COPY config config/
+COPY gateway gateway/
 COPY simulator simulator/
 COPY worker worker/
 RUN /opt/callwatch/bin/pip install --no-deps --no-build-isolation .

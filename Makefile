@@ -57,7 +57,7 @@ UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.1
 lock: $(TESTING) ## Write both lock files anew from pyproject.toml
 	@test -x $(VENV)/bin/uv || $(PIP) install --quiet uv
 	@printf 'setuptools>=77\nuv\n' | $(UV_COMPILE) --extra test pyproject.toml - -o requirements-test.lock
-	@echo 'setuptools>=77' | $(UV_COMPILE) --extra ops --extra demo -c requirements-test.lock pyproject.toml - \
+	@echo 'setuptools>=77' | $(UV_COMPILE) --extra ops --extra gateway --extra demo -c requirements-test.lock pyproject.toml - \
 		-o requirements.lock
 
 clean: ## Remove .venv and everything that tools left here

@@ -26,7 +26,7 @@ PROJECT = PYPROJECT["project"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("poll-worker", "trigger-worker", "flower", "metrics", "simulator")
-LOCKS = {"requirements.lock": ("ops", "demo"), "requirements-test.lock": ("ops", "demo", "test")}
+LOCKS = {"requirements.lock": ("ops", "gateway", "demo"), "requirements-test.lock": ("ops", "gateway", "demo", "test")}
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
