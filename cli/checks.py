@@ -11,6 +11,7 @@ import redis
 from celery import Celery
 
 from cli.output import printable
+from cli.who import stopped_by
 from config.redaction import redact
 from config.settings import Settings
 from worker.store import RedisStore
@@ -120,10 +121,9 @@ def outage(store: RedisStore) -> Check:
 
 def new_calls(store: RedisStore, settings: Settings) -> Check:
     """Say whether new calls are stopped (S16)."""
-    why = store.paused()
-    if why is not None:
-        reason = f": {printable(redact(why))}" if why else ""
-        return Check("new calls", "warn", f"stopped by `callwatch pause`{reason}")
+    stop = store.paused()
+    if stop is not None:
+        return Check("new calls", "warn", f"stopped by `callwatch pause`{stopped_by(stop)}")
     if not settings.enabled:
         return Check("new calls", "warn", "stopped by CALLWATCH_ENABLED=false")
     return Check("new calls", "ok", "allowed")

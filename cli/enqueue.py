@@ -14,7 +14,7 @@ from cli.reach import read_settings, reason, require_broker
 from config.redaction import mask_person, redact
 from config.settings import Settings
 from worker import texts
-from worker.messages import BadTrigger, TriggerRequest, masked_kwargs, read_trigger
+from worker.messages import BadTrigger, TriggerRequest, read_trigger
 
 GOOD = frozenset({"started", "skipped", "deferred"})  # the outcomes after which nobody has to do anything
 SPARE = 30.0  # seconds beyond a dial's time-out that are waited for its result
@@ -46,21 +46,11 @@ def read_order(case_id: str, mediation_id: str, *, person: str | None, manual: b
 
 def enqueue(order: Order) -> Any:
     """Enqueue the trigger and return Celery's result of it; Failure where the broker does not take it."""
-    from worker.app import TRIGGER_QUEUE, app  # noqa: PLC0415 - reads the settings when imported
+    from worker.producer import NotPublished, Producer  # noqa: PLC0415 - reads the settings when imported
 
-    kwargs = order.request.model_dump()
     try:
-        return app.send_task(
-            "outbound.trigger",
-            kwargs=kwargs,
-            queue=TRIGGER_QUEUE,
-            expires=order.expires,
-            task_id=order.task_id,
-            argsrepr="()",
-            kwargsrepr=masked_kwargs(kwargs),
-            retry=False,  # whoever types this sees that it failed, and the task id decides whether twice is once
-        )
-    except (OperationalError, RedisError, OSError) as error:
+        return Producer.of_this_process().publish(order.request, task_id=order.task_id, expires=order.expires)
+    except NotPublished as error:
         raise Failure(f"the broker did not take the trigger: {reason(error)}") from None
 
 

@@ -142,24 +142,33 @@ def watch(
 
 @app.command()
 def pause(
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever wonders.")] = "",
+    why: Annotated[
+        str, typer.Option("--why", "--reason", metavar="TEXT", help="Why; shown by status and doctor.")
+    ] = "",
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; the login name if not given.")] = None,
     json: Json = False,
 ) -> None:
     """Stop new calls at once, for every worker.
+
+    Who did it, why and when is kept and shown; a terminal is asked for the reason.
 
     Calls already made stay watched. A trigger that arrives meanwhile ends as `disabled` and is not kept for later.
     """
     from cli.state import pause  # noqa: PLC0415
 
-    _exit(pause(reason, as_json=json))
+    _exit(pause(why, by=by, as_json=json))
 
 
 @app.command()
-def resume(json: Json = False) -> None:
+def resume(
+    why: Annotated[str, typer.Option("--why", "--reason", metavar="TEXT", help="Why; kept with who and when.")] = "",
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; the login name if not given.")] = None,
+    json: Json = False,
+) -> None:
     """Allow new calls again after `callwatch pause`."""
     from cli.state import resume  # noqa: PLC0415
 
-    _exit(resume(as_json=json))
+    _exit(resume(why, by=by, as_json=json))
 
 
 @app.command()

@@ -36,6 +36,13 @@ def say_json(document: Any) -> None:
     _write(json_text(document, indent=2))
 
 
+def ask(question: str, given: str, *, as_json: bool) -> str:
+    """Return what was typed with the command, else a person's answer; empty where no person is there to be asked."""
+    if given.strip() or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return given.strip()
+    return input(question).strip()
+
+
 def complain(text: str) -> None:
     """Write a text to stderr, each line printable."""
     sys.stderr.write(printable_lines(text) + "\n")

@@ -1,11 +1,11 @@
 """`callwatch release`: a person lets an unknown outcome go (S14)."""
 
-import getpass
 from dataclasses import dataclass
 
 from cli.lines import PHASES
 from cli.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from cli.reach import open_store, read_settings
+from cli.who import who_decides
 from config.redaction import redact
 from worker.values import Pair
 
@@ -26,11 +26,9 @@ def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None) -
         if not text.strip():
             should = "say why" if wanted == "why" else f"be {wanted}"
             raise Failure(f"{name}: empty, should {should}", exit_code=WRONG_USAGE)
-    who = _login() if by is None else by.strip()
-    if not who:
-        raise Failure("--by: empty, should say who decides", exit_code=WRONG_USAGE)
+    who = who_decides(by)
     pair = Pair(case_id.strip(), mediation_id.strip())
-    return Release(pair, redact(who), redact(why.strip(), keep=(pair.case_id, pair.mediation_id)))
+    return Release(pair, who, redact(why.strip(), keep=(pair.case_id, pair.mediation_id)))
 
 
 def release(order: Release, *, as_json: bool) -> int:
@@ -53,10 +51,3 @@ def release(order: Release, *, as_json: bool) -> int:
         complain(f"{name} is not let go: {PHASES.get(answer, answer)}; only an unknown outcome can be")
         return FAILED
     return DONE
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        raise Failure("--by: this machine knows no login name, should say who decides", exit_code=WRONG_USAGE) from None

@@ -1,7 +1,7 @@
 """The commands about the state: how calls stand, the live table, and S16's switch."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.looking import Looker, Screen
-from cli.output import DONE, FAILED, complain, printable, say, say_json
+from cli.output import DONE, FAILED, ask, complain, printable, say, say_json
 from cli.reach import open_store, read_settings
 from cli.table import calls_table
+from cli.who import stopped_by, who_decides
+from config.redaction import redact
 from worker import texts
 from worker.store import RedisStore
 from worker.values import Call, PairState
@@ -34,12 +36,15 @@ def status(query: Query, *, as_json: bool) -> int:
     with open_store(settings) as store:
         calls = store.calls(case_id=query.case_id, job_id=query.job_id, finished=query.everything)
         pairs = _pairs(store, query, calls)
-        now = store.now()
+        now, stop = store.now(), store.paused()
         refused = store.refused([state.pair for state in pairs]) if as_json else []
     if as_json:
         cases = [_pair_json(*both) for both in zip(pairs, refused, strict=True)]
-        say_json({"calls": [call_json(call) for call in calls], "cases": cases})
+        document: dict[str, Any] = {"calls": [call_json(call) for call in calls], "cases": cases}
+        say_json(document if stop is None else document | {"new_calls": {"allowed": False, **asdict(stop)}})
     else:
+        if stop is not None:
+            say(f"new calls are stopped{stopped_by(stop)}")
         _print_status(calls, pairs, now=now, failure_limit=settings.max_retry_count)
     if query.job_id is not None and not calls:
         complain(f"--job: no record of {printable(query.job_id)}; finished calls are kept for a while only")
@@ -113,25 +118,26 @@ def watch(*, case_id: str | None, once: bool) -> int:
     return DONE
 
 
-def pause(reason: str, *, as_json: bool) -> int:
-    """Stop new calls (S16)."""
-    settings = read_settings()
+def pause(why: str, *, by: str | None, as_json: bool) -> int:
+    """Stop new calls, and keep who did it and why (S16)."""
+    settings, who = read_settings(), who_decides(by)
+    why = redact(ask("why are new calls stopped? ", why, as_json=as_json))
     with open_store(settings) as store:
-        before = store.paused()
-        store.pause(reason)
+        before = store.pause(why, by=who)
     if as_json:
-        say_json({"paused": True, "was_paused": before is not None, "reason": reason, "enabled": settings.enabled})
+        say_json({"paused": True, "was_paused": before, "reason": why, "enabled": settings.enabled})
         return DONE
-    head = "new calls were stopped before and stay stopped" if before is not None else "new calls are stopped"
+    head = "new calls were stopped before and stay stopped" if before else "new calls are stopped"
     say(f"{head}; calls already made stay watched")
     return DONE
 
 
-def resume(*, as_json: bool) -> int:
-    """Allow new calls again (S16)."""
-    settings = read_settings()
+def resume(why: str, *, by: str | None, as_json: bool) -> int:
+    """Allow new calls again, and keep who did it and why (S16)."""
+    settings, who = read_settings(), who_decides(by)
+    why = redact(ask("why are they allowed again? ", why, as_json=as_json))
     with open_store(settings) as store:
-        changed = store.resume()
+        changed = store.resume(why, by=who)
     if as_json:
         say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled})
         return DONE

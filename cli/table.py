@@ -7,27 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.output import printable
-from config.redaction import mask_person
 from worker import texts
 from worker.values import Call, PairState
 
 WIDE = 120  # columns from which the job id finds room as well
 STATUS_STYLES = {"Executing": "green", "Succeeded": "green", "Failed": "red", "Cancelled": "magenta"}
 VERDICT_STYLES = {"ended": "dim", "expired": "yellow", "lost": "bold red"}
-
-
-def seconds_of(call: Call, now: float) -> float:
-    """Return for how many seconds a call has gone on: since it was seen Executing, else since the trigger (S31).
-
-    `now` is in epoch seconds on the store's clock; a finished call stands still.
-    """
-    since = call.started_at if call.executing_since is None else call.executing_since
-    return (now if call.finished_at is None else call.finished_at) - since
-
-
-def person_of(call: Call) -> str:
-    """Return how a call's person may be shown (S32, S37)."""
-    return mask_person(call.person_id) if call.person_id else texts.UNKNOWN_CONTACT
 
 
 def calls_table(calls: Sequence[Call], *, now: float, width: int, failure_limit: int, rows: int | None = None) -> Table:
@@ -52,9 +37,9 @@ def _row(call: Call, now: float, *, wide: bool, failure_limit: int) -> Iterable[
     yield _cut(f"{call.case_id} / {call.mediation_id}")
     if wide:
         yield Text(printable(call.job_id))
-    yield Text(printable(person_of(call)))
+    yield Text(printable(call.person_shown))
     yield _cut(texts.label(call.call_status), STATUS_STYLES.get(call.call_status, "yellow"))
-    yield Text(texts.duration(seconds_of(call, now)))
+    yield Text(texts.duration(call.seconds(now)))
     yield Text(f"{call.retry_count}/{failure_limit}", style="red" if call.retry_count else "")
     yield Text(call.verdict or "", style=VERDICT_STYLES.get(call.verdict or "", ""))
 

@@ -80,7 +80,7 @@ class ScriptedUpstream:
     log_entries: list[ConversationLog] | ApiError = field(default_factory=list)
     requests: list[tuple[float, CallRequest]] = field(default_factory=list)
     queries: list[tuple[float, str]] = field(default_factory=list)
-    before_connect: Callable[[], None] = lambda: None
+    before_connect: Callable[[], object] = lambda: None
     withins: list[float | None] = field(default_factory=list)
     """What each dial was granted to connect, in seconds."""
 

@@ -16,6 +16,7 @@ BOUNDED = {
     "done",
     "events",
     "paused",
+    "audit",
     "outage",
     "dead",
     "counters",

@@ -213,7 +213,7 @@ class Trigger:
         try:
             records = self._dial_in_turn(claim, write_sending, until)
         except Stopped:
-            return nobody_called("disabled", claim.pair, texts.DISABLED), None
+            return nobody_called("disabled", claim.pair, texts.DISABLED, "disabled"), None
         except Watched:
             read = functools.partial(self.store.calls, case_id=claim.pair.case_id)
             held = (call for call in self._until_kept(read) if call.holds(claim.pair))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from config.redaction import mask_person
+from worker import texts
 from worker.decision import Finish, Next, Phase, Poll, Verdict
 from worker.messages import PollMessage, TriggerResult
 
@@ -23,6 +24,10 @@ EventKind = Literal[
     "deferred",
     "outage_began",
     "outage_ended",
+    "disabled",
+    "paused",
+    "resumed",
+    "erased",
 ]
 
 
@@ -44,6 +49,15 @@ class Pair:
 
     case_id: str
     mediation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Who stopped new calls, why, and when (epoch seconds; None where an earlier release stopped them) (S16)."""
+
+    by: str
+    why: str
+    at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +282,20 @@ class Call:
     last_polled_at: float | None = None
     finished_at: float | None = None
     also: tuple[Pair, ...] = ()
+
+    @property
+    def since(self) -> float:
+        """Since when a call's duration counts: it was first seen Executing, else its trigger (S31)."""
+        return self.started_at if self.executing_since is None else self.executing_since
+
+    def seconds(self, now: float) -> float:
+        """Return for how many seconds a call has gone on at `now` (epoch seconds); a finished call stands still."""
+        return (now if self.finished_at is None else self.finished_at) - self.since
+
+    @property
+    def person_shown(self) -> str:
+        """How the call's person may be shown (S32, S37)."""
+        return mask_person(self.person_id) if self.person_id else texts.UNKNOWN_CONTACT
 
     def holds(self, pair: Pair) -> bool:
         """Tell whether a pair is locked while this call is watched."""

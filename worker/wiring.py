@@ -97,10 +97,10 @@ def new_token() -> str:
     return secrets.token_urlsafe(16)
 
 
-def build_store(settings: Settings) -> RedisStore:
-    """Return the store of a deployment; connects when first used."""
+def build_store(settings: Settings, *, limit: float = 15) -> RedisStore:
+    """Return the store of a deployment; connects when first used, and waits `limit` seconds for an answer."""
     connections = 2 * settings.worker_concurrency + STORE_CONNECTIONS_SPARE
-    client = connect(settings.redis_client_url, max_connections=connections)
+    client = connect(settings.redis_client_url, max_connections=connections, limit=limit)
     return RedisStore(client, Keys(settings.key_prefix), terms(settings))
 
 

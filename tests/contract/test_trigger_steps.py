@@ -189,7 +189,7 @@ def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
     answer = claim(store, token="other", task_id="task-2", pair=OTHERS[0])
     assert isinstance(answer, Answered)
     assert answer.result["outcome"] == "disabled"
-    assert store.paused() == "tests"
+    assert [event["kind"] for event in store.history(OTHERS[0].case_id)] == ["disabled"]
     assert store.resume()
     assert not store.resume()
     assert isinstance(store.begin_sending(PAIR, "tok"), float)

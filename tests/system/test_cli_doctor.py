@@ -127,7 +127,7 @@ def swept_before(seconds: float) -> Callable[[RedisStore], None]:
         pytest.param(overdue_by(0), "calls", "ok", "1 being watched", id="a call"),
         pytest.param(
             lambda store: store.pause(f"ask {PHONE}"),
-            "new calls", "warn", r"stopped by `callwatch pause`: ask \*\*\*", id="S16 S37 paused",
+            "new calls", "warn", r"stopped by `callwatch pause` at 20[\d: -]+: ask \*\*\*", id="S16 S37 paused",
         ),
         pytest.param(lambda store: store.pause(""), "new calls", "warn", "stopped by `callwatch pause`", id="S16"),
         pytest.param(

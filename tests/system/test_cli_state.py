@@ -1,5 +1,6 @@
 """Prove what the commands about the state print, on a real server: the documented JSON, the table, S16's switch."""
 
+import getpass
 import json
 import os
 import signal
@@ -140,7 +141,15 @@ def test_a_person_reads_a_table_without_person_ids(arguments: list[str], capsys:
 def test_s16_pause_and_resume(store: RedisStore, output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pause", "--reason", "maintenance", "--json"]) == 0
     assert output()[0] == {"paused": True, "was_paused": False, "reason": "maintenance", "enabled": True}
-    assert store.paused() == "maintenance"
+    stop = store.paused()
+    assert stop is not None
+    assert (stop.by, stop.why) == (getpass.getuser(), "maintenance")
+    assert main(["status"]) == 0
+    assert f"new calls are stopped by {stop.by} at 20" in capsys.readouterr().out
+    assert main(["status", "--json"]) == 0
+    assert output()[0]["new_calls"] == {
+        "allowed": False, "by": stop.by, "why": "maintenance", "at": stop.at,
+    }  # fmt: skip
     assert main(["pause"]) == 0
     assert "were stopped before" in capsys.readouterr().out
     assert main(["resume"]) == 0

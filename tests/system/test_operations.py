@@ -23,4 +23,5 @@ def test_the_commands_after_a_restore_and_of_every_day(redis_url: str, monkeypat
         for block, paused in ((RESTORED, "Redis was restored"), (EVERY_DAY, None)):
             for line in block.splitlines():
                 assert main(shlex.split(line)[1:]) == 0, line
-            assert deployment.store.paused() == paused
+            stop = deployment.store.paused()
+            assert (stop.why if stop else None) == paused

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cli.lines import event_line
-from cli.table import page, seconds_of
+from cli.table import page
 from worker.values import Call, Pair, PairState
 
 JOB = "1770463000471-447e-96ea-97523c61189b"
@@ -49,7 +49,7 @@ def drawn(*calls: Call, now: float = 1_000, width: int = 80, height: int | None 
     ],
 )
 def test_s31_duration(call: Call, now: float, seconds: float) -> None:
-    assert seconds_of(call, now) == seconds
+    assert call.seconds(now) == seconds
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_every_page_that_the_code_names_is_there() -> None:
         *ROOT.glob("*.*"),
         *(
             path
-            for top in ("api_client", "cli", "config", "simulator", "worker")
+            for top in ("api_client", "cli", "config", "gateway", "simulator", "worker")
             for path in (ROOT / top).rglob("*.py")
         ),
     ]

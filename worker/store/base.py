@@ -37,14 +37,21 @@ local function count(field, by) redis.call('HINCRBY', PREFIX .. ':counters', fie
 """
     + LETTERS
     + """
--- A change is told in the step that makes it: to lookers-on, to the case's history, and to back ends.
-local function emit(events, history, ttl, t, json)
+-- Write an event to the live stream and count it; return its id there, its text and its kind.
+local function announce(events, t, json)
   local entry = '{"at":' .. stamp(t) .. ',' .. string.sub(json, 2)
   local id = redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', entry)
   local kind = string.match(json, '^{"kind": "([a-z_]+)"')
   count('events:' .. kind)
+  return id, entry, kind
+end
+
+-- A change is told in the step that makes it: to the live stream, to the case's history (which keeps the stream's id),
+-- and to back ends.
+local function emit(events, history, ttl, t, json)
+  local id, entry, kind = announce(events, t, json)
   if TOLD[kind] then post(id, entry) end
-  redis.call('RPUSH', history, entry)
+  redis.call('RPUSH', history, '{"id":"' .. id .. '",' .. string.sub(entry, 2))
   redis.call('LTRIM', history, -HISTORY_KEPT, -1)
   redis.call('PEXPIRE', history, ttl)
 end

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,16 +10,16 @@ import redis
 
 from worker import texts
 from worker.messages import TriggerResult
-from worker.store.base import Terms, milliseconds
+from worker.store.base import Terms, event_json, milliseconds
 from worker.store.keys import Keys, pair_of
 from worker.store.notice_steps import BATCH, NoticeSteps
-from worker.values import Pair
+from worker.values import Event, Pair
 
 # Invariant: nothing is taken away under a call that may be ringing or is being watched, nor, unless a person says so,
 # the memory that a pair's next trigger has to look upstream first (S5). What only waits goes: it has rung nobody.
 ERASE = """
 local history, case_jobs, mediations = unpack(KEYS)
-local prefix, anyway, blank, task_ttl = unpack(ARGV)
+local prefix, anyway, blank, task_ttl, event = unpack(ARGV)
 local t, members, jobs = now(), redis.call('SMEMBERS', mediations), redis.call('SMEMBERS', case_jobs)
 table.sort(members)
 for _, member in ipairs(members) do
@@ -41,6 +42,7 @@ for _, member in ipairs(members) do
   for _, set in ipairs({':pairs', ':done'}) do redis.call('ZREM', prefix .. set, member) end
 end
 redis.call('DEL', history, case_jobs, mediations)
+announce(prefix .. ':events', t, event)
 return removed
 """
 
@@ -84,10 +86,11 @@ class CaseSteps(NoticeSteps):
         """
         k = self.keys
         blank = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
+        told = event_json(Event("erased", case_id, ""))
         reply: Any = self.run(
             self._erase,
             [k.history(case_id), k.jobs(case_id), k.mediations(case_id)],
-            [k.prefix, int(anyway), blank, milliseconds(self.terms.task_ttl)],
+            [k.prefix, int(anyway), blank, milliseconds(self.terms.task_ttl), told],
         )
         if reply[0] == "busy":
             return NotErased(pair_of(reply[1]), reply[2])
@@ -95,8 +98,12 @@ class CaseSteps(NoticeSteps):
             return NotErased(pair_of(reply[1]), "done", float(reply[2]))
         _, events, calls, pairs = reply
         with self.translated():
-            told, triggers = self._forget_told(case_id), self._forget_triggers(case_id, blank)
-        return Erased(events, calls, pairs, told, triggers, self.forget_letters(case_id))
+            triggers = self._forget_triggers(case_id, blank)
+            self._forget_requests(case_id)
+        letters = self.forget_letters(case_id)
+        with self.translated():  # last: a reader has had the time to see that the case was erased
+            seen = max(0, self._forget_told(case_id) - 1)
+        return Erased(events, calls, pairs, seen, triggers, letters)
 
     def _forget_told(self, case_id: str) -> int:
         """Take the case's entries out of the stream of lookers-on."""
@@ -105,10 +112,22 @@ class CaseSteps(NoticeSteps):
     def _forget_triggers(self, case_id: str, blank: str) -> int:
         """Let the case's handled triggers stay handled, and hold nothing of it."""
         found = 0
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self.keys.task("")) + "*"
+        for name, _ in self._kept(self.keys.task(""), case_id):
+            self.client.set(name, blank, keepttl=True, xx=True)
+            found += 1
+        return found
+
+    def _forget_requests(self, case_id: str) -> None:
+        """Let the case's requests over HTTP keep their ids, so that a repetition is known as one, and nothing more."""
+        for name, request in self._kept(self.keys.request(""), case_id):
+            text = json.dumps(request | {"case_id": "", "mediation_id": ""}, ensure_ascii=False)
+            self.client.set(name, text, keepttl=True, xx=True)
+
+    def _kept(self, prefix: str, case_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the keys under a prefix whose JSON names the case, and what it says."""
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         for name in self.client.scan_iter(pattern, count=BATCH):
             text = cast("str | None", self.client.get(name))
-            if text is not None and json.loads(text).get("case_id") == case_id:
-                self.client.set(name, blank, keepttl=True, xx=True)
-                found += 1
-        return found
+            kept = json.loads(text) if text is not None else {}
+            if kept.get("case_id") == case_id:
+                yield name, kept

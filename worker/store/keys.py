@@ -10,9 +10,8 @@ OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of 
 DEAD_KEPT = 10_000  # dead letters
 OF_ONE_CASE = 1_000  # letters of one case in each of these (S38)
 LEASED = 10_000_000_000  # added to the end of a lease, so that in `due` leases stand behind every due time
-DIALLED_KEPT = (
-    31 * 86_400
-)  # seconds for which a message that is delivered again dials no more, whatever else is forgotten
+DIALLED_KEPT = 31 * 86_400  # seconds in which a message that is delivered again dials no more
+AUDIT_KEPT = 1_000  # entries about what persons did
 HISTORY_KEPT = 1_000  # entries of one case: far above what 2 hours of a dozen calls write
 
 
@@ -41,6 +40,10 @@ class Keys:
     def task(self, task_id: str) -> str:
         """String: the recorded result of a handled trigger, JSON (S17)."""
         return f"{self.prefix}:task:{task_id}"
+
+    def request(self, task_id: str) -> str:
+        """String: what a back end asked for over HTTP under a task id, JSON (S42)."""
+        return f"{self.prefix}:request:{task_id}"
 
     def history(self, case_id: str) -> str:
         """List: the events of a case, newest last, bounded (S36)."""
@@ -120,8 +123,13 @@ class Keys:
 
     @property
     def paused(self) -> str:
-        """String: present while new calls are stopped (S16)."""
+        """String: present while new calls are stopped; who stopped them, why and when, JSON (S16)."""
         return f"{self.prefix}:paused"
+
+    @property
+    def audit(self) -> str:
+        """List: who stopped or allowed new calls, when and why, JSON, newest first, bounded (S16)."""
+        return f"{self.prefix}:audit"
 
     @property
     def sweeper(self) -> str:

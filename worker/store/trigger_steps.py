@@ -10,11 +10,11 @@ from worker import texts
 from worker.messages import TriggerResult
 from worker.outcomes import deferred
 from worker.ports import StoreUnavailable
-from worker.store.base import Steps, Terms
+from worker.store.base import Steps, Terms, event_json
 from worker.store.durability import Durability, durability_of
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
-from worker.values import Answered, Claimed, Copy, Later, Pair
+from worker.values import Answered, Claimed, Copy, Event, Later, Pair
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim that has not sent by then has lost its owner (S18)
 FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: within the 2 s of its gate
@@ -27,7 +27,8 @@ REFUSALS = ("paused", "taken", "watched", "closed")
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, stale_after = unpack(ARGV, 1, 7)
-local skipped_head, skipped_tail, disabled, deferred_head, redelivered, again = unpack(ARGV, 8, 13)
+local skipped_head, skipped_tail, disabled, deferred_head, disabled_event = unpack(ARGV, 8, 12)
+local redelivered, again = unpack(ARGV, 13, 14)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, holder = state[1], redis.call('GET', lock)
@@ -115,6 +116,7 @@ if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then r
 if enabled == '0' or redis.call('EXISTS', paused) == 1 then
   redis.call('SET', task, disabled, 'PX', TASK_TTL)
   count('triggers:disabled')
+  emit(PREFIX .. ':events', PREFIX .. ':history:' .. string.match(member, '^[^:]*'), HISTORY_TTL, t, disabled_event)
   return {'disabled', disabled}
 end
 
@@ -198,13 +200,14 @@ class TriggerSteps(Steps):
         head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
         disabled = TriggerResult.of("disabled", case_id, mediation_id, message=texts.DISABLED)
         again = TriggerResult.of("skipped", case_id, mediation_id, message=texts.HANDLED_BEFORE)
+        told = event_json(Event("disabled", case_id, mediation_id, detail={"message": texts.DISABLED}))
         waits = json.dumps(deferred(pair, 0).data, ensure_ascii=False).removesuffix("0}")
         reply = self.run(
             self._claim,
             [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
             [
                 *(token, task_id, arguments, expires or "", int(enabled), member(pair), CLAIM_STALE_AFTER),
-                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits),
+                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits, told),
                 *(int(redelivered), json.dumps(again.data, ensure_ascii=False)),
             ],
         )
