@@ -9,5 +9,8 @@ TRIGGER_WORKER = ("celery", "-A", "worker.app", "worker", "-Q", "outbound.trigge
 FLOWER = ("cli.main", "flower")
 """Shows both, to whoever knows CALLWATCH_FLOWER_AUTH; whoever starts it says where it listens (S40)."""
 
+GATEWAY = ("gateway",)
+"""Takes triggers and shows calls over HTTP, to who has a key or a token; without keys it keeps to loopback (S40)."""
+
 METRICS = ("cli.main", "metrics")
 """Tells Prometheus of both; it asks for CALLWATCH_METRICS_TOKEN, and without one it keeps to loopback (S40)."""

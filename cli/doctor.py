@@ -19,6 +19,7 @@ from cli.checks import Check
 from cli.exposure import exposure
 from cli.output import DONE, FAILED, say, say_json
 from cli.reach import PATIENCE, connect, impatient_store, reason, silence
+from config.api_keys import KeysError, read_keys
 from config.redaction import redact
 from config.settings import Settings, SettingsError, load_settings
 from worker.ports import StoreUnavailable
@@ -55,6 +56,7 @@ def examine() -> list[Check]:
         "broker": lambda: look_at_broker(settings),
         "results": lambda: look_at_results(settings),
         "upstream": lambda: iter((look_at_upstream(settings),)),
+        "gateway": lambda: look_at_gateway(settings),
     }
     return [Check("settings", "ok", "valid"), *exposure(settings), *look(probes, limit=LIMIT)]
 
@@ -129,6 +131,21 @@ def look_at_results(settings: Settings) -> Iterator[Check]:
         yield Check("results", "FAIL", silence(settings.result_url, "CALLWATCH_RESULT_URL", error))
     finally:
         client.close()
+
+
+def look_at_gateway(settings: Settings) -> Iterator[Check]:
+    """Look at the API keys of the HTTP gateway, where there are any."""
+    if not settings.gateway_keys_file:
+        return
+    try:
+        keys = read_keys(Path(settings.gateway_keys_file).expanduser())
+    except KeysError as error:
+        yield Check("gateway keys", "FAIL", str(error))
+        return
+    names = ", ".join(f"{key.name} ({', '.join(sorted(key.scopes))})" for key in keys)
+    yield Check("gateway keys", "ok" if keys else "warn", names or "none: no back end may use the gateway")
+    if any("mint" in key.scopes for key in keys) and settings.gateway_token_secret is None:
+        yield Check("gateway tokens", "warn", "a key may mint, and CALLWATCH_GATEWAY_TOKEN_SECRET is not set")
 
 
 def look_at_upstream(settings: Settings) -> Check:

@@ -17,6 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys_app = typer.Typer(
+    help="The API keys by which the HTTP gateway knows back ends.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(keys_app, name="keys")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, person ids whole.")]
 
 
@@ -54,20 +59,23 @@ def up(
     ] = None,
     port_flower: Annotated[int | None, typer.Option(min=1, max=65535, help="Flower's port; 5555 if free.")] = None,
     port_metrics: Annotated[int | None, typer.Option(min=1, max=65535, help="The metrics' port; 9464 if free.")] = None,
+    port_gateway: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The gateway's port; 8080 if free.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep data and logs here, instead of in a folder that goes.")
     ] = None,
 ) -> None:
     """Start everything and show it, with three sample cases.
 
-    Redis, a simulated upstream, two workers, Flower and the metrics are started. Nobody's telephone rings. All of it
-    listens on loopback only and stops at Ctrl-C. The addresses and the passwords that it makes for itself are printed,
-    with what a second terminal needs for the other commands. It uses its own Redis and its own upstream whatever the
-    environment or a .env says, unless --live is given.
+    Redis, a simulated upstream, two workers, Flower, the metrics and the HTTP gateway are started. Nobody's telephone
+    rings. All of it listens on loopback only and stops at Ctrl-C. The addresses and the passwords that it makes for
+    itself are printed, with what a second terminal needs for the other commands. It uses its own Redis and its own
+    upstream whatever the environment or a .env says, unless --live is given.
     """
     from cli.up import Options, up  # noqa: PLC0415
 
-    up(Options(live, port_redis, port_simulator, port_flower, port_metrics, data))
+    up(Options(live, port_redis, port_simulator, port_flower, port_metrics, port_gateway, data))
 
 
 @app.command()
@@ -314,6 +322,39 @@ def metrics(
     from cli.metrics import metrics  # noqa: PLC0415
 
     metrics(host, port)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the HTTP API and the live stream, for back ends and for the pages that follow cases.
+
+    Back ends show an API key of CALLWATCH_GATEWAY_KEYS_FILE, pages a token; without keys it listens on loopback only.
+    It keeps nothing itself: any number of such processes agree. /healthz and /readyz are open and say nothing.
+    """
+    from cli.serve import serve  # noqa: PLC0415
+
+    serve(host, port)
+
+
+@keys_app.command("new")
+def keys_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The back end: 1 to 32 of a-z, 0-9 and -.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(metavar="SCOPE", help="What it may do: trigger, read, mint; may be given several times."),
+    ],
+) -> None:
+    """Make an API key and print it, alone and once.
+
+    Its name, scopes and SHA-256 are added to CALLWATCH_GATEWAY_KEYS_FILE; the key itself is kept nowhere. A gateway
+    that runs takes notice within a second. A name may have two keys, for as long as they are exchanged.
+    """
+    from cli.serve import make_key  # noqa: PLC0415
+
+    _exit(make_key(name, scope))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from cli.output import WRONG_USAGE, Failure
 
 HOST = "127.0.0.1"
 # Below the ports that kernels give to outgoing connections: one of those could be in the way at any moment.
-PREFERRED = {"redis": 16379, "simulator": 19015, "flower": 5555, "metrics": 9464}
+PREFERRED = {"redis": 16379, "simulator": 19015, "flower": 5555, "metrics": 9464, "gateway": 8080}
 TRIES = 200
 
 

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from cli.reach import read_settings, require_broker, require_redis
 from cli.signals import Signals
 from cli.supervisor import Child, Program, Server, Supervisor
 from cli.surroundings import in_the_way, kept_apart, take_over
+from config.api_keys import SCOPES, KeysError, append_key, new_key
 from config.redaction import redact
 
-FLOWER_USER = "callwatch"
+FLOWER_USER = GATEWAY_USER = "callwatch"
 # A worker that first looks for others to agree with starts a second later.
 WORKER_OPTIONS = ("--without-mingle", "--without-gossip")
 POLL_INTERVAL = "2"  # seconds, in the demonstration: short calls are to be seen in every status
@@ -38,12 +39,13 @@ class Options:
     port_simulator: int | None = None
     port_flower: int | None = None
     port_metrics: int | None = None
+    port_gateway: int | None = None
     data: Path | None = None
 
 
 def up(options: Options) -> None:
     """Start everything, show what happens, stop everything at a signal; Failure where something cannot be had."""
-    for module, extra in (("flower", "ops"), *(() if options.live else (("aiohttp", "demo"),))):
+    for module, extra in (("flower", "ops"), ("fastapi", "gateway"), *(() if options.live else (("aiohttp", "demo"),))):
         if importlib.util.find_spec(module) is None:
             raise Failure(f"{module} is not installed: pip install 'callwatch[{extra}]'")
     with Signals() as signals, kept_apart(), _data_folder(options.data) as folder:
@@ -58,11 +60,13 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
             "simulator": options.port_simulator,
             "flower": options.port_flower,
             "metrics": options.port_metrics,
+            "gateway": options.port_gateway,
         },
         say,
     )
     server = EmbeddedServer(port=ports["redis"], data_dir=folder / "redis")
     token, password, bearer = (secrets.token_urlsafe(18) for _ in range(3))
+    key, gateway = _gateway_key(folder)
     own = {
         **dict.fromkeys(("CALLWATCH_REDIS_URL", "CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"), server.url),
         "CALLWATCH_API_BASE_URL": f"http://{HOST}:{ports['simulator']}",
@@ -73,6 +77,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         "CALLWATCH_ENABLED": "true",
         "CALLWATCH_DEMO": "true",
         "CALLWATCH_KEY_PREFIX": "callwatch",
+        **gateway,
     }
     others = in_the_way(own)
     take_over(own, {"CALLWATCH_POLL_INTERVAL": POLL_INTERVAL}, folder / "logs")
@@ -83,6 +88,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     say(f"             token {token}")
     say(f"  metrics    http://{HOST}:{ports['metrics']}/metrics")
     say(f"             bearer {bearer}")
+    _say_gateway(ports["gateway"], key)
     say(f"  Redis      {HOST}:{ports['redis']}, its password is in the address below")
     say(f"  data       {folder}, what each process says is in logs")
     say("in a second terminal, for the other commands:")
@@ -90,7 +96,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         say(f"  export {name}={own[name]}")
     trigger_worker, poll_worker = _workers(folder, SHORT_STOP)
     simulator = _simulator(folder, ports["simulator"], token)
-    watchers = _flower(folder, ports["flower"]), _metrics(folder, ports["metrics"])
+    watchers = _watchers(folder, ports)
     with _running((Server(server), *watchers, simulator, trigger_worker, poll_worker), signals) as supervisor:
         from cli.showing import show_samples  # noqa: PLC0415 - read while the processes start
 
@@ -109,17 +115,24 @@ def _live(options: Options, folder: Path, signals: Signals) -> None:
         )
     require_redis(settings.redis_url, "CALLWATCH_REDIS_URL")
     require_broker(settings)
-    ports = choose_ports({"flower": options.port_flower, "metrics": options.port_metrics}, say)
-    password = ""
+    ports = choose_ports(
+        {"flower": options.port_flower, "metrics": options.port_metrics, "gateway": options.port_gateway}, say
+    )
+    password = key = ""
+    if not settings.gateway_keys_file:
+        key, gateway = _gateway_key(folder)
+        secret = {} if settings.gateway_token_secret is None else {"CALLWATCH_GATEWAY_TOKEN_SECRET"}
+        take_over({name: value for name, value in gateway.items() if name not in secret}, {}, Path.cwd())
     if settings.flower_auth is None:
         password = secrets.token_urlsafe(18)
         take_over({"CALLWATCH_FLOWER_AUTH": f"{FLOWER_USER}:{password}"}, {}, Path.cwd())
     say(f"callwatch up: live, its upstream is {redact(settings.api_base_url)}")
     _say_flower(ports["flower"], password)
     say(f"  metrics    http://{HOST}:{ports['metrics']}/metrics")
+    _say_gateway(ports["gateway"], key)
     say(f"  logs       {folder / 'logs'}")
     workers = _workers(folder, settings.connect_timeout + settings.call_timeout + SPARE_STOP)
-    watchers = _flower(folder, ports["flower"]), _metrics(folder, ports["metrics"])
+    watchers = _watchers(folder, ports)
     with _running((*workers, *watchers), signals) as supervisor:
         from cli.showing import show_live  # noqa: PLC0415
 
@@ -183,6 +196,34 @@ def _flower(folder: Path, port: int) -> Program:
 def _metrics(folder: Path, port: int) -> Program:
     command = _python(*commands.METRICS, "--port", str(port))
     return Program("metrics", command, folder / "logs" / "metrics.log", QUICK_STOP)
+
+
+def _gateway(folder: Path, port: int) -> Program:
+    command = _python(*commands.GATEWAY, "--host", HOST, "--port", str(port))
+    return Program("gateway", command, folder / "logs" / "gateway.log", QUICK_STOP)
+
+
+def _watchers(folder: Path, ports: Mapping[str, int]) -> tuple[Program, ...]:
+    """Return what shows the work of the workers."""
+    return _flower(folder, ports["flower"]), _metrics(folder, ports["metrics"]), _gateway(folder, ports["gateway"])
+
+
+def _gateway_key(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return an API key of our own for everything, and the settings by which the gateway knows it and signs tokens."""
+    key, kept = new_key(GATEWAY_USER, SCOPES)
+    place = folder / "gateway-keys"
+    place.unlink(missing_ok=True)
+    try:
+        append_key(place, kept)
+    except KeysError as error:
+        raise Failure(f"--data: {error}") from None
+    secret = secrets.token_urlsafe(32)
+    return key, {"CALLWATCH_GATEWAY_KEYS_FILE": str(place), "CALLWATCH_GATEWAY_TOKEN_SECRET": secret}
+
+
+def _say_gateway(port: int, key: str) -> None:
+    say(f"  gateway    http://{HOST}:{port}/openapi.json")
+    say(f"             key {key}" if key else "             keys as configured")
 
 
 def _python(*module_and_arguments: str) -> tuple[str, ...]:

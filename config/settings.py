@@ -26,10 +26,20 @@ _log = logging.getLogger(__name__)
 PREFIX = "CALLWATCH_"
 _ENV_FILE, _ENV_ENCODING = ".env", "utf-8-sig"  # an editor may have put a byte order mark first
 _REDIS_URL = "redis://127.0.0.1:6379/0"
-SECRETS = ("redis_url", "broker_url", "result_url", "api_token", "notice_secret", "flower_auth", "metrics_token")
+SECRETS = (
+    "redis_url",
+    "broker_url",
+    "result_url",
+    "api_token",
+    "notice_secret",
+    "flower_auth",
+    "metrics_token",
+    "gateway_token_secret",
+)
 _SLOWEST_DIAL = 90.0  # seconds: a call time-out below it is warned about (S14)
 _DIAL_GRACE = 15  # seconds beyond a dial's time-outs in which its end is stored
 _NET = 600  # seconds on top of a lock's life: one that goes too soon rings twice, one that goes too late only waits
+_SECRET_LENGTH = 32  # characters: HS256 wants a secret that is as long as its hash
 _LONGEST_QUOTE = 60  # characters of a wrong value that a complaint quotes
 
 Pool = Literal["threads", "prefork", "gevent", "eventlet", "solo", "processes", "custom"]
@@ -142,6 +152,18 @@ class Settings(BaseSettings):
     flower_url_prefix: str = Field("", description="path that Flower's pages stand under, behind a proxy")
     flower_db: str = Field("", description="file in which Flower keeps what it has seen; in memory only if empty")
     metrics_token: SecretStr | None = Field(None, description="bearer token that the metrics ask for (S40)")
+    gateway_keys_file: str = Field("", description="file with the gateway's API keys, made by `callwatch keys new`")
+    gateway_token_secret: SecretStr | None = Field(
+        None, description="what the tokens of pages are signed with, 32 characters or more; no tokens if empty"
+    )
+    gateway_origins: str = Field(
+        "", description="origins whose pages may follow cases, with commas between; none if empty"
+    )
+    gateway_hosts: str = Field("", description="host names that the gateway answers to besides loopback's, with commas")
+    gateway_url_prefix: str = Field("", description="path that the gateway stands under, behind a proxy")
+    gateway_rate: Rate = Field(
+        50.0, description="requests a second of one API key, on the average of a minute; 0 is no limit"
+    )
     health_file: str = Field(
         "", description="file that tells `callwatch healthcheck` of one worker's work; none is written if empty"
     )
@@ -200,7 +222,14 @@ class Settings(BaseSettings):
         return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
 
     @field_validator(
-        "api_base_url", "api_token", "notice_url", "notice_secret", "flower_auth", "metrics_token", mode="before"
+        "api_base_url",
+        "api_token",
+        "notice_url",
+        "notice_secret",
+        "flower_auth",
+        "metrics_token",
+        "gateway_token_secret",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
@@ -260,7 +289,23 @@ class Settings(BaseSettings):
             raise ValueError("is no pair, should be user:password without a comma")
         return value
 
-    @field_validator("flower_url_prefix")
+    @field_validator("gateway_origins")
+    @classmethod
+    def _check_origins(cls, value: str) -> str:
+        for origin in words(value):
+            parts = urlsplit(origin)
+            if not _is_http_url(origin) or origin != f"{parts.scheme}://{parts.netloc}" or "@" in origin:
+                raise ValueError("is no list of origins, should be like https://host or http://host:port")
+        return value
+
+    @field_validator("gateway_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str) -> str:
+        if not all(re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", name, re.ASCII) for name in words(value)):
+            raise ValueError("is no list of host names, should be like calls.example.org, without ports")
+        return value
+
+    @field_validator("flower_url_prefix", "gateway_url_prefix")
     @classmethod
     def _check_url_prefix(cls, value: str) -> str:
         prefix = value.strip("/")
@@ -301,7 +346,18 @@ class Settings(BaseSettings):
                 self.call_timeout,
                 _SLOWEST_DIAL,
             )
+        if self.gateway_token_secret and len(self.gateway_token_secret.get_secret_value()) < _SECRET_LENGTH:
+            _log.warning(
+                "%sGATEWAY_TOKEN_SECRET: shorter than %d characters, can be found out from one token",
+                PREFIX,
+                _SECRET_LENGTH,
+            )
         return self
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return what stands between the commas of a list, in small letters."""
+    return tuple(word.strip().lower() for word in text.split(",") if word.strip())
 
 
 def load_settings() -> Settings:

@@ -13,7 +13,7 @@ from cli.embedded import find_binary
 from tests.deployment import LIMIT, ROOT, wait_until
 from tests.system.test_cli_up import free_port
 
-USERS = ("worker", "flower", "metrics", "producer")
+USERS = ("worker", "flower", "metrics", "gateway", "producer")
 ADMIN = "user admin on nopass ~* &* +@all\n"
 
 

@@ -20,11 +20,15 @@ MISSING, EMPTY = "missing", "an empty text"
 
 
 class BadTrigger(ValueError):  # noqa: N818 - named for what it is
-    """A trigger that cannot be carried out; `missing` tells the case of S2 from other bad kwargs."""
+    """A trigger that cannot be carried out; `missing` tells the case of S2 from other bad kwargs.
 
-    def __init__(self, reason: str, *, missing: bool) -> None:
+    `faults` are the fields, each with the kind of its value and what would be right.
+    """
+
+    def __init__(self, reason: str, *, missing: bool, faults: Sequence[tuple[str, str, str]] = ()) -> None:
         super().__init__(reason)
         self.missing = missing
+        self.faults = faults
 
 
 def _text_id(value: object) -> object:
@@ -75,7 +79,7 @@ def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
         " empty for everyone in the case",
     }
     reason = "; ".join(f"{name}: {kind}, should be {wanted[name]}" for name, kind in kinds.items())
-    raise BadTrigger(reason, missing=missing)
+    raise BadTrigger(reason, missing=missing, faults=[(name, kind, wanted[name]) for name, kind in kinds.items()])
 
 
 def _kind(value: object) -> str:

@@ -25,10 +25,16 @@ class Producer:
     application: Celery
 
     @classmethod
-    def without_results(cls, settings: Settings) -> "Producer":
-        """Return one that subscribes to no result: one subscription for each trigger would stay for ever."""
+    def without_results(cls, settings: Settings, *, limit: float) -> "Producer":
+        """Return one that subscribes to no result: one subscription for each trigger would stay for ever.
+
+        The broker has `limit` seconds to answer.
+        """
         application = Celery("callwatch-producer", set_as_current=False)
-        application.conf.update(celery_config(settings) | {"result_backend": "disabled://"})
+        config = celery_config(settings)
+        limits = {"socket_timeout": limit, "socket_connect_timeout": limit}
+        transport = config["broker_transport_options"] | limits
+        application.conf.update(config | {"result_backend": "disabled://", "broker_transport_options": transport})
         return cls(application)
 
     def publish(self, request: TriggerRequest, *, task_id: str | None, expires: float) -> Any:

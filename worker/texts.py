@@ -28,6 +28,8 @@ LOOK_FAILED = "无法确认上次外呼状态,未发起新外呼"
 OUTAGE_BEGAN = "上游状态查询中断,期间不计失败次数"
 OUTAGE_ENDED = "上游状态查询已恢复"
 WATCH_LOST = "获取通话状态失败,请检查网络连接"
+ADOPTED = "已查到通话,继续监控"
+RELEASED = "外呼结果已由人工确认"
 UNKNOWN_ERROR = "未知错误"
 UNKNOWN_CONTACT = "未知联系人"
 
@@ -87,6 +89,11 @@ def others(number: int) -> str:
 def more_refused(number: int) -> str:
     """Return the text about the refusals of one answer that are not reported one by one."""
     return f"{others(number)}外呼失败"
+
+
+def call_failed(person: str) -> str:
+    """Return the notice about a call that ended `Failed` (S35); `person` as it may be shown."""
+    return f"与 {person} 的通话失败"
 
 
 def dial_failed(reason: str) -> str:

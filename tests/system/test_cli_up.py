@@ -53,7 +53,7 @@ class Up:
 
     def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("redis", "simulator", "flower", "metrics")}
+        self.ports = {name: free_port() for name in ("redis", "simulator", "flower", "metrics", "gateway")}
         ports = [f"--port-{name}={number}" for name, number in self.ports.items()]
         path = {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
@@ -109,6 +109,7 @@ class Up:
                 "trigger@",
                 "cli.main flower",
                 "cli.main metrics",
+                "-m gateway",
                 "guard.py",
             ):
                 if name in command:
@@ -195,10 +196,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 def test_s40_all_of_it_is_on_loopback_and_behind_a_credential(running: Up) -> None:
     children = running.children()
-    wanted = {"valkey-server", "-m simulator", "poll@", "trigger@", "cli.main flower", "cli.main metrics", "guard.py"}
+    wanted = {
+        "valkey-server",
+        "-m simulator",
+        "poll@",
+        "trigger@",
+        "cli.main flower",
+        "cli.main metrics",
+        "-m gateway",
+        "guard.py",
+    }
     assert set(children) == wanted
     wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
-    secrets = re.findall(r"(?:password|token|bearer) (\S+)|redis://:(\S+)@", running.text)
+    secrets = re.findall(r"(?:password|token|bearer|key) (\S+)|redis://:(\S+)@", running.text)
     for secret in filter(None, (part for found in secrets for part in found)):
         assert not [child for child in children.values() if secret in " ".join(child.cmdline())]
 
@@ -272,7 +282,7 @@ def test_a_dead_worker_is_replaced_and_calls_go_on(running: Up) -> None:
 
 def test_a_taken_port_leaves_nothing_running(running: Up, tmp_path: Path) -> None:
     port = running.ports["flower"]
-    others = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "metrics")]
+    others = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "metrics", "gateway")]
     with Up(tmp_path, f"--port-flower={port}", *others) as up:
         assert up.process.wait(LIMIT) == 1
     assert up.lines == [f"--port-flower: port {port} on 127.0.0.1 cannot be used: address already in use"]
@@ -300,7 +310,7 @@ def test_nothing_outlives_up_when_it_is_killed(tmp_path: Path) -> None:
     with Up(tmp_path) as up:
         wait_until(lambda: up.saw("triggers enqueued"))
         children = list(up.children().values())
-        assert len(children) == 7
+        assert len(children) == 8
         up.process.kill()
         wait_until(lambda: not alive(children))
 

@@ -37,7 +37,7 @@ class Installation:
 
     def __init__(self, folder: Path, upstream: str) -> None:
         self.folder, self.upstream = folder, upstream
-        self.ports = {name: free_port() for name in ("redis", "flower", "metrics")}
+        self.ports = {name: free_port() for name in ("redis", "flower", "metrics", "gateway")}
         self.secrets = folder / "secrets"
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -144,11 +144,12 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         try:
             one.start("redis")
             wait_until(lambda: answers(one.client("admin")))
-            for service in ("poll-worker", "poll-worker", "trigger-worker", "flower", "metrics"):
+            for service in ("poll-worker", "poll-worker", "trigger-worker", "flower", "metrics", "gateway"):
                 one.start(service)
             wait_until(lambda: one.log("poll-worker").count(" ready.") == 2 and " ready." in one.log("trigger-worker"))
             wait_until(lambda: one.get("flower", "/healthcheck")[0] == 200)
             wait_until(lambda: one.get("metrics", "/healthz")[0] == 200)
+            wait_until(lambda: one.get("gateway", "/readyz")[0] == 200)
             yield one
         finally:
             for process in reversed(one.processes):
@@ -194,6 +195,26 @@ def test_a_case_is_called_watched_and_shown(installation: Installation) -> None:
     with installation.client("admin") as admin:
         refused = [entry for entry in admin.acl_log() if entry["username"] in USERS]
     assert refused == []
+
+
+def test_s42_a_trigger_over_http_is_followed_to_its_calls(installation: Installation) -> None:
+    """With the first key, and the least rights: nothing was refused to the gateway."""
+    key = f"Bearer {installation.secret('gateway_key')}"
+    headers = {"Authorization": key, "Content-Type": "application/json", "Idempotency-Key": "load-1"}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{installation.ports['gateway']}/v1/triggers",
+        b'{"case_id": "C-http", "mediation_id": 20}',
+        headers | {"Prefer": "wait=30"},
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=LIMIT) as answer:
+        assert json.loads(answer.read())["result"]["outcome"] == "started"
+    _, case = installation.get("gateway", "/v1/cases/C-http", key)
+    assert len(json.loads(case)["cases"][0]["calls"]) == 2
+    assert installation.get("gateway", "/v1/cases/C-http/history", key)[0] == 200
+    assert installation.get("gateway", "/metrics")[0] == 401
+    assert "callwatch_gateway_streams 0.0" in installation.get("gateway", "/metrics", installation.bearer)[1]
+    with installation.client("admin") as admin:
+        assert [entry for entry in admin.acl_log() if entry["username"] in USERS] == []
 
 
 def scrape(installation: Installation) -> str:

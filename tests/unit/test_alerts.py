@@ -7,15 +7,36 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.metrics import Metrics
 from tests.unit.test_exposition import BUSY, EMPTY, samples
 
 ROOT = Path(__file__).parents[2]
 (GROUP,) = yaml.safe_load((ROOT / "ops" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
 RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in GROUP["rules"]}
+
+
+def gateway_samples() -> set[str]:
+    """Every sample of the gateway's page, as `samples` names them."""
+    metrics = Metrics()
+    metrics.requests.labels("/v1/triggers", "202").inc()
+    found = set()
+    for family in text_string_to_metric_families(metrics.page().decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found.add(f"{sample.name}{{{labels}}}" if labels else sample.name)
+    return found
+
+
 RUNBOOK = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
-SHOWN = {*samples(BUSY), *samples(EMPTY), *(f"callwatch_queue_messages{{queue={queue}}}" for queue in QUEUES)}
+SHOWN = {
+    *samples(BUSY),
+    *samples(EMPTY),
+    *gateway_samples(),
+    *(f"callwatch_queue_messages{{queue={queue}}}" for queue in QUEUES),
+}
 every_rule = pytest.mark.parametrize("name", RULES)
 
 

@@ -155,6 +155,12 @@ def test_every_command_named_is_one() -> None:
     assert named - COMMANDS.keys() == set()
 
 
+def options_of(name: str) -> set[str]:
+    """The options of a command, and those of the commands below it."""
+    commands = (COMMANDS[name], *getattr(COMMANDS[name], "commands", {}).values())
+    return {option for command in commands for parameter in command.params for option in parameter.opts}
+
+
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +189,7 @@ def test_the_commands_and_their_options_are_those_of_the_code() -> None:
     table = {bare(command).split()[1]: f"{command} {what}" for command, what in rows(README, "## Commands")}
     assert table.keys() == COMMANDS.keys()
     for name, row in table.items():
-        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        options = options_of(name)
         assert set(re.findall(r"--[a-z-]+", row)) <= options, name
 
 

@@ -29,6 +29,7 @@ from tests.unit.test_docs import (
     blocks,
     code,
     every_page,
+    options_of,
     rows,
     states,
 )
@@ -128,8 +129,7 @@ def test_every_option_of_a_command_named_is_one(name: str) -> None:
     ]
     for line in lines:
         words = shlex.split(line.partition("callwatch ")[2], comments=True)
-        options = {option for parameter in COMMANDS[words[0]].params for option in parameter.opts}
-        assert {word for word in words[1:] if word.startswith("--")} <= options | {"--help"}, line
+        assert {word for word in words[1:] if word.startswith("--")} <= options_of(words[0]) | {"--help"}, line
 
 
 def test_the_workers_are_started_as_the_code_starts_them() -> None:

@@ -25,7 +25,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("poll-worker", "trigger-worker", "flower", "metrics", "simulator")
+OURS = ("poll-worker", "trigger-worker", "flower", "metrics", "gateway", "simulator")
 LOCKS = {"requirements.lock": ("ops", "gateway", "demo"), "requirements-test.lock": ("ops", "gateway", "demo", "test")}
 
 
@@ -152,7 +152,8 @@ class TestImage:
 def settings_of(service: str) -> set[str]:
     """The settings that a service of the compose file is given, as themselves or as a file."""
     given = SERVICES[service]["environment"]
-    return {name.removesuffix(FILE) if name != "CALLWATCH_HEALTH_FILE" else name for name in given}
+    files = {"CALLWATCH_HEALTH_FILE", "CALLWATCH_GATEWAY_KEYS_FILE"}  # settings of that name, not files for one
+    return {name if name in files else name.removesuffix(FILE) for name in given}
 
 
 class TestCompose:
@@ -168,6 +169,7 @@ class TestCompose:
             ("trigger-worker", commands.TRIGGER_WORKER),
             ("flower", commands.FLOWER),
             ("metrics", commands.METRICS),
+            ("gateway", ("cli.main", "serve")),
         ],
     )
     def test_it_starts_what_up_starts(self, service: str, command: tuple[str, ...]) -> None:
@@ -181,16 +183,18 @@ class TestCompose:
     def test_every_setting_reaches_the_workers(self) -> None:
         names = {f"CALLWATCH_{field.upper()}" for field in Settings.model_fields}
         elsewhere = {"CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"}  # the compose file brings its own Redis
-        watchers = {"CALLWATCH_FLOWER_AUTH", "CALLWATCH_FLOWER_DB", "CALLWATCH_FLOWER_URL_PREFIX"}
+        gateway = {name for name in names if name.startswith("CALLWATCH_GATEWAY_")}
+        watchers = gateway | {"CALLWATCH_FLOWER_AUTH", "CALLWATCH_FLOWER_DB", "CALLWATCH_FLOWER_URL_PREFIX"}
         for service in ("poll-worker", "trigger-worker"):
             assert settings_of(service) == names - elsewhere - watchers - {"CALLWATCH_METRICS_TOKEN"}
-        assert settings_of("flower") == names - elsewhere - {"CALLWATCH_METRICS_TOKEN"}
+        assert settings_of("flower") == names - elsewhere - {"CALLWATCH_METRICS_TOKEN"} - gateway
         assert settings_of("metrics") == names - elsewhere - watchers
+        assert settings_of("gateway") == names - elsewhere - (watchers - gateway)
 
     @pytest.mark.parametrize("service", OURS[:-1])
     def test_s37_every_secret_is_a_file_that_the_service_has(self, service: str) -> None:
         given = SERVICES[service]["environment"]
-        names = {f"CALLWATCH_{name.upper()}{FILE}" for name in SECRETS}
+        names = {"CALLWATCH_GATEWAY_KEYS_FILE", *(f"CALLWATCH_{name.upper()}{FILE}" for name in SECRETS)}
         files = {name: value for name, value in given.items() if name in names and value}
         mounted = {Path(re.sub(r"^\$\{\w+:\+(.*)\}$", r"\1", value)) for value in files.values()}
         assert mounted == {Path("/run/secrets", name) for name in SERVICES[service]["secrets"]}
@@ -205,7 +209,7 @@ class TestCompose:
         assert service["cpus"] == 1
         assert "container_name" not in service, "of that name there could be no second one (--scale)"
 
-    @pytest.mark.parametrize("name", ["redis", "poll-worker", "trigger-worker", "flower", "metrics", "simulator"])
+    @pytest.mark.parametrize("name", ["redis", *OURS])
     def test_every_service_is_asked_how_it_is(self, name: str) -> None:
         assert SERVICES[name]["healthcheck"]["test"]
 
@@ -259,6 +263,7 @@ class TestS40Compose:
             "redis": ["${PUBLISH:-127.0.0.1}:${REDIS_PORT:-6379}:6379"],
             "flower": ["${PUBLISH:-127.0.0.1}:${FLOWER_PORT:-5555}:5555"],
             "metrics": ["${PUBLISH:-127.0.0.1}:${METRICS_PORT:-9464}:9464"],
+            "gateway": ["${PUBLISH:-127.0.0.1}:${GATEWAY_PORT:-8080}:8080"],
             "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],  # without a credential: nowhere else, ever
         }
         assert not [name for name, service in SERVICES.items() if "network_mode" in service]

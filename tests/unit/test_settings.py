@@ -13,7 +13,7 @@ import redis
 from celery.concurrency import get_available_pool_names
 from pydantic import SecretStr, ValidationError
 
-from config.settings import SECRETS, Pool, Settings, SettingsError, load_settings
+from config.settings import SECRETS, Pool, Settings, SettingsError, load_settings, words
 
 DEFAULTS = {
     "redis_url": "redis://127.0.0.1:6379/0", "broker_url": "redis://127.0.0.1:6379/0",
@@ -27,7 +27,8 @@ DEFAULTS = {
     "notice_age": 86400, "enabled": True, "demo": False, "key_prefix": "callwatch", "visibility_timeout": 180,
     "worker_concurrency": 32, "worker_pool": "threads", "health_file": "", "health_limit": 30, "log_level": "INFO",
     "log_format": "auto", "poll_events": "changes", "flower_auth": None, "flower_url_prefix": "", "flower_db": "",
-    "metrics_token": None,
+    "metrics_token": None, "gateway_keys_file": "", "gateway_token_secret": None, "gateway_origins": "",
+    "gateway_hosts": "", "gateway_url_prefix": "", "gateway_rate": 50,
 }  # fmt: skip
 
 
@@ -109,6 +110,15 @@ def test_broker_and_results_follow_the_redis_url_unless_they_live_elsewhere() ->
         ("NOTICE_URL", "hook", "is no URL, should be http://host:port/path or https://host/path"),
         ("NOTICE_TASK", "calls.notice", NEITHER),
         ("NOTICE_QUEUE", "back-end", NEITHER),
+        ("GATEWAY_ORIGINS", "host.example", "is no list of origins, should be like https://host or http://host:port"),
+        (
+            "GATEWAY_ORIGINS",
+            "http://h:1/path",
+            "is no list of origins, should be like https://host or http://host:port",
+        ),
+        ("GATEWAY_ORIGINS", "http://u@h", "is no list of origins, should be like https://host or http://host:port"),
+        ("GATEWAY_HOSTS", "h:80", "is no list of host names, should be like calls.example.org, without ports"),
+        ("GATEWAY_URL_PREFIX", "a b", "is no path, should be a word such as flower"),
         ("POLL_INTERVL", "1", "is no setting, did you mean CALLWATCH_POLL_INTERVAL?"),
         ("COLOUR_OF_THE_SKY", "1", "is no setting, should be taken away"),
         ("POLL_INTERVAL", "z" * 99, f"'{'z' * 59}…' is a text, should be a positive number of seconds"),
@@ -363,3 +373,21 @@ def test_a_redis_url_means_the_same_to_redis_py_kombu_and_celery(url: str, expec
     assert told_by_redis_py(settings.redis_client_url) == whole
     assert told_by_kombu(settings.celery_broker_url) == whole
     assert told_by_celery(settings.celery_result_url) == whole
+
+
+def test_what_the_gateway_listens_to_is_read_as_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLWATCH_GATEWAY_ORIGINS", "https://Host.example, http://h:8080,")
+    monkeypatch.setenv("CALLWATCH_GATEWAY_HOSTS", "calls.example, [::1]")
+    settings = load_settings()
+    assert words(settings.gateway_origins) == ("https://host.example", "http://h:8080")
+    assert words(settings.gateway_hosts) == ("calls.example", "[::1]")
+
+
+@pytest.mark.parametrize(("secret", "warned"), [("s" * 31, True), ("s" * 32, False)])
+def test_a_short_secret_of_tokens_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, secret: str, warned: bool
+) -> None:
+    monkeypatch.setenv("CALLWATCH_GATEWAY_TOKEN_SECRET", secret)
+    load_settings()
+    assert ("CALLWATCH_GATEWAY_TOKEN_SECRET: shorter than 32 characters" in caplog.text) is warned
+    assert secret not in caplog.text

@@ -17,9 +17,9 @@ from worker.values import Call, Pair, Stop
 CALLS_SHOWN = 100  # calls of one case: those that are watched, and of the others the newest by their ids
 
 # Read only. The events are those after a position of the live stream, sought from the history's newest end; an entry of
-# an earlier release carries no id and ends the search.
+# an earlier release carries no id and ends the search. Names are arguments: for KEYS Redis wants the right to write.
 READ_CASE = f"""
-local history, case_jobs, mediations = unpack(KEYS)
+local history, case_jobs, mediations = unpack(ARGV, 3, 5)
 local after_ms, after_seq, events = tonumber(ARGV[1]), tonumber(ARGV[2]), {{}}
 local last, at, newest = redis.call('LLEN', history), 0, ''
 while at < last do
@@ -112,8 +112,8 @@ class CaseReads(Steps):
         pipeline.hget(k.outage, "since")
         pipeline.get(k.paused)
         for case_id, (milliseconds, number) in wanted:
-            keys = (k.history(case_id), k.jobs(case_id), k.mediations(case_id))
-            pipeline.execute_command("EVALSHA", self._read_case.sha, len(keys), *keys, milliseconds, number)  # type: ignore[no-untyped-call]
+            names = (k.history(case_id), k.jobs(case_id), k.mediations(case_id))
+            pipeline.execute_command("EVALSHA", self._read_case.sha, 0, milliseconds, number, *names)  # type: ignore[no-untyped-call]
         return pipeline.execute()
 
 

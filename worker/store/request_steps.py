@@ -13,8 +13,8 @@ from worker.values import Pair
 
 # Invariant: a task id stands for one request; the first one asked for it stays, whatever comes later (S42).
 REMEMBER = """
-local request, task = unpack(KEYS)
-local text, ttl = unpack(ARGV)
+local request = unpack(KEYS)
+local text, ttl, task = unpack(ARGV)
 redis.call('SET', request, text, 'NX', 'PX', ttl)
 return {redis.call('GET', request), redis.call('EXISTS', task)}
 """
@@ -57,8 +57,8 @@ class RequestSteps(Steps):
         lives = self.terms.task_ttl + max(0.0, request.expires - request.at)
         reply = self.run(
             self._remember,
-            [self.keys.request(task_id), self.keys.task(task_id)],
-            [_text(request), milliseconds(lives)],
+            [self.keys.request(task_id)],
+            [_text(request), milliseconds(lives), self.keys.task(task_id)],
         )
         return _request(reply[0]), bool(reply[1])
 

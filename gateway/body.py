@@ -1,0 +1,41 @@
+"""Read JSON bodies strictly: what two readers could take differently is refused. Pure."""
+
+import json
+from typing import Any
+
+from gateway.problems import Problem, malformed
+
+JSON_BODY = "a JSON object in UTF-8, each name once, numbers finite"
+
+
+def read_object(content_type: str, body: bytes) -> dict[str, Any]:
+    """Return the object of a body; Problem, which quotes nothing of it, where there is none."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Problem("json-only")
+    try:
+        document = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate is no text
+    except UnicodeError:
+        raise malformed("body", "no UTF-8 text", JSON_BODY) from None
+    except _FaultyError as fault:
+        raise malformed("body", str(fault), JSON_BODY) from None
+    except (ValueError, RecursionError):
+        raise malformed("body", "no JSON", JSON_BODY) from None
+    if not isinstance(document, dict):
+        raise malformed("body", f"JSON of type {type(document).__name__}", JSON_BODY)
+    return document
+
+
+class _FaultyError(Exception):
+    """JSON that readers take differently."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _FaultyError("a name that stands twice")
+    return found
+
+
+def _no_constant(_name: str) -> Any:
+    raise _FaultyError("a number that is not finite")

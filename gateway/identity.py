@@ -1,0 +1,167 @@
+"""Who asks: API keys of back ends, read from their file, and tokens of pages, signed and short-lived (S40)."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from config.api_keys import ApiKey, KeysError, find_key, read_keys
+from gateway.problems import BEARER, Problem
+
+log = logging.getLogger(__name__)
+
+AUDIENCE, WATCH = "callwatch", "watch"
+LONGEST_TOKEN = 900  # seconds
+CLOCKS_APART = 60  # seconds that a back end's clock may be ahead of ours
+MAX_CASES = 20
+MAX_TOKEN_LENGTH = 8_192  # characters; also bounded by the headers
+RELOAD_AFTER = 1.0  # seconds between two looks whether the file has changed
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: its name in the log, what it may do, and for which cases (None: all).
+
+    `subject` is what limits count by, `expires` (epoch seconds) when a token ends.
+    """
+
+    name: str
+    scopes: frozenset[str]
+    subject: str
+    cases: frozenset[str] | None = None
+    expires: float | None = None
+
+    def require(self, *scopes: str) -> None:
+        """Return where the caller has one of the scopes; Problem otherwise."""
+        if not self.scopes.intersection(scopes):
+            raise Problem(
+                "insufficient-scope",
+                headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes[0]}"'},
+            )
+
+    def require_case(self, case_id: str) -> None:
+        """Return where the caller may look at a case; Problem otherwise."""
+        self.require("read", WATCH)
+        if self.cases is not None and case_id not in self.cases:
+            raise Problem("other-case")
+
+
+class KeyRing:
+    """The API keys of a file, read again when it changes; without a file there are none."""
+
+    def __init__(self, path: Path | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._monotonic = monotonic
+        self._keys: Sequence[ApiKey] = ()
+        self._seen: tuple[int, int] | None = None
+        self._looked = 0.0
+        if path is not None:
+            self._seen = self._stamp(path)
+            self._keys = read_keys(path)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, given: str) -> ApiKey | None:
+        """Return the key that was given."""
+        self._reload()
+        return find_key(self._keys, given)
+
+    def _reload(self) -> None:
+        now = self._monotonic()
+        if self._path is None or now - self._looked < RELOAD_AFTER:
+            return
+        self._looked = now
+        stamp = self._stamp(self._path)
+        if stamp == self._seen:
+            return
+        try:
+            self._keys = read_keys(self._path)
+        except KeysError as error:
+            log.error("API keys are not read again, the ones known before stay: %s", error)  # noqa: TRY400
+        else:
+            log.info("API keys are read again: %d", len(self._keys))
+        self._seen = stamp
+
+    @staticmethod
+    def _stamp(path: Path) -> tuple[int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+
+class Tokens:
+    """Mints and reads the tokens of pages: HS256, for named cases, to look and nothing else."""
+
+    def __init__(self, secret: str | None) -> None:
+        self._secret = secret
+
+    def mint(self, issuer: str, cases: Sequence[str], subject: str, *, now: float, lives: int) -> tuple[str, int]:
+        """Return a token and when it expires (epoch seconds); Problem where there is no secret to sign it with."""
+        if self._secret is None:
+            raise Problem("no-token-secret")
+        expires = int(now) + lives
+        claims = {
+            "iss": issuer,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "cases": list(cases),
+            "scope": WATCH,
+            "iat": int(now),
+            "exp": expires,
+        }
+        return jwt.encode(claims, self._secret, algorithm="HS256", headers={"typ": "at+jwt"}), expires
+
+    def read(self, token: str, *, now: float) -> Caller:
+        """Return who a token speaks for; Problem where it is none of ours, has expired, or says too much."""
+        if self._secret is None or len(token) > MAX_TOKEN_LENGTH:
+            raise Problem("unauthenticated")
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=["HS256"],
+                audience=AUDIENCE,
+                options={"require": ["exp", "aud"], "verify_iat": False, "verify_sub": False, "verify_iss": False},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Problem("token-expired") from None
+        except jwt.PyJWTError:
+            raise Problem("unauthenticated") from None
+        return _caller(claims, now)
+
+
+def _caller(claims: dict[str, Any], now: float) -> Caller:
+    cases, expires, begun = claims.get("cases"), float(claims["exp"]), claims.get("iat")
+    listed = isinstance(cases, list) and 0 < len(cases) <= MAX_CASES and all(isinstance(case, str) for case in cases)
+    if not listed or claims.get("scope") != WATCH:
+        raise Problem("unauthenticated", "The token should name 1 to 20 cases, and have the scope watch.")
+    assert isinstance(cases, list)  # noqa: S101 - for the type checker
+    begun = float(begun) if isinstance(begun, int | float) else now
+    if expires - now > LONGEST_TOKEN + CLOCKS_APART or expires - begun > LONGEST_TOKEN or begun > now + CLOCKS_APART:
+        raise Problem("unauthenticated", "The token should live for 15 minutes at the most.")
+    issuer = str(claims.get("iss") or "token")[:64]
+    subject = str(claims.get("sub") or ",".join(sorted(cases)))
+    return Caller(issuer, frozenset({WATCH}), f"{issuer}\0{subject}", frozenset(cases), expires)
+
+
+def identify(authorization: Sequence[str], keys: KeyRing, tokens: Tokens, *, now: float) -> Caller:
+    """Return who sent the header `Authorization`; Problem where that is nobody we know. `now` in epoch seconds."""
+    if not authorization:
+        raise Problem("unauthenticated", headers=BEARER)
+    scheme, _, credential = authorization[0].strip().partition(" ")
+    credential = credential.strip()
+    if len(authorization) > 1 or scheme.lower() != "bearer" or not credential:
+        raise Problem("unauthenticated", "Authorization should be `Bearer` and one key or token.")
+    if not credential.startswith("cw_"):
+        return tokens.read(credential, now=now)
+    key = keys.find(credential)
+    if key is None:
+        raise Problem("unauthenticated")
+    return Caller(key.name, frozenset(key.scopes), f"{key.name}\0key")

@@ -1,0 +1,81 @@
+"""Build the gateway of a deployment from its settings, and serve it."""
+
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import redis
+
+from config.log import configure_logging
+from config.redis_url import parse_redis_url
+from config.settings import Settings, words
+from gateway.api import Gateway, Limits, build
+from gateway.door import Entrance
+from gateway.feed import Feed
+from gateway.hub import Hub
+from gateway.identity import KeyRing, Tokens
+from gateway.metrics import Metrics
+from gateway.routes import add_routes
+from gateway.server import key_file, listen, raise_open_files, serve
+from gateway.showing import Setting
+from gateway.triggers import Triggers
+from worker.app import TRIGGER_QUEUE
+from worker.producer import Producer
+from worker.store import connect
+from worker.wiring import build_store
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+REDIS_LIMIT = 3.0  # seconds for an answer of Redis: somebody waits for it
+
+
+def build_gateway(settings: Settings, host: str, *, alone: bool) -> Gateway:
+    """Return the gateway of a deployment; KeysError where its keys cannot be read. Connects when first asked.
+
+    `alone` says that only this machine can reach it.
+    """
+
+    def client(url: str) -> redis.Redis:
+        return connect(parse_redis_url(url).for_redis_py(), max_connections=2 * THREADS, limit=REDIS_LIMIT)
+
+    store, broker = build_store(settings, limit=REDIS_LIMIT), client(settings.broker_url)
+    setting = Setting(settings.poll_interval, settings.enabled)
+    metrics, threads = Metrics(), ThreadPoolExecutor(THREADS, thread_name_prefix="redis")
+    feed = Feed(store, Hub(setting), threads, metrics, settings.poll_interval)
+    producer = Producer.without_results(settings, limit=REDIS_LIMIT)
+    prefix = f"/{settings.gateway_url_prefix}" if settings.gateway_url_prefix else ""
+    own = f"[{host}]" if ":" in host else host
+    secret, token = settings.gateway_token_secret, settings.metrics_token
+
+    def queue_length() -> int:
+        with store.translated():
+            return int(str(broker.llen(TRIGGER_QUEUE)))
+
+    return Gateway(
+        store=store,
+        triggers=Triggers(store, producer, client(settings.result_url), feed.now),
+        feed=feed,
+        keys=KeyRing(key_file(settings.gateway_keys_file)),
+        tokens=Tokens(secret.get_secret_value() if secret else None),
+        setting=setting,
+        entrance=Entrance((*words(settings.gateway_hosts), own.lower()), words(settings.gateway_origins), prefix),
+        metrics=metrics,
+        threads=threads,
+        limits=Limits.of(settings.gateway_rate),
+        metrics_token=token.get_secret_value() if token else None,
+        open_metrics=alone,
+        queue_length=queue_length,
+    )
+
+
+def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
+    """Serve until a signal comes; OSError where the port cannot be had."""
+    configure_logging(settings)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and ends is said here
+    listening = listen(host, port)
+    place = f"[{host}]" if ":" in host else host
+    sys.stdout.write(f"gateway: http://{place}:{listening.getsockname()[1]}\n")
+    sys.stdout.flush()
+    log.info("at most %d open files, %d API keys", raise_open_files(), len(gateway.keys))
+    serve(build(gateway, add_routes), listening, gateway.feed.close)

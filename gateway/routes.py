@@ -1,0 +1,247 @@
+"""The paths, as FastAPI and the OpenAPI document have them: which parameters, which answers, in whose words."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+
+from gateway import api
+from gateway.api import EVENTS_SHOWN, MOST_EVENTS, Gateway
+from gateway.door import text_of
+from gateway.models import History, ProblemDocument, Snapshot, Token, TokenRequest, Trigger, TriggerState
+from gateway.problems import CONTENT_TYPE, KINDS, Problem
+from gateway.triggers import KEY_LENGTH
+
+TITLE, VERSION = "callwatch gateway", "1"
+DESCRIPTION = (
+    "Back ends trigger calls with an Idempotency-Key and an API key; pages follow cases with a token that can look and "
+    "never dial. JSON in UTF-8, times in epoch seconds on the store's clock, unknown fields to be passed over. "
+    "Problems are application/problem+json (RFC 9457)."
+)
+EVERYWHERE = (414, 421, 429, 431, 500, 503)
+BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
+CaseId = Annotated[str, Path(description="the case", examples=["C-2001"], min_length=1, max_length=200)]
+EventId = {"pattern": r"^\d{1,19}-\d{1,19}$", "examples": ["1795312064123-0"]}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route that are no success."""
+    return {
+        status: {
+            "description": "; ".join(kind.title for kind in KINDS.values() if kind.status == status),
+            "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+        for status in sorted({*statuses, *EVERYWHERE})
+    }
+
+
+def succeeds(status: int, model: type, description: str, **headers: str) -> dict[int | str, dict[str, Any]]:
+    """Return the answer of a route that is a success."""
+    shown = {
+        name.replace("_", "-"): {"schema": {"type": "string"}, "description": text} for name, text in headers.items()
+    }
+    return {status: {"model": model, "description": description, "headers": shown}}
+
+
+def body_of(model: type) -> dict[str, Any]:
+    """Return how a body is documented that the route reads itself: strictly, and repeating nothing of it."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def add_routes(app: FastAPI, gateway: Gateway) -> None:
+    """Add all paths."""
+    _add_triggers(app, gateway)
+    _add_cases(app, gateway)
+    _add_pages(app, gateway)
+    app.openapi = lambda: document_of(app)  # type: ignore[method-assign]
+
+
+def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": True,
+        "description": "one for each load of a case; it becomes the task id, and the same key never calls twice",
+        "schema": {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH, "pattern": "^[!#-~]+$"},
+        "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+    }
+    prefer = {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`wait=N`: wait up to N seconds, 30 at the most, for the end",
+        "schema": {"type": "string"},
+    }
+
+    @app.post(
+        "/v1/triggers",
+        status_code=202,
+        summary="Have the parties of a case called, once",
+        tags=["triggers"],
+        responses={
+            **succeeds(202, TriggerState, "Enqueued", Location="where it can be followed", Retry_After="seconds"),
+            **succeeds(
+                200, TriggerState, "It ended within the time of Prefer", Preference_Applied="what was waited for"
+            ),
+            **problems(400, 401, 403, 413, 415, 422),
+        },
+        openapi_extra={**BEARER, **body_of(Trigger), "parameters": [key, prefer]},
+        response_class=Response,
+    )
+    async def post_trigger(request: Request) -> Response:
+        """Nobody is called twice for one key: a repetition gets the same answer.
+
+        On a 503, or none, repeat the request with the same key.
+        """
+        return await api.post_trigger(gateway, request)
+
+    @app.get(
+        "/v1/triggers/{id}",
+        summary="How a trigger stands, and which key a retry may carry",
+        tags=["triggers"],
+        responses={**succeeds(200, TriggerState, "How it stands"), **problems(401, 403, 404, 422)},
+        openapi_extra=BEARER,
+        response_class=Response,
+    )
+    async def get_trigger(
+        request: Request, trigger_id: Annotated[str, Path(alias="id", description="as Location named it")]
+    ) -> Response:
+        """Tell the triggers of this client alone; `unknown` means: a telephone may be ringing, tell a person."""
+        return await api.get_trigger(gateway, request, trigger_id)
+
+    @app.post(
+        "/v1/tokens",
+        status_code=201,
+        summary="A token with which a page may look at cases",
+        tags=["tokens"],
+        responses={**succeeds(201, Token, "Made"), **problems(400, 401, 403, 413, 415, 422, 501)},
+        openapi_extra={**BEARER, **body_of(TokenRequest)},
+        response_class=Response,
+    )
+    async def post_token(request: Request) -> Response:
+        """Who may see which case is the back end's decision: callwatch knows no users."""
+        return await api.post_token(gateway, request)
+
+
+def _add_cases(app: FastAPI, gateway: Gateway) -> None:
+    @app.get(
+        "/v1/cases/{case:path}/history",
+        summary="The events of a case, the oldest first",
+        tags=["cases"],
+        responses={**succeeds(200, History, "Events"), **problems(400, 401, 403, 404, 422)},
+        openapi_extra=BEARER,
+        response_class=Response,
+    )
+    async def get_history(
+        request: Request,
+        case: CaseId,
+        after: Annotated[
+            str | None, Query(description="an event's id: only later ones", json_schema_extra=EventId)
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="at the most so many")] = EVENTS_SHOWN,
+    ) -> Response:
+        """Events hold no personal data: person ids are masked."""
+        return await api.get_history(gateway, request, case, after, limit)
+
+    @app.get(
+        "/v1/cases/{case:path}",
+        summary="A case as it stands",
+        tags=["cases"],
+        responses={
+            **succeeds(200, Snapshot, "A snapshot; a case that is not known is empty", ETag="its validator"),
+            304: {"description": "As If-None-Match has it"},
+            **problems(400, 401, 403, 404, 422),
+        },
+        openapi_extra=BEARER,
+        response_class=Response,
+    )
+    async def get_case(request: Request, case: CaseId) -> Response:
+        """Give a page what it needs, as the stream's first event does."""
+        return await api.get_case(gateway, request, case)
+
+    stream: dict[str, Any] = {
+        "summary": "Follow cases",
+        "tags": ["cases"],
+        "responses": {
+            200: {
+                "description": "Events: snapshot, call, notice, pair, gone, state, beat, bye",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **problems(400, 401, 403, 406, 422),
+        },
+        "openapi_extra": BEARER,
+        "response_class": Response,
+    }
+
+    @app.head("/v1/stream", include_in_schema=False)
+    @app.get("/v1/stream", **stream)
+    async def get_stream(
+        request: Request,
+        case: Annotated[list[str] | None, Query(description="up to 20; the token's if none", max_length=20)] = None,
+        last_event_id: Annotated[
+            str | None, Query(description="for clients that cannot send the header", json_schema_extra=EventId)
+        ] = None,
+        last_event_header: Annotated[  # noqa: ARG001 - documented here, and read from the request
+            str | None, Header(alias="Last-Event-ID", description="the last id seen", json_schema_extra=EventId)
+        ] = None,
+    ) -> Response:
+        """Send a snapshot first, with the notices missed; then whole calls as they change."""
+        return await api.get_stream(gateway, request, case or [], last_event_id)
+
+
+def _add_pages(app: FastAPI, gateway: Gateway) -> None:
+    def plain(path: str, get: Callable[..., Response], description: str, kind: str, *statuses: int) -> None:
+        app.add_api_route(
+            path,
+            get,
+            methods=["GET"],
+            tags=["about"],
+            summary=description,
+            response_class=Response,
+            responses={
+                200: {"description": description, "content": {kind: {"schema": {"type": "string"}}}},
+                **problems(*statuses),
+            },
+        )
+
+    async def healthz() -> Response:
+        return Response(b"ok\n", media_type="text/plain; charset=utf-8")
+
+    async def readyz() -> Response:
+        if not gateway.feed.alive or gateway.feed.closing:
+            raise Problem("store-unavailable")
+        return Response(b"ok\n", media_type="text/plain; charset=utf-8")
+
+    async def metrics(request: Request) -> Response:
+        return api.get_metrics(gateway, request)
+
+    async def openapi() -> Response:
+        return Response(text_of(app.openapi()), media_type="application/json")
+
+    async def problem(name: str) -> Response:
+        return api.get_problem(name)
+
+    plain("/healthz", healthz, "Whether the process answers", "text/plain")  # type: ignore[arg-type]
+    plain("/readyz", readyz, "Whether Redis answers and events are read", "text/plain")  # type: ignore[arg-type]
+    plain("/metrics", metrics, "Metrics of this process", "text/plain", 401)  # type: ignore[arg-type]
+    plain("/problems/{name}", problem, "What a kind of problem means", "text/html", 404, 422)  # type: ignore[arg-type]
+    app.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False, response_class=Response)
+
+
+def document_of(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes)
+        components = made.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
+        for model in (Trigger, TokenRequest, ProblemDocument):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = made
+    return app.openapi_schema

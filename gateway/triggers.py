@@ -1,0 +1,200 @@
+"""Triggers over HTTP: a back end's key becomes the task id, so the ledger alone decides who is called (S17, S42)."""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from config.redaction import mask_person, redact
+from gateway.problems import Problem, fault, invalid, malformed
+from worker.messages import BadTrigger, TriggerRequest, read_trigger
+from worker.producer import Producer
+from worker.store import RedisStore
+from worker.store.request_steps import Request, Standing
+from worker.values import Pair
+
+KEY_LENGTH = 255  # characters of an Idempotency-Key
+KEY_WANTED = f"1 to {KEY_LENGTH} printable ASCII characters, in double quotes or bare"
+EXPIRES_IN = 3_600  # seconds, where the back end says nothing
+LONGEST_EXPIRY = 30 * 86_400  # seconds: beyond any weekend, with calling hours
+ID = re.compile(r"h-[0-9a-f]{40}")
+FIELDS = (*TriggerRequest.model_fields, "expires_in")
+BY_OUTCOME = {  # which key a retry may carry
+    "started": "none",
+    "skipped": "none",
+    "deferred": "none",
+    "unknown": "none",
+    "refused": "new",
+    "failed": "new",
+    "disabled": "new",
+    "invalid": "new",
+}
+META = "celery-task-meta-"
+NAME_SHOWN = 64  # characters of a field's name that an answer repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one POST asks for; `expires_in` in seconds."""
+
+    request: TriggerRequest
+    expires_in: float
+
+
+def read_key(headers: list[str]) -> str:
+    """Return the Idempotency-Key, which is a structured-field string or a bare value; Problem where there is none."""
+    if not headers:
+        raise Problem("idempotency-key-missing")
+    if len(headers) > 1:
+        raise malformed("Idempotency-Key", "given more than once", KEY_WANTED)
+    text = headers[0].strip()
+    quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"', text)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    if not key:
+        raise malformed("Idempotency-Key", "an empty text", KEY_WANTED)
+    if len(key) > KEY_LENGTH:
+        raise malformed("Idempotency-Key", f"a text of {len(key)} characters", KEY_WANTED)
+    if not (key.isascii() and key.isprintable()) or (not quoted and '"' in key):
+        raise malformed("Idempotency-Key", "a text that is not printable ASCII, or ends in the middle", KEY_WANTED)
+    return key
+
+
+def task_id_of(client: str, key: str) -> str:
+    """Return the task id that a client's key stands for."""
+    return "h-" + hashlib.sha256(f"{client}\0{key}".encode()).hexdigest()[:40]
+
+
+def fingerprint_of(client: str, request: TriggerRequest) -> str:
+    """Return what tells one call's arguments from another's."""
+    text = json.dumps([client, request.model_dump()], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_order(document: Mapping[str, Any]) -> Order:
+    """Return what a body asks for; Problem, which names fields and kinds and quotes no value, where it cannot be."""
+    errors = [_unknown(name) for name in document if name not in FIELDS]
+    expires_in = document.get("expires_in", EXPIRES_IN)
+    number = isinstance(expires_in, int | float) and not isinstance(expires_in, bool)
+    if not number or not 1 <= expires_in <= LONGEST_EXPIRY:
+        kind = "a number out of range" if number else f"of type {type(expires_in).__name__}"
+        errors.append(fault("expires_in", kind, f"seconds, 1 to {LONGEST_EXPIRY}"))
+    try:
+        request = read_trigger({name: document.get(name) for name in TriggerRequest.model_fields})
+    except BadTrigger as bad:
+        raise invalid([*(fault(*one) for one in bad.faults), *errors], missing=bad.missing) from None
+    if errors:
+        raise invalid(errors)
+    return Order(request, float(expires_in))
+
+
+def _unknown(name: str) -> dict[str, str]:
+    nearest = difflib.get_close_matches(name, FIELDS, n=1)
+    return fault(redact(name)[:NAME_SHOWN], "unknown", nearest[0] if nearest else f"one of {', '.join(FIELDS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """What is done with triggers, from threads: each method asks Redis, and raises StoreUnavailable or NotPublished."""
+
+    store: RedisStore
+    producer: Producer
+    results: redis.Redis
+    now: Callable[[], float]
+
+    def submit(self, client: str, key: str, order: Order) -> dict[str, Any]:
+        """Enqueue a trigger under a client's key, once; return how it stands. Problem where the key is another's.
+
+        The fingerprint is kept first: whatever breaks after that, the same key may be sent again.
+        """
+        task_id, at = task_id_of(client, key), self.now()
+        pair = Pair(order.request.case_id, order.request.mediation_id)
+        asked = Request(
+            client, fingerprint_of(client, order.request), pair.case_id, pair.mediation_id, at, at + order.expires_in
+        )
+        first, handled = self.store.remember(task_id, asked)
+        if first.fingerprint != asked.fingerprint:
+            raise Problem("idempotency-key-reused")
+        if handled:
+            return self.describe(task_id, first)
+        left = first.expires - at
+        if left < 1:
+            return self.describe(task_id, first)
+        self.producer.publish(order.request, task_id=task_id, expires=left)
+        return {"id": task_id, "state": "queued", "case_id": pair.case_id, "mediation_id": pair.mediation_id}
+
+    def find(self, client: str, task_id: str) -> dict[str, Any]:
+        """Return how a client's trigger stands; Problem where there is none of that id."""
+        request = self.store.request(task_id) if ID.fullmatch(task_id) else None
+        if request is None or request.client != client:
+            raise Problem("no-such-trigger")
+        return self.describe(task_id, request)
+
+    def describe(self, task_id: str, request: Request) -> dict[str, Any]:
+        """Return how a trigger stands."""
+        standing = self.store.standing(task_id, Pair(request.case_id, request.mediation_id))
+        with self.store.translated():
+            meta = cast("str | None", self.results.get(META + task_id))
+        return {
+            "id": task_id,
+            "case_id": request.case_id,
+            "mediation_id": request.mediation_id,
+            **describe(request, standing, json.loads(meta) if meta else None),
+        }
+
+
+def describe(request: Request, standing: Standing, meta: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a trigger's state, its result, and which key a retry may carry. Pure."""
+    if standing.phase in ("claimed", "sending"):
+        return {"state": standing.phase, "result": None, "retry": {"key": "same"}}
+    result = _result(standing, meta)
+    if standing.phase == "waiting" or (result is not None and result["outcome"] == "deferred"):
+        until = standing.until if standing.until is not None else (result or {}).get("deferred_until")
+        return {"state": "waiting", "deferred_until": until, "result": _masked(result), "retry": {"key": "none"}}
+    if result is not None:
+        return {"state": "finished", "result": _masked(result), "retry": _retry(result)}
+    if standing.now >= request.expires or (meta or {}).get("status") == "REVOKED":
+        return {"state": "expired", "result": None, "retry": {"key": "new"}}
+    return {"state": "queued", "result": None, "retry": {"key": "same"}}
+
+
+def _result(standing: Standing, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what came of a trigger, the store's word first; a fault in callwatch itself counts as unknown."""
+    told = (meta or {}).get("result")
+    if standing.result is not None:
+        return standing.result
+    if isinstance(told, dict) and told.get("outcome") in BY_OUTCOME:
+        return dict(told)
+    if meta is not None and meta.get("status") == "FAILURE":
+        return {"outcome": "unknown", "case_id": "", "mediation_id": "", "jobs": [], "refused": [], "message": ""}
+    return None
+
+
+def _retry(result: Mapping[str, Any]) -> dict[str, Any]:
+    rounds = [one["start_time"] for one in result.get("refused", ()) if one.get("start_time") is not None]
+    retry: dict[str, Any] = {"key": BY_OUTCOME.get(str(result["outcome"]), "none")}
+    return retry | {"after": rounds[0]} if rounds and retry["key"] == "new" else retry
+
+
+def _masked(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a result without whole person ids (S37)."""
+    if result is None:
+        return None
+    message = str(result.get("message") or "")
+    people = [str(one.get("person_id") or "") for name in ("jobs", "refused") for one in result.get(name, ())]
+    for person in filter(None, people):
+        message = message.replace(person, mask_person(person))
+    masked = {
+        name: [
+            {**one, "person_id": mask_person(str(one["person_id"])) if one.get("person_id") else ""}
+            for one in result.get(name, ())
+        ]
+        for name in ("jobs", "refused")
+    }
+    for one in masked["refused"]:
+        one["message"] = redact(str(one.get("message") or ""))
+    return {**result, **masked, "message": redact(message, keep=(str(result.get("case_id")),))}

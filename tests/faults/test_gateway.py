@@ -1,0 +1,98 @@
+"""Gateway, worker and Redis die at any moment: one request upstream for each key, and pages show the records again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.embedded import EmbeddedServer
+from tests.deployment import Deployment, wait_until
+from tests.faults.test_killed import SETTINGS
+from tests.gatewayprocess import Gateway, Stream, environment
+from tests.system.test_gateway_stream import shows_the_records
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    """A server that these tests may harm."""
+    with EmbeddedServer() as one:
+        yield one
+
+
+@pytest.mark.parametrize("point", ["before publish", "after publish"])
+def test_s42_killed_around_publishing_the_same_key_calls_once(redis_url: str, tmp_path: Path, point: str) -> None:
+    """The key is kept and the trigger is enqueued, or not: the back end cannot know, and repeats it."""
+    fuse = tmp_path / "fuse"
+    fuse.touch()
+    with Deployment(redis_url, poll_interval=2) as deployment:
+        fused = deployment.environment | {"FUSE": point, "FUSE_FILE": str(fuse)}
+        with Gateway(fused, module="tests.faults.oddgateway") as gateway:
+            with pytest.raises((OSError, EOFError)):
+                gateway.trigger("k-1")
+            wait_until(lambda: gateway.process.poll() is not None)
+            assert not fuse.exists()
+            gateway.start()
+            deployment.worker()
+            first = gateway.trigger("k-1")
+            assert first.status == 202
+            place = first.headers["location"]
+            wait_until(lambda: gateway.get(place).json["state"] == "finished")
+            assert gateway.get(place).json["result"]["outcome"] == "started"
+            assert gateway.trigger("k-1").json["state"] == "finished"
+            assert deployment.simulator.calls_per_pair() == {("C-1", "20"): 1}
+            other = gateway.trigger("k-2")
+            wait_until(lambda: gateway.get(other.headers["location"]).json["state"] == "finished")
+            assert gateway.get(other.headers["location"]).json["result"]["outcome"] == "skipped"
+            assert deployment.simulator.calls_per_pair() == {("C-1", "20"): 1}
+
+
+def test_while_redis_is_away_it_says_so_and_recovers_by_itself(server: EmbeddedServer) -> None:
+    """503 with Retry-After and the word that the same key may come again; streams stay open."""
+    with Gateway(environment(server.url)) as gateway, gateway.follow("C-1") as page:
+        wait_until(lambda: page.events)
+        server.kill()
+        page.wait(lambda shown: {"store": "away"} in shown.states)
+        refused = gateway.trigger("k-1")
+        assert (refused.status, refused.problem) == (503, "store-unavailable")
+        assert refused.headers["retry-after"] == "2"
+        assert refused.json["retry"] == {"key": "same"}
+        assert gateway.get("/v1/stream?case=C-1").problem == "store-unavailable"
+        assert gateway.get("/v1/cases/C-1").status == gateway.get("/readyz", key="").status == 503
+        assert gateway.get("/healthz", key="").status == 200
+        server.start()
+        page.wait(lambda shown: {"store": "ok"} in shown.states)
+        wait_until(lambda: gateway.get("/readyz", key="").status == 200)
+        assert gateway.trigger("k-1").status == 202
+        assert not page.ended.is_set()
+
+
+def test_s34_at_rest_a_page_shows_the_records_whatever_died(server: EmbeddedServer) -> None:
+    """Redis, worker and gateway are killed in turn while calls go on; a page reconnects with the last id it saw."""
+    life = [["Scheduling", 0], ["Executing", 3], ["Succeeded", 12]]
+    with Deployment(server.url, **SETTINGS | {"poll_interval": 1, "status_timeout": 1}) as deployment:
+        deployment.simulator.script("*", life=life)
+        worker = deployment.worker()
+        with Gateway(deployment.environment) as gateway:
+            page = gateway.follow("C-1")
+            assert gateway.trigger("k-1").status == 202
+            page.wait(lambda shown: shown.calls)
+            server.kill()
+            page.wait(lambda shown: shown.states)
+            server.start()
+            page.wait(lambda shown: any(call["label"] == "通话中" for call in shown.calls.values()))
+            worker.kill()
+            gateway.kill()
+            page.close()
+            deployment.worker(name="another")
+            gateway.start()
+            back = gateway.follow("C-1", Last_Event_ID=page.last_id)
+            wait_until(lambda: deployment.finished(2), limit=120)
+            wait_until(lambda: shows_the_records(back, deployment.store, "C-1"))
+            assert not told_twice(page, back)
+            back.close()
+        assert set(deployment.simulator.calls_per_pair().values()) == {1}
+
+
+def told_twice(page: Stream, back: Stream) -> set[str]:
+    """The notices that a page got again after it had come back with the last id that it had seen."""
+    return page.shown.notices.keys() & back.shown.notices.keys()

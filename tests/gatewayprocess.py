@@ -1,0 +1,262 @@
+"""`callwatch serve` as back ends and pages see it: a process of its own, requests, and streams that are followed."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+from config.api_keys import append_key, new_key
+from tests.deployment import LIMIT, ROOT, wait_until
+
+SECRET = "a-secret-of-the-tests-with-32-chars"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, whole."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """What it says."""
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> str:
+        """The last word of a problem's type."""
+        assert self.headers["content-type"] == "application/problem+json", self
+        return str(self.json["type"]).rpartition("/")[2]
+
+
+class Gateway:
+    """One `callwatch serve` process with a key for everything; everything ends with the `with` block."""
+
+    def __init__(
+        self, environment: dict[str, str], *, module: str = "cli.main", port: int = 0, **settings: str
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="callwatch-gateway-")
+        folder = Path(self._folder.name)
+        self.keys = Path(settings.get("gateway_keys_file", folder / "keys"))
+        self._log = folder / "log"
+        ours = {"CALLWATCH_GATEWAY_KEYS_FILE": str(self.keys), "CALLWATCH_GATEWAY_TOKEN_SECRET": SECRET}
+        given = {f"CALLWATCH_{name.upper()}": value for name, value in settings.items()}
+        self._environment = environment | ours | given
+        self._command = (sys.executable, "-m", module, *(("serve",) if module == "cli.main" else ()))
+        self.port = port
+        self._started = False
+        self.key = self.make_key("backend", "trigger", "read", "mint")
+
+    def make_key(self, name: str, *scopes: str) -> str:
+        """Make a key."""
+        key, kept = new_key(name, scopes)
+        append_key(self.keys, kept)
+        return key
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, at the port of the time before."""
+        if self._started:
+            self.kill()
+        self._started = True
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                (*self._command, "--port", str(self.port)),
+                cwd=ROOT, env=self._environment, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        match = re.fullmatch(r"gateway: http://127\.0\.0\.1:(\d+)\n", line)
+        assert match, (line, self.log)
+        self.port = int(match[1])
+        wait_until(lambda: self.get("/readyz").status == 200)
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+    @property
+    def log(self) -> str:
+        """What it has written."""
+        return self._log.read_text(encoding="utf-8")
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait(LIMIT)
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    def stop(self) -> int:
+        """End it in order; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(LIMIT)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, key: str | None = None, **headers: Any
+    ) -> Answer:
+        """Ask, with the key for everything unless another one is given (empty: none)."""
+        key = self.key if key is None else key
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key:
+            sent["Authorization"] = f"Bearer {key}"
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)) as connection:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+
+    def get(self, path: str, key: str | None = None, **headers: Any) -> Answer:
+        """Ask for a page."""
+        return self.request("GET", path, key=key, **headers)
+
+    def post(self, path: str, document: Any, key: str | None = None, **headers: Any) -> Answer:
+        """Send JSON."""
+        kind = headers.pop("Content_Type", "application/json")
+        return self.request("POST", path, json.dumps(document).encode(), key, Content_Type=kind, **headers)
+
+    def trigger(self, idempotency_key: str, case_id: str = "C-1", mediation_id: Any = 20, **more: Any) -> Answer:
+        """Send a trigger."""
+        headers = {name: more.pop(name) for name in ("Prefer",) if name in more}
+        document = {"case_id": case_id, "mediation_id": mediation_id, **more}
+        return self.post("/v1/triggers", document, Idempotency_Key=idempotency_key, **headers)
+
+    def token(self, *cases: str) -> str:
+        """Have a token made."""
+        return str(self.post("/v1/tokens", {"cases": cases}).json["token"])
+
+    def case(self, case_id: str) -> dict[str, Any]:
+        """A case as it is shown."""
+        (case,) = self.get(f"/v1/cases/{quote(case_id, safe='')}").json["cases"]
+        return dict(case)
+
+    def follow(self, *cases: str, key: str | None = None, **headers: str) -> "Stream":
+        """Open a stream."""
+        return Stream(self, cases, self.key if key is None else key, headers)
+
+    def metric(self, line: str) -> float:
+        """A sample of the metrics, by all that stands before its number."""
+        (found,) = re.findall(rf"^{re.escape(line)} (\S+)$", self.get("/metrics").body.decode(), re.MULTILINE)
+        return float(found)
+
+
+@dataclass
+class Shown:
+    """What a page makes of a stream: calls by job, phases by mediation, notices by id."""
+
+    calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], str] = field(default_factory=dict)
+    notices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    states: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, kind: str, data: dict[str, Any]) -> None:
+        """Take one event."""
+        if kind == "snapshot":
+            for case in data["cases"]:
+                self.clear(case["case_id"])
+                for call in case["calls"]:
+                    self.calls[call["job_id"]] = {**call, "case_id": case["case_id"]}
+                for pair in case["pairs"]:
+                    self.pairs[case["case_id"], pair["mediation_id"]] = pair["phase"]
+                self.notices |= {notice["id"]: notice for notice in case["notices"]}
+        elif kind == "call":
+            self.calls[data["call"]["job_id"]] = {**data["call"], "case_id": data["case_id"]}
+        elif kind == "pair":
+            self.pairs[data["case_id"], data["mediation_id"]] = data["phase"]
+        elif kind == "notice":
+            self.notices[data["id"]] = data
+        elif kind == "gone":
+            self.clear(data["case_id"])
+        elif kind == "state":
+            self.states.append(data)
+
+    def clear(self, case_id: str) -> None:
+        """Let go of a case."""
+        for job_id in [job for job, call in self.calls.items() if call["case_id"] == case_id]:
+            del self.calls[job_id]
+        for key in [key for key in self.pairs if key[0] == case_id]:
+            del self.pairs[key]
+
+
+class Stream:
+    """A stream that is read by a thread."""
+
+    def __init__(self, gateway: Gateway, cases: tuple[str, ...], key: str, headers: dict[str, str]) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=LIMIT)
+        query = urlencode([("case", case) for case in cases])
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request("GET", f"/v1/stream?{query}", headers={"Authorization": f"Bearer {key}", **sent})
+        self.response = self._connection.getresponse()
+        self.status = self.response.status
+        self.events: list[tuple[str, str, Any]] = []
+        self.shown = Shown()
+        self.last_id = ""
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        fields: dict[str, str] = {}
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, AttributeError):
+            while line := self.response.readline():
+                text = line.decode().rstrip("\n")
+                if text:
+                    name, _, value = text.partition(": ")
+                    fields[name] = value
+                    continue
+                if "event" in fields:
+                    self._take(fields)
+                fields = {}
+        self.ended.set()
+
+    def _take(self, fields: dict[str, str]) -> None:
+        data = json.loads(fields["data"])
+        self.last_id = fields.get("id", self.last_id)
+        self.shown.take(fields["event"], data)
+        self.events.append((fields.get("id", ""), fields["event"], data))
+
+    def kinds(self) -> list[str]:
+        """The kinds of events so far, heartbeats excepted."""
+        return [kind for _, kind, _ in self.events if kind != "beat"]
+
+    def wait(self, condition: Callable[[Shown], object], *, limit: float = LIMIT) -> None:
+        """Wait until the page shows something."""
+        wait_until(lambda: condition(self.shown), limit=limit)
+
+    def close(self) -> None:
+        """Leave."""
+        if self._connection.sock is not None:
+            with contextlib.suppress(OSError):
+                self._connection.sock.shutdown(2)
+        self._thread.join(LIMIT)
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def environment(redis_url: str, **settings: object) -> dict[str, str]:
+    """What a gateway is started with that has a Redis and nothing else."""
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")}
+    ours = {f"CALLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+    return theirs | {"CALLWATCH_REDIS_URL": redis_url} | ours

@@ -1,0 +1,87 @@
+"""The OpenAPI document, its copy, its recipes: what is written is what happens."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.embedded import EmbeddedServer
+from tests.deployment import LIMIT, ROOT
+from tests.gatewayprocess import SECRET, Gateway, environment
+from tests.unit.test_docs import blocks
+
+PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+COPY = ROOT / "docs" / "openapi.json"
+
+
+@pytest.fixture(scope="module")
+def gateway(redis_server: EmbeddedServer) -> Iterator[Gateway]:
+    settings = environment(redis_server.url, key_prefix="gateway-document", gateway_rate=0)
+    with Gateway(settings) as gateway:
+        yield gateway
+
+
+def test_the_copy_of_the_document_is_the_one_that_is_served(gateway: Gateway) -> None:
+    """After a change: the test says what to write."""
+    served = json.dumps(gateway.get("/openapi.json", key="").json, ensure_ascii=False, indent=1) + "\n"
+    assert COPY.read_text(encoding="utf-8") == served, "python -m tests.write_openapi writes it anew"
+
+
+def test_every_path_of_the_page_is_one_of_the_document(gateway: Gateway) -> None:
+    document = gateway.get("/openapi.json", key="").json
+    paths = {path.replace("{id}", "ID").replace("{case}", "CASE") for path in document["paths"]}
+    spans = [line.split("`")[1] for line in PAGE.splitlines() if line.startswith("| `")]
+    named = {span.split()[1].partition("?")[0] for span in spans if span.startswith(("GET ", "POST "))}
+    assert len(named) == 6
+    assert named <= paths
+
+
+def test_s42_what_the_document_allows_and_forbids_is_what_happens(gateway: Gateway, tmp_path: Path) -> None:
+    """Schemathesis asks, bounded and with a fixed seed: no 5xx, every answer as documented, no way past the key."""
+    (tmp_path / "schemathesis.toml").write_text(
+        # A stream does not end; tests of their own follow it. And one key for two requests is refused, as it should be.
+        '[[operations]]\ninclude-path = "/v1/stream"\nenabled = false\n'
+        '[[operations]]\ninclude-path = "/v1/triggers"\nchecks.positive_data_acceptance.enabled = false\n'
+    )
+    asked = subprocess.run(
+        (
+            sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{gateway.port}/openapi.json",
+            "--header", f"Authorization: Bearer {gateway.key}", "--max-examples", "10", "--seed", "42",
+            "--workers", "1", "--generation-database", "none", "--request-timeout", "30", "--phases",
+            "examples,coverage,fuzzing", "--continue-on-failure",
+        ),
+        cwd=tmp_path, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stdout[-6_000:] + asked.stderr[-1_000:]
+    assert "Traceback" not in gateway.log
+
+
+RECIPES = {"python": (sys.executable, "recipe.py"), "js": ("node", "recipe.mjs"), "java": ("java", "Recipe.java")}
+
+
+@pytest.mark.parametrize("language", RECIPES)
+def test_a_recipe_triggers_and_mints_a_token_that_is_taken(gateway: Gateway, tmp_path: Path, language: str) -> None:
+    """S42: where the runtime is found; the token looks at its case and cannot trigger."""
+    program, name = RECIPES[language]
+    (recipe,) = blocks(PAGE, language)
+    (tmp_path / name).write_text(recipe, encoding="utf-8")
+    if shutil.which(program) is None:
+        assert recipe, f"{program} is not installed: the recipe is not run"
+        return
+    own = {"GATEWAY": f"http://127.0.0.1:{gateway.port}", "API_KEY": gateway.key, "TOKEN_SECRET": SECRET}
+    ran = subprocess.run(
+        (program, name), cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True,
+        timeout=LIMIT, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    place, token = ran.stdout.split()
+    state = gateway.get(place).json
+    assert state["state"] == "queued"
+    assert gateway.get(f"/v1/cases/{state['case_id']}", key=token).status == 200
+    assert gateway.get("/v1/cases/C-1", key=token).problem == "other-case"
+    assert gateway.get(place, key=token).problem == "insufficient-scope"

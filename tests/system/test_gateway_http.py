@@ -1,0 +1,294 @@
+"""The HTTP API as its callers meet it: each fault is one problem that names field and kind, never the value."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+
+from cli.embedded import EmbeddedServer
+from cli.main import main
+from tests.deployment import LIMIT, wait_until
+from tests.gatewayprocess import SECRET, Answer, Gateway, environment
+from worker.store import RedisStore
+
+PERSON = "2303191513081131"
+GOOD = {"case_id": "C-1", "mediation_id": 20}
+HEADERS = {"Content_Type": "application/json", "Idempotency_Key": "k-1"}
+
+
+@pytest.fixture(scope="module")
+def gateway(redis_server: EmbeddedServer) -> Iterator[Gateway]:
+    origins = "https://host.example,http://other.example:8080"
+    with Gateway(
+        environment(redis_server.url, key_prefix="gateway-http"), gateway_origins=origins, gateway_url_prefix="calls"
+    ) as gateway:
+        yield gateway
+        assert PERSON not in gateway.log
+        assert gateway.key not in gateway.log
+
+
+def raw(gateway: Gateway, text: bytes) -> bytes:
+    """What is answered to a request as it stands here."""
+    with socket.create_connection(("127.0.0.1", gateway.port), LIMIT) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def expired() -> str:
+    claims = {"aud": "callwatch", "scope": "watch", "cases": ["C-1"], "iat": 1, "exp": 2}
+    return jwt.encode(claims, SECRET)
+
+
+# -- triggers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_trigger_is_taken_and_found_again(gateway: Gateway) -> None:
+    """S42: the same key, quoted or bare, is the same trigger; 20 and "20" are the same mediation."""
+    first = gateway.trigger('"k-first"')
+    assert (first.status, first.headers["retry-after"]) == (202, "2")
+    assert first.json["state"] == "queued"
+    assert first.headers["location"] == f"/calls/v1/triggers/{first.json['id']}"
+    again = gateway.trigger("k-first", mediation_id="20")
+    assert (again.status, again.json, again.headers["location"]) == (202, first.json, first.headers["location"])
+    found = gateway.get(first.headers["location"])
+    assert (found.json["state"], found.json["retry"]) == ("queued", {"key": "same"})
+    assert found.headers["retry-after"] == "2"
+
+
+def test_the_same_key_for_another_call_is_refused(gateway: Gateway) -> None:
+    """S42."""
+    assert gateway.trigger("k-reused").status == 202
+    for other in ({"case_id": "C-2"}, {"mediation_id": 21}, {"call_auto": 1}, {"call_person_id": PERSON}):
+        answer = gateway.trigger("k-reused", **other)
+        assert (answer.status, answer.problem) == (422, "idempotency-key-reused")
+
+
+def test_of_one_client_s_key_another_client_knows_nothing(gateway: Gateway) -> None:
+    other = gateway.make_key("other", "trigger")
+    wait_until(lambda: gateway.get("/v1/triggers/x", key=other).status != 401)
+    first = gateway.trigger("k-mine")
+    assert gateway.get(f"/v1/triggers/{first.json['id']}", key=other).problem == "no-such-trigger"
+    assert gateway.post("/v1/triggers", GOOD, other, Idempotency_Key="k-mine").json["id"] != first.json["id"]
+
+
+def test_who_waits_for_an_end_that_does_not_come_is_told_so(gateway: Gateway) -> None:
+    answer = gateway.trigger("k-waits", Prefer="respond-async, wait=1")
+    assert (answer.status, answer.json["state"]) == (202, "queued")
+    assert "preference-applied" not in answer.headers
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "problem", "status"),
+    [
+        pytest.param("/v1/cases/C-1", "", "unauthenticated", 401, id="no key"),
+        pytest.param("/v1/cases/C-1", "cw_backend_x", "unauthenticated", 401, id="unknown key"),
+        pytest.param("/v1/cases/C-2", "token", "other-case", 403, id="other case"),
+        pytest.param("/v1/cases/C-2/history", "token", "other-case", 403, id="history of another case"),
+        pytest.param("/v1/stream?case=C-1&case=C-2", "token", "other-case", 403, id="stream of another case"),
+        pytest.param("/v1/triggers/x", "token", "insufficient-scope", 403, id="a token and a trigger"),
+        pytest.param("/v1/cases/C-1", "expired", "token-expired", 401, id="expired token"),
+        pytest.param("/v1/cases/" + "c" * 201, None, "invalid-arguments", 422, id="a case of 201"),
+        pytest.param("/v1/cases/C-1/history?limit=0", None, "invalid-arguments", 422, id="no events"),
+        pytest.param("/v1/cases/C-1/history?after=x", None, "malformed", 400, id="after nothing"),
+        pytest.param("/v1/stream", None, "malformed", 400, id="a stream of nothing"),
+        pytest.param("/v1/stream?" + "&".join(f"case=C-{n}" for n in range(21)), None, "", 0, id="21 cases"),
+        pytest.param("/v1/cases/C-1?" + "q" * 5_000, None, "url-too-long", 414, id="a long address"),
+        pytest.param("/v2", None, "not-found", 404, id="no such page"),
+        pytest.param("/docs", None, "not-found", 404, id="no page with foreign scripts"),
+        pytest.param("/problems/none", "", "not-found", 404, id="no such problem"),
+    ],
+)
+def test_each_wrong_question_is_one_problem(
+    gateway: Gateway, path: str, key: str | None, problem: str, status: int
+) -> None:
+    credential = {"token": gateway.token("C-1"), "expired": expired()}.get(key or "", key)
+    answer = gateway.get(path, key=credential)
+    if status:
+        assert (answer.status, answer.problem) == (status, problem)
+    assert 400 <= answer.status < 500
+    assert set(answer.json) >= {"type", "title", "status", "detail", "instance"}
+
+
+def test_s42_a_page_s_token_never_dials_and_mints_nothing(gateway: Gateway) -> None:
+    token = gateway.token("C-1")
+    assert gateway.post("/v1/triggers", GOOD, token, Idempotency_Key="k").problem == "insufficient-scope"
+    assert gateway.post("/v1/tokens", {"cases": ["C-1"]}, token).problem == "insufficient-scope"
+    assert gateway.get("/v1/cases/C-1", key=token).status == 200
+
+
+@pytest.mark.parametrize("scope", ["read", "mint"])
+def test_s42_a_key_may_do_what_its_scopes_say(gateway: Gateway, scope: str) -> None:
+    key = gateway.make_key(f"only-{scope}", scope)
+    wait_until(lambda: gateway.get("/v1/triggers/x", key=key).status == 403)
+    assert gateway.post("/v1/triggers", GOOD, key, Idempotency_Key="k").problem == "insufficient-scope"
+    assert gateway.get("/v1/cases/C-1", key=key).status == (200 if scope == "read" else 403)
+    assert gateway.post("/v1/tokens", {"cases": ["C-1"]}, key).status == (201 if scope == "mint" else 403)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "problem", "status"),
+    [
+        pytest.param(
+            json.dumps(GOOD), {"Content_Type": "application/json"}, "idempotency-key-missing", 400, id="no key"
+        ),
+        pytest.param(json.dumps(GOOD), {**HEADERS, "Idempotency_Key": "k" * 256}, "malformed", 400, id="key of 256"),
+        pytest.param("x" * 65_537, HEADERS, "too-large", 413, id="65 KiB"),
+        pytest.param("{", HEADERS, "malformed", 400, id="not JSON"),
+        pytest.param('{"case_id": NaN}', HEADERS, "malformed", 400, id="NaN"),
+        pytest.param('{"case_id": "\\ud800"}', HEADERS, "malformed", 400, id="a lone surrogate"),
+        pytest.param('{"case_id": 1, "case_id": 2}', HEADERS, "malformed", 400, id="duplicate members"),
+        pytest.param(json.dumps(GOOD), {**HEADERS, "Content_Type": "text/plain"}, "json-only", 415, id="no JSON type"),
+        pytest.param('{"mediation_id": 1}', HEADERS, "invalid-arguments", 422, id="S2"),
+        pytest.param(json.dumps({**GOOD, "person": PERSON}), HEADERS, "invalid-arguments", 422, id="unknown field"),
+        pytest.param(json.dumps(GOOD), {**HEADERS, "Host": "evil"}, "wrong-host", 421, id="Host"),
+        pytest.param(
+            json.dumps(GOOD), {**HEADERS, "X_Big": "x" * 17_000}, "header-too-large", 431, id="header of 17 KiB"
+        ),
+    ],
+)
+def test_each_wrong_trigger_is_one_problem_and_dials_nobody(
+    gateway: Gateway, body: str, headers: dict[str, str], problem: str, status: int
+) -> None:
+    answer = gateway.request("POST", "/v1/triggers", body.encode(), **headers)
+    assert (answer.status, answer.problem) == (status, problem)
+    assert PERSON not in answer.body.decode()
+    assert answer.json["instance"].startswith("r-")
+
+
+def test_a_body_that_does_not_say_how_long_it_is_is_bounded_as_well(gateway: Gateway) -> None:
+    head = f"POST /v1/triggers HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {gateway.key}\r\n"
+    head += "Idempotency-Key: k\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    answer = raw(gateway, head.encode() + 5 * chunk + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"/problems/too-large" in answer
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/9\r\n\r\n", b"\x00\x01\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"])
+def test_what_is_no_http_is_a_problem_as_well(gateway: Gateway, request_line: bytes) -> None:
+    answer = raw(gateway, request_line)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_answer_is_kept_nowhere_and_loads_nothing(gateway: Gateway) -> None:
+    for answer in (gateway.get("/v1/cases/C-1"), gateway.get("/nowhere"), gateway.get("/problems/malformed", key="")):
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "server" not in answer.headers
+
+
+def preflight(gateway: Gateway, path: str, origin: str) -> Answer:
+    return gateway.request("OPTIONS", path, key="", Origin=origin, Access_Control_Request_Method="GET")
+
+
+def test_pages_of_named_origins_may_look_and_no_others(gateway: Gateway) -> None:
+    """S40: exact origins; nothing that triggers or mints is shared with any page."""
+    allowed = preflight(gateway, "/v1/cases/C-1", "https://host.example")
+    assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (204, "https://host.example")
+    assert allowed.headers["access-control-allow-headers"] == "authorization, last-event-id"
+    answer = gateway.get("/v1/cases/C-1", Origin="http://other.example:8080")
+    assert answer.headers["access-control-allow-origin"] == "http://other.example:8080"
+    assert answer.headers["vary"] == "Origin"
+    for path, origin in (
+        ("/v1/cases/C-1", "https://host.example.evil"),
+        ("/v1/cases/C-1", "null"),
+        ("/v1/triggers", "https://host.example"),
+        ("/v1/tokens", "https://host.example"),
+    ):
+        refused = preflight(gateway, path, origin)
+        assert refused.status == 405
+        assert "access-control-allow-origin" not in refused.headers
+
+
+def test_an_unchanged_case_is_not_sent_again(gateway: Gateway) -> None:
+    first = gateway.get("/v1/cases/C-9")
+    again = gateway.get("/v1/cases/C-9", If_None_Match=first.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
+    assert gateway.get("/v1/cases/C-9", If_None_Match='"another"').json["cases"] == first.json["cases"]
+
+
+def test_a_case_with_a_slash_in_its_id(gateway: Gateway) -> None:
+    assert gateway.case("C/1?x=ü")["case_id"] == "C/1?x=ü"
+    assert gateway.get("/v1/cases/C%2F1/history").json == {"case_id": "C/1", "events": [], "next": None}
+
+
+def test_it_stands_under_the_path_of_a_proxy_that_strips_it_and_of_one_that_does_not(gateway: Gateway) -> None:
+    assert gateway.get("/calls/v1/cases/C-1").status == gateway.get("/v1/cases/C-1").status == 200
+    assert gateway.get("/calls/nowhere").json["type"] == "/calls/problems/not-found"
+
+
+def test_the_access_log_has_neither_query_nor_headers(gateway: Gateway) -> None:
+    """S37."""
+    gateway.get(f"/v1/cases/C-1/history?after=1-0&secret={PERSON}")
+    wait_until(lambda: '"route": "/v1/cases/{case}/history"' in gateway.log)
+    lines = [json.loads(line) for line in gateway.log.splitlines() if '"event": "request"' in line]
+    (line,) = [line for line in lines if line["route"] == "/v1/cases/{case}/history" and line["status"] == 200][-1:]
+    names = {"ts", "level", "event", "logger", "method", "route", "status", "ms", "client", "request"}
+    assert set(line) == names
+    assert (line["client"], line["method"]) == ("backend", "GET")
+    assert PERSON not in gateway.log
+
+
+def test_metrics_and_health(gateway: Gateway) -> None:
+    """On loopback, without a token of their own, the metrics are open as `callwatch metrics` is."""
+    assert gateway.get("/healthz", key="").body == b"ok\n"
+    gateway.get("/v1/cases/C-1")
+    assert gateway.metric('callwatch_gateway_requests_total{route="/v1/cases/{case}",status="200"}') >= 1
+    assert gateway.metric("callwatch_gateway_store_up") == 1
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "wanted"),
+    [
+        (["serve", "--host", "::", "--port", "0"], {}, 2, "reachable from elsewhere, CALLWATCH_GATEWAY_KEYS_FILE"),
+        (["serve", "--port", "0"], {"GATEWAY_KEYS_FILE": "/nowhere"}, 2, "/nowhere: cannot be read"),
+        (["serve", "--port", "0"], {"POLL_INTERVAL": "soon"}, 2, "CALLWATCH_POLL_INTERVAL: 'soon' is a text"),
+    ],
+)
+def test_s40_it_does_not_start_with_wrong_settings_or_open_to_all(
+    redis_url: str, arguments: list[str], settings: dict[str, str], code: int, wanted: str
+) -> None:
+    ended = subprocess.run(
+        (sys.executable, "-m", "cli.main", *arguments),
+        env=environment(redis_url, **settings), capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    assert ended.returncode == code
+    assert wanted in ended.stderr
+
+
+def test_a_key_is_printed_alone_and_once(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert store
+    assert main(["keys", "new", "back-end", "--scope", "trigger"]) == 2
+    assert "CALLWATCH_GATEWAY_KEYS_FILE: missing" in capsys.readouterr().err
+    monkeypatch.setenv("CALLWATCH_GATEWAY_KEYS_FILE", str(tmp_path / "keys"))
+    assert main(["keys", "new", "back-end", "--scope", "trigger", "--scope", "read"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("cw_back-end_")
+    assert (shown.out.count("\n"), shown.err) == (1, "")
+    assert (tmp_path / "keys").read_text().startswith("back-end trigger,read ")
+    for wrong in (["Back"], ["a", "--scope", "dial"]):
+        assert main(["keys", "new", *wrong, "--scope", "read"]) == 2
+    main(["keys", "new", "back-end", "--scope", "read"])
+    capsys.readouterr()
+    assert main(["keys", "new", "back-end", "--scope", "read"]) == 1
+    assert "has 2 keys of back-end" in capsys.readouterr().err

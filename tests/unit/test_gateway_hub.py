@@ -1,0 +1,364 @@
+"""Whatever comes in whatever order, what a subscriber shows at rest is what the records say (S34)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.hub import BATCH, NOTICES_BUFFERED, Hub, Subscriber, frame
+from gateway.showing import Position, Setting, position
+from worker.store.case_reads import CasePair, CaseState, Surroundings
+from worker.values import Call, Pair, Stop
+
+CASES = ("C-1", "C-2", "C-3")
+SETTING = Setting(10)
+CALM = Surroundings(1_000.0, None, None)
+RECENTLY = (400_000, 0)
+
+
+def parse(data: bytes) -> list[tuple[str, str, Any]]:
+    """The events of a stream: id, name, data."""
+    events = []
+    for block in data.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        if "event" in fields:
+            events.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+    return events
+
+
+@dataclass
+class World:
+    """The records of some cases, changed by hand, each change an event or (as by a poll without news) none."""
+
+    calls: dict[str, dict[str, str]] = field(default_factory=lambda: {case: {} for case in CASES})
+    phases: dict[str, dict[str, str]] = field(default_factory=lambda: {case: {} for case in CASES})
+    events: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {case: [] for case in CASES})
+    clock: int = 1_000_000
+
+    def emit(self, case: str, kind: str, **fields: Any) -> dict[str, Any]:
+        self.clock += 1
+        event = {"id": f"{self.clock}-0", "at": self.clock / 1000, "kind": kind, "case_id": case, **fields}
+        self.events[case].append(event)
+        return event
+
+    def erase(self, case: str) -> dict[str, Any]:
+        for kept in (self.calls, self.phases):
+            kept[case].clear()
+        self.events[case].clear()
+        return {"kind": "erased", "case_id": case}
+
+    def read(self, wanted: Sequence[tuple[str, Position]]) -> list[CaseState]:
+        return [
+            CaseState(
+                case,
+                self.events[case][-1]["id"] if self.events[case] else "",
+                [event for event in self.events[case] if position(event["id"]) > after],
+                [CasePair(Pair(case, name), phase, None) for name, phase in self.phases[case].items()],  # type: ignore[arg-type]
+                [call(case, job, status) for job, status in self.calls[case].items()],
+            )
+            for case, after in wanted
+        ]
+
+
+def call(case: str, job: str, status: str) -> Call:
+    return Call(job, case, "20", "P-10010001", status, None, 0, 1, 1.0, 1.0, 2.0, 1.5)
+
+
+@dataclass(eq=False)
+class Page:
+    """What a page makes of its stream."""
+
+    subscriber: Subscriber
+    calls: dict[tuple[str, str], str] = field(default_factory=dict)
+    phases: dict[tuple[str, str], str] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    def drain(self) -> None:
+        for _, kind, data in parse(self.subscriber.take()):
+            if kind == "snapshot":
+                for case in data["cases"]:
+                    self.clear(case["case_id"])
+                    self.calls |= {(case["case_id"], one["job_id"]): one["call_status"] for one in case["calls"]}
+                    self.phases |= {(case["case_id"], one["mediation_id"]): one["phase"] for one in case["pairs"]}
+                    self.told += [one["id"] for one in case["notices"]]
+            elif kind == "call":
+                self.calls[data["case_id"], data["call"]["job_id"]] = data["call"]["call_status"]
+            elif kind == "pair":
+                self.phases[data["case_id"], data["mediation_id"]] = data["phase"]
+            elif kind == "notice":
+                self.told.append(data["id"])
+            elif kind == "gone":
+                self.clear(data["case_id"])
+
+    def clear(self, case: str) -> None:
+        for kept in (self.calls, self.phases):
+            for key in [key for key in kept if key[0] == case]:
+                del kept[key]
+
+
+def tick(hub: Hub, world: World, *, fails: bool = False) -> None:
+    wanted, joining = hub.plan(RECENTLY)
+    if fails:
+        hub.failed(wanted)
+        for one in joining:
+            hub.leave(one)
+        return
+    hub.apply(CALM, world.read(wanted), joining, recently=RECENTLY, at=1.0)
+
+
+def follow(hub: Hub, *cases: str, after: Position | None = None) -> Page:
+    page = Page(Subscriber(cases, lambda: None, after))
+    hub.join(page.subscriber)
+    return page
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("join"), st.sets(st.sampled_from(CASES), min_size=1)),
+        st.tuples(st.just("leave"), st.integers(0, 9)),
+        st.tuples(st.just("call"), st.sampled_from(CASES), st.integers(0, 2), st.sampled_from(["Executing", "Failed"])),
+        st.tuples(st.just("silent"), st.sampled_from(CASES), st.integers(0, 2), st.just("Paused")),
+        st.tuples(st.just("phase"), st.sampled_from(CASES), st.sampled_from(["watching", "done", "unknown"])),
+        st.tuples(st.just("notice"), st.sampled_from(CASES)),
+        st.tuples(st.just("erase"), st.sampled_from(CASES)),
+        st.tuples(st.just("drain"), st.integers(0, 9)),
+        st.tuples(st.sampled_from(["tick", "tick", "fails", "miss"])),
+    ),
+    max_size=40,
+)
+
+
+@dataclass
+class Run:
+    """One script: each step is a method."""
+
+    hub: Hub = field(default_factory=lambda: Hub(SETTING))
+    world: World = field(default_factory=World)
+    pages: list[Page] = field(default_factory=list)
+    missed: bool = False
+
+    def signal(self, event: dict[str, Any]) -> None:
+        if not self.missed:
+            self.hub.note([event])
+
+    def join(self, cases: set[str]) -> None:
+        self.pages.append(follow(self.hub, *sorted(cases)))
+
+    def leave(self, number: int) -> None:
+        if self.pages:
+            self.hub.leave(self.pages.pop(number % len(self.pages)).subscriber)
+
+    def silent(self, case: str, job: int, status: str) -> None:
+        self.world.calls[case][f"job-{job}"] = status
+
+    def call(self, case: str, job: int, status: str) -> None:
+        self.silent(case, job, status)
+        self.signal(self.world.emit(case, "status_changed"))
+
+    def phase(self, case: str, phase: str) -> None:
+        self.world.phases[case]["20"] = phase
+        self.signal(self.world.emit(case, "started", mediation_id="20"))
+
+    def notice(self, case: str) -> None:
+        self.signal(self.world.emit(case, "dial_failed", mediation_id="20"))
+
+    def erase(self, case: str) -> None:
+        self.signal(self.world.erase(case))
+
+    def drain(self, number: int) -> None:
+        if self.pages:
+            self.pages[number % len(self.pages)].drain()
+
+    def tick(self) -> None:
+        tick(self.hub, self.world)
+
+    def fails(self) -> None:
+        tick(self.hub, self.world, fails=True)
+        self.pages = [page for page in self.pages if page.subscriber in self.hub.subscribers()]
+
+    def miss(self) -> None:
+        self.missed = True
+
+    def rest(self) -> None:
+        self.hub.touch_all() if self.missed else self.hub.touch_old(2.0, 100)
+        while self.hub.wanting:
+            tick(self.hub, self.world)
+
+
+@given(steps)
+def test_a_subscriber_at_rest_shows_what_the_records_say(script: list[tuple[Any, ...]]) -> None:
+    """S34: and no notice of its time is missed or told twice."""
+    run = Run()
+    for kind, *args in script:
+        getattr(run, kind)(*args)
+    run.rest()
+    for page in run.pages:
+        page.drain()
+        shown, world = page.subscriber.cases, run.world
+        assert page.calls == {(c, job): status for c in shown for job, status in world.calls[c].items()}
+        assert page.phases == {(c, name): phase for c in shown for name, phase in world.phases[c].items()}
+        assert len(page.told) == len(set(page.told)), "told twice"
+        kept = {event["id"] for c in shown for event in world.events[c] if event["kind"] == "dial_failed"}
+        assert kept <= set(page.told)
+    for page in run.pages:
+        run.hub.leave(page.subscriber)
+    assert (len(run.hub), run.hub.cases) == (0, 0)
+
+
+def test_a_reader_that_takes_nothing_holds_the_latest_of_each_call_and_no_backlog() -> None:
+    hub, world = Hub(SETTING), World()
+    world.calls["C-1"] = {"job-1": "Executing", "job-2": "Executing"}
+    page = follow(hub, "C-1")
+    tick(hub, world)
+    page.drain()
+    for number in range(50):
+        world.calls["C-1"]["job-1"] = f"Status{number}"
+        hub.note([world.emit("C-1", "status_changed")])
+        tick(hub, world)
+    assert len(page.subscriber.buffer) == 1
+    (event,) = parse(page.subscriber.take())
+    assert event[0] == world.events["C-1"][-1]["id"]
+    assert event[2]["call"]["call_status"] == "Status49"
+
+
+def test_what_is_latest_leaves_last_so_that_no_id_skips_a_notice() -> None:
+    """A client that is cut off in the middle resumes from the last id that it has seen."""
+    hub, world = Hub(SETTING), World()
+    page = follow(hub, "C-1")
+    tick(hub, world)
+    page.drain()
+    for kind in ("status_changed", "unknown", "status_changed"):
+        world.calls["C-1"]["job-1"] = f"after {world.clock}"
+        hub.note([world.emit("C-1", kind, mediation_id="20")])
+        tick(hub, world)
+    ids = [position(entry) for entry, _, _ in parse(page.subscriber.take())]
+    assert ids == sorted(ids)
+
+
+def test_a_resumed_stream_gets_the_notices_that_it_missed_and_no_others() -> None:
+    """S35: also those that are older than what a new page is told."""
+    hub, world = Hub(SETTING), World()
+    world.clock = 1_000
+    seen = world.emit("C-1", "dial_failed", mediation_id="20")
+    missed = world.emit("C-1", "dial_failed", mediation_id="20")
+    resumed, new = follow(hub, "C-1", after=position(seen["id"])), follow(hub, "C-1")
+    tick(hub, world)
+    resumed.drain()
+    new.drain()
+    assert resumed.told == [missed["id"]]
+    assert new.told == [], "ten minutes are over"
+
+
+def test_s35_a_notice_from_before_the_page_was_opened_is_in_its_first_snapshot() -> None:
+    hub, world = Hub(SETTING), World()
+    event = world.emit("C-1", "dial_failed", mediation_id="20", message="发起外呼失败,请稍后重试")
+    page = follow(hub, "C-1")
+    tick(hub, world)
+    ((entry, kind, data),) = parse(page.subscriber.take())
+    assert (entry, kind) == (event["id"], "snapshot")
+    assert data["cases"][0]["notices"] == [
+        {
+            "kind": "dial_failed", "level": "error", "text": "发起外呼失败,请稍后重试", "id": event["id"],
+            "at": event["at"], "case_id": "C-1", "mediation_id": "20",
+        }
+    ]  # fmt: skip
+
+
+def test_s16_s29_what_holds_for_all_is_told_to_all_and_names_nobody() -> None:
+    hub, world = Hub(SETTING), World()
+    page, late = follow(hub, "C-1"), Page(Subscriber(("C-2",), lambda: None))
+    tick(hub, world)
+    page.drain()
+    hub.join(late.subscriber)
+    hub.note([{"kind": "paused", "by": "张三", "why": "secret"}])
+    assert hub.wanting
+    wanted, joining = hub.plan(RECENTLY)
+    stopped = Surroundings(1_000.0, 900.0, Stop("张三", "secret", 1.0))
+    hub.apply(stopped, world.read(wanted), joining, recently=RECENTLY, at=1.0)
+    assert parse(page.subscriber.take()) == [
+        ("", "state", {"upstream": "away", "upstream_since": 900.0, "new_calls": "stopped", "store": "ok"})
+    ]
+    assert [kind for _, kind, _ in parse(late.subscriber.take())] == ["snapshot"], "it begins with it"
+
+
+def test_an_erased_case_is_gone_at_once_with_what_waited_to_be_sent() -> None:
+    hub, world = Hub(SETTING), World()
+    world.calls["C-1"] = {"job-1": "Executing"}
+    page = follow(hub, "C-1", "C-2")
+    tick(hub, world)
+    page.drain()
+    world.calls["C-1"]["job-1"] = "Failed"
+    world.calls["C-2"]["job-2"] = "Executing"
+    hub.note([world.emit("C-1", "unknown"), world.emit("C-2", "status_changed")])
+    tick(hub, world)
+    hub.note([world.erase("C-1")])
+    tick(hub, world)
+    assert [(kind, data["case_id"]) for _, kind, data in parse(page.subscriber.take())] == [
+        ("call", "C-2"),
+        ("gone", "C-1"),
+    ]
+
+
+def test_more_notices_than_a_buffer_holds_make_a_reader_too_slow() -> None:
+    """It comes back and finds them in the history; none is dropped silently."""
+    subscriber = Subscriber(("C-1",), lambda: None)
+    for number in range(NOTICES_BUFFERED + 1):
+        assert not subscriber.overflown
+        subscriber.put(("notice", "C-1", str(number)), b"x")
+    assert subscriber.overflown
+
+
+def test_nothing_is_sent_after_good_bye() -> None:
+    subscriber = Subscriber(("C-1",), lambda: None)
+    subscriber.close("renew", 4_200)
+    subscriber.close("shutdown", 1)
+    subscriber.put(("beat",), b"x")
+    assert subscriber.take() == b'retry: 4200\nevent: bye\ndata: {"reason":"renew","retry":4200}\n\n'
+
+
+def test_many_cases_are_read_in_batches() -> None:
+    hub = Hub(SETTING)
+    pages = [follow(hub, f"C-{number}") for number in range(BATCH + 50)]
+    wanted, joining = hub.plan(RECENTLY)
+    assert len(wanted) == len(joining) == BATCH
+    assert hub.wanting
+    assert len(hub.plan(RECENTLY)[0]) == 50
+    assert len(pages) == len(hub)
+
+
+def test_the_net_takes_the_cases_first_that_were_read_longest_ago() -> None:
+    hub, world = Hub(SETTING), World()
+    for number, case in enumerate(CASES):
+        follow(hub, case)
+        wanted, joining = hub.plan(RECENTLY)
+        hub.apply(CALM, world.read(wanted), joining, recently=RECENTLY, at=float(number))
+    hub.touch_old(1.5, 1)
+    assert [case for case, _ in hub.plan(RECENTLY)[0]] == ["C-1"]
+    hub.touch_old(1.5, 9)
+    assert [case for case, _ in hub.plan(RECENTLY)[0]] == ["C-1", "C-2"]
+
+
+def test_a_store_that_has_lost_its_data_is_followed_all_the_same() -> None:
+    """Ids that are smaller than those before are later ones all the same."""
+    hub, world = Hub(SETTING), World()
+    world.emit("C-1", "unknown")
+    page = follow(hub, "C-1")
+    tick(hub, world)
+    world.clock, world.events["C-1"] = 700_000, []
+    hub.note([world.emit("C-1", "unknown")])
+    tick(hub, world)
+    hub.note([world.emit("C-1", "unknown")])
+    tick(hub, world)
+    page.drain()
+    assert page.told[-1] == "700002-0"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\r\n", "案件\u2028"])
+def test_no_text_breaks_a_frame(text: str) -> None:
+    (event,) = parse(frame("notice", {"text": text}, "1-0"))
+    assert event == ("1-0", "notice", {"text": text})
+    assert b"\r" not in frame("notice", {"text": text})
