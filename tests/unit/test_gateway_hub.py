@@ -320,6 +320,19 @@ def test_nothing_is_sent_after_good_bye() -> None:
     assert subscriber.take() == b'retry: 4200\nevent: bye\ndata: {"reason":"renew","retry":4200}\n\n'
 
 
+def test_after_events_were_missed_every_case_is_read_again() -> None:
+    """S34: Redis was away, or the live stream was trimmed before it was read."""
+    hub, world = Hub(SETTING), World()
+    page = follow(hub, "C-1")
+    tick(hub, world)
+    world.calls["C-1"]["job-1"] = "Executing"
+    event = world.emit("C-1", "dial_failed", mediation_id="20")
+    hub.touch_all()
+    tick(hub, world)
+    page.drain()
+    assert (page.calls, page.told) == ({("C-1", "job-1"): "Executing"}, [event["id"]])
+
+
 def test_many_cases_are_read_in_batches() -> None:
     hub = Hub(SETTING)
     pages = [follow(hub, f"C-{number}") for number in range(BATCH + 50)]
