@@ -20,7 +20,7 @@ def judge(machine: "Machine") -> None:
     assert not left, f"left behind: {left}"
     assert not names & {keys.due, keys.pairs, keys.outage}
     assert {state.phase for state in machine.store.pairs(finished=True)} <= {"done"}
-    bounded = {keys.finished, keys.done, keys.events, keys.paused, keys.counters, keys.dialled}
+    bounded = {keys.finished, keys.done, keys.events, keys.paused, keys.counters, keys.dialled, keys.audit}
     lasting = [name for name in names - bounded if redis.pttl(name) < 0]
     assert not lasting, f"without a time to live: {lasting}"
     for task_id, request in memory.requests.items():

@@ -8,9 +8,12 @@ from tests.users import make_secrets
 
 NAMES = (
     "flower_auth",
+    "gateway_key",
+    "gateway_keys",
+    "gateway_token_secret",
     "metrics_token",
     "redis.acl",
-    *(f"redis_url_{user}" for user in ("flower", "metrics", "producer", "worker")),
+    *(f"redis_url_{user}" for user in ("flower", "gateway", "metrics", "producer", "worker")),
 )
 
 
