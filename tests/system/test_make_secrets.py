@@ -30,7 +30,8 @@ def test_the_folder_is_its_owners_alone_whatever_it_was_before(tmp_path: Path, b
     assert make_secrets(folder).returncode == 0
     assert mode(folder) == 0o700
     assert sorted(path.name for path in folder.iterdir()) == sorted(NAMES)
-    assert {mode(path) for path in folder.iterdir()} == {0o444}
+    assert mode(folder / "gateway_keys") == 0o644, "its owner adds keys to it"
+    assert {mode(path) for path in folder.iterdir() if path.name != "gateway_keys"} == {0o444}
 
 
 def test_the_folders_rights_are_set_though_nothing_is_made(tmp_path: Path) -> None:
