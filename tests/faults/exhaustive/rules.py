@@ -76,6 +76,8 @@ def _judge_ownership(state: State, effect: Effect, after: State) -> None:
 
 def _judge_settlement(settlement: Settlement, reply: Any, after: State) -> None:
     """S18: an answer is never thrown away; S14: a call belongs to the pair whose answer names it."""
+    if reply is None and settlement.sent_at is None and settlement.phase != "unknown":
+        return  # a look of an earlier owner has found calls: its successor looks as well
     for job in settlement.jobs:
         record = after.store.records.get(job.job_id)
         require(reply is not None and record, "S18: an answer's call has no record:", job.job_id)
@@ -98,9 +100,11 @@ def _judge_nothing_found(state: State, event: Told) -> None:
     """S14: what is said to be missing was not found."""
     for call in state.calls:
         record = state.store.records.get(call.job_id)
-        for name, ledger in state.store.ledgers.items():
-            if record and pair_of(name).mediation_id == event.mediation_id and ledger["task_id"] == call.task_id:
-                require(name not in _holders(record), "S14: nothing is said to be found, but there is", call.job_id)
+        ledger = state.store.ledgers.get(member(call.pair), {})
+        made_by_it = ledger.get("task_id") == call.task_id and float(ledger.get("sending_at", START)) <= call.created
+        if record and made_by_it and call.pair.mediation_id == event.mediation_id:
+            found = member(call.pair) in _holders(record)
+            require(not found, "S14: nothing is said to be found, but there is", call.job_id)
 
 
 def judge_watch_end(state: State, after: State) -> None:

@@ -26,7 +26,7 @@ from tests.faults.exhaustive.upstream import Answer, Label, Upstream
 from worker.decision import Finish
 from worker.ports import ScheduleFailed, StoreUnavailable
 from worker.store.keys import pair_of
-from worker.values import Event, Pair, PollEnd, Timing
+from worker.values import Claimed, Event, Pair, PollEnd, Timing
 
 WORKERS = 2
 ANSWER_WITHIN = SETTINGS.call_timeout + SETTINGS.connect_timeout  # seconds from `sending` on
@@ -136,10 +136,13 @@ class World:
         """Carry a step of the store out; its reply may be lost, or the client may carry it out twice."""
         reply, after, told = self._take(state, process.key, effect.name, effect.args, effect.kwargs)
         judge_step(state, effect, reply, after, told)
+        if isinstance(reply, Claimed) and not process.message.redelivered:
+            after = _used_anew(after, process.message.task_id)
         yield (effect.name, "->", reply), reply, after
         lost = after.spend("lost")
-        if lost and after.store is not state.store:
+        if lost:
             yield (effect.name, "-> reply lost:", reply), Raised(StoreUnavailable), lost
+        if lost and after.store is not state.store:
             again, twice, told = self._take(lost, process.key, effect.name, effect.args, effect.kwargs)
             judge_step(lost, effect, again, twice, told)
             yield (effect.name, "twice ->", reply, again), again, twice
@@ -270,3 +273,9 @@ def _forgotten(state: State) -> tuple[Request, ...]:
     """Return the requests as they are remembered after days: those of pairs that were done are not."""
     kept = {ledger["task_id"] for ledger in state.store.ledgers.values() if ledger["phase"] != "done"}
     return tuple(one._replace(forgotten=one.forgotten or one.task_id not in kept) for one in state.requests)
+
+
+def _used_anew(state: State, task_id: str) -> State:
+    """Return the state once a task id that was forgotten is used anew: by a message that the broker has not marked."""
+    kept = tuple(one for one in state.requests if one.task_id != task_id or not one.forgotten)
+    return state if kept == state.requests else state._replace(requests=kept)
