@@ -54,7 +54,7 @@ def judge_step(state: State, effect: Effect, reply: Any, after: State, told: lis
         held = [record["job_id"] for record in state.store.watched if member(effect.args[0]) in _holders(record)]
         require(not held, "S18: a request may leave while calls of the pair are watched:", *held)
     if effect.name == "settle":
-        _judge_settlement(effect.args[0], reply, after)
+        _judge_settlement(state, effect.args[0], reply, after)
     if effect.name == "adopt":
         _judge_adoption(state, effect.args[0], after)
     for event in told:
@@ -74,18 +74,24 @@ def _judge_ownership(state: State, effect: Effect, after: State) -> None:
         require(after.store is state.store, "S18:", effect.name, "of another owner has changed something")
 
 
-def _judge_settlement(settlement: Settlement, reply: Any, after: State) -> None:
-    """S18: an answer is never thrown away; S14: a call belongs to the pair whose answer names it."""
-    if reply is None and settlement.sent_at is None and settlement.phase != "unknown":
-        return  # a look of an earlier owner has found calls: its successor looks as well
+def _judge_settlement(state: State, settlement: Settlement, reply: Any, after: State) -> None:
+    """S18: an answer is never thrown away. S14: a call belongs to the pair whose answer names it.
+
+    A call that a look before the request has found may be another mediation's whose answer was lost; one that an answer
+    of another mediation has named is not taken.
+    """
+    pair, answered = member(settlement.pair), settlement.sent_at is not None or settlement.phase == "unknown"
+    if reply is None and not answered:
+        return  # its successor looks as well
     for job in settlement.jobs:
         record = after.store.records.get(job.job_id)
         require(reply is not None and record, "S18: an answer's call has no record:", job.job_id)
         assert record is not None
-        require(
-            "verdict" in record or job.job_id in after.store.scores(KEYS.due), "S18: a call is not watched", job.job_id
-        )
-        require(record["member"] == member(settlement.pair), "S14: a call stands under another pair", job.job_id)
+        watched = "verdict" in record or job.job_id in after.store.scores(KEYS.due)
+        require(watched, "S18: a call is not watched:", job.job_id)
+        before = state.store.records.get(job.job_id, record)
+        shared = not answered and (before["person_id"] == "" or pair in _holders(before))
+        require(record["member"] == pair or shared, "S14: a call of another mediation is taken:", job.job_id)
 
 
 def _judge_adoption(state: State, pair: Pair, after: State) -> None:
@@ -160,8 +166,9 @@ def _judge_ledgers(store: Snapshot, *, aged: bool) -> None:
         if phase == "watching":
             require(live or "lookup" in ledger, "S5:", name, "is held by nothing")
         if phase == "done":
+            held = any(not _is_watched_again(store.records[job_id]) for job_id in live)
             require(not listed and lock is None, "S5:", name, "is done and locked")
-            require(not live and "lookup" not in ledger, "S5:", name, "is done and held")
+            require(not held and "lookup" not in ledger, "S5:", name, "is done and held")
     locks = set(store.under(f"{KEYS.prefix}:lock:"))
     require(locks <= store.ledgers.keys(), "S5: locks without a ledger")
 
@@ -174,9 +181,14 @@ def _judge_watches(store: Snapshot) -> None:
         for holder in _holders(record):
             require(job_id in store.members(KEYS.live(pair_of(holder))), "S5:", job_id, "does not hold", holder)
             phase = store.ledgers.get(holder, {}).get("phase")
-            require(phase in OPEN, "S5:", holder, phase, "is called by", job_id)
+            require(phase in OPEN or _is_watched_again(record), "S5:", holder, phase, "is called by", job_id)
     for name in store.under(f"{KEYS.prefix}:live:"):
         require(store.members(KEYS.live(pair_of(name))) <= watched.keys(), "S5: held by a call that has ended:", name)
+
+
+def _is_watched_again(record: dict[str, str]) -> bool:
+    """Tell whether a watch was opened once more: its other pairs may be done by then, and are held by it all the same."""
+    return record["poll_no"] != "1"
 
 
 def _judge_lasting(store: Snapshot, requests: tuple[Request, ...]) -> None:
