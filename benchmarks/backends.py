@@ -21,15 +21,15 @@ from typing import Any
 from benchmarks.fault_figures import Figure, at_least, at_most, exactly, for_information
 from benchmarks.faults import table
 from benchmarks.polls import asked, quantile
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
 from tests import fakes
 from tests.deployment import Worker, wait_until
 from tests.receiver import SECRET, Receiver
-from worker.messages import TriggerResult
+from worker.container import build_store
+from worker.core.messages import TriggerResult
+from worker.core.model import Event, NewJob, Pair, Settlement
 from worker.store import RedisStore
-from worker.values import Event, NewJob, Pair, Settlement
-from worker.wiring import build_store
 
 INTERVAL = 10.0  # seconds between two polls of a call
 CALLS, PAIRS, REFUSALS = 1_000, 40, 20  # watched calls (100 polls/s); pairs that are told of, so often a second

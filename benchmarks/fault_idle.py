@@ -6,13 +6,13 @@ from typing import cast
 import redis
 
 from benchmarks.fault_figures import Figure, at_most, exactly
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
 from tests.deployment import Deployment
-from worker.messages import TriggerResult
+from worker.container import build_store, new_token
+from worker.core.messages import TriggerResult
+from worker.core.model import NewJob, Pair, Settlement
 from worker.store import RedisStore
-from worker.values import NewJob, Pair, Settlement
-from worker.wiring import build_store, new_token
 
 OBSERVED = 30.0  # seconds
 FAR = 3_600.0  # seconds until the first polls

@@ -24,7 +24,7 @@ from benchmarks.fault_figures import (
     longest_silence,
     widest_gap,
 )
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import Deployment, Worker
 
 INTERVAL = 10.0  # seconds between two polls of a call

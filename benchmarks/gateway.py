@@ -20,14 +20,14 @@ from typing import Self
 
 import psutil
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
 from gateway.identity import Tokens
 from tests.gatewayprocess import SECRET, Gateway, environment
-from worker.messages import TriggerResult
+from worker.container import build_store
+from worker.core.messages import TriggerResult
+from worker.core.model import Event, NewJob, Pair, Settlement
 from worker.store import RedisStore
-from worker.values import Event, NewJob, Pair, Settlement
-from worker.wiring import build_store
 
 CHANGES = 100  # a second
 SILENT = 100  # one client in so many reads nothing

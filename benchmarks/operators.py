@@ -25,7 +25,7 @@ from benchmarks.backends import INTERVAL, Site, site, watch_calls
 from benchmarks.fault_figures import Figure, at_least, at_most, exactly, for_information
 from benchmarks.faults import table
 from benchmarks.polls import asked, cpu_seconds, quantile
-from cli.ports import choose_ports
+from cli.up.tcp_ports import choose_ports
 from tests import fakes
 from tests.deployment import ROOT, Worker, wait_until
 from tests.scraping import Metrics, serving

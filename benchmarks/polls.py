@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 
 INTERVAL = 10.0  # seconds between two polls of a call
 SHARE = 0.9  # of the calls that are polled before the warm-up begins

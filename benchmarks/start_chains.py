@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 
-from worker.messages import TriggerResult
-from worker.values import NewJob, Pair, Settlement
+from worker.core.messages import TriggerResult
+from worker.core.model import NewJob, Pair, Settlement
 
 INTERVAL = float(os.environ["BENCH_INTERVAL"])
 
@@ -27,9 +27,9 @@ def start_reference(name: str, calls: int) -> None:
 
 def start_callwatch(calls: int) -> None:
     """Store records as a trigger's answer does: with them the first polls are due."""
-    from worker.wiring import parts  # noqa: PLC0415
+    from worker.container import container  # noqa: PLC0415
 
-    store, pair = parts().store, Pair("C-1", "20")
+    store, pair = container().store, Pair("C-1", "20")
     store.claim(pair, token="bench", task_id="bench", arguments="{}", expires=None, enabled=True)  # noqa: S106
     sent_at = store.begin_sending(pair, "bench")
     assert isinstance(sent_at, float)

@@ -9,14 +9,14 @@ from typing import Any, cast
 import redis
 
 from api_client import ConversationLog, ProtocolError, Unavailable
-from cli.lines import PHASES, event_line
-from cli.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
-from cli.reach import connect, open_store, read_settings, silence
+from cli.connect import connect, open_store, read_settings, silence
+from cli.ui.formatting import PHASES, event_line
+from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.settings import Settings
-from worker import texts
-from worker.malformed import MALFORMED_QUEUE
+from worker.container import build_upstream
+from worker.core import texts
+from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import NotErased
-from worker.wiring import build_upstream
 
 SPEAKERS = {"Robot": "智能体", "Contact": "联系人"}
 RESULT_PREFIX = "celery-task-meta-"

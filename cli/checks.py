@@ -10,10 +10,11 @@ from typing import Literal
 import redis
 from celery import Celery
 
-from cli.output import printable
-from cli.who import stopped_by
+from cli.ui.operator import stopped_by
+from cli.ui.output import printable
 from config.redaction import redact
 from config.settings import Settings
+from worker.runtime.celery_config import celery_config
 from worker.store import RedisStore
 from worker.store.durability import NOT_DURABLE
 
@@ -103,7 +104,7 @@ def sweep(store: RedisStore, settings: Settings) -> Check:
 def overdue(store: RedisStore, settings: Settings) -> Check:
     """Say how late polls are. One under way counts as late until it is answered, or its time-out is over."""
     limit = settings.overdue_grace + max(settings.poll_interval, settings.status_timeout)
-    late = store.tally_calls(limit=limit)
+    late = store.count_calls(limit=limit)
     if late.longest <= limit:
         return Check("overdue polls", "ok", f"none by more than {limit:g} s")
     lost = late.longest > max(LOST_AFTER, 2 * limit)
@@ -182,8 +183,6 @@ def workers(consumed: dict[str, list[str]], names: tuple[str, ...]) -> Check:
 
 def ask_workers(settings: Settings) -> dict[str, list[str]]:
     """Return the queues that each worker consumes, of those that answer in time."""
-    from worker.app import celery_config  # noqa: PLC0415 - reads the settings when imported
-
     with Celery("callwatch doctor", set_as_current=False) as app:
         app.conf.update(celery_config(settings))
         replies = app.control.inspect(timeout=REPLIES_WITHIN).active_queues() or {}

@@ -16,13 +16,13 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from api_client.route import Route
 from cli import checks
 from cli.checks import Check
+from cli.connect import PATIENCE, bounded_store, connect, reason, silence
 from cli.exposure import exposure
-from cli.output import DONE, FAILED, say, say_json
-from cli.reach import PATIENCE, connect, impatient_store, reason, silence
+from cli.ui.output import DONE, FAILED, say, say_json
 from config.api_keys import KeysError, read_keys
 from config.redaction import redact
 from config.settings import Settings, SettingsError, load_settings
-from worker.ports import StoreUnavailable
+from worker.core.interfaces import StoreUnavailable
 
 LIMIT = 7.0  # seconds for everything; what has not been answered by then is not well
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
@@ -92,7 +92,7 @@ def _start(name: str, probe: Probe) -> tuple[threading.Thread, list[Check]]:
 
 def look_at_store(settings: Settings) -> Iterator[Check]:
     """Look at the Redis of lock and records, and at what stands in it."""
-    store = impatient_store(settings)
+    store = bounded_store(settings)
     try:
         yield from checks.state(store, settings)
     except StoreUnavailable as error:

@@ -9,12 +9,13 @@ from celery.exceptions import TimeoutError as NoResult
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from cli.output import FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
-from cli.reach import read_settings, reason, require_broker
+from cli.connect import read_settings, reason, require_broker
+from cli.ui.output import FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.redaction import mask_person, redact
 from config.settings import Settings
-from worker import texts
-from worker.messages import BadTrigger, TriggerRequest, read_trigger
+from worker.core import texts
+from worker.core.messages import BadTrigger, TriggerRequest, read_trigger
+from worker.runtime.producer import NotPublished, Producer
 
 GOOD = frozenset({"started", "skipped", "deferred"})  # the outcomes after which nobody has to do anything
 SPARE = 30.0  # seconds beyond a dial's time-out that are waited for its result
@@ -46,10 +47,10 @@ def read_order(case_id: str, mediation_id: str, *, person: str | None, manual: b
 
 def enqueue(order: Order) -> Any:
     """Enqueue the trigger and return Celery's result of it; Failure where the broker does not take it."""
-    from worker.producer import NotPublished, Producer  # noqa: PLC0415 - reads the settings when imported
+    from worker.app import app  # noqa: PLC0415 - reads the settings when imported
 
     try:
-        return Producer.of_this_process().publish(order.request, task_id=order.task_id, expires=order.expires)
+        return Producer(app).publish(order.request, task_id=order.task_id, expires=order.expires)
     except NotPublished as error:
         raise Failure(f"the broker did not take the trigger: {reason(error)}") from None
 

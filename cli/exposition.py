@@ -14,21 +14,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from config.settings import Settings
-from worker.decision import Outcome, Phase
-from worker.ports import StoreUnavailable
+from worker.core.decision import Outcome, Phase
+from worker.core.interfaces import StoreUnavailable
+from worker.core.model import EventKind, QueryResult
+from worker.core.texts import LABELS
 from worker.store import RedisStore
-from worker.store.health import LastSweep, Memory, memory_of
 from worker.store.histograms import BEYOND, LATENCY_BOUNDS, LATENESS_BOUNDS, MICROSECONDS
-from worker.store.notice_steps import Waiting
-from worker.store.tallies import TALLY_EVERY, KeptTally
-from worker.texts import LABELS
-from worker.values import EventKind, Heard
+from worker.store.metrics import TALLY_EVERY, CachedCounts
+from worker.store.outbox import Waiting
+from worker.store.server_status import LastSweep, Memory, memory_of
 
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
 STALE = 4 * TALLY_EVERY  # seconds
 OTHER = "other"  # a status that upstream has made up: as a label of its own it would have no bound
 
-POLLS = (*get_args(Heard), "fenced", "finished", "absent", "early", "overtaken")
+POLLS = (*get_args(QueryResult), "fenced", "finished", "absent", "early", "overtaken")
 TRIGGERS = (*get_args(Outcome), "handled", "copy")
 
 Counters = dict[str, int]
@@ -39,7 +39,7 @@ class State:
     """What one scrape has read; `now` and `outage_since` in epoch seconds, None where there is none."""
 
     counters: Counters
-    tally: KeptTally | None
+    tally: CachedCounts | None
     sweep: LastSweep | None
     now: float
     outage_since: float | None
@@ -65,7 +65,7 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         memories = [("state", store.memory())]
         if settings.broker_url != settings.redis_url:
             memories.append(("broker", memory_of(broker)))
-    tally = store.kept_tally()
+    tally = store.cached_counts()
     return State(
         counters=store.counters(),
         tally=tally,
@@ -132,7 +132,7 @@ def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Met
     return family
 
 
-def _tallied(tally: KeptTally, now: float) -> Iterator[Metric]:
+def _tallied(tally: CachedCounts, now: float) -> Iterator[Metric]:
     statuses = {**dict.fromkeys(LABELS, 0), OTHER: 0}
     for status, number in tally.calls.numbers.items():
         statuses[status if status in LABELS else OTHER] += number

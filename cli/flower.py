@@ -3,8 +3,8 @@
 import importlib.util
 import logging
 
-from cli.output import WRONG_USAGE, Failure
-from cli.reach import read_settings
+from cli.connect import read_settings
+from cli.ui.output import WRONG_USAGE, Failure
 from config.settings import Settings
 
 MAX_TASKS = 20_000  # the least recently changed go first; at a kilobyte each, and a save of them takes a second

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from cli.output import DONE, FAILED, complain, printable, say
+from cli.ui.output import DONE, FAILED, complain, printable, say
 
 VARIABLE = "CALLWATCH_HEALTH_FILE"
 LONGEST = 32  # characters of the file that are read

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cli.output import DONE, WRONG_USAGE, Failure, complain, speak_utf8
+from cli.ui.output import DONE, WRONG_USAGE, Failure, complain, speak_utf8
 
 app = typer.Typer(
     name="callwatch",
@@ -73,7 +73,7 @@ def up(
     itself are printed, with what a second terminal needs for the other commands. It uses its own Redis and its own
     upstream whatever the environment or a .env says, unless --live is given.
     """
-    from cli.up import Options, up  # noqa: PLC0415
+    from cli.up.up import Options, up  # noqa: PLC0415
 
     up(Options(live, port_redis, port_simulator, port_flower, port_metrics, port_gateway, data))
 

@@ -17,11 +17,11 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from cli.connect import bounded_store, connect, read_settings
 from cli.exposition import expose, read_state
 from cli.exposure import is_loopback
-from cli.output import WRONG_USAGE, Failure, say
-from cli.reach import connect, impatient_store, read_settings
 from cli.signals import Signals
+from cli.ui.output import WRONG_USAGE, Failure, say
 from config.settings import Settings
 
 HEADERS_WITHIN, WHOLE = 5.0, 30.0  # seconds for all headers of a request to arrive, and for everything
@@ -42,7 +42,7 @@ def metrics(host: str, port: int) -> None:
             exit_code=WRONG_USAGE,
         )
     try:
-        server = Server(host, port, token, scraper(settings))
+        server = MetricsServer(host, port, token, scraper(settings))
     except OSError as error:
         raise Failure(f"port {port} on {host} cannot be used: {error.strerror or error}") from None
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # what a stranger sends wrong is no news
@@ -56,12 +56,12 @@ def metrics(host: str, port: int) -> None:
 
 def scraper(settings: Settings) -> Callable[[], bytes]:
     """Return what reads one page; its connections are kept."""
-    store = impatient_store(settings)
+    store = bounded_store(settings)
     broker = connect(settings.broker_url)
     return lambda: expose(lambda: read_state(store, broker, settings))
 
 
-class Server:
+class MetricsServer:
     """Answers `/metrics` to who knows the token (None: to everybody), and `/healthz`, which says nothing, to all.
 
     One thread serves all connections, so one that is slow holds up no other; `read` runs in threads of its own.

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from cli.lines import event_line
-from cli.output import DONE, FAILED, complain, printable, say, say_json
-from cli.reach import open_store, read_settings
-from worker.store.notice_steps import DeadLetter, Waiting
+from cli.connect import open_store, read_settings
+from cli.ui.formatting import event_line
+from cli.ui.output import DONE, FAILED, complain, printable, say, say_json
+from worker.store.outbox import DeadLetter, Waiting
 
 
 def notices(*, dead: bool, replay: bool, as_json: bool) -> int:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from cli.lines import PHASES
-from cli.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
-from cli.reach import open_store, read_settings
-from cli.who import who_decides
+from cli.connect import open_store, read_settings
+from cli.ui.formatting import PHASES
+from cli.ui.operator import operator_name
+from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.redaction import redact
-from worker.values import Pair
+from worker.core.model import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None) -
         if not text.strip():
             should = "say why" if wanted == "why" else f"be {wanted}"
             raise Failure(f"{name}: empty, should {should}", exit_code=WRONG_USAGE)
-    who = who_decides(by)
+    who = operator_name(by)
     pair = Pair(case_id.strip(), mediation_id.strip())
     return Release(pair, who, redact(why.strip(), keep=(pair.case_id, pair.mediation_id)))
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cli import commands
-from cli.output import FAILED, WRONG_USAGE, Failure, say
-from cli.reach import read_settings
+from cli.connect import read_settings
+from cli.ui.output import FAILED, WRONG_USAGE, Failure, say
+from cli.up import programs
 from config.api_keys import KeysError, append_key, new_key
 
 
@@ -19,7 +19,7 @@ def serve(host: str, port: int) -> NoReturn:
         raise Failure("fastapi is not installed: pip install 'callwatch[gateway]'")
     read_settings()
     sys.stdout.flush()
-    command = (sys.executable, "-m", *commands.GATEWAY, "--host", host, "--port", str(port))
+    command = (sys.executable, "-m", *programs.GATEWAY, "--host", host, "--port", str(port))
     os.execv(sys.executable, command)  # noqa: S606 - our own program, in the place of this one
 
 

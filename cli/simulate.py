@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cli.output import Failure, say
+from cli.ui.output import Failure, say
 
 TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
 

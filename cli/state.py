@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.looking import Looker, Screen
-from cli.output import DONE, FAILED, ask, complain, printable, say, say_json
-from cli.reach import open_store, read_settings
-from cli.table import calls_table
-from cli.who import stopped_by, who_decides
+from cli.connect import open_store, read_settings
+from cli.ui.live_view import LiveView, Screen
+from cli.ui.operator import operator_name, stopped_by
+from cli.ui.output import DONE, FAILED, ask, complain, printable, say, say_json
+from cli.ui.table import calls_table
 from config.redaction import redact
-from worker import texts
+from worker.core import texts
+from worker.core.model import Call, PairState
 from worker.store import RedisStore
-from worker.values import Call, PairState
 
 PIPED_WIDTH = 160  # columns where there is no terminal: nothing is cut off
 
@@ -106,7 +106,7 @@ def watch(*, case_id: str | None, once: bool) -> int:
     settings = read_settings()
     screen = Screen(failure_limit=settings.max_retry_count)
     with open_store(settings) as store:
-        looker = Looker(store, case_id=case_id)
+        looker = LiveView(store, case_id=case_id)
         try:
             if once:
                 looker.look(wait=0)
@@ -120,7 +120,7 @@ def watch(*, case_id: str | None, once: bool) -> int:
 
 def pause(why: str, *, by: str | None, as_json: bool) -> int:
     """Stop new calls, and keep who did it and why (S16)."""
-    settings, who = read_settings(), who_decides(by)
+    settings, who = read_settings(), operator_name(by)
     why = redact(ask("why are new calls stopped? ", why, as_json=as_json))
     with open_store(settings) as store:
         before = store.pause(why, by=who)
@@ -134,7 +134,7 @@ def pause(why: str, *, by: str | None, as_json: bool) -> int:
 
 def resume(why: str, *, by: str | None, as_json: bool) -> int:
     """Allow new calls again, and keep who did it and why (S16)."""
-    settings, who = read_settings(), who_decides(by)
+    settings, who = read_settings(), operator_name(by)
     why = redact(ask("why are they allowed again? ", why, as_json=as_json))
     with open_store(settings) as store:
         changed = store.resume(why, by=who)

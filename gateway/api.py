@@ -28,9 +28,9 @@ from gateway.problems import CONTENT_TYPE, RETRY_SAME, Problem, fault, invalid, 
 from gateway.showing import CaseView, Position, Setting, etag, notices, position, recent
 from gateway.stream import EventStream, Line, Reader
 from gateway.triggers import Triggers, read_key, read_order
-from worker.messages import MAX_ID_LENGTH
-from worker.ports import StoreUnavailable
-from worker.producer import NotPublished
+from worker.core.interfaces import StoreUnavailable
+from worker.core.messages import MAX_ID_LENGTH
+from worker.runtime.producer import NotPublished
 from worker.store import RedisStore
 
 LONGEST_WAIT = 30  # seconds of Prefer: wait

@@ -15,9 +15,9 @@ from gateway.metrics import Metrics
 from gateway.problems import Problem
 from gateway.showing import position, recent
 from gateway.stream import Reader
-from worker.ports import StoreUnavailable
+from worker.core.interfaces import StoreUnavailable
 from worker.store import RedisStore
-from worker.store.case_reads import CaseState, Surroundings
+from worker.store.cases import CaseState, Surroundings
 
 log = logging.getLogger(__name__)
 

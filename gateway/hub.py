@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.showing import NOTICES_SHOWN, START, CaseView, Position, Setting, notices, position
-from worker.store.case_reads import CaseState, Surroundings
+from worker.store.cases import CaseState, Surroundings
 
 BATCH = 200  # cases that are read in one round trip
 NOTICES_BUFFERED = 100  # beyond that a reader is too slow to be served

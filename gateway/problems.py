@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker import texts
+from worker.core import texts
 
 CONTENT_TYPE = "application/problem+json"
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"

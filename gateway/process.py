@@ -19,10 +19,10 @@ from gateway.routes import add_routes
 from gateway.server import key_file, listen, raise_open_files, serve
 from gateway.showing import Setting
 from gateway.triggers import Triggers
-from worker.app import TRIGGER_QUEUE
-from worker.producer import Producer
+from worker.container import build_store
+from worker.runtime.celery_config import TRIGGER_QUEUE
+from worker.runtime.producer import Producer
 from worker.store import connect
-from worker.wiring import build_store
 
 log = logging.getLogger(__name__)
 

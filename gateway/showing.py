@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker import texts
-from worker.store.case_reads import CasePair, CaseState, Surroundings
-from worker.values import Call
+from worker.core import texts
+from worker.core.model import Call
+from worker.store.cases import CasePair, CaseState, Surroundings
 
 Position = tuple[int, int]
 """A place in the live stream: milliseconds and a number within them."""

@@ -12,11 +12,11 @@ import redis
 
 from config.redaction import mask_person, redact
 from gateway.problems import Problem, fault, invalid, malformed
-from worker.messages import BadTrigger, TriggerRequest, read_trigger
-from worker.producer import Producer
+from worker.core.messages import BadTrigger, TriggerRequest, read_trigger
+from worker.core.model import Pair
+from worker.runtime.producer import Producer
 from worker.store import RedisStore
-from worker.store.request_steps import Request, Standing
-from worker.values import Pair
+from worker.store.requests import Request, Standing
 
 KEY_LENGTH = 255  # characters of an Idempotency-Key
 KEY_WANTED = f"1 to {KEY_LENGTH} printable ASCII characters, in double quotes or bare"

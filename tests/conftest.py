@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 import redis
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 
 TIERS = ("unit", "eager", "contract", "system", "faults")
 ORDER = ("faults", "system")  # before all others: they wait for each other's processors, the others for none

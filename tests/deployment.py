@@ -18,8 +18,8 @@ from celery.result import AsyncResult
 
 from config.settings import Settings
 from simulator.testing import SimulatorProcess
+from worker.container import build_store
 from worker.store import RedisStore
-from worker.wiring import build_store
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 60.0  # seconds: generous, for shared machines

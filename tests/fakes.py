@@ -15,13 +15,13 @@ import time_machine
 
 from api_client import ApiError, CallRecord, CallRequest, CallStatus, ConversationLog, NotSent, ProtocolError
 from config.settings import Settings
-from worker.askers import MOST
-from worker.dispatch import TICK
-from worker.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
+from worker.container import Container, terms
+from worker.core.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
+from worker.core.model import StartedPoll
+from worker.flows.dispatch import TICK
+from worker.runtime.poll_executor import MOST
 from worker.store import Keys, RedisStore
 from worker.store.keys import LEASED
-from worker.values import Ask
-from worker.wiring import Parts, terms
 
 START = 1_770_463_000.0  # epoch seconds: where the virtual clock begins
 
@@ -213,7 +213,7 @@ class World:
         self.redis = client or fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
         self.keys = Keys(settings.key_prefix)
         self.store = RedisStore(self.redis, self.keys, terms(settings))
-        self.parts = Parts(settings, self.store, self.upstream, self.clock)
+        self.parts = Container(settings, self.store, self.upstream, self.clock)
         self.sweeping = 0.0
         self.dispatching = True
         self.lines: list[str] = []
@@ -224,7 +224,7 @@ class World:
         """Put this world under the tasks."""
         from worker import tasks  # noqa: PLC0415 - the application is configured by then
 
-        monkeypatch.setattr(tasks, "parts", lambda: self.parts)
+        monkeypatch.setattr(tasks, "container", lambda: self.parts)
         monkeypatch.setattr(tasks, "send_event", lambda kind, fields: self.shown.append((kind, fields)))
         monkeypatch.setattr(tasks.this_process, "askers", lambda: self.carry_out)
         for task in (tasks.trigger, tasks.poll, tasks.look_up):
@@ -247,7 +247,7 @@ class World:
         line = str(tasks.poll.apply(kwargs=kwargs, throw=True).result)
         return ", ".join(self.lines[before:]) or line
 
-    def carry_out(self, asks: Sequence[Ask]) -> None:
+    def carry_out(self, asks: Sequence[StartedPoll]) -> None:
         """Take the place of the askers."""
         from worker import tasks  # noqa: PLC0415
 

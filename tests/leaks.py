@@ -4,7 +4,7 @@ from typing import cast
 
 import redis
 
-from worker.notice import CHANNELS
+from worker.core.notice import CHANNELS
 from worker.store import Keys
 from worker.store.keys import pair_of
 

@@ -1,11 +1,11 @@
 """One poll at a time through the steps that serve several."""
 
-from worker.decision import Finish, Next, Poll, Verdict
+from worker.core.decision import Finish, Next, Poll, Verdict
+from worker.core.model import Event, OutageChange, Pair, PollDropped, PollEnd, PollStarted, QueryResult, Timing
 from worker.store import RedisStore
-from worker.values import Begun, Change, Dropped, Event, Heard, Pair, PollEnd, Timing
 
 
-def begin_poll(store: RedisStore, job_id: str, poll_no: int) -> Begun | Dropped:
+def begin_poll(store: RedisStore, job_id: str, poll_no: int) -> PollStarted | PollDropped:
     """Let a poll pass the fence."""
     (start,) = store.begin_polls([(job_id, poll_no)])
     return start
@@ -17,11 +17,11 @@ def continue_poll(
     job_id: str,
     poll: Poll,
     *,
-    heard: Heard,
+    heard: QueryResult,
     call_status: str | None,
     event: Event | None,
     timing: Timing | None = None,
-) -> Change | None:
+) -> OutageChange | None:
     """Write the end of a poll whose successor is `poll`."""
     return _written(store, PollEnd(pair, job_id, poll.poll_no, Next(poll), heard, call_status, event, timing))
 
@@ -34,17 +34,17 @@ def finish_poll(  # noqa: PLR0913
     *,
     verdict: Verdict,
     retry_count: int,
-    heard: Heard,
+    heard: QueryResult,
     call_status: str | None,
     event: Event,
     timing: Timing | None = None,
-) -> Change | None:
+) -> OutageChange | None:
     """Write the end of the poll `poll_no`, which is the call's last."""
     end = Finish(verdict, retry_count)
     return _written(store, PollEnd(pair, job_id, poll_no + 1, end, heard, call_status, event, timing))
 
 
-def _written(store: RedisStore, end: PollEnd) -> Change | None:
+def _written(store: RedisStore, end: PollEnd) -> OutageChange | None:
     (change,) = store.write_polls([end])
     assert not isinstance(change, Exception), change
     return change

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import redis
 
-from cli.embedded import find_binary
+from cli.up.embedded_redis import find_binary
 from tests.deployment import LIMIT, ROOT, wait_until
 from tests.system.test_cli_up import free_port
 

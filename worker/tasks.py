@@ -19,12 +19,13 @@ from redis.exceptions import RedisError
 
 from config.redis_url import parse_redis_url
 from config.settings import Settings
-from worker.app import POLL_QUEUE, TRIGGER_QUEUE, app, every_poll_is_shown
-from worker.askers import MOST, Askers
-from worker.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
-from worker.ports import ScheduleFailed, StoreRefused, StoreUnavailable
-from worker.values import Abandoned, News, Pair
-from worker.wiring import parts
+from worker.app import app, every_poll_is_shown
+from worker.container import container
+from worker.core.interfaces import ScheduleFailed, StoreRefused, StoreUnavailable
+from worker.core.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
+from worker.core.model import AbandonedClaim, Pair, StatusUpdate
+from worker.runtime.celery_config import POLL_QUEUE, TRIGGER_QUEUE
+from worker.runtime.poll_executor import MOST, PollExecutor
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # an expiry beyond it cannot be written down again everywhere
 ANSWER_WITHIN = 2  # seconds for the broker to say how many polls wait
@@ -74,7 +75,7 @@ def limit_dials(instance: Any, **_: object) -> None:
     dial_slots.limit(instance.concurrency // 2 if polls else None)
 
 
-@app.task(name="outbound.trigger", bind=True, Request="worker.masking:MaskedRequest")
+@app.task(name="outbound.trigger", bind=True, Request="worker.runtime.request:MaskedRequest")
 def trigger(
     self: Task,
     case_id: Any = None,
@@ -98,7 +99,7 @@ def trigger(
             raise Reject(str(error), requeue=True) from error
         raise Ignore
     try:
-        result = parts().trigger()(
+        result = container().trigger()(
             kwargs,
             task_id=self.request.id,
             expires=epoch(self.request.expires),
@@ -120,12 +121,12 @@ def trigger(
     ignore_result=True,
     acks_late=False,  # a lease finds a lost message long before the visibility time-out does
     send_events=every_poll_is_shown,
-    Request="worker.masking:PollRequest",
+    Request="worker.runtime.request:PollRequest",
 )
 def poll(*_: Any, **kwargs: Any) -> str:
     """Let the polls of a message pass the fence, and hand them to the askers of this process (S20-S28)."""
     try:
-        return parts().watch(show).begin(read_polls(kwargs), this_process.askers())
+        return container().watch(show).begin(read_polls(kwargs), this_process.askers())
     except StoreUnavailable as error:
         return f"given up, the store has it: {error}"
 
@@ -134,13 +135,13 @@ class ThisProcess:
     """The askers of this process, made when its first poll comes: after a fork, where there is one."""
 
     def __init__(self) -> None:
-        self._askers: Askers | None = None
+        self._askers: PollExecutor | None = None
         self._lock = threading.Lock()
 
-    def askers(self) -> Askers:
+    def askers(self) -> PollExecutor:
         """Return them; tasks ask in several threads at once."""
         with self._lock:
-            self._askers = self._askers or parts().askers(show)
+            self._askers = self._askers or container().askers(show)
             return self._askers
 
     def free(self) -> int:
@@ -162,24 +163,24 @@ this_process = ThisProcess()
 @signals.worker_process_shutdown.connect  # of a process of a pool
 def finish_polls(**_: object) -> None:
     """Wait until the polls at work are written: a process that leaves has none to leave behind."""
-    this_process.finish(parts().settings.status_timeout + LEAVE_WITHIN)
+    this_process.finish(container().settings.status_timeout + LEAVE_WITHIN)
 
 
 @app.task(name="outbound.lookup", ignore_result=True)
 def look_up(case_id: str = "", mediation_id: str = "", **_others: Any) -> str:
     """Look once for the calls of a request whose answer was lost (S14)."""
     try:
-        return parts().look_up()(Pair(str(case_id), str(mediation_id)))
+        return container().look_up()(Pair(str(case_id), str(mediation_id)))
     except StoreUnavailable as error:
         return f"given up, the sweep asks again: {error}"
 
 
-def show(news: News) -> None:
+def show(news: StatusUpdate) -> None:
     """Show Flower a change of a call: one line a call, under its job id, instead of one for each of its polls.
 
     The messages of polls are quiet, unless CALLWATCH_POLL_EVENTS says `all`: then they are shown besides.
     """
-    began = news.deadline - parts().settings.max_poll_duration
+    began = news.deadline - container().settings.max_poll_duration
     fields: dict[str, Any] = {
         "uuid": news.message.job_id,
         "name": poll.name,
@@ -235,7 +236,7 @@ class PollQueue:
 class Publisher:
     """What the sweep sends to the queues."""
 
-    def trigger(self, abandoned: Abandoned) -> None:
+    def trigger(self, abandoned: AbandonedClaim) -> None:
         """Publish a trigger again as it was, under its own task id."""
         kwargs = json.loads(abandoned.arguments)
         with translated():

@@ -7,10 +7,10 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
-from tests.contract.test_trigger_steps import started
-from worker.messages import TriggerResult
+from tests.contract.test_claims import started
+from worker.core.messages import TriggerResult
+from worker.core.model import NewJob, Pair, Settlement
 from worker.store import RedisStore
-from worker.values import NewJob, Pair, Settlement
 
 PAIR = Pair("C-1", "20")
 

@@ -3,9 +3,9 @@
 import pytest
 import redis
 
+from worker.core.model import Pause
 from worker.store import RedisStore
 from worker.store.keys import AUDIT_KEPT
-from worker.values import Stop
 
 
 def test_who_stopped_new_calls_why_and_when_is_kept(store: RedisStore) -> None:
@@ -36,7 +36,7 @@ def test_the_flag_of_an_earlier_release_holds_the_reason_alone(
     store: RedisStore, client: redis.Redis, text: str
 ) -> None:
     client.set(store.keys.paused, text)
-    assert store.paused() == Stop("", text, None)
+    assert store.paused() == Pause("", text, None)
 
 
 def test_the_audit_is_bounded(store: RedisStore, client: redis.Redis) -> None:

@@ -11,9 +11,9 @@ import redis
 
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
 from tests.fakes import job_id, record
+from worker.container import SystemClock
+from worker.flows.trigger import TriggerFlow
 from worker.store import RedisStore
-from worker.trigger import Trigger
-from worker.wiring import SystemClock
 
 
 class CountingUpstream:
@@ -40,7 +40,7 @@ def test_a_thousand_triggers_make_one_request(store: RedisStore, client: redis.R
     """S6: from 50 threads at once, with task ids of their own; the others are told what is being watched."""
     upstream = CountingUpstream()
     numbers = itertools.count()  # its next number is taken in one step, whatever the threads do
-    flow = Trigger(
+    flow = TriggerFlow(
         store=store,
         upstream=upstream,
         clock=SystemClock(),

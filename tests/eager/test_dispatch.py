@@ -9,10 +9,10 @@ import pytest
 
 from api_client import ApiError, Unavailable
 from tests.fakes import START, PollQueueOf, World, job_id, record
-from worker.dispatch import TICK, WAITING, Dispatcher, dispatch_forever
-from worker.messages import read_polls
-from worker.ports import ScheduleFailed, StoreUnavailable
-from worker.values import Begun
+from worker.core.interfaces import ScheduleFailed, StoreUnavailable
+from worker.core.messages import read_polls
+from worker.core.model import PollStarted
+from worker.flows.dispatch import TICK, WAITING, Dispatcher, dispatch_forever
 
 JOB = job_id(1)
 
@@ -122,7 +122,7 @@ def test_s28_a_poll_whose_worker_died_comes_back_after_its_lease_and_counts_as_f
     world.clock.sleep(10)
     world.dispatch()
     (begun,) = world.store.begin_polls([(JOB, world.queue.published[-1]["poll_no"])])
-    assert isinstance(begun, Begun)
+    assert isinstance(begun, PollStarted)
     world.queue.heap.clear()
     world.run(2.2)
     assert len(world.upstream.queries) == asked + 1
@@ -136,7 +136,7 @@ def test_s28_s24_queries_that_outlast_their_leases_are_failures(world: World) ->
     watching(world)
     for number in range(1, 11):
         world.clock.sleep(10)
-        assert isinstance(world.store.begin_polls([(JOB, number)])[0], Begun)
+        assert isinstance(world.store.begin_polls([(JOB, number)])[0], PollStarted)
     world.clock.sleep(10)
     assert world.dispatch() == 1
     lines = world.run(1)
@@ -149,7 +149,7 @@ def test_s28_a_poll_at_work_is_not_dispatched_again_while_its_lease_is_renewed(w
     watching(world)
     world.clock.sleep(10)
     (begun,) = world.store.begin_polls([(JOB, 1)])
-    assert isinstance(begun, Begun)
+    assert isinstance(begun, PollStarted)
     for _ in range(9):
         world.clock.sleep(1)
         world.store.renew_polls([(JOB, 2)])
@@ -296,7 +296,7 @@ def test_s25_a_call_past_its_deadline_expires_though_a_later_poll_overtook_it(wo
     watching(world)
     world.clock.move_to(START + 7_199)
     (first,) = world.store.begin_polls([(JOB, 1)])
-    assert isinstance(first, Begun)
+    assert isinstance(first, PollStarted)
 
     def overtake(_job: str, _age: float) -> ApiError:
         world.clock.sleep(3)

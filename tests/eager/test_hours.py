@@ -10,9 +10,9 @@ import pytest
 
 from api_client import NotSent
 from tests.fakes import World, job_id, record
-from worker import texts
+from worker.core import texts
+from worker.core.model import Pair
 from worker.store import Erased
-from worker.values import Pair
 
 OFFICE = {"calling_hours": "09:00-21:00", "calling_days": "mon-sat", "holidays": "CN"}
 office = pytest.mark.parametrize("world", [OFFICE], indirect=True)

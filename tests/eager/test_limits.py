@@ -9,7 +9,7 @@ import pytest
 
 from api_client import Unavailable
 from tests.fakes import START, World, job_id, record
-from worker.ports import StoreUnavailable
+from worker.core.interfaces import StoreUnavailable
 
 CALLS = 120
 

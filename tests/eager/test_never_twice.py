@@ -8,13 +8,13 @@ import pytest
 from api_client import CallRequest, CallStatus, NotSent, OutcomeUnknown, ProtocolError, Unavailable
 from tests.eager.test_unknown import entry, phase
 from tests.fakes import START, World, job_id, record
-from worker import texts
-from worker.messages import TriggerRequest
-from worker.outcomes import nobody_called
-from worker.ports import StoreUnavailable
+from worker.core import texts
+from worker.core.dial_result import not_called
+from worker.core.interfaces import StoreUnavailable
+from worker.core.messages import TriggerRequest
+from worker.core.model import Claimed, Pair
+from worker.flows.trigger import Claim
 from worker.store import RedisStore
-from worker.trigger import Claim
-from worker.values import Claimed, Pair
 
 DAY = 86_400
 five_minutes = pytest.mark.parametrize("world", [{"max_poll_duration": 300}], indirect=True, ids=["five minutes"])
@@ -421,7 +421,7 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     world.upstream.life = lambda _job, _age: "Succeeded"
     flow = world.parts.trigger()
     claim = Claim(TriggerRequest(case_id="C-1", mediation_id="20"), PAIR, "t", "task-1", None)
-    lost = nobody_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown")
+    lost = not_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown")
     assert flow._settle(claim, lost, START)
     world.sweeping = 5
     world.run(100)

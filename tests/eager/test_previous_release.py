@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import Delivery, World, job_id, record
-from worker.values import Pair
+from worker.core.model import Pair
 
 RELEASES = sorted(Path(__file__).parent.glob("release_*.json"))
 

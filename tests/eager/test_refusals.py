@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.fakes import World, record
-from worker.outcomes import MOST_NAMED, MOST_REFUSALS, TEXT_LENGTH
+from worker.core.dial_result import MOST_NAMED, MOST_REFUSALS, TEXT_LENGTH
 
 JOB = "1770463000471-447e-96ea-97523c61189b"
 PHONE = "138" + ".0000." + "1111"

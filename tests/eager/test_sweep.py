@@ -7,11 +7,11 @@ from typing import NoReturn
 import pytest
 
 from tests.fakes import START, World, job_id, record
-from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.core.interfaces import ScheduleFailed, StoreUnavailable
+from worker.core.model import Claimed, Pair
+from worker.flows.sweep import Sweep, sweep_forever
 from worker.store import RedisStore
-from worker.sweep import Sweep, sweep_forever
 from worker.tasks import Publisher
-from worker.values import Claimed, Pair
 
 JOB = job_id(1)
 PAIR = Pair("C-1", "20")
@@ -36,7 +36,7 @@ def test_one_sweeps_at_a_time(world: World) -> None:
     """S28: by a key that lives no longer than one interval."""
     dead_claim(world)
     world.clock.sleep(31)
-    assert world.store.take_sweep("another", 1)
+    assert world.store.acquire_sweep_lock("another", 1)
     assert world.sweep() == 0
     world.clock.sleep(1.1)
     assert world.sweep() == 1
@@ -153,7 +153,7 @@ def test_the_next_sweep_comes_whatever_happens_to_one(
     waits: list[float] = []
     succeeded: list[int] = []
 
-    read = RedisStore.pairs_to_attend
+    read = RedisStore.pairs_due
 
     def fail_for_a_minute(store: RedisStore, *, limit: int) -> list[Pair]:
         if len(waits) < 60:
@@ -200,10 +200,10 @@ def test_a_pair_whose_step_fails_stands_back_behind_the_others(world: World, cap
     world.redis.hset(world.keys.ledger(Pair("C-1", "20")), "claimed_at", "no number")
     world.clock.sleep(31)
     assert world.sweep() == 1, "the one behind it"
-    assert world.store.pairs_to_attend(limit=10) == []
+    assert world.store.pairs_due(limit=10) == []
     assert "pair postponed" in caplog.text
     world.clock.sleep(61)
-    assert world.store.pairs_to_attend(limit=10) == [Pair("C-1", "20"), Pair("C-1", "21")]
+    assert world.store.pairs_due(limit=10) == [Pair("C-1", "20"), Pair("C-1", "21")]
 
 
 def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> None:
@@ -216,7 +216,7 @@ def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> 
     world.queue.broken = OSError("broker away")
     with pytest.raises(ScheduleFailed):
         world.sweep()
-    assert len(world.store.pairs_to_attend(limit=10)) == 1
+    assert len(world.store.pairs_due(limit=10)) == 1
 
 
 @pytest.mark.parametrize("broken", ["pairs_to_attend", "trim"])

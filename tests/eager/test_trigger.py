@@ -7,9 +7,9 @@ import pytest
 
 from api_client import ApiError, NotSent, OutcomeUnknown, Rejected
 from tests.fakes import START, World, job_id, record
-from worker.messages import TriggerResult
-from worker.ports import StoreRefused, StoreUnavailable
-from worker.values import NewJob, Pair, Settlement
+from worker.core.interfaces import StoreRefused, StoreUnavailable
+from worker.core.messages import TriggerResult
+from worker.core.model import NewJob, Pair, Settlement
 
 JOB = job_id(1)
 

@@ -4,8 +4,8 @@ import pytest
 
 from api_client import CallStatus, ConversationLog, OutcomeUnknown, Unavailable
 from tests.fakes import START, World, job_id, record
-from worker.ports import StoreUnavailable
-from worker.values import Pair
+from worker.core.interfaces import StoreUnavailable
+from worker.core.model import Pair
 
 JOB = job_id(1, at=START + 1)
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")

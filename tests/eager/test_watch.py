@@ -10,8 +10,8 @@ import pytest
 
 from api_client import ApiError, ProtocolError, Unavailable
 from tests.fakes import START, StatusAnswer, World, job_id, record
-from worker.messages import shown_polls
-from worker.ports import StoreUnavailable
+from worker.core.interfaces import StoreUnavailable
+from worker.core.messages import shown_polls
 
 JOB = job_id(1)
 

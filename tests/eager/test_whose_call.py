@@ -7,11 +7,11 @@ import pytest
 from api_client import OutcomeUnknown, Rejected, Unavailable
 from tests.eager.test_unknown import entry
 from tests.fakes import START, World, job_id, record
-from worker import texts
-from worker.outcomes import nobody_called, read_answer
-from worker.ports import StoreUnavailable
+from worker.core import texts
+from worker.core.dial_result import not_called, read_answer
+from worker.core.interfaces import StoreUnavailable
+from worker.core.model import Call, Pair, Settled, Settlement
 from worker.store import RedisStore
-from worker.values import Call, Pair, Settled, Settlement
 
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
 FIRST, SECOND = job_id(1, at=START + 1), job_id(2, at=START + 31)
@@ -296,7 +296,7 @@ def test_a_lost_answer_that_comes_when_all_is_over_opens_nothing(world: World) -
     world.run(400)
     before = world.events()
     assert before == ["unknown", "adopted", "ended"]
-    end = nobody_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown")
+    end = not_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown")
     assert store.settle(Settlement(pair, "tok", "task-1", end.result, "unknown", sent_at, (), end.events))
     world.run(100)
     assert world.events() == before

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from tests.faults.memory import ROUNDING, TERMINAL, Memory
 from tests.faults.processes import Process
 from tests.faults.ringing import Ringing
-from worker.values import LookUp, NewJob, Pair, Settled, Settlement
+from worker.core.model import LookUp, NewJob, Pair, Settled, Settlement
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

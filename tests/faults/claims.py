@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from tests.faults.memory import DIAL, REPUBLISHED, ROUNDING, Memory
 from tests.faults.processes import Process
-from worker.values import Abandoned, Claimed, Pair
+from worker.core.model import AbandonedClaim, Claimed, Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -40,7 +40,7 @@ class Claims:
 
     def after_attend(self, _process: Process, reply: object, pair: Pair, **_: object) -> None:
         """The same where a sweep replaces its token; and a claim is not published again for ever (S18)."""
-        if not isinstance(reply, Abandoned) or self._phase != "claimed":
+        if not isinstance(reply, AbandonedClaim) or self._phase != "claimed":
             return
         self._judge_taken(pair)
         self._republished[reply.task_id] += 1

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from api_client import AsyncStatus, CallStatus
-from worker import steps, tasks, wiring
+from worker import bootsteps, container, tasks
 from worker.app import app
-from worker.values import Taken
+from worker.core.model import DuePolls
 
 __all__ = ["app"]
 
@@ -41,14 +41,14 @@ class Fused:
         def call(*args: Any, **kwargs: Any) -> Any:
             blow("before", name)
             answer = attribute(*args, **kwargs)
-            if answer not in (False, [], Taken([])):  # a turn that was not taken, nothing due: no effect
+            if answer not in (False, [], DuePolls([])):  # a turn that was not taken, nothing due: no effect
                 blow("after", name)
             return answer
 
         return call
 
 
-_parts = wiring.parts()
+_parts = container.container()
 _fused = dataclasses.replace(_parts, store=cast("Any", Fused(_parts.store)), upstream=Fused(_parts.upstream))
 _apply_async = tasks.poll.apply_async
 _status = AsyncStatus.__call__
@@ -71,5 +71,5 @@ def _publish(**options: Any) -> Any:
 
 
 tasks.poll.apply_async = _publish
-for module in (tasks, steps):
-    vars(module)["parts"] = lambda: _fused
+for module in (tasks, bootsteps):
+    vars(module)["container"] = lambda: _fused

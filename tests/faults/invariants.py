@@ -13,7 +13,7 @@ from tests.faults.processes import Process, RuleBroken
 from tests.faults.ringing import Ringing
 from tests.faults.watching import Watching
 from tests.faults.windows import Windows
-from worker.values import Pair
+from worker.core.model import Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from tests.faults.processes import Process
+from worker.core.model import Pair
 from worker.store.keys import member
-from worker.values import Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

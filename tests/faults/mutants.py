@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from worker import lookup, poll, trigger
-from worker.decision import Finish, Next, Policy, Poll, decide
-from worker.store import base, dispatch_steps, poll_steps, settle_steps, sweep_steps, trigger_steps
+from worker.core.decision import Finish, Next, Policy, Poll, decide
+from worker.flows import lookup, poll, trigger
+from worker.store import base, claims, dispatches, polls, settlements, sweeps
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -59,20 +59,20 @@ _LOOK = lookup.look
 
 BROKEN = [
     pytest.param(
-        without(trigger_steps, "BEGIN_SENDING", ("redis.call('GET', lock) == token and state[1] == token", "true")),
+        without(claims, "BEGIN_SENDING", ("redis.call('GET', lock) == token and state[1] == token", "true")),
         "may call .* which is another's",
         1,
         id="S18 sending under any token",
     ),
     pytest.param(
-        without(settle_steps, "SETTLE", ("local ours = state[1] == token or", "local ours = true or")),
+        without(settlements, "SETTLE", ("local ours = state[1] == token or", "local ours = true or")),
         "settled .* which is another's",
         10,
         id="S18 settling under any token",
     ),
     pytest.param(
         without(
-            trigger_steps,
+            claims,
             "CLAIM",
             (
                 "if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end",
@@ -85,22 +85,20 @@ BROKEN = [
         id="S4 a lock that any trigger takes",
     ),
     pytest.param(
-        without(poll_steps, "CONTINUE_POLL", (" or tonumber(r[1]) ~= p.poll_no", "")),
+        without(polls, "CONTINUE_POLL", (" or tonumber(r[1]) ~= p.poll_no", "")),
         "wrote .* under",
         0,
         id="S28 no fence at the end of a poll",
     ),
     pytest.param(
-        without(
-            poll_steps, "BEGIN_POLLS", ("if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end", "")
-        ),
+        without(polls, "BEGIN_POLLS", ("if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end", "")),
         "passed the fence",
         5,
         id="S28 no fence at the start of a poll",
     ),
     pytest.param(
         without(
-            dispatch_steps,
+            dispatches,
             "TAKE_DUE",
             (
                 "    taken[#taken + 1] = {id, r[1],",
@@ -113,7 +111,7 @@ BROKEN = [
     ),
     pytest.param(
         without(
-            poll_steps,
+            polls,
             "FINISH_POLL",
             ("if not r[1] or r[2] then return false end", "if not r[1] then return false end"),
         ),
@@ -122,7 +120,7 @@ BROKEN = [
         id="S27 a verdict over a verdict",
     ),
     pytest.param(
-        without(poll_steps, "FINISH_POLL", (" and state[2] == 'watching' and not state[3]", "")),
+        without(polls, "FINISH_POLL", (" and state[2] == 'watching' and not state[3]", "")),
         "released before",
         9,
         id="S5 released while a look-up is open",
@@ -143,7 +141,7 @@ BROKEN = [
     pytest.param(
         both(
             without(
-                trigger_steps,
+                claims,
                 "BEGIN_SENDING",
                 (
                     "':task:' .. state[3], unknown)",
@@ -151,7 +149,7 @@ BROKEN = [
                 ),
             ),
             without(
-                trigger_steps,
+                claims,
                 "CLAIM",
                 ("not phase and redis.call('ZSCORE', pairs_key, member)", "false"),
                 ("redis.call('ZSCORE', PREFIX .. ':dialled', task_id)", "false"),
@@ -175,7 +173,7 @@ BROKEN = [
     ),
     pytest.param(
         without(
-            sweep_steps,
+            sweeps,
             "ATTEND",
             ("if not answered and t < s.lookup_from + unanswered_for then return look(look_up_seldom) end", ""),
         ),
@@ -184,7 +182,7 @@ BROKEN = [
         id="S14 a window that closes unanswered",
     ),
     pytest.param(
-        without(poll_steps, "HEAR", (" or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS", "")),
+        without(polls, "HEAR", (" or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS", "")),
         "polled within an outage",
         2,
         id="S29 an outage of no calls",
@@ -192,7 +190,7 @@ BROKEN = [
     pytest.param(
         both(
             without(
-                poll_steps,
+                polls,
                 "FINISH_POLL",
                 ("age_case(p.member)", "redis.call('PEXPIRE', job, HISTORY_TTL)"),
             ),

@@ -13,7 +13,7 @@ from typing import Any
 from gateway import __main__, process
 from gateway.api import Gateway
 from gateway.feed import Pace
-from worker.producer import Producer
+from worker.runtime.producer import Producer
 
 FUSE, FILE = os.environ.get("FUSE", ""), Path(os.environ.get("FUSE_FILE", "/nonexistent"))
 _publish, _build = Producer.publish, process.build_gateway

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from tests.faults.memory import Memory
 from tests.faults.processes import Process
-from worker.decision import OUTAGE_CALLS
-from worker.values import Begun, Change, Dropped, PollEnd
+from worker.core.decision import OUTAGE_CALLS
+from worker.core.model import OutageChange, PollDropped, PollEnd, PollStarted
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -20,11 +20,11 @@ class Outages:
         self._on = False
 
     def after_begin_polls(
-        self, _process: Process, reply: list[Begun | Dropped], polls: Sequence[tuple[str, int]]
+        self, _process: Process, reply: list[PollStarted | PollDropped], polls: Sequence[tuple[str, int]]
     ) -> None:
         """With fewer than five calls no poll begins within an outage."""
         for (job_id, _), start in zip(polls, reply, strict=True):
-            if not isinstance(start, Begun) or not start.outage:
+            if not isinstance(start, PollStarted) or not start.outage:
                 continue
             self._memory.calls[job_id].asked = True  # an outage may keep it from asking to its end
             self._machine.counts["within an outage"] += 1
@@ -32,7 +32,7 @@ class Outages:
             assert watched >= OUTAGE_CALLS, f"{job_id} is polled within an outage of {watched} calls"
 
     def after_write_polls(
-        self, _process: Process, reply: list[Change | Exception | None], _ends: list[PollEnd]
+        self, _process: Process, reply: list[OutageChange | Exception | None], _ends: list[PollEnd]
     ) -> None:
         """An outage begins once and ends once."""
         for change in reply:

@@ -19,8 +19,8 @@ from tests.fakes import START
 from tests.faults.endpoints import QUERY_TIME_OUT, Endpoint
 from tests.faults.processes import Died, Process
 from tests.faults.reality import Job, Plan
-from worker.ports import StoreUnavailable
-from worker.values import Pair
+from worker.core.interfaces import StoreUnavailable
+from worker.core.model import Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from api_client import CallRecord
 from tests.fakes import START, job_id, record
-from worker.decision import TERMINAL
-from worker.values import Pair
+from worker.core.decision import TERMINAL
+from worker.core.model import Pair
 
 NEVER = 1e9  # seconds
 TIME_OUT = 20  # seconds for which a sender waits for its answer

@@ -8,8 +8,8 @@ from tests.faults.endpoints import Endpoint
 from tests.faults.memory import DAY, ROUNDING, Memory, Request
 from tests.faults.processes import Process
 from tests.faults.reality import Job
+from worker.core.model import Pair
 from worker.store.keys import DIALLED_KEPT
-from worker.values import Pair
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

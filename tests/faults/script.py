@@ -10,7 +10,7 @@ from tests.faults.processes import Order, Trap
 from tests.faults.reality import LASTING, LIVES, PLANS, SELDOM, SPREADS, Plan
 from tests.faults.simulation import PAIRS, Machine
 from tests.faults.tasks import SETTINGS
-from worker.store.trigger_steps import CLAIM_STALE_AFTER
+from worker.store.claims import CLAIM_STALE_AFTER
 
 T = TypeVar("T")
 Step = tuple[str, int, int]

@@ -19,13 +19,12 @@ from tests.faults.invariants import Invariants
 from tests.faults.processes import Message, Order, Process, Trap
 from tests.faults.reality import Job, Plan, Reality
 from tests.faults.tasks import SETTINGS, Tasks
-from worker.askers import RENEWALS
-from worker.dispatch import TICK
+from worker.container import terms
+from worker.core.model import Pair
+from worker.flows.dispatch import TICK
+from worker.runtime.poll_executor import RENEWALS
 from worker.store import Keys, RedisStore
-from worker.store.connections import OwnClient
 from worker.store.keys import LEASED
-from worker.values import Pair
-from worker.wiring import terms
 
 PAIRS = tuple(Pair(case_id, mediation_id) for case_id in ("C-1", "C-2") for mediation_id in ("20", "21"))
 VISIBILITY = 60  # seconds after which the broker hands out again what a dead process held: beyond a dial's time-outs
@@ -41,7 +40,7 @@ class Machine:
         self.redis, self.keys = client, Keys(SETTINGS.key_prefix)
         self.clock = VirtualClock(traveller)
         self.store = RedisStore(client, self.keys, terms(SETTINGS))
-        self.store._own = cast("OwnClient", SimpleNamespace(client=client))  # processes run one at a time
+        self.store._own = cast("Any", SimpleNamespace(client=client))  # processes run one at a time
         self.reality = Reality(skew)
         for pair in PAIRS[::2]:
             self.reality.stranger(pair)

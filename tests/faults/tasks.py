@@ -11,16 +11,16 @@ from config.settings import Settings
 from tests.fakes import run_through
 from tests.faults.ports import ClockPort, StorePort, UpstreamPort
 from tests.faults.processes import Message, Process
-from worker.askers import MOST
-from worker.decision import Policy
-from worker.dispatch import Dispatcher
-from worker.lookup import Search
-from worker.messages import PollMessage, polls_kwargs, read_polls
-from worker.poll import Watch
-from worker.ports import ScheduleFailed, Store, StoreUnavailable, Upstream
-from worker.sweep import Sweep
-from worker.trigger import Trigger
-from worker.values import Abandoned, Ask, Pair
+from worker.core.decision import Policy
+from worker.core.interfaces import ScheduleFailed, Store, StoreUnavailable, Upstream
+from worker.core.messages import PollMessage, polls_kwargs, read_polls
+from worker.core.model import AbandonedClaim, Pair, StartedPoll
+from worker.flows.dispatch import Dispatcher
+from worker.flows.lookup import LookUpFlow
+from worker.flows.poll import PollFlow
+from worker.flows.sweep import Sweep
+from worker.flows.trigger import TriggerFlow
+from worker.runtime.poll_executor import MOST
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -40,7 +40,7 @@ class Tasks:
     def trigger(self, message: "Message", process: Process) -> None:
         """Call the parties of a case."""
         store, upstream = self._ports(process)
-        flow = Trigger(
+        flow = TriggerFlow(
             store=store,
             upstream=upstream,
             clock=ClockPort(process),
@@ -64,8 +64,8 @@ class Tasks:
         """Let the polls of a message pass the fence, ask how each call stands, and write what it heard."""
         policy = Policy(SETTINGS.poll_interval, SETTINGS.max_retry_count)
         store, upstream = self._ports(process)
-        flow = Watch(store, lambda _news: None, ClockPort(process), policy)
-        asks: list[Ask] = []
+        flow = PollFlow(store, lambda _news: None, ClockPort(process), policy)
+        asks: list[StartedPoll] = []
 
         async def status(**query: str) -> CallStatus:
             return upstream.status(**query)
@@ -88,7 +88,7 @@ class Tasks:
 
     def look_up(self, message: "Message", process: Process) -> None:
         """Look once for the calls of a request whose answer was lost."""
-        flow = Search(*self._ports(process), SETTINGS.poll_interval)
+        flow = LookUpFlow(*self._ports(process), SETTINGS.poll_interval)
         try:
             self._returned(process, flow(Pair(**message.kwargs)))
         except StoreUnavailable:
@@ -151,7 +151,7 @@ class Publisher:
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
 
-    def trigger(self, abandoned: Abandoned) -> None:
+    def trigger(self, abandoned: AbandonedClaim) -> None:
         """Publish a trigger again as it was."""
         kwargs, more = json.loads(abandoned.arguments), {"task_id": abandoned.task_id, "expires": abandoned.expires}
         publish(self._machine, self._process, "trigger", kwargs, **more)

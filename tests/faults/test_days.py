@@ -13,7 +13,7 @@ from tests.faults.processes import Trap
 from tests.faults.reality import Plan
 from tests.faults.search import enact
 from tests.faults.simulation import PAIRS, Machine
-from worker.values import Pair
+from worker.core.model import Pair
 
 OTHER, PAIR = PAIRS[:2]  # two mediations of one case
 UNENDING, BRIEF = 7, 1  # lives: paused for more than a day, and over after 4 s

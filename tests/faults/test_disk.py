@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import Deployment, wait_until
 
 SETTINGS = {

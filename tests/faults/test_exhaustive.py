@@ -17,7 +17,7 @@ from tests.faults.exhaustive.flows import Ended
 from tests.faults.exhaustive.search import Exploration, search
 from tests.faults.exhaustive.snapshots import plain
 from tests.faults.exhaustive.state import KEYS, Budget, Scope, State
-from worker.store import base, look_up_steps, poll_steps, settle_steps, sweep_steps, trigger_steps
+from worker.store import base, claims, lookups, polls, settlements, sweeps
 
 LOST, ANSWERED = ("lost",), ("answered",)
 ANY = Budget(faults=1, crash=1, stop=1, lost=1, expiry=1, copy=1)
@@ -117,105 +117,103 @@ SENDING_IS_OVER = "if t <= s.sending_at + sending_limit then later(s.sending_at 
 
 BROKEN = [
     pytest.param(
-        change(trigger_steps, "CLAIM", HANDLED, "if false then"),
+        change(claims, "CLAIM", HANDLED, "if false then"),
         ONE,
         "S18: a handled task expires",
         id="CLAIM a task twice",
     ),
     pytest.param(
-        change(trigger_steps, "CLAIM", TAKEN, "redis.call('DEL', lock)"),
+        change(claims, "CLAIM", TAKEN, "redis.call('DEL', lock)"),
         TWO,
         "S5: .* is called",
         id="CLAIM a held pair",
     ),
     pytest.param(
-        change(trigger_steps, "CLAIM", "    remember(ledger, last[1], tonumber(last[2]), last[3])\n"),
+        change(claims, "CLAIM", "    remember(ledger, last[1], tonumber(last[2]), last[3])\n"),
         TWO,
         "S5: .* is called",
         id="CLAIM without the memory of a bad end",
     ),
     pytest.param(
-        change(trigger_steps, "RENEW", "if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end"),
+        change(claims, "RENEW", "if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end"),
         ONE,
         "S18: renew of another owner",
         id="RENEW under any token",
     ),
     pytest.param(
-        change(trigger_steps, "BEGIN_SENDING", "redis.call('GET', lock) == token and state[1] == token", "true"),
+        change(claims, "BEGIN_SENDING", "redis.call('GET', lock) == token and state[1] == token", "true"),
         ONE,
         "S18: begin_sending of another owner",
         id="BEGIN_SENDING under any token",
     ),
     pytest.param(
-        change(trigger_steps, "BEGIN_SENDING", "if redis.call('SCARD', live) > 0 then return 'watched' end"),
+        change(claims, "BEGIN_SENDING", "if redis.call('SCARD', live) > 0 then return 'watched' end"),
         Scope(TWO.triggers, Budget(faults=1, stop=1, release=1, hidden=2), rings=(1,), endings=ANSWERED),
         "S18: a request may leave",
         id="BEGIN_SENDING beside a watched call",
     ),
     pytest.param(
-        change(settle_steps, "SETTLE", "local ours = state[1] == token or", "local ours = true or"),
+        change(settlements, "SETTLE", "local ours = state[1] == token or", "local ours = true or"),
         LATE,
         "S18: settle of another owner",
         id="SETTLE under any token",
     ),
     pytest.param(
-        change(settle_steps, "SETTLE", "if not ours and #new.jobs == 0 then", "if not ours then"),
+        change(settlements, "SETTLE", "if not ours and #new.jobs == 0 then", "if not ours then"),
         LATE,
         "S18: an answer's call has no record",
         id="SETTLE without a late answer's calls",
     ),
     pytest.param(
-        change(settle_steps, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"),
+        change(settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"),
         ONE,
         "S14: nothing is said to be found",
         id="SETTLE an unknown outcome twice",
     ),
     pytest.param(
-        change(settle_steps, "DEFER", "redis.call('GET', lock) ~= token or state[1] ~= token", "false"),
+        change(settlements, "DEFER", "redis.call('GET', lock) ~= token or state[1] ~= token", "false"),
         CLOSED,
         "S18: defer of another owner",
         id="DEFER under any token",
     ),
     pytest.param(
-        change(settle_steps, "DEFER", "redis.call('DEL', lock, ", "redis.call('DEL', "),
+        change(settlements, "DEFER", "redis.call('DEL', lock, ", "redis.call('DEL', "),
         CLOSED,
         "S4: .* waits and is locked",
         id="DEFER with the lock",
     ),
     pytest.param(
-        change(
-            sweep_steps, "ATTEND", SENDING_IS_OVER, "release_pair(member, s.token, t) if t then return {'none'} end"
-        ),
+        change(sweeps, "ATTEND", SENDING_IS_OVER, "release_pair(member, s.token, t) if t then return {'none'} end"),
         ONE,
         "S14: a call was never watched",
         id="ATTEND releases what may ring",
     ),
     pytest.param(
-        change(sweep_steps, "ATTEND", "if not answered and t < s.lookup_from + unanswered_for then", "if false then"),
+        change(sweeps, "ATTEND", "if not answered and t < s.lookup_from + unanswered_for then", "if false then"),
         ONE,
         "S14: a call was never watched",
         id="ATTEND closes a window that was never answered",
     ),
     pytest.param(
-        change(look_up_steps, "ADOPT", "s[1] ~= token or not s[2] or s[4]", "not s[1]"),
+        change(lookups, "ADOPT", "s[1] ~= token or not s[2] or s[4]", "not s[1]"),
         RELEASED,
         "S5: .* is done and held",
         id="ADOPT for a look-up that is over",
     ),
     pytest.param(
-        change(look_up_steps, "ADOPT", "if other ~= member and o[1] == 'sending' then return false end"),
+        change(lookups, "ADOPT", "if other ~= member and o[1] == 'sending' then return false end"),
         BOTH,
         "S14: adopted for another mediation",
         id="ADOPT beside another request",
     ),
     pytest.param(
-        change(look_up_steps, "ADOPT", "      redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)\n"),
+        change(lookups, "ADOPT", "      redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)\n"),
         BOTH,
         "S5: .* does not hold",
         id="ADOPT without holding the pair",
     ),
     pytest.param(
-        change(look_up_steps, "RELEASE", "if s[1] ~= 'unknown' then return s[1] end"),
+        change(lookups, "RELEASE", "if s[1] ~= 'unknown' then return s[1] end"),
         RELEASED,
         "S14: a person has released",
         id="RELEASE any phase",
@@ -229,13 +227,13 @@ BROKEN = [
         id="RELEASE a pair with a watched call",
     ),
     pytest.param(
-        change(poll_steps, "FINISH_POLL", " and state[2] == 'watching' and not state[3]"),
+        change(polls, "FINISH_POLL", " and state[2] == 'watching' and not state[3]"),
         ONE,
         "S5: .* is released while it is looked up",
         id="FINISH_POLL releases while a look-up is open",
     ),
     pytest.param(
-        change(poll_steps, "FINISH_POLL", "remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))"),
+        change(polls, "FINISH_POLL", "remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))"),
         TWO,
         "S5: .* is called",
         id="FINISH_POLL without the memory of a bad end",

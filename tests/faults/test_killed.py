@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import Deployment, wait_until
 
 POINTS = [

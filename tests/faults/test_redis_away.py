@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 import redis
 
-from cli.embedded import HOST, EmbeddedServer
+from cli.up.embedded_redis import HOST, EmbeddedServer
 from tests.deployment import Deployment, Worker, wait_until
 
 CASES = 12  # of two calls each

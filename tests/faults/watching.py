@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from tests.faults.memory import AGAIN, FAILURES, INTERVAL, ROUNDING, Memory
 from tests.faults.processes import Process
-from worker.decision import Finish, Next, Poll
-from worker.values import Begun, Change, Dropped, PollEnd, Taken
+from worker.core.decision import Finish, Next, Poll
+from worker.core.model import DuePolls, OutageChange, PollDropped, PollEnd, PollStarted
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -20,7 +20,7 @@ class Watching:
         self._polling: dict[tuple[Process, str], int] = {}
         self._asked: set[tuple[str, int, int]] = set()
 
-    def after_take_due(self, _process: Process, reply: Taken, **_: object) -> None:
+    def after_take_due(self, _process: Process, reply: DuePolls, **_: object) -> None:
         """A poll is dispatched with the number that its record waits for (S28)."""
         self._machine.counts["reissued"] += reply.reissued
         for message in reply.polls:
@@ -29,16 +29,16 @@ class Watching:
             self._memory.look_at(message.job_id, step="take_due")
 
     def after_begin_polls(
-        self, process: Process, reply: list[Begun | Dropped], polls: Sequence[tuple[str, int]]
+        self, process: Process, reply: list[PollStarted | PollDropped], polls: Sequence[tuple[str, int]]
     ) -> None:
         """Of all copies of a poll one passes the fence, in time (S20, S28)."""
         for (job_id, poll_no), start in zip(polls, reply, strict=True):
-            if isinstance(start, Begun):
+            if isinstance(start, PollStarted):
                 self._begun(process, job_id, poll_no, start)
             elif start.why == "absent":
                 assert self._memory.calls[job_id].verdict, f"{job_id} is watched and has no record"
 
-    def _begun(self, process: Process, job_id: str, poll_no: int, start: Begun) -> None:
+    def _begun(self, process: Process, job_id: str, poll_no: int, start: PollStarted) -> None:
         call, now, due = self._memory.calls[job_id], self._machine.now, start.poll.due
         assert poll_no == int(call.record["poll_no"]), f"{process} passed the fence of {job_id} with {poll_no}"
         assert now >= due - ROUNDING, f"{process} began early"
@@ -63,7 +63,9 @@ class Watching:
         self._memory.calls[job_id].asked = True
         self._machine.counts["queries"] += 1
 
-    def after_write_polls(self, process: Process, reply: list[Change | Exception | None], ends: list[PollEnd]) -> None:
+    def after_write_polls(
+        self, process: Process, reply: list[OutageChange | Exception | None], ends: list[PollEnd]
+    ) -> None:
         """A poll writes only under the number that it moved on to (S28)."""
         for change, end in zip(reply, ends, strict=True):
             assert not isinstance(change, Exception), f"{end} cannot be written"
@@ -72,7 +74,7 @@ class Watching:
             else:
                 self._finished(process, change, end.job_id, end.poll_no, end.follows)
 
-    def _continued(self, process: Process, reply: Change | None, job_id: str, poll: Poll) -> None:
+    def _continued(self, process: Process, reply: OutageChange | None, job_id: str, poll: Poll) -> None:
         number = int(self._memory.calls[job_id].record["poll_no"])
         if reply is not None:
             assert poll.poll_no == number, f"{process} wrote {job_id} under {poll.poll_no}, it is at {number}"
@@ -81,7 +83,7 @@ class Watching:
             self._machine.counts["fenced at the end"] += 1
         self._memory.look_at(job_id, step="write_polls")
 
-    def _finished(self, process: Process, reply: Change | None, job_id: str, poll_no: int, end: Finish) -> None:
+    def _finished(self, process: Process, reply: OutageChange | None, job_id: str, poll_no: int, end: Finish) -> None:
         """One verdict a call, each for its reason, and its pairs are free only if their requests are over."""
         memory, machine = self._memory, self._machine
         call, verdict = memory.calls[job_id], end.verdict

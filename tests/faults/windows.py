@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 from tests.faults.endpoints import Endpoint
 from tests.faults.memory import DAY, HOLD, LOOK_UP, ROUNDING, SENDING, Memory
 from tests.faults.processes import Process
-from worker.decision import Finish
-from worker.values import Pair, PollEnd, Settlement
+from worker.core.decision import Finish
+from worker.core.model import Pair, PollEnd, Settlement
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

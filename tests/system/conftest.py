@@ -7,8 +7,8 @@ import pytest
 
 from config.settings import Settings
 from tests.on_a_loop import asked_on_a_loop
+from worker.container import build_store
 from worker.store import RedisStore
-from worker.wiring import build_store
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import redis
 
 from cli.main import main
 from simulator.testing import SimulatorProcess
-from tests.contract.test_case_steps import bring_to, found
+from tests.contract.test_erasure import bring_to, found
+from worker.core.model import Pair
 from worker.store import RedisStore
-from worker.values import Pair
 
 Read = Callable[[], tuple[str, str]]
 

@@ -15,13 +15,13 @@ import redis
 from cli import checks
 from cli.checks import Check
 from cli.doctor import look
-from cli.embedded import EmbeddedServer
 from cli.main import main
+from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
 from tests.deployment import LIMIT, Deployment, wait_until
 from tests.system.test_cli_release import PAIR, bring_to
+from worker.container import build_store
 from worker.store import RedisStore
-from worker.wiring import build_store
 
 PERSON = "P-0001"
 PHONE = "138" + "0000" + "1111"
@@ -256,7 +256,7 @@ def test_a_silent_place_holds_nobody_up(
     variable: str, upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor
 ) -> None:
     """A port that takes connections and never answers: as Redis, and as an upstream that should speak TLS."""
-    environment.setattr("cli.reach.PATIENCE", 0.1)
+    environment.setattr("cli.connect.PATIENCE", 0.1)
     environment.setattr("cli.doctor.PATIENCE", 0.1)
     scheme = "redis" if variable == "CALLWATCH_REDIS_URL" else "https"
     environment.setenv(variable, f"{scheme}://127.0.0.1:{upstream}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import ROOT, Deployment, wait_until
 from tests.scraping import TOKEN, Metrics, serving
 

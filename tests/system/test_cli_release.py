@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from worker.messages import TriggerResult
+from worker.core.messages import TriggerResult
+from worker.core.model import NewJob, Pair, Settlement
 from worker.store import RedisStore
-from worker.values import NewJob, Pair, Settlement
 
 PAIR = Pair("C-1", "20")
 ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "somebody"]

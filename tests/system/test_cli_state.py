@@ -17,9 +17,9 @@ import redis
 from cli.main import main
 from tests.deployment import LIMIT, wait_until
 from tests.polls import begin_poll, finish_poll
-from worker.messages import TriggerResult
+from worker.core.messages import TriggerResult
+from worker.core.model import Event, NewJob, Pair, PollStarted, Settlement
 from worker.store import RedisStore
-from worker.values import Begun, Event, NewJob, Pair, Settlement
 
 ROOT = Path(__file__).parents[2]
 PERSON = "P-10010001"
@@ -59,7 +59,7 @@ def started(store: RedisStore, pair: Pair, job_id: str) -> None:
 
 
 def finish(store: RedisStore, pair: Pair, job_id: str) -> None:
-    wait_until(lambda: isinstance(begin_poll(store, job_id, 1), Begun))
+    wait_until(lambda: isinstance(begin_poll(store, job_id, 1), PollStarted))
     event = Event("ended", pair.case_id, pair.mediation_id, job_id, {"label": "失败"})
     assert finish_poll(
         store, pair, job_id, 1, verdict="ended", retry_count=0, heard="answer", call_status="Failed", event=event

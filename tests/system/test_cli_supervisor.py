@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.embedded import EmbeddedServer
-from cli.guard import Guard
 from cli.signals import Signals
-from cli.supervisor import Program, Server, Supervisor
+from cli.up.embedded_redis import EmbeddedServer
+from cli.up.supervisor import Program, ServerProcess, Supervisor
+from cli.up.watchdog import Watchdog
 from tests.deployment import LIMIT, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.log = folder / "log"
         self.said: list[str] = []
-        self.guard = Guard()
+        self.guard = Watchdog()
         self.supervisor = Supervisor(self.guard, self.said.append)
         self.pids: set[int] = set()
 
@@ -83,7 +83,7 @@ def test_what_dies_again_and_again_is_replaced_ever_more_slowly(bench: Bench) ->
 
 def test_a_server_is_replaced_with_its_data(tmp_path: Path, bench: Bench) -> None:
     embedded = EmbeddedServer(data_dir=tmp_path / "redis", appendfsync="always")
-    server = Server(embedded)
+    server = ServerProcess(embedded)
     bench.supervisor.add(server)
     bench.supervisor.watch()
     first = server.pid
@@ -126,7 +126,7 @@ def test_a_dead_workers_own_children_go_with_it(bench: Bench) -> None:
 @pytest.mark.parametrize("code", [SLEEPER, DEAF])
 def test_the_guard_ends_what_a_killed_owner_leaves_behind(code: str) -> None:
     owner = (
-        "import os, subprocess, sys; from cli.guard import Guard; guard = Guard();"
+        "import os, subprocess, sys; from cli.up.watchdog import Guard; guard = Guard();"
         f"child = subprocess.Popen([sys.executable, '-S', '-c', {code!r}], start_new_session=True);"
         "guard.add(child.pid); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
@@ -145,7 +145,7 @@ def gone(pid: int) -> bool:
 
 
 def test_the_guard_spares_what_has_ended_in_order() -> None:
-    guard = Guard()
+    guard = Watchdog()
     command = (sys.executable, "-S", "-c", SLEEPER)
     with subprocess.Popen(command, start_new_session=True) as process:
         guard.add(process.pid)

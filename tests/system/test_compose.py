@@ -22,7 +22,7 @@ import redis
 import yaml
 from celery import Celery
 
-from cli.embedded import find_binary
+from cli.up.embedded_redis import find_binary
 from simulator.testing import SimulatorProcess
 from tests.deployment import LIMIT, ROOT, wait_until
 from tests.system.test_cli_up import free_port

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import LIMIT, ROOT
 from tests.gatewayprocess import SECRET, Gateway, environment
 from tests.unit.test_docs import blocks

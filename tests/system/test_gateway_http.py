@@ -10,8 +10,8 @@ from pathlib import Path
 import jwt
 import pytest
 
-from cli.embedded import EmbeddedServer
 from cli.main import main
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import LIMIT, wait_until
 from tests.gatewayprocess import SECRET, Answer, Gateway, environment
 from worker.store import RedisStore

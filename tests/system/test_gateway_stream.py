@@ -15,8 +15,8 @@ import pytest
 from tests.deployment import LIMIT, Deployment, wait_until
 from tests.gatewayprocess import Gateway, Stream, environment
 from tests.system.test_cli_state import finish, started
+from worker.core.model import Pair
 from worker.store import RedisStore
-from worker.values import Pair
 
 LIFE = [["Scheduling", 0], ["Executing", 2], ["Succeeded", 4]]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import EmbeddedServer
 from cli.main import main
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import ROOT, Deployment, Worker, wait_until
 
 

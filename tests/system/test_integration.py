@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import ROOT, Deployment, wait_until
 from tests.unit.test_docs import bare, blocks, leaves, rows
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cli import metrics
-from cli.metrics import MOST_CONNECTIONS, Server
+from cli.metrics import MOST_CONNECTIONS, MetricsServer
 from tests.deployment import wait_until
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
@@ -19,7 +19,7 @@ TOKEN = "a-token"
 @contextlib.contextmanager
 def serving(read: Callable[[], bytes] = lambda: b"page\n") -> Iterator[int]:
     """Serve in this process; the thread ends with it."""
-    server = Server("127.0.0.1", 0, TOKEN, read)
+    server = MetricsServer("127.0.0.1", 0, TOKEN, read)
     server.begin()
     yield server.port
 

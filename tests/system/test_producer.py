@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from config.settings import Settings
-from worker.messages import read_trigger
-from worker.producer import NotPublished, Producer
+from worker.core.messages import read_trigger
+from worker.runtime.producer import NotPublished, Producer
 
 REQUEST = read_trigger({"case_id": "C-1", "mediation_id": 20, "call_person_id": "P-10010001"})
 

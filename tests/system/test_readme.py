@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cli.embedded import EmbeddedServer
+from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import ROOT, Deployment, wait_until
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

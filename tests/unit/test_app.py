@@ -60,7 +60,7 @@ def test_settings_that_no_worker_may_start_with_end_it_with_a_line_each(
 
 
 def test_the_messages_of_every_queue_are_read_before_celery_gets_them() -> None:
-    """S38: see worker/malformed.py."""
+    """S38: see worker/runtime/malformed.py."""
     conf = create_app(SETTINGS).conf
     assert [*conf.broker_transport_options["task_queues"]] == [queue.name for queue in conf.task_queues]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cli import embedded
 from cli.main import main
-from cli.output import Failure
-from cli.ports import PREFERRED, choose_ports
-from cli.samples import samples
+from cli.ui.output import Failure
+from cli.up import embedded_redis
+from cli.up.samples import samples
+from cli.up.tcp_ports import PREFERRED, choose_ports
 
 COMMANDS = ("up", "trigger", "status", "watch", "pause", "resume", "release", "doctor", "healthcheck", "simulate")
 
@@ -93,7 +93,7 @@ def silent_port() -> Iterator[int]:
 def test_a_silent_redis_holds_nobody_up(
     arguments: list[str], silent_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cli.reach.PATIENCE", 0.05)
+    monkeypatch.setattr("cli.connect.PATIENCE", 0.05)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", f"redis://127.0.0.1:{silent_port}/0")
     assert main(arguments) == 1
     assert "does not answer: no answer in time." in capsys.readouterr().err
@@ -125,7 +125,7 @@ def test_help_and_simulate_need_no_good_settings(
 
 def test_a_taken_port_is_passed_over_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    port = embedded._free_port()  # its neighbour is no outgoing connection's either
+    port = embedded_redis._free_port()  # its neighbour is no outgoing connection's either
     with socket.create_server(("127.0.0.1", port)):
         monkeypatch.setitem(PREFERRED, "redis", port)
         chosen = choose_ports({"redis": None, "simulator": port + 1, "flower": None}, said.append)

@@ -8,9 +8,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from cli.lines import event_line
-from cli.table import page
-from worker.values import Call, Pair, PairState
+from cli.ui.formatting import event_line
+from cli.ui.table import page
+from worker.core.model import Call, Pair, PairState
 
 JOB = "1770463000471-447e-96ea-97523c61189b"
 CALL = Call(

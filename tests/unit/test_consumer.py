@@ -10,7 +10,7 @@ from celery.worker.control import Panel
 
 from config.settings import Settings
 from worker.app import app
-from worker.consumer import ASKED, Consumer
+from worker.runtime.consumer import ASKED, Consumer
 
 PERSON = "person-secret-0001"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.decision import (
+from worker.core.decision import (
     ACTIVE,
     TERMINAL,
     Answer,
@@ -21,7 +21,7 @@ from worker.decision import (
     first_delay,
     judge_answer,
     judge_record,
-    may_look,
+    may_query,
     next_due,
     phase_after,
     read_status,
@@ -80,20 +80,20 @@ def test_the_last_poll_is_due_at_the_deadline_and_does_not_ask() -> None:
     """S25: at most 2 hours; the poll at the deadline only ends the watch."""
     decision = decide("running", poll(due=7_195), POLICY, began=7_195, now=7_195)
     assert decision == Next(poll(no=2, due=7_200))
-    assert not may_look(poll(no=2, due=7_200), POLICY, began=7_209.999)
-    assert may_look(poll(no=2, due=7_199.999), POLICY, began=7_200)
+    assert not may_query(poll(no=2, due=7_200), POLICY, began=7_209.999)
+    assert may_query(poll(no=2, due=7_199.999), POLICY, began=7_200)
 
 
 def test_a_poll_that_comes_late_to_the_deadline_looks_once_more() -> None:
     """S25: all workers were away, or the answer that started the call came after its deadline."""
-    assert may_look(poll(no=2, due=7_200), POLICY, began=7_210)
-    assert may_look(poll(no=1, due=7_200), POLICY, began=7_200)
+    assert may_query(poll(no=2, due=7_200), POLICY, began=7_210)
+    assert may_query(poll(no=1, due=7_200), POLICY, began=7_200)
 
 
 def test_a_poll_after_as_many_failures_as_may_be_ends_the_watch_without_asking() -> None:
     """S24 S28: queries that outlasted their leases failed, and leave no poll to say so."""
-    assert may_look(poll(retry_count=9), POLICY, began=10)
-    assert not may_look(poll(retry_count=10), POLICY, began=10)
+    assert may_query(poll(retry_count=9), POLICY, began=10)
+    assert not may_query(poll(retry_count=10), POLICY, began=10)
     assert decide("outage", poll(retry_count=10), POLICY, began=10, now=10) == Finish("lost", 10)
 
 

@@ -13,8 +13,9 @@ from packaging.requirements import Requirement
 
 from cli.main import app
 from config.settings import PREFIX, Settings
-from worker import texts
-from worker.decision import ACTIVE, TERMINAL, Outcome, Phase, Verdict
+from worker.core import texts
+from worker.core.decision import ACTIVE, TERMINAL, Outcome, Phase, Verdict
+from worker.runtime.celery_config import celery_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -229,8 +230,6 @@ def test_every_dependency_has_its_reason() -> None:
 
 
 def test_the_celery_settings_are_those_of_the_code() -> None:
-    from worker.app import celery_config  # noqa: PLC0415 - it reads the settings when imported
-
     config = celery_config(Settings(_env_file=None))
     actual = config | config["broker_transport_options"]
     table = {

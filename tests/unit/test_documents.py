@@ -11,8 +11,9 @@ from typing import get_args
 import pytest
 import yaml
 
-from cli import commands, metrics
+from cli import metrics
 from cli.enqueue import GOOD
+from cli.up import programs
 from tests.leaks import BOUNDED, OPEN
 from tests.unit.test_docs import (
     CHINESE,
@@ -33,12 +34,13 @@ from tests.unit.test_docs import (
     rows,
     states,
 )
-from worker import malformed, outcomes
-from worker.decision import Outcome, Phase, Verdict
-from worker.malformed import MALFORMED_QUEUE
+from worker.core import dial_result
+from worker.core.decision import Outcome, Phase, Verdict
+from worker.core.model import Pair
+from worker.runtime import malformed
+from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import Keys
 from worker.store import keys as store_keys
-from worker.values import Pair
 
 ARCHITECTURE, OPERATIONS = PAGES["docs/architecture.md"], PAGES["docs/operations.md"]
 CHANGELOG, CHINESE_README = PAGES["CHANGELOG.md"], PAGES[TRANSLATED]
@@ -115,7 +117,7 @@ def test_every_task_and_queue_named_is_one() -> None:
         for keyword in call.keywords
         if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
     }
-    known = tasks | set(commands.POLL_WORKER[-3].split(",")) | {MALFORMED_QUEUE}
+    known = tasks | set(programs.POLL_WORKER[-3].split(",")) | {MALFORMED_QUEUE}
     assert {"outbound.trigger", "outbound.control"} <= known
     named = {one for text in PAGES.values() for one in re.findall(r"\boutbound\.[a-z]+", code(text))}
     assert named - known == set()
@@ -133,11 +135,11 @@ def test_every_option_of_a_command_named_is_one(name: str) -> None:
 
 
 def test_the_workers_are_started_as_the_code_starts_them() -> None:
-    for command in (commands.POLL_WORKER, commands.TRIGGER_WORKER):
+    for command in (programs.POLL_WORKER, programs.TRIGGER_WORKER):
         line = " ".join(command)
         assert f"`{line}`" in OPERATIONS
         assert f"\n.venv/bin/{line}\n" in OPERATIONS
-    unit = "ExecStart=/opt/callwatch/.venv/bin/" + " ".join(commands.TRIGGER_WORKER).replace("%h", "%%h")
+    unit = "ExecStart=/opt/callwatch/.venv/bin/" + " ".join(programs.TRIGGER_WORKER).replace("%h", "%%h")
     assert unit in OPERATIONS
 
 
@@ -229,8 +231,8 @@ def test_the_bounds_are_those_of_the_code() -> None:
     numbers = {
         what: [int(one.replace(",", "")) for one in re.findall(r"[0-9][0-9,]*", bound)] for what, bound in said.items()
     }
-    assert numbers["refusals of one answer"] == [outcomes.MOST_REFUSALS, outcomes.MOST_NAMED]
-    assert numbers["a text of upstream in a result"] == [outcomes.TEXT_LENGTH]
+    assert numbers["refusals of one answer"] == [dial_result.MOST_REFUSALS, dial_result.MOST_NAMED]
+    assert numbers["a text of upstream in a result"] == [dial_result.TEXT_LENGTH]
     assert numbers["notices that wait, in each channel"] == [store_keys.OUTBOX_KEPT, store_keys.OF_ONE_CASE]
     assert numbers["dead letters"] == [store_keys.DEAD_KEPT, store_keys.OF_ONE_CASE]
     assert numbers["a case's history"] == [store_keys.HISTORY_KEPT]

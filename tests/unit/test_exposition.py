@@ -8,15 +8,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.exposition import POLLS, State, expose
-from worker.notice import Channel
-from worker.ports import StoreUnavailable
-from worker.store.health import LastSweep, Memory
-from worker.store.notice_steps import Waiting
-from worker.store.tallies import KeptTally, Tally
+from worker.core.interfaces import StoreUnavailable
+from worker.core.notice import NoticeChannel
+from worker.store.metrics import CachedCounts, StateCounts
+from worker.store.outbox import Waiting
+from worker.store.server_status import LastSweep, Memory
 
 NOTICES = ("notices_waiting", "oldest_notice_seconds")
-NOTHING = Tally({}, 0.0, 0)
-EMPTY = State({}, KeptTally(998.0, NOTHING, NOTHING), None, 1_000.0, None, False, {"outbound.poll": 0}, 0)
+NOTHING = StateCounts({}, 0.0, 0)
+EMPTY = State({}, CachedCounts(998.0, NOTHING, NOTHING), None, 1_000.0, None, False, {"outbound.poll": 0}, 0)
 BUSY = State(
     counters={
         "triggers:started": 3,
@@ -33,10 +33,10 @@ BUSY = State(
         "call_latency:30": 3,
         "call_latency:sum": 61_000_000,
     },
-    tally=KeptTally(
+    tally=CachedCounts(
         998.0,
-        Tally({"Scheduling": 4, "Executing": 1, "SomethingNew": 2, "Another": 1}, 7.5, 3),
-        Tally({"watching": 5, "unknown": 1}, 0.0, 0),
+        StateCounts({"Scheduling": 4, "Executing": 1, "SomethingNew": 2, "Another": 1}, 7.5, 3),
+        StateCounts({"watching": 5, "unknown": 1}, 0.0, 0),
     ),
     sweep=LastSweep(998.5, "host:1"),
     now=1_000.0,
@@ -110,7 +110,7 @@ def test_what_was_read_is_shown(name: str, value: float) -> None:
 def test_labels_have_a_bound_whatever_upstream_and_later_versions_say() -> None:
     """S19 S37."""
     new = samples(BUSY).keys() - samples(EMPTY).keys()
-    notices = {f"callwatch_{name}{{channel={channel}}}" for name in NOTICES for channel in get_args(Channel)}
+    notices = {f"callwatch_{name}{{channel={channel}}}" for name in NOTICES for channel in get_args(NoticeChannel)}
     memory = {name for name in new if name.startswith("callwatch_redis_memory")}
     assert len(memory) == 3
     assert new == {"callwatch_sweep_age_seconds", "callwatch_queue_messages{queue=outbound.trigger}"} | notices | memory
@@ -135,7 +135,7 @@ def test_without_workers_the_latest_poll_grows_later() -> None:
     assert BUSY.tally is not None
     old = replace(BUSY, tally=replace(BUSY.tally, at=900.0))
     assert samples(old)["callwatch_oldest_overdue_poll_seconds"] == 107.5
-    idle = replace(EMPTY, tally=KeptTally(900.0, NOTHING, NOTHING))
+    idle = replace(EMPTY, tally=CachedCounts(900.0, NOTHING, NOTHING))
     assert samples(idle)["callwatch_oldest_overdue_poll_seconds"] == 0
 
 

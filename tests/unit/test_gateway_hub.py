@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.hub import BATCH, NOTICES_BUFFERED, Hub, Subscriber, frame
 from gateway.showing import Position, Setting, position
-from worker.store.case_reads import CasePair, CaseState, Surroundings
-from worker.values import Call, Pair, Stop
+from worker.core.model import Call, Pair, Pause
+from worker.store.cases import CasePair, CaseState, Surroundings
 
 CASES = ("C-1", "C-2", "C-3")
 SETTING = Setting(10)
@@ -277,7 +277,7 @@ def test_s16_s29_what_holds_for_all_is_told_to_all_and_names_nobody() -> None:
     hub.note([{"kind": "paused", "by": "张三", "why": "secret"}])
     assert hub.wanting
     wanted, joining = hub.plan(RECENTLY)
-    stopped = Surroundings(1_000.0, 900.0, Stop("张三", "secret", 1.0))
+    stopped = Surroundings(1_000.0, 900.0, Pause("张三", "secret", 1.0))
     hub.apply(stopped, world.read(wanted), joining, recently=RECENTLY, at=1.0)
     assert parse(page.subscriber.take()) == [
         ("", "state", {"upstream": "away", "upstream_since": 900.0, "new_calls": "stopped", "store": "ok"})

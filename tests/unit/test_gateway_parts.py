@@ -16,10 +16,10 @@ from gateway.limits import REMEMBERED, Limit
 from gateway.problems import KINDS, QUOTA, Problem, page
 from gateway.showing import CaseView, call_shown, etag, notices, position
 from gateway.triggers import describe, fingerprint_of, read_key, read_order, task_id_of
-from worker.decision import Outcome
-from worker.messages import TriggerResult, read_trigger
-from worker.store.request_steps import Request, Standing
-from worker.values import Call
+from worker.core.decision import Outcome
+from worker.core.messages import TriggerResult, read_trigger
+from worker.core.model import Call
+from worker.store.requests import Request, Standing
 
 SECRET = "s" * 32
 NOW = 1_795_312_064.0

@@ -20,7 +20,7 @@ PHONE = "138" + "0000" + "1111"
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
 SETTINGS = Settings(_env_file=None)
 
-log = logging.getLogger("worker.poll")
+log = logging.getLogger("worker.flows.poll")
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +70,8 @@ def test_a_record_is_one_json_line_in_the_order_of_the_contract(sink: Sink) -> N
     assert at.utcoffset() is not None
     assert at.microsecond % 1000 == 0
     assert line == {
-        "level": "info", "event": f"检测到终态,移除 jobId: {JOB_ID}", "logger": "worker.poll", **ids, "retry_count": 3,
-        "person_id": "***1234",
+        "level": "info", "event": f"检测到终态,移除 jobId: {JOB_ID}", "logger": "worker.flows.poll",
+        **ids, "retry_count": 3, "person_id": "***1234",
     }  # fmt: skip
     assert list(sink.lines()[0])[:4] == ["ts", "level", "event", "logger"]
 
@@ -128,7 +128,7 @@ def test_s37_extras(sink: Sink, extra: dict[str, object], expected: dict[str, ob
     log.info("x", extra=extra)
     (line,) = sink.lines()
     del line["ts"]
-    assert line == {"level": "info", "event": "x", "logger": "worker.poll", **expected}
+    assert line == {"level": "info", "event": "x", "logger": "worker.flows.poll", **expected}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_s37_a_record_that_cannot_be_formatted_is_still_told(
     log.info(message, *arguments)
     (line,) = sink.lines()
     assert line["event"].startswith("log record that cannot be formatted (")
-    assert (line["level"], line["logger"]) == ("info", "worker.poll")
+    assert (line["level"], line["logger"]) == ("info", "worker.flows.poll")
     assert PHONE not in sink.getvalue() + capsys.readouterr().err
 
 
@@ -195,7 +195,7 @@ def test_a_terminal_gets_readable_text(log_format: str, terminal: bool, is_json:
     text = sink.getvalue()
     assert text.startswith("{") is is_json
     assert ("\x1b[" in text) is is_coloured
-    assert all(part in text for part in ("轮询查询", JOB_ID, "worker.poll", "info"))
+    assert all(part in text for part in ("轮询查询", JOB_ID, "worker.flows.poll", "info"))
 
 
 def test_configuring_twice_writes_once_and_spares_the_handlers_of_others(sink: Sink) -> None:

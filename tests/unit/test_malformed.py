@@ -20,7 +20,7 @@ from kombu.utils import json as kombu_json
 
 from worker import tasks
 from worker.app import app
-from worker.malformed import READING, read_task
+from worker.runtime.malformed import READING, read_task
 
 TASKS = {task.name: task for task in (tasks.trigger, tasks.poll, tasks.look_up)}
 BODY = [[], {"case_id": "C-1", "mediation_id": 20}, {}]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json
 
-from worker.messages import (
+from worker.core.messages import (
     SHOWN_LENGTH,
     BadTrigger,
     PollMessage,
@@ -16,7 +16,7 @@ from worker.messages import (
     plain_id,
     read_trigger,
 )
-from worker.values import Call, NewJob
+from worker.core.model import Call, NewJob
 
 PHONE = "138" + "0000" + "1111"
 

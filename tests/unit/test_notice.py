@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from worker.notice import KINDS, Notice, signed_headers
+from worker.core.notice import KINDS, Notice, signed_headers
 
 EVENT = {"at": 1_770_463_000.123, "kind": "refused", "case_id": "C-1", "mediation_id": "20", "error_code": 1001}
 

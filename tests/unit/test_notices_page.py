@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_docs import PAGES, bare, blocks, rows
-from worker.notice import KINDS, Notice, signed_headers
+from worker.core.notice import KINDS, Notice, signed_headers
 
 PAGE = PAGES["docs/notices.md"]
 BODY = Notice.of("1-0", {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "label": "失败"}).body()

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from cli import commands
+from cli.up import programs
 from config.secret_files import FILE
 from config.settings import SECRETS, Settings
 
@@ -165,10 +165,10 @@ class TestCompose:
     @pytest.mark.parametrize(
         ("service", "command"),
         [
-            ("poll-worker", commands.POLL_WORKER),
-            ("trigger-worker", commands.TRIGGER_WORKER),
-            ("flower", commands.FLOWER),
-            ("metrics", commands.METRICS),
+            ("poll-worker", programs.POLL_WORKER),
+            ("trigger-worker", programs.TRIGGER_WORKER),
+            ("flower", programs.FLOWER),
+            ("metrics", programs.METRICS),
             ("gateway", ("cli.main", "serve")),
         ],
     )
@@ -177,7 +177,7 @@ class TestCompose:
         assert SERVICES[service]["command"][: len(started)] == started
 
     def test_every_queue_has_a_worker(self) -> None:
-        queues = [w[w.index("-Q") + 1].split(",") for w in (commands.POLL_WORKER, commands.TRIGGER_WORKER)]
+        queues = [w[w.index("-Q") + 1].split(",") for w in (programs.POLL_WORKER, programs.TRIGGER_WORKER)]
         assert queues == [["outbound.poll", "outbound.control"], ["outbound.trigger"]]
 
     def test_every_setting_reaches_the_workers(self) -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.output import complain, say, say_json
+from cli.ui.output import complain, say, say_json
 from config.log import configure_logging
 from config.printable import json_text, printable
 from config.settings import Settings
-from worker.messages import BadTrigger, plain_id, read_trigger
+from worker.core.messages import BadTrigger, plain_id, read_trigger
 
 HOSTILE = {
     "an escape sequence": "\x1b[2J\x1b]0;x\x07",
@@ -32,7 +32,7 @@ HOSTILE = {
 hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 CONTROLS = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
-log = logging.getLogger("worker.trigger")
+log = logging.getLogger("worker.flows.trigger")
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,11 @@ from redis.exceptions import ConnectionError as RedisAway
 
 from config.settings import Settings
 from worker import tasks
-from worker.app import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE, app
-from worker.askers import MOST
-from worker.messages import PollMessage
-from worker.ports import ScheduleFailed
+from worker.app import app
+from worker.core.interfaces import ScheduleFailed
+from worker.core.messages import PollMessage
+from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE
+from worker.runtime.poll_executor import MOST
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_s28_a_process_that_leaves_waits_for_its_polls(monkeypatch: pytest.Monke
     monkeypatch.setattr(tasks, "this_process", process)
     assert process.free() == MOST
     parts = SimpleNamespace(askers=lambda _show: Asked(), settings=Settings(_env_file=None, status_timeout=5))
-    monkeypatch.setattr(tasks, "parts", lambda: parts)
+    monkeypatch.setattr(tasks, "container", lambda: parts)
     signals.worker_shutdown.send(sender="w@host")
     assert Asked.limits == []
     assert process.askers() is process.askers()

@@ -2,39 +2,39 @@
 
 import redis
 
-from worker.store.base import Steps, Terms
-from worker.store.case_reads import CaseReads
-from worker.store.case_steps import CaseSteps, Erased, NotErased
-from worker.store.dispatch_steps import DispatchSteps
-from worker.store.health import Health
+from worker.store.base import Scripts, Terms
+from worker.store.cases import CaseQueries
+from worker.store.claims import ClaimScripts
+from worker.store.dispatches import DispatchScripts
+from worker.store.erasure import Erased, ErasureScripts, NotErased
 from worker.store.keys import Keys
-from worker.store.look_up_steps import LookUpSteps
-from worker.store.poll_steps import PollSteps
-from worker.store.request_steps import RequestSteps
-from worker.store.settle_steps import SettleSteps
-from worker.store.sweep_steps import SweepSteps
-from worker.store.tallies import Tallies
-from worker.store.trigger_steps import TriggerSteps
-from worker.store.views import Views
+from worker.store.lookups import LookUpScripts
+from worker.store.metrics import Metrics
+from worker.store.polls import PollScripts
+from worker.store.queries import Queries
+from worker.store.requests import RequestScripts
+from worker.store.server_status import ServerStatus
+from worker.store.settlements import SettlementScripts
+from worker.store.sweeps import SweepScripts
 
-__all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Steps", "Terms", "connect"]
+__all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Scripts", "Terms", "connect"]
 
 
 class RedisStore(
-    TriggerSteps,
-    SettleSteps,
-    DispatchSteps,
-    PollSteps,
-    SweepSteps,
-    LookUpSteps,
-    CaseSteps,
-    RequestSteps,
-    CaseReads,
-    Views,
-    Health,
-    Tallies,
+    ClaimScripts,
+    SettlementScripts,
+    DispatchScripts,
+    PollScripts,
+    SweepScripts,
+    LookUpScripts,
+    ErasureScripts,
+    RequestScripts,
+    CaseQueries,
+    Queries,
+    ServerStatus,
+    Metrics,
 ):
-    """The Store of worker.ports on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
+    """The Store of worker.core.interfaces on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
 
 
 def connect(url: str, *, max_connections: int, limit: float = 15) -> redis.Redis:

@@ -11,12 +11,12 @@ import redis
 from redis.commands.core import Script
 from redis.exceptions import MasterDownError, NoScriptError
 
-from worker.notice import KINDS, Channel
-from worker.ports import StoreRefused, StoreUnavailable
-from worker.store.connections import OwnClient
+from worker.core.interfaces import StoreRefused, StoreUnavailable
+from worker.core.model import Event
+from worker.core.notice import KINDS, NoticeChannel
+from worker.store.connection import ThreadClient
 from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
-from worker.store.letters import LETTERS
-from worker.values import Event
+from worker.store.outbox_lua import OUTBOX_LUA
 
 TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 
@@ -35,7 +35,7 @@ local function stamp(t) return string.format('%.3f', t) end
 -- What happens is counted in the step that makes it happen: once, whichever process took the step.
 local function count(field, by) redis.call('HINCRBY', PREFIX .. ':counters', field, by or 1) end
 """
-    + LETTERS
+    + OUTBOX_LUA
     + """
 -- Write an event to the live stream and count it; return its id there, its text and its kind.
 local function announce(events, t, json)
@@ -189,7 +189,7 @@ class Terms:
     sending_limit: float
     look_up: float
     hold: float
-    channels: tuple[Channel, ...] = ()
+    channels: tuple[NoticeChannel, ...] = ()
     notice_age: float = 86_400
     status_rate: float = 0
     dial_rate: float = 0
@@ -205,12 +205,12 @@ class Terms:
         return self.lock_ttl + max(self.history_ttl, TROUBLE_REMEMBERED)
 
 
-class Steps:
+class Scripts:
     """Base of the groups of steps."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         self.client = client
-        self._own = OwnClient(client)
+        self._own = ThreadClient(client)
         self.keys = keys
         self.terms = terms
 

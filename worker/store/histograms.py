@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 
-from worker.values import Heard, Timing
+from worker.core.model import QueryResult, Timing
 
 MICROSECONDS = 1_000_000
 
@@ -29,7 +29,7 @@ end
 )
 
 
-def poll_counts(heard: Heard, timing: Timing | None) -> list[str | int]:
+def poll_counts(heard: QueryResult, timing: Timing | None) -> list[str | int]:
     """Return what the end of a poll counts: a field and a number, again and again, as the scripts take them.
 
     The bucket is found here: in Lua it would cost Redis' only thread as much as the counting itself.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from worker.values import Pair
+from worker.core.model import Pair
 
 EVENTS_KEPT = 10_000  # entries of the live stream: enough for a looker-on that was away for minutes
 OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of a receiver that is away

@@ -17,9 +17,9 @@ from config.calling_hours import Window
 from config.settings import Settings
 from tests.fakes import START, record
 from tests.faults.exhaustive.snapshots import moved
-from worker.ports import ScheduleFailed, StoreUnavailable
-from worker.values import Abandoned, Pair
-from worker.wiring import Parts
+from worker.container import Container
+from worker.core.interfaces import ScheduleFailed, StoreUnavailable
+from worker.core.model import AbandonedClaim, Pair
 
 GATE = 2  # seconds from the writing of `sending` to the first byte, above which a dial sends nothing (S18)
 OPEN_FOR = 1e6  # seconds
@@ -193,7 +193,7 @@ class Publisher:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
 
-    def trigger(self, abandoned: Abandoned) -> None:
+    def trigger(self, abandoned: AbandonedClaim) -> None:
         """Publish a trigger again as it was."""
         sent = json.loads(abandoned.arguments)
         pair = Pair(sent["case_id"], sent["mediation_id"])
@@ -259,7 +259,7 @@ def as_bytes(value: Any) -> bytes:
 def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> Ended:
     """Run a flow as worker.tasks does."""
     store, upstream = cast("Any", StorePort(replay)), cast("Any", UpstreamPort(replay, message))
-    parts = Parts(SETTINGS, store, upstream, cast("Any", replay))
+    parts = Container(SETTINGS, store, upstream, cast("Any", replay))
     if message.task == "lookup":
         return Ended(parts.look_up()(message.pair))
     if message.task == "sweep":

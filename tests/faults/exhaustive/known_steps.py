@@ -8,9 +8,9 @@ from tests.faults.exhaustive.flows import SETTINGS
 from tests.faults.exhaustive.rules import Violation
 from tests.faults.exhaustive.snapshots import Shelf, Snapshot, Told
 from tests.faults.exhaustive.state import KEYS
-from worker.ports import StoreUnavailable
+from worker.container import terms
+from worker.core.interfaces import StoreUnavailable
 from worker.store import RedisStore
-from worker.wiring import terms
 
 
 class CompiledOnce:

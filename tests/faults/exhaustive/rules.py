@@ -6,8 +6,8 @@ from tests.fakes import START
 from tests.faults.exhaustive.flows import SETTINGS, Effect, Message
 from tests.faults.exhaustive.snapshots import Snapshot, Told
 from tests.faults.exhaustive.state import KEYS, Budget, Request, State
+from worker.core.model import Pair, Settlement
 from worker.store.keys import member, pair_of
-from worker.values import Pair, Settlement
 
 DAY = 86_400
 OPEN = ("claimed", "sending", "watching", "unknown")
@@ -187,7 +187,7 @@ def _judge_watches(store: Snapshot) -> None:
 
 
 def _is_watched_again(record: dict[str, str]) -> bool:
-    """Tell whether a watch was opened once more: its other pairs may be done by then, and are held by it all the same."""
+    """Tell whether a watch was reopened: its other pairs may be done by then, and it holds them all the same."""
     return record["poll_no"] != "1"
 
 

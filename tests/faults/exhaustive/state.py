@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from tests.fakes import job_id
 from tests.faults.exhaustive.flows import SETTINGS, Message, Process
 from tests.faults.exhaustive.snapshots import Snapshot
+from worker.core.model import Pair
 from worker.store import Keys
-from worker.values import Pair
 
 CASE = "C"
 KEYS = Keys(SETTINGS.key_prefix)

@@ -23,10 +23,10 @@ from tests.faults.exhaustive.state import (
     without,
 )
 from tests.faults.exhaustive.upstream import Answer, Label, Upstream
-from worker.decision import Finish
-from worker.ports import ScheduleFailed, StoreUnavailable
+from worker.core.decision import Finish
+from worker.core.interfaces import ScheduleFailed, StoreUnavailable
+from worker.core.model import Claimed, Event, Pair, PollEnd, Timing
 from worker.store.keys import pair_of
-from worker.values import Claimed, Event, Pair, PollEnd, Timing
 
 WORKERS = 2
 ANSWER_WITHIN = SETTINGS.call_timeout + SETTINGS.connect_timeout  # seconds from `sending` on

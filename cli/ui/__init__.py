@@ -1,0 +1,1 @@
+"""Terminal output: texts, tables, the live view."""

@@ -1,0 +1,1 @@
+"""`callwatch up`: the processes of an installation and what they run on."""

@@ -1,0 +1,57 @@
+"""What `callwatch up` shows once its processes run: the samples' calls and whatever comes later, or the live ones."""
+
+from datetime import UTC, datetime
+
+from cli.connect import open_store
+from cli.enqueue import Order, enqueue
+from cli.signals import Signals
+from cli.ui.live_view import LiveView, Screen
+from cli.up.samples import mediation_id, samples, teach
+from cli.up.supervisor import Supervisor
+from config.settings import Settings
+from worker.core.interfaces import StoreUnavailable
+from worker.core.messages import TriggerRequest
+from worker.core.model import Pair
+from worker.store import RedisStore
+
+
+def show_samples(settings: Settings, supervisor: Supervisor, signals: Signals, *, port: int, token: str) -> None:
+    """Dial the samples, show them until each call has ended, then whatever else happens until a signal comes."""
+    screen = _screen(settings, supervisor)
+    now = datetime.now(UTC).astimezone()
+    cases, mediation = samples(now), mediation_id(now)
+    with open_store(settings) as store:
+        looker = LiveView(store)
+        looker.news(wait=0)  # from here on
+        teach(port, token, cases, pause=signals.wait)
+        if signals.stopped:
+            return
+        for case in cases:
+            enqueue(Order(TriggerRequest(case_id=case.case_id, mediation_id=mediation)))
+        screen.say(f"triggers enqueued: {', '.join(case.case_id for case in cases)}, mediation {mediation}")
+        pairs = {Pair(case.case_id, mediation) for case in cases}
+        screen.follow(looker, until=lambda: signals.stopped or _over(store, pairs), pause=signals.wait)
+        if not signals.stopped:
+            screen.say("every sample call has ended; serving until Ctrl-C")
+            screen.tell(looker, until=lambda: signals.stopped, pause=signals.wait)
+
+
+def show_live(settings: Settings, supervisor: Supervisor, signals: Signals) -> None:
+    """Show the calls of the live system until a signal comes."""
+    screen = _screen(settings, supervisor)
+    with open_store(settings) as store:
+        screen.follow(LiveView(store), until=lambda: signals.stopped, pause=signals.wait)
+
+
+def _screen(settings: Settings, supervisor: Supervisor) -> Screen:
+    screen = Screen(failure_limit=settings.max_retry_count)
+    supervisor.say = screen.say  # above the table, not through it
+    return screen
+
+
+def _over(store: RedisStore, pairs: set[Pair]) -> bool:
+    """Whether the triggers of all pairs are done, and with them their calls."""
+    try:
+        return pairs <= {state.pair for state in store.pairs(finished=True) if state.phase == "done"}
+    except StoreUnavailable:  # the picture says so
+        return False

@@ -1,0 +1,389 @@
+"""Claim, send, settle: each an atomic step, compared by token."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import redis
+
+from worker.core.decision import Outcome, Phase
+from worker.core.messages import TriggerResult
+from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, NewJob, Pair, Settlement
+from worker.store import RedisStore
+
+PAIR = Pair("C-1", "20")
+OTHERS = [Pair("C-2", "20"), Pair("C-1", "21"), Pair("C-1:20", "x"), Pair("案件/1", "20")]
+
+
+def claim(
+    store: RedisStore, token: str = "tok", task_id: str = "task", pair: Pair = PAIR
+) -> Claimed | ClaimAnswered | DuplicateDelivery:
+    return store.claim(pair, token=token, task_id=task_id, arguments="{}", expires=None, enabled=True)
+
+
+def settlement(
+    outcome: Outcome = "started", phase: Phase = "watching", token: str = "tok", *jobs: str, task_id: str = "task"
+) -> Settlement:
+    return Settlement(
+        pair=PAIR,
+        token=token,
+        task_id=task_id,
+        result=TriggerResult.of(outcome, "C-1", "20", message="话"),
+        phase=phase,
+        sent_at=1_000_000.0,
+        jobs=[NewJob(job, f"P-{job}", "Scheduling", 5) for job in jobs],
+        events=[Event("started", "C-1", "20", job, {"label": "拨号中"}) for job in jobs],
+    )
+
+
+def started(store: RedisStore, *jobs: str) -> float:
+    """A pair with watched jobs; returns the store's time of the request."""
+    assert claim(store) == Claimed()
+    sent = store.begin_sending(PAIR, "tok")
+    assert isinstance(sent, float)
+    assert store.settle(settlement("started", "watching", "tok", *jobs))
+    return sent
+
+
+def phase(store: RedisStore) -> str | None:
+    return next((one.phase for one in store.pairs(finished=True) if one.pair == PAIR), None)
+
+
+def test_the_lock_is_a_string_with_a_time_to_live_that_holds_the_token(store: RedisStore, client: redis.Redis) -> None:
+    """S4 S5: the lock outlasts the 2-hour watch."""
+    assert claim(store) == Claimed()
+    assert client.get("t:lock:C-1:20") == "tok"
+    assert 7_200_000 < client.pttl("t:lock:C-1:20") <= 9_000_000
+    assert phase(store) == "claimed"
+
+
+def test_ids_are_quoted_in_the_locks_name(store: RedisStore, client: redis.Redis) -> None:
+    """No id reaches into another pair's name."""
+    assert claim(store, pair=Pair("a:b c", "中/1")) == Claimed()
+    assert client.exists("t:lock:a%3Ab%20c:%E4%B8%AD%2F1") == 1
+
+
+def test_while_the_lock_is_held_another_trigger_is_skipped_with_the_watched_jobs(store: RedisStore) -> None:
+    """S4: and its task id answers the same when it is delivered again."""
+    started(store, "j-1", "j-2")
+    for first in (True, False):
+        answer = claim(store, token="other", task_id="task-2")
+        assert isinstance(answer, ClaimAnswered)
+        assert answer.result["outcome"] == "skipped"
+        assert answer.result["message"] == "已有活跃外呼任务,跳过发起新外呼"
+        assert answer.result["jobs"] == [
+            {"job_id": "j-1", "person_id": "P-j-1", "call_status": "Scheduling"},
+            {"job_id": "j-2", "person_id": "P-j-2", "call_status": "Scheduling"},
+        ]
+        assert answer.why == ("skipped" if first else "handled")
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_another_pair_is_never_blocked(store: RedisStore, other: Pair) -> None:
+    """S4."""
+    started(store, "j-1")
+    assert claim(store, token="other", task_id="task-2", pair=other) == Claimed()
+
+
+def test_a_lock_that_stands_alone_blocks(store: RedisStore, client: redis.Redis) -> None:
+    """S17: lock present, whoever put it there."""
+    client.set("t:lock:C-1:20", "somebody", px=60_000)
+    answer = claim(store)
+    assert isinstance(answer, ClaimAnswered)
+    assert answer.why == "skipped"
+
+
+def test_a_ledger_that_is_not_done_blocks_without_its_lock(store: RedisStore, client: redis.Redis) -> None:
+    """S17: the lock may lapse; the ledger still knows."""
+    started(store, "j-1")
+    client.delete("t:lock:C-1:20")
+    answer = claim(store, token="other", task_id="task-2")
+    assert isinstance(answer, ClaimAnswered)
+    assert answer.why == "skipped"
+
+
+def test_of_many_claims_at_once_one_wins(store: RedisStore) -> None:
+    """S6."""
+    barrier = threading.Barrier(16)
+
+    def contend(number: int) -> Claimed | ClaimAnswered | DuplicateDelivery:
+        barrier.wait()
+        return claim(store, token=f"tok-{number}", task_id=f"task-{number}")
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(contend, range(16)))
+    assert sum(answer == Claimed() for answer in answers) == 1
+    assert sum(isinstance(answer, ClaimAnswered) and answer.why == "skipped" for answer in answers) == 15
+
+
+def test_a_claim_sent_twice_over_a_broken_connection_is_still_ours(store: RedisStore) -> None:
+    """The client tries a step again whose answer was lost: the same token must find the same answer."""
+    assert claim(store) == Claimed()
+    assert claim(store) == Claimed()
+
+
+def test_a_copy_whose_sender_may_be_alive_is_dropped(store: RedisStore, client: redis.Redis) -> None:
+    """S17: in every phase of the first delivery."""
+    assert claim(store) == Claimed()
+    assert claim(store, token="copy") == DuplicateDelivery()
+    assert store.begin_sending(PAIR, "tok")
+    assert claim(store, token="copy") == DuplicateDelivery()
+    assert client.get("t:lock:C-1:20") == "tok"
+
+
+def test_a_claim_that_was_never_sent_is_taken_over_after_30_s(store: RedisStore, client: redis.Redis) -> None:
+    """S18: with a new token, so that the first owner cannot send any more."""
+    assert claim(store) == Claimed()
+    client.hset("t:ledger:C-1:20", "claimed_at", store.now() - 31)
+    assert claim(store, token="new") == Claimed()
+    assert store.begin_sending(PAIR, "tok") == "taken"
+    assert isinstance(store.begin_sending(PAIR, "new"), float)
+
+
+def test_a_handled_task_gets_its_result_after_the_pair_was_let_go(store: RedisStore) -> None:
+    """S17: a trigger delivered again never dials again."""
+    assert claim(store) == Claimed()
+    store.begin_sending(PAIR, "tok")
+    assert store.settle(settlement("refused", "done"))
+    answer = claim(store, token="again")
+    assert isinstance(answer, ClaimAnswered)
+    assert (answer.why, answer.result["outcome"], answer.result["message"]) == ("handled", "refused", "话")
+    assert claim(store, token="other", task_id="task-2") == Claimed()
+
+
+@pytest.mark.parametrize("task_id", ["task", "case-data:C-1:20", "载入/1 %3A"])
+def test_a_task_counts_as_handled_from_its_request_on(store: RedisStore, client: redis.Redis, task_id: str) -> None:
+    """S17 S18: whatever its id; its sender died, the pair was let go, or was forgotten in a long outage."""
+    assert claim(store, task_id=task_id) == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    client.delete("t:ledger:C-1:20", "t:lock:C-1:20")
+    answer = claim(store, token="again", task_id=task_id)
+    assert isinstance(answer, ClaimAnswered)
+    assert (answer.why, answer.result["outcome"]) == ("handled", "unknown")
+    client.delete(store.keys.task(task_id))  # without its ledger it would stay
+
+
+def test_sending_needs_our_token(store: RedisStore, client: redis.Redis) -> None:
+    """S18."""
+    assert claim(store) == Claimed()
+    assert store.begin_sending(PAIR, "stranger") == "taken"
+    client.set("t:lock:C-1:20", "stranger", px=60_000)
+    assert store.begin_sending(PAIR, "tok") == "taken"
+
+
+@pytest.mark.parametrize("later", ["watching", "unknown", "done"])
+def test_sending_starts_from_a_claim_only(store: RedisStore, client: redis.Redis, later: str) -> None:
+    """S18: no phase leads back to sending."""
+    assert claim(store) == Claimed()
+    client.hset("t:ledger:C-1:20", "phase", later)
+    assert store.begin_sending(PAIR, "tok") == "taken"
+
+
+def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
+    """S16: at once, and resume takes it away."""
+    assert claim(store) == Claimed()
+    assert not store.is_paused()
+    store.pause("tests")
+    assert store.is_paused()
+    assert store.begin_sending(PAIR, "tok") == "paused"
+    answer = claim(store, token="other", task_id="task-2", pair=OTHERS[0])
+    assert isinstance(answer, ClaimAnswered)
+    assert answer.result["outcome"] == "disabled"
+    assert [event["kind"] for event in store.history(OTHERS[0].case_id)] == ["disabled"]
+    assert store.resume()
+    assert not store.resume()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+
+
+def test_a_deployment_can_be_switched_off(store: RedisStore) -> None:
+    """S16: the setting forces it whatever the flag says."""
+    answer = store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=False)
+    assert isinstance(answer, ClaimAnswered)
+    assert answer.why == "disabled"
+    assert phase(store) is None
+
+
+def test_an_answer_is_stored_whole(store: RedisStore, client: redis.Redis) -> None:
+    """S11 S18 S20 S36: records, due times, live set, events and result, in one step."""
+    sent = started(store, "j-1", "j-2")
+    calls = store.calls(case_id="C-1")
+    assert [call.job_id for call in calls] == ["j-1", "j-2"]
+    call = calls[0]
+    assert (call.person_id, call.case_id, call.mediation_id) == ("P-j-1", "C-1", "20")
+    assert (call.call_status, call.verdict, call.retry_count, call.poll_no) == ("Scheduling", None, 0, 1)
+    assert call.started_at == 1_000_000.0
+    assert call.deadline == 1_007_200.0
+    assert sent <= call.watched_at
+    assert client.zscore("t:due", "j-1") == pytest.approx(call.due)
+    assert client.smembers("t:live:C-1:20") == {"j-1", "j-2"}
+    assert [(event["kind"], event["job_id"]) for event in store.history("C-1")] == [
+        ("started", "j-1"),
+        ("started", "j-2"),
+    ]
+    assert [event["label"] for _, event in store.events("0", wait=0.01)] == ["拨号中", "拨号中"]
+    assert json.loads(str(client.get("t:task:task")))["outcome"] == "started"
+    assert phase(store) == "watching"
+
+
+def test_a_dial_that_started_no_call_lets_the_pair_go(store: RedisStore, client: redis.Redis) -> None:
+    """S5 S12: at once."""
+    assert claim(store) == Claimed()
+    assert store.settle(settlement("failed", "done"))
+    assert client.exists("t:lock:C-1:20") == 0
+    assert phase(store) == "done"
+    assert claim(store, token="other", task_id="task-2") == Claimed()
+
+
+def test_an_unknown_outcome_holds_the_pair(store: RedisStore, client: redis.Redis) -> None:
+    """S14: the lock stays."""
+    assert claim(store) == Claimed()
+    store.begin_sending(PAIR, "tok")
+    assert store.settle(settlement("unknown", "unknown"))
+    assert client.get("t:lock:C-1:20") == "tok"
+    assert phase(store) == "unknown"
+    answer = claim(store, token="other", task_id="task-2")
+    assert isinstance(answer, ClaimAnswered)
+    assert answer.why == "skipped"
+
+
+def test_a_stranger_cannot_settle(store: RedisStore, client: redis.Redis) -> None:
+    """S5: released by its owner's token only."""
+    assert claim(store) == Claimed()
+    assert store.settle(settlement("failed", "done", "stranger")) is None
+    assert client.get("t:lock:C-1:20") == "tok"
+    assert phase(store) == "claimed"
+
+
+def test_a_late_answers_jobs_are_watched_whoever_owns_the_pair(store: RedisStore, client: redis.Redis) -> None:
+    """S18: an answer is never thrown away; the new owner's lock stays its own."""
+    assert claim(store) == Claimed()
+    client.hset("t:ledger:C-1:20", "claimed_at", store.now() - 31)
+    assert claim(store, token="new") == Claimed()
+    assert store.settle(settlement("started", "watching", "tok", "j-late"))
+    assert client.get("t:lock:C-1:20") == "new"
+    assert phase(store) == "claimed"
+    assert store.settle(settlement("refused", "done", "new"))  # the new owner's dial started nothing
+    assert client.get("t:lock:C-1:20") == "new"  # but the pair is held by the late call
+    assert phase(store) == "watching"
+
+
+def test_a_late_answer_takes_a_free_pair_back(store: RedisStore, client: redis.Redis) -> None:
+    """S18: whatever the phase."""
+    assert claim(store) == Claimed()
+    assert store.settle(settlement("failed", "done"))
+    assert store.settle(settlement("started", "watching", "tok", "j-late"))
+    assert client.get("t:lock:C-1:20") == "tok"
+    assert phase(store) == "watching"
+
+
+def test_a_known_job_is_not_overwritten(store: RedisStore, client: redis.Redis) -> None:
+    """S11: one answer stored twice changes nothing; one trigger's jobs never overwrite another's."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", mapping={"poll_no": 7, "call_status": "Executing"})
+    again = store.settle(settlement("started", "watching", "tok", "j-1"))
+    assert again is not None
+    assert again.polls == {}
+    assert [(call.poll_no, call.call_status) for call in store.calls()] == [(7, "Executing")]
+
+
+def test_lists_and_streams_are_bounded(store: RedisStore, client: redis.Redis) -> None:
+    """S36: a case's history keeps its newest thousand entries."""
+    assert claim(store) == Claimed()
+    many = settlement("unknown", "unknown")
+    flood = Settlement(
+        **{name: getattr(many, name) for name in ("pair", "token", "task_id", "result", "phase", "sent_at", "jobs")},
+        events=[Event("unknown", "C-1", "20", detail={"n": number}) for number in range(1_005)],
+    )
+    assert store.settle(flood)
+    assert len(store.history("C-1")) == 1_000
+    assert store.history("C-1")[-1]["n"] == 1_004
+    assert int(client.xlen("t:events")) <= 11_000
+
+
+def test_watched_calls_hold_a_pair_whose_lock_and_ledger_have_lapsed(store: RedisStore, client: redis.Redis) -> None:
+    """S5: the time to live is a net and never the mechanism."""
+    started(store, "j-1")
+    client.delete("t:lock:C-1:20", "t:ledger:C-1:20")
+    answer = claim(store, token="other", task_id="task-2")
+    assert isinstance(answer, ClaimAnswered)
+    assert [job["job_id"] for job in answer.result["jobs"]] == ["j-1"]
+    client.delete("t:task:task")
+
+
+def test_a_call_lost_while_a_look_found_it_keeps_the_time_of_its_trouble(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    """S5: calls of the request that the trouble began with may still turn up."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "lost"})
+    client.hset("t:ledger:C-1:20", "trouble_since", "999000.000")
+    found = replace(settlement("skipped", "done", "tok", "j-1", task_id="other"), sent_at=None)
+    assert store.settle(found)
+    assert client.hmget("t:ledger:C-1:20", "trouble", "trouble_since") == ["lost", "999000.000"]
+    client.delete("t:task:task")
+
+
+def test_a_late_answer_leaves_a_verdict_and_its_status_alone(store: RedisStore, client: redis.Redis) -> None:
+    """S27: it names the person, and nothing else."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "ended", "call_status": "Succeeded"})
+    client.delete("t:task:task")  # else it is the same answer, sent twice
+    assert store.settle(settlement("started", "watching", "tok", "j-1"))
+    (call,) = store.calls(job_id="j-1")
+    assert (call.person_id, call.verdict, call.call_status) == ("P-j-1", "ended", "Succeeded")
+
+
+def test_s18_a_claim_is_renewed_by_its_owner_and_never_taken_back(store: RedisStore, client: redis.Redis) -> None:
+    """Its owner goes on looking or connecting; one that was given up meanwhile does not dial after all."""
+    assert claim(store) == Claimed()
+    client.hset("t:ledger:C-1:20", "claimed_at", "1000.000")
+    client.zadd("t:pairs", {"C-1:20": 1_030})
+    assert store.renew(PAIR, "tok")
+    assert float(str(client.hget("t:ledger:C-1:20", "claimed_at"))) > 1_000
+    assert float(str(client.zscore("t:pairs", "C-1:20"))) > 1_030
+    assert not store.renew(PAIR, "another")
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    due = client.zscore("t:pairs", "C-1:20")
+    assert store.renew(PAIR, "tok"), "an attempt that provably sent nothing may be followed by another"
+    assert client.zscore("t:pairs", "C-1:20") == due, "the time of `sending` stands"
+    assert store.settle(settlement("failed", "done"))
+    assert not store.renew(PAIR, "tok")
+
+
+def test_s9_refusals_are_told_though_the_answer_came_after_its_time(store: RedisStore, client: redis.Redis) -> None:
+    """S35: that the outcome is unknown was told by the sweep, of the refusals nobody knew."""
+    assert claim(store) == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    client.hset("t:ledger:C-1:20", mapping={"phase": "unknown", "lookup": "1", "lookup_from": "9", "found": 2})
+    events = [Event("refused", "C-1", "20", detail={"error_code": 1001}), Event("unknown", "C-1", "20")]
+    late = replace(settlement("unknown", "unknown"), events=events)
+    for _ in range(2):
+        assert store.settle(late)
+    assert [event["kind"] for event in store.history("C-1")] == ["refused"]
+    assert client.hmget("t:ledger:C-1:20", "lookup_from", "found") == ["9", "2"], "S14: the window goes on as it was"
+
+
+def test_a_twin_that_said_the_same_leaves_the_pair_to_its_owner(store: RedisStore) -> None:
+    """S17: two deliveries of one trigger; the one that has the claim ends it, whatever the other has recorded."""
+    assert claim(store) == Claimed()
+    first = settlement("skipped", "done", "old", "j-1")
+    assert store.settle(first), "a call that was found is watched, whoever found it"
+    assert phase(store) == "claimed"
+    assert store.settle(settlement("skipped", "done", "tok", "j-1"))
+    assert phase(store) == "done" or store.watched(PAIR) == 1
+    assert phase(store) != "claimed"
+
+
+@pytest.mark.parametrize(("before", "carried"), [("claimed", "4"), ("waiting", None)])
+def test_republications_are_counted_for_the_claim_alone(
+    store: RedisStore, client: redis.Redis, before: str, carried: str | None
+) -> None:
+    """S18: those of a trigger that waited for its hours end no claim."""
+    assert claim(store) == Claimed()
+    client.hset(
+        "t:ledger:C-1:20", mapping={"phase": before, "until": 1, "claimed_at": 1, "republished": 4, "requeued": 1}
+    )
+    assert claim(store, token="new") == Claimed()
+    assert client.hget("t:ledger:C-1:20", "republished") == carried

@@ -1,0 +1,184 @@
+"""Erasing a case leaves nothing of it behind, and never what stands between a person and a second ring."""
+
+import json
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import redis
+
+from tests.contract.conftest import TERMS
+from tests.polls import begin_poll, finish_poll
+from worker.core.decision import Outcome, Phase, Verdict
+from worker.core.messages import TriggerResult
+from worker.core.model import ClaimAnswered, Claimed, Event, NewJob, Pair, Settlement
+from worker.core.notice import CHANNELS
+from worker.store import Erased, Keys, NotErased, RedisStore, erasure, outbox
+
+PAIR, OTHER = Pair("C/1", "20"), Pair("C/12", "20")
+
+
+def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1") -> None:
+    """Let the pair's trigger come so far."""
+    store.claim(pair, token=job, task_id=f"task-{job}", arguments="{}", expires=None, enabled=True)
+    if phase == "claimed":
+        return
+    sent_at = store.begin_sending(pair, job)
+    assert isinstance(sent_at, float)
+    if phase == "sending":
+        return
+    reached: dict[str, tuple[Outcome, Phase]] = {"unknown": ("unknown", "unknown"), "refused": ("refused", "done")}
+    outcome, settled = reached.get(phase, ("started", "watching"))
+    store.settle(
+        Settlement(
+            pair=pair,
+            token=job,
+            task_id=f"task-{job}",
+            result=TriggerResult.of(outcome, pair.case_id, pair.mediation_id),
+            phase=settled,
+            sent_at=sent_at,
+            jobs=[NewJob(job, "P-0001", "Scheduling", -1)] if outcome == "started" else [],
+            events=[Event("started", pair.case_id, pair.mediation_id, job, {"label": "拨号中"})],
+        )
+    )
+    if phase in get_args(Verdict):
+        finish(store, phase, pair, job)  # type: ignore[arg-type]
+
+
+def finish(store: RedisStore, verdict: Verdict, pair: Pair = PAIR, job: str = "job-1") -> None:
+    """Let the watch of a call end."""
+    begin_poll(store, job, 1)
+    event = Event(verdict, pair.case_id, pair.mediation_id, job)
+    finish_poll(store, pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event)
+
+
+def found(client: redis.Redis, *needles: str) -> list[str]:
+    """The keys of a whole database that hold one of the texts, in their name or their value."""
+
+    def value(name: str) -> Any:
+        reads: dict[str, Any] = {
+            "string": client.get,
+            "hash": client.hgetall,
+            "list": lambda key: client.lrange(key, 0, -1),
+            "set": client.smembers,
+            "zset": lambda key: client.zrange(key, 0, -1),
+            "stream": client.xrange,
+        }
+        return reads[str(client.type(name))](name)
+
+    dump = {str(name): str(value(str(name))) for name in client.scan_iter("*")}
+    return [name for name, text in dump.items() if any(needle in name + text for needle in needles)]
+
+
+@pytest.mark.parametrize("phase", ["ended", "refused"])
+def test_nothing_of_an_erased_case_is_left(store: RedisStore, client: redis.Redis, phase: str) -> None:
+    bring_to(store, phase)
+    bring_to(store, "ended", OTHER, "job-2")
+    assert found(client, '"C/1"', "C%2F1:", "job-1", "P-0001")
+    erased = store.erase("C/1", anyway=False)
+    calls = 1 if phase == "ended" else 0
+    events = 2 if phase == "ended" else 1
+    assert erased == Erased(events=events, calls=calls, pairs=1, told=events, triggers=1, letters=0)
+    assert found(client, '"C/1"', "'C/1'", "C%2F1:") == []
+    task_ids = {"t:task:task-job-1", "t:dialled"}  # handled tasks stay handled, without the case (S17, S18)
+    assert [name for name in found(client, "job-1") if name not in task_ids] == []
+    assert found(client, "P-0001") == ["t:job:job-2"]
+    assert len(store.history("C/12")) == 2, "another case keeps all of its own"
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
+
+
+def test_s17_a_late_copy_of_an_erased_trigger_calls_nobody(store: RedisStore, client: redis.Redis) -> None:
+    bring_to(store, "ended")
+    lives = client.pttl("t:task:task-job-1")
+    store.erase("C/1", anyway=False)
+    assert 0 < client.pttl("t:task:task-job-1") <= lives
+    late = store.claim(PAIR, token="x", task_id="task-job-1", arguments="{}", expires=None, enabled=True)
+    assert isinstance(late, ClaimAnswered)
+    assert (late.why, late.result["outcome"], late.result["case_id"]) == ("handled", "skipped", "")
+    new = store.claim(PAIR, token="y", task_id="another", arguments="{}", expires=None, enabled=True)
+    assert new == Claimed()
+
+
+@pytest.mark.parametrize("phase", ["claimed", "sending", "watching", "unknown"])
+def test_s5_what_may_ring_or_is_watched_is_not_erased(store: RedisStore, client: redis.Redis, phase: str) -> None:
+    bring_to(store, phase)
+    before = {str(name) for name in client.scan_iter("*")}
+    assert store.erase("C/1", anyway=True) == NotErased(PAIR, phase)
+    assert {str(name) for name in client.scan_iter("*")} == before
+
+
+def test_s5_a_call_that_another_pair_found_again_is_not_erased(store: RedisStore, client: redis.Redis) -> None:
+    """The ledger is done, and a call that holds the pair as well is watched."""
+    bring_to(store, "refused")
+    client.sadd(store.keys.live(PAIR), "job-of-another")
+    assert store.erase(PAIR.case_id, anyway=True) == NotErased(PAIR, "watching")
+    client.delete(store.keys.live(PAIR))
+
+
+@pytest.mark.parametrize("verdict", ["lost", "expired"])
+def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStore, verdict: str) -> None:
+    bring_to(store, verdict)
+    kept = store.erase("C/1", anyway=False)
+    assert isinstance(kept, NotErased)
+    assert kept.until == pytest.approx(store.now() + 86_400, abs=60)
+    assert isinstance(store.erase("C/1", anyway=True), Erased)
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+def test_a_call_is_found_by_its_case_as_long_as_its_record_lives(
+    store: RedisStore, client: redis.Redis, verdict: Verdict
+) -> None:
+    """S5, S36: the watch ended days late, when the sets that name a case's calls and pairs were about to go."""
+    bring_to(store, "watching")
+    for name in (store.keys.jobs(PAIR.case_id), store.keys.mediations(PAIR.case_id)):
+        client.pexpire(name, 1_000)
+    finish(store, verdict)
+    for name in (store.keys.jobs(PAIR.case_id), store.keys.mediations(PAIR.case_id)):
+        assert client.pttl(name) >= client.pttl(store.keys.job("job-1"))
+
+
+def test_a_call_that_ends_does_not_shorten_the_memory_of_a_pair_that_waits(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    """It waits over a long weekend, and its case can be erased until then."""
+    bring_to(store, "watching")
+    name = store.keys.mediations(PAIR.case_id)
+    client.pexpire(name, 10**9)
+    finish(store, "ended")
+    assert client.pttl(name) > 9 * 10**8
+
+
+def test_erasing_reads_in_pieces(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole outbox in one reply would keep every other command waiting."""
+    monkeypatch.setattr(outbox, "BATCH", 10)
+    monkeypatch.setattr(erasure, "BATCH", 10)
+    store = RedisStore(client, Keys("t"), replace(TERMS, channels=CHANNELS))
+    for number in range(45):  # the case's own in some pieces, and in some none
+        event = json.dumps({"case_id": "C/1" if number % 4 == 0 or number >= 35 else "C/12"})
+        for stream in ("t:events", *(f"t:outbox:{channel}" for channel in CHANNELS)):
+            client.xadd(stream, {"id": f"{number}-0", "event": event})
+        dead = {"channel": "task", "id": f"{number}-0", "event": event, "reason": "HTTP 500", "died_at": "1.0"}
+        client.lpush("t:dead", json.dumps(dead))
+    replies: list[int] = []
+    execute: Any = client.execute_command
+
+    def watched(command: str, *args: Any, **options: Any) -> Any:
+        reply = execute(command, *args, **options)
+        if command in {"XRANGE", "LRANGE"}:
+            replies.append(len(reply))
+        return reply
+
+    monkeypatch.setattr(client, "execute_command", watched)
+    erased = store.erase("C/1", anyway=False)
+    assert isinstance(erased, Erased)
+    assert (erased.told, erased.letters) == (19, 3 * 19)
+    assert max(replies) == 10
+    assert [client.xlen(f"t:outbox:{channel}") for channel in CHANNELS] == [26, 26]
+    assert client.llen("t:dead") == 26
+    assert found(client, '"C/1"', '"C/1\\"', "'C/1'") == []
+    client.flushdb()
+
+
+def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:
+    client.set("t:task:odd", json.dumps({"outcome": "skipped"}), px=10_000)
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)

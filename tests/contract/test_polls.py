@@ -1,0 +1,328 @@
+"""The two ends of a poll: the fence, the record with its successor, the verdict and the pair's release."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+import redis
+
+from tests.contract.conftest import TERMS
+from tests.contract.test_claims import PAIR, phase, settlement, started
+from tests.polls import begin_poll, continue_poll, finish_poll
+from worker.core.decision import Next, Poll, Verdict
+from worker.core.model import Event, PollDropped, PollEnd, PollStarted, QueryResult
+from worker.store import RedisStore
+from worker.store.keys import LEASED
+
+JOBS = ("j-1", "j-2", "j-3")
+
+
+def make_due(client: redis.Redis, job_id: str, *, ago: float = 0) -> float:
+    seconds, micros = client.time()
+    due = seconds + micros / 1e6 - ago
+    client.hset(f"t:job:{job_id}", "due", f"{due:.3f}")
+    return due
+
+
+def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: int = 1) -> PollStarted:
+    make_due(client, job_id)
+    start = begin_poll(store, job_id, poll_no)
+    assert isinstance(start, PollStarted)
+    return start
+
+
+def go_on(store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None) -> bool:
+    heard: QueryResult = "answer" if status else "unavailable"
+    return continue_poll(store, PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
+
+
+def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_id: str = "j-1") -> bool:
+    written = finish_poll(
+        store,
+        PAIR,
+        job_id,
+        poll_no,
+        verdict=verdict,
+        retry_count=0,
+        heard="answer" if verdict == "ended" else "unavailable",
+        call_status="Succeeded" if verdict == "ended" else None,
+        event=Event(verdict, "C-1", "20", job_id),
+    )
+    return written is not None
+
+
+def test_one_copy_of_a_poll_gets_past_the_fence(store: RedisStore, client: redis.Redis) -> None:
+    """S28: the number has moved on; every other copy is dropped before any request."""
+    started(store, "j-1")
+    start = begun(store, client)
+    assert (start.pair, start.poll.poll_no, start.call_status) == (PAIR, 1, "Scheduling")
+    assert begin_poll(store, "j-1", 1) == PollDropped("fenced")
+    assert begin_poll(store, "j-1", 3) == PollDropped("fenced")
+    assert isinstance(begin_poll(store, "j-1", 2), PollStarted)
+
+
+def leased_until(client: redis.Redis, job_id: str) -> float:
+    return float(str(client.zscore("t:due", job_id))) - LEASED
+
+
+def test_s28_a_running_poll_is_leased_to_its_process(store: RedisStore, client: redis.Redis) -> None:
+    """For 2 s from its beginning and from each renewal, in which no dispatcher takes it."""
+    started(store, "j-1", "j-2")
+    start = begun(store, client)
+    assert leased_until(client, "j-1") == pytest.approx(start.now + TERMS.lease, abs=0.01)
+    client.zadd("t:due", {"j-1": LEASED + start.now + 0.5})
+    store.renew_polls([("j-1", 2), ("j-2", 1), ("j-none", 1)])
+    assert leased_until(client, "j-1") == pytest.approx(store.now() + TERMS.lease, abs=0.1)
+    assert leased_until(client, "j-2") < 0, "it waits for its time"
+    client.zadd("t:due", {"j-1": LEASED + start.now + 0.5})
+    store.renew_polls([("j-1", 1)])
+    assert leased_until(client, "j-1") == pytest.approx(start.now + 0.5), "of a poll that was overtaken"
+
+
+def test_s28_a_lease_that_has_ended_returns_the_call_with_its_due_time(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1", "j-2", "j-3")
+    for number, job_id in enumerate(("j-1", "j-2", "j-3")):
+        client.zadd("t:due", {job_id: make_due(client, job_id, ago=10 - number)})
+    assert [one.job_id for one in store.take_due(limit=1).polls] == ["j-1"]
+    assert store.take_due(limit=0).reissued == 0
+    client.zadd("t:due", {"j-1": LEASED + store.now() - 0.1})
+    taken = store.take_due(limit=2)
+    assert ([one.job_id for one in taken.polls], taken.reissued) == (["j-1", "j-2"], 1)
+    assert taken.polls[0].countdown == 0
+    assert store.counters()["reissued"] == 1
+
+
+def test_s28_two_dispatchers_take_each_poll_once(store: RedisStore, client: redis.Redis) -> None:
+    jobs = [f"j-{number}" for number in range(20)]
+    started(store, *jobs)
+    for job_id in jobs:
+        client.zadd("t:due", {job_id: make_due(client, job_id, ago=1)})
+    taken: list[str] = []
+
+    def take() -> None:
+        while polls := store.take_due(limit=3).polls:
+            taken.extend(one.job_id for one in polls)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(jobs)
+
+
+def test_s20_a_taken_poll_has_what_its_record_says(store: RedisStore, client: redis.Redis) -> None:
+    """The kwargs of its message: whose call it is, countdown, retry count, deadline, number."""
+    started(store, "j-1")
+    due = make_due(client, "j-1", ago=1)
+    client.hset("t:job:j-1", mapping={"retry_count": 3, "last_polled_at": f"{due - 10:.3f}"})
+    client.zadd("t:due", {"j-1": due})
+    (poll,) = store.take_due(limit=1).polls
+    (call,) = store.calls()
+    assert poll.kwargs() == {
+        "job_id": "j-1",
+        "case_id": "C-1",
+        "mediation_id": "20",
+        "person_id": "P-j-1",
+        "countdown": pytest.approx(10),
+        "due": pytest.approx(due, abs=0.001),
+        "deadline": call.deadline,
+        "retry_count": 3,
+        "poll_no": 1,
+    }
+    assert poll.root_id == "task"
+
+
+def test_s28_a_query_that_outlasted_its_lease_has_failed(store: RedisStore, client: redis.Redis) -> None:
+    """The next poll counts it, and keeps the count; during an outage nothing counts (S29)."""
+    started(store, "j-1")
+    assert begun(store, client).poll.retry_count == 0
+    assert begun(store, client, poll_no=2).poll.retry_count == 1
+    assert begun(store, client, poll_no=3).poll.retry_count == 2
+    assert store.calls()[0].retry_count == 2
+    client.hset("t:outage", "since", "1")
+    start = begun(store, client, poll_no=4)
+    assert (start.poll.retry_count, start.outage) == (2, True)
+    client.delete("t:outage")
+    assert go_on(store, Poll(5, 9e8, 9e9, 2), None)
+    assert begun(store, client, poll_no=5).poll.retry_count == 2, "that one was written"
+
+
+def test_what_fails_for_one_poll_leaves_the_others_written(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1", "j-2", "j-3")
+    for job_id in ("j-1", "j-2", "j-3"):
+        begun(store, client, job_id)
+    client.delete("t:job:j-2")
+    client.set("t:job:j-2", "no record", px=1_000)
+    ends = [PollEnd(PAIR, job_id, 2, Next(Poll(2, 9e8, 9e9, 0)), "answer", "Paused") for job_id in JOBS]
+    first, second, third = store.write_polls(ends)
+    assert (first, third) == ("no_change", "no_change")
+    assert isinstance(second, Exception)
+    client.delete("t:job:j-2")
+    assert {call.call_status for call in store.calls()} == {"Paused"}
+
+
+def test_an_answer_among_failures_is_heard(store: RedisStore, client: redis.Redis) -> None:
+    """S29: written together, each is heard for itself."""
+    started(store, *JOBS, "j-4", "j-5")
+    ends = []
+    words: tuple[QueryResult, ...] = ("unavailable", "answer", "answer")
+    for job_id, heard in zip(JOBS, words, strict=True):
+        begun(store, client, job_id)
+        ends.append(PollEnd(PAIR, job_id, 2, Next(Poll(2, 9e8, 9e9, 0)), heard))
+    client.hset("t:outage", "since", "1")
+    assert store.write_polls(ends) == ["no_change", "outage_ended", "no_change"]
+    assert store.counters()["polls:answer"] == 2
+
+
+def test_s35_the_end_of_a_poll_that_is_sent_twice_is_told_once(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1")
+    start = begun(store, client)
+    event = Event("status_changed", "C-1", "20", "j-1", {"label": "通话中"})
+    successor = replace(start.poll, poll_no=2, due=start.poll.due + 10)
+    for _ in range(2):
+        assert continue_poll(store, PAIR, "j-1", successor, heard="answer", call_status="Executing", event=event)
+    assert [entry["kind"] for entry in store.history("C-1")].count("status_changed") == 1
+
+
+def test_a_poll_without_a_record_is_dropped(store: RedisStore) -> None:
+    """S20."""
+    assert begin_poll(store, "j-none", 1) == PollDropped("absent")
+
+
+def test_the_record_rules_over_the_message(store: RedisStore, client: redis.Redis) -> None:
+    """S20: retry count, due time and deadline are the record's."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", mapping={"retry_count": 4, "deadline": "1234.500"})
+    start = begun(store, client)
+    assert (start.poll.retry_count, start.poll.deadline) == (4, 1234.5)
+
+
+def test_a_polls_end_writes_the_record_and_its_successor(store: RedisStore, client: redis.Redis) -> None:
+    """S11 S20 S31: with the event of a change, and the time at which the call was first seen Executing."""
+    started(store, "j-1")
+    start = begun(store, client)
+    changed = Event("status_changed", "C-1", "20", "j-1", {"call_status": "Executing"})
+    assert go_on(store, Poll(2, start.now + 10, 9e9, 3), "Executing", changed)
+    call = store.calls(job_id="j-1")[0]
+    assert (call.call_status, call.retry_count, call.poll_no) == ("Executing", 3, 2)
+    assert call.due == pytest.approx(start.now + 10, abs=0.01)
+    assert client.zscore("t:due", "j-1") == pytest.approx(call.due, abs=0.01)
+    assert call.last_polled_at is not None
+    assert call.executing_since is not None
+    assert [event["kind"] for event in store.history("C-1")] == ["started", "status_changed"]
+    begun(store, client, poll_no=2)
+    assert go_on(store, Poll(3, 9e8, 9e9, 0), "Executing")
+    assert store.calls(job_id="j-1")[0].executing_since == call.executing_since
+
+
+def test_a_failed_query_leaves_the_status_as_it_is(store: RedisStore, client: redis.Redis) -> None:
+    """S23."""
+    started(store, "j-1")
+    begun(store, client)
+    assert go_on(store, Poll(2, 9e8, 9e9, 1), None)
+    assert store.calls()[0].call_status == "Scheduling"
+
+
+def test_an_overtaken_poll_writes_nothing_but_a_terminal_status(store: RedisStore, client: redis.Redis) -> None:
+    """S28: the end of a poll is fenced too."""
+    started(store, "j-1")
+    begun(store, client)
+    begun(store, client, poll_no=2)  # another poll has moved the number on meanwhile
+    client.hset("t:job:j-1", "deadline", store.now() + 60)
+    assert not go_on(store, Poll(2, 1.0, 9e9, 9), "Paused")
+    assert not finish(store, "lost")
+    assert not finish(store, "expired"), "its deadline has not come"
+    assert store.calls()[0].call_status == "Scheduling"
+    assert finish(store, "ended")
+    assert [call.verdict for call in store.calls(job_id="j-1")] == ["ended"]
+
+
+@pytest.mark.parametrize("first", ["ended", "lost", "expired"])
+@pytest.mark.parametrize("second", ["ended", "lost", "expired"])
+def test_a_verdict_stands(store: RedisStore, client: redis.Redis, first: Verdict, second: Verdict) -> None:
+    """S27 S28: a late or repeated answer never brings a call back, nor changes how it ended."""
+    started(store, "j-1")
+    begun(store, client)
+    assert finish(store, first)
+    assert not finish(store, second)
+    assert not go_on(store, Poll(2, 9e8, 9e9, 0), "Executing")
+    assert begin_poll(store, "j-1", 2) == PollDropped("finished")
+    assert [call.verdict for call in store.calls(job_id="j-1")] == [first]
+    assert client.zcard("t:due") == 0
+    assert [event["kind"] for event in store.history("C-1")] == ["started", first]
+
+
+def test_the_pair_is_let_go_with_its_last_call(store: RedisStore, client: redis.Redis) -> None:
+    """S5: not before; then a new trigger may call again."""
+    started(store, "j-1", "j-2")
+    begun(store, client, "j-1")
+    assert finish(store)
+    assert client.get("t:lock:C-1:20") == "tok"
+    begun(store, client, "j-2")
+    assert finish(store, job_id="j-2")
+    assert client.exists("t:lock:C-1:20") == 0
+    assert phase(store) == "done"
+    assert client.exists("t:live:C-1:20") == 0
+
+
+def test_a_strangers_lock_is_never_released(store: RedisStore, client: redis.Redis) -> None:
+    """S5: compare and delete."""
+    started(store, "j-1")
+    client.set("t:lock:C-1:20", "stranger", px=60_000)
+    begun(store, client)
+    assert finish(store)
+    assert client.get("t:lock:C-1:20") == "stranger"
+
+
+@pytest.mark.parametrize("held_by", [{"phase": "unknown"}, {"phase": "sending"}, {"lookup": "1"}])
+def test_the_pair_is_held_while_it_is_not_just_watching(
+    store: RedisStore, client: redis.Redis, held_by: dict[str, str]
+) -> None:
+    """S5: phase other than watching, or an open look-up."""
+    started(store, "j-1")
+    client.hset("t:ledger:C-1:20", items=[part for item in held_by.items() for part in item])
+    begun(store, client)
+    assert finish(store)
+    assert client.get("t:lock:C-1:20") == "tok"
+
+
+@pytest.mark.parametrize(("verdict", "trouble"), [("ended", None), ("lost", "lost"), ("expired", "expired")])
+def test_a_bad_end_is_remembered(store: RedisStore, client: redis.Redis, verdict: Verdict, trouble: str | None) -> None:
+    """S5: the next trigger has to know."""
+    started(store, "j-1")
+    begun(store, client)
+    assert finish(store, verdict)
+    assert client.hget("t:ledger:C-1:20", "trouble") == trouble
+
+
+def test_finished_calls_outlive_the_memory_of_a_bad_end(store: RedisStore, client: redis.Redis) -> None:
+    """S5 S36: an ended call that was forgotten would pass for a new one. Their list is as long as the history."""
+    started(store, "j-1")
+    begun(store, client)
+    client.zadd("t:finished", {"j-old": store.now() - 86_401, "j-recent": store.now() - 86_300})
+    assert finish(store)
+    assert client.zrange("t:finished", 0, -1) == ["j-recent", "j-1"]
+    assert 86_400_000 < client.pttl("t:job:j-1") <= TERMS.job_ttl * 1_000
+    assert [call.job_id for call in store.calls(finished=True)] == ["j-1"]
+    assert store.calls() == []
+
+
+def test_views_narrow_to_a_case_and_a_job(store: RedisStore, client: redis.Redis) -> None:
+    started(store, "j-1", "j-2")
+    begun(store, client)
+    assert finish(store)
+    assert [call.job_id for call in store.calls(case_id="C-1")] == ["j-2"]
+    assert [call.job_id for call in store.calls(case_id="C-1", finished=True)] == ["j-1", "j-2"]
+    assert [call.job_id for call in store.calls(job_id="j-1")] == ["j-1"]
+    assert store.calls(case_id="C-2") == []
+    assert store.calls(job_id="j-1", case_id="C-2") == []
+    assert [one.phase for one in store.pairs(case_id="C-1")] == ["watching"]
+    assert store.pairs(case_id="C-2") == []
+
+
+def test_the_first_poll_is_never_due_after_the_deadline(store: RedisStore) -> None:
+    """S20: at most 2 hours from `sending`, also for an answer that came late."""
+    assert store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
+    store.settle(settlement("started", "watching", "tok", "j-1"))  # sent in 1970
+    assert [call.due for call in store.calls()] == [1_007_200.0]

@@ -1,0 +1,60 @@
+"""What a back end asked for under a key is kept once, and how it stands is read in one step (S42)."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import redis
+
+from tests.contract.test_erasure import PAIR, bring_to
+from worker.store import RedisStore
+from worker.store.requests import Request
+
+ASKED = Request("backend", "f" * 64, "C/1", "20", 1_000.0, 4_600.0)
+
+
+def test_the_first_request_under_a_task_id_stays(store: RedisStore, client: redis.Redis) -> None:
+    """S42: another request under the same id changes nothing, and learns what the first one was."""
+    assert store.request("h-1") is None
+    assert store.remember("h-1", ASKED) == (ASKED, False)
+    assert store.remember("h-1", replace(ASKED, fingerprint="e" * 64)) == (ASKED, False)
+    assert store.request("h-1") == ASKED
+    ttl = (store.terms.task_ttl + 3_600) * 1_000
+    assert ttl - 60_000 < client.pttl(store.keys.request("h-1")) <= ttl
+
+
+@pytest.mark.parametrize(
+    ("phase", "told", "outcome"),
+    [("claimed", "claimed", None), ("sending", "sending", "unknown"), ("watching", "watching", "started")],
+)
+def test_how_a_request_stands(store: RedisStore, phase: str, told: str, outcome: str | None) -> None:
+    bring_to(store, phase)
+    standing = store.standing("task-job-1", PAIR)
+    assert standing.phase == told
+    assert (standing.result or {"outcome": None})["outcome"] == outcome
+    assert standing.now == pytest.approx(store.now(), abs=60)
+    assert store.remember("task-job-1", ASKED)[1] is (outcome is not None), "whether it was handled"
+
+
+def test_another_trigger_of_the_pair_tells_nothing_of_this_one(store: RedisStore) -> None:
+    bring_to(store, "watching")
+    standing = store.standing("h-1", PAIR)
+    assert (standing.phase, standing.result) == (None, None)
+
+
+def test_until_when_a_trigger_waits(store: RedisStore, client: redis.Redis) -> None:
+    bring_to(store, "claimed")
+    client.hset(store.keys.ledger(PAIR), mapping={"phase": "waiting", "until": "12.5"})
+    assert store.standing("task-job-1", PAIR).until == 12.5
+
+
+def test_an_erased_case_leaves_a_request_without_its_ids(store: RedisStore, client: redis.Redis) -> None:
+    """S17, S42: a repetition is still known as one."""
+    store.remember("h-1", ASKED)
+    store.remember("h-2", replace(ASKED, case_id="C/2"))
+    lives = client.pttl(store.keys.request("h-1"))
+    store.erase("C/1", anyway=False)
+    assert store.request("h-1") == replace(ASKED, case_id="", mediation_id="")
+    assert store.request("h-2") == replace(ASKED, case_id="C/2")
+    assert 0 < client.pttl(store.keys.request("h-1")) <= lives
+    assert "C/1" not in json.dumps(client.get(store.keys.request("h-1")))

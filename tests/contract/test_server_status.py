@@ -1,0 +1,100 @@
+"""What a diagnosis reads of the store: the last sweep, an outage, what holds a pair."""
+
+import pytest
+import redis
+
+from tests.contract.test_claims import PAIR, started
+from worker.core.interfaces import StoreUnavailable
+from worker.store import RedisStore
+from worker.store.server_status import Eviction, LastSweep, Memory
+
+
+def test_the_last_turn_to_sweep_outlives_the_turn(store: RedisStore, client: redis.Redis) -> None:
+    """S28: whoever sweeps."""
+    assert store.last_sweep() is None
+    assert store.acquire_sweep_lock("host:1", 60)
+    first = store.last_sweep()
+    assert isinstance(first, LastSweep)
+    assert first.owner == "host:1"
+    assert first.at == pytest.approx(store.now(), abs=60)
+    assert not store.acquire_sweep_lock("host:2", 60)
+    assert store.last_sweep() == first
+    client.delete("t:sweeper")
+    assert store.acquire_sweep_lock("host:2", 60)
+    second = store.last_sweep()
+    assert second
+    assert (second.owner, second.at >= first.at) == ("host:2", True)
+
+
+def test_what_else_is_read(store: RedisStore, client: redis.Redis) -> None:
+    assert store.outage_since() is None
+    assert store.watched(PAIR) == 0
+    started(store, "j-1", "j-2")
+    client.hset("t:outage", "since", "1000.500")
+    assert store.outage_since() == 1000.5
+    assert store.watched(PAIR) == 2
+
+
+def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise redis.ConnectionError("gone")
+
+    for name in ("get", "hget", "scard", "zcard", "config_get", "info", "time"):
+        monkeypatch.setattr(store.client, name, away)
+    reads = (store.last_sweep, store.outage_since, store.number_of_calls, store.eviction, store.version, store.memory)
+    for read in reads:
+        with pytest.raises(StoreUnavailable, match="gone"):
+            read()
+    with pytest.raises(StoreUnavailable):
+        store.watched(PAIR)
+
+
+def test_a_server_that_does_not_tell_is_no_server_that_is_away(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of providers forbid `CONFIG`, and some `INFO`."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise redis.exceptions.NoPermissionError("this user has no permissions to run the command")
+
+    for name in ("config_get", "info"):
+        monkeypatch.setattr(store.client, name, forbidden)
+    assert (store.eviction(), store.version(), store.memory()) == (None, "of unknown version", None)
+
+
+def test_memory_is_what_the_server_tells(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.client, "info", lambda _section: {"used_memory": 700, "maxmemory": 1_000})
+    assert store.memory() == Memory(700, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ({"valkey_version": "9.1.2", "redis_version": "7.2.4"}, "Valkey 9.1.2"),
+        ({"redis_version": "7.2.4"}, "Redis 7.2.4"),
+        ({}, "Redis of unknown version"),
+    ],
+    ids=["Valkey", "Redis", "neither"],
+)
+def test_the_server_is_named(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], version: str
+) -> None:
+    """Valkey gives itself out for the Redis that it is compatible with as well."""
+    monkeypatch.setattr(store.client, "info", lambda _section: told)
+    assert store.version() == version
+
+
+@pytest.mark.parametrize(
+    ("told", "eviction"),
+    [
+        ({"maxmemory-policy": "allkeys-lru", "maxmemory": "1048576"}, Eviction("allkeys-lru", 1_048_576)),
+        ({}, Eviction("", 0)),
+    ],
+    ids=["evicting", "nothing known of it"],
+)
+def test_what_a_full_server_drops_is_read(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], eviction: Eviction
+) -> None:
+    """S5: a lock that is evicted is a second call."""
+    monkeypatch.setattr(store.client, "config_get", lambda _pattern: told)
+    assert store.eviction() == eviction

@@ -1,0 +1,181 @@
+"""The steps of sweep and look-up, with times set back instead of waited for: so a real server can show them too."""
+
+import json
+
+import pytest
+import redis
+
+from cli.up.embedded_redis import EmbeddedServer
+from tests.contract.test_claims import PAIR, claim, phase, settlement
+from worker.core.interfaces import StoreUnavailable
+from worker.core.model import AbandonedClaim, Claimed, LookUp, NewJob, Pair
+from worker.store import Keys, RedisStore, connect
+from worker.store.durability import durability_of
+
+from .conftest import TERMS
+
+LEDGER = "t:ledger:C-1:20"
+OTHER = Pair("C-1", "21")
+
+
+def set_back(client: redis.Redis, store: RedisStore, field: str, seconds: float) -> None:
+    """Let a moment of the ledger lie further back, and the sweep's date with the pair be over."""
+    client.hset(LEDGER, field, f"{store.now() - seconds:.3f}")
+    client.zadd("t:pairs", {"C-1:20": store.now() - 1})
+
+
+def attend(store: RedisStore) -> AbandonedClaim | str:
+    return store.attend(PAIR, token="new")
+
+
+def sending(store: RedisStore, pair: Pair = PAIR, token: str = "tok") -> float:
+    assert claim(store, token=token, task_id=f"task-{token}", pair=pair) == Claimed()
+    sent_at = store.begin_sending(pair, token)
+    assert isinstance(sent_at, float)
+    return sent_at
+
+
+def unknown(store: RedisStore, client: redis.Redis) -> None:
+    sending(store)
+    set_back(client, store, "sending_at", 109)
+    assert attend(store) == "look"
+
+
+def job(number: int, at: float) -> NewJob:
+    return NewJob(f"{round(at * 1000)}-447e-{number:04}", "", "Executing", 5)
+
+
+def test_the_turn_belongs_to_one(store: RedisStore) -> None:
+    """S28."""
+    assert store.acquire_sweep_lock("a", 60)
+    assert not store.acquire_sweep_lock("b", 60)
+
+
+def test_an_abandoned_claim_gets_a_new_token_and_goes_back_as_it_was(store: RedisStore, client: redis.Redis) -> None:
+    """S18."""
+    assert claim(store) == Claimed()
+    assert store.pairs_due(limit=10) == []
+    set_back(client, store, "claimed_at", 31)
+    assert store.pairs_due(limit=10) == [PAIR]
+    assert attend(store) == AbandonedClaim("task", "{}", None)
+    assert attend(store) == "none"
+    assert store.begin_sending(PAIR, "tok") == "taken"
+    assert client.get("t:lock:C-1:20") == "new"
+    assert claim(store, token="third") == Claimed()
+
+
+def test_a_claim_whose_task_has_its_outcome_is_let_go(store: RedisStore, client: redis.Redis) -> None:
+    """S17 S18: its first owner was slow and told of calls under way, the second died; nobody will ever send."""
+    assert claim(store) == Claimed()
+    client.set("t:task:task", "{}", px=60_000)
+    set_back(client, store, "claimed_at", 31)
+    assert attend(store) == "none"
+    assert phase(store) == "done"
+    assert not client.exists("t:lock:C-1:20")
+
+
+def test_a_lost_sender_leaves_an_unknown_outcome(store: RedisStore, client: redis.Redis) -> None:
+    """S18 S17: the recorded result is there for a redelivery."""
+    sending(store)
+    set_back(client, store, "sending_at", 107)
+    assert attend(store) == "none"
+    assert phase(store) == "sending"
+    set_back(client, store, "sending_at", 109)
+    assert attend(store) == "look"
+    assert phase(store) == "unknown"
+    assert json.loads(str(client.get("t:task:task-tok")))["outcome"] == "unknown"
+    assert [event["kind"] for event in store.history("C-1")] == ["unknown"]
+
+
+def test_the_window_closes_into_a_hold_and_the_hold_into_a_release(store: RedisStore, client: redis.Redis) -> None:
+    """S14."""
+    unknown(store, client)
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    store.adopt(PAIR, look_up, [], answered=True)
+    for field in ("lookup_from", "answered_at"):
+        set_back(client, store, field, 121)
+    assert attend(store) == "none"
+    assert store.open_look_up(PAIR) is None
+    set_back(client, store, "held_until", 1)
+    assert attend(store) == "none"
+    assert phase(store) == "done"
+    assert [event["kind"] for event in store.history("C-1")] == ["unknown", "nothing_found", "released"]
+
+
+def test_adoption(store: RedisStore, client: redis.Redis) -> None:
+    """S14: once, with the deadline counted from `sending`; then the pair watches."""
+    unknown(store, client)
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    found = job(1, store.now())
+    adopted = store.adopt(PAIR, look_up, [found], answered=True)
+    assert adopted
+    assert adopted.polls.keys() == {found.job_id}
+    again = store.adopt(PAIR, look_up, [found], answered=True)
+    assert again
+    assert again.polls == {}
+    (call,) = store.calls()
+    assert call.deadline == pytest.approx(look_up.sending_at + 7_200, abs=0.01)
+    for field in ("lookup_from", "answered_at"):
+        set_back(client, store, field, 121)
+    assert attend(store) == "none"
+    assert phase(store) == "watching"
+
+
+def test_a_stranger_adopts_nothing(store: RedisStore, client: redis.Redis) -> None:
+    """S14 S18: by the token of the look-up only."""
+    unknown(store, client)
+    adopted = store.adopt(PAIR, LookUp("stranger", store.now()), [job(1, store.now())], answered=True)
+    assert adopted
+    assert adopted.polls == {}
+    assert store.calls() == []
+
+
+def test_adoption_waits_for_another_mediations_request(store: RedisStore, client: redis.Redis) -> None:
+    """S14."""
+    unknown(store, client)
+    sending(store, OTHER, "other")
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    assert store.adopt(PAIR, look_up, [job(1, store.now())], answered=True) is None
+    assert store.calls() == []
+
+
+def test_a_call_of_the_pair_that_is_watched_forbids_the_request(store: RedisStore, client: redis.Redis) -> None:
+    """Never twice: a late answer of an earlier owner has brought a call while the new owner was connecting."""
+    assert claim(store) == Claimed()
+    set_back(client, store, "claimed_at", 31)
+    attend(store)
+    assert claim(store, token="third") == Claimed()
+    assert store.settle(settlement("started", "watching", "tok", "j-late"))
+    assert store.begin_sending(PAIR, "third") == "watched"
+
+
+@pytest.mark.parametrize(
+    ("options", "durability"),
+    [({"appendfsync": "everysec"}, "waitaof"), ({"appendfsync": "always"}, "waitaof"), ({"appendfsync": "no"}, "none")],
+    ids=["everysec", "always", "no"],
+)
+def test_sending_is_on_disk_before_the_request(options: dict[str, str], durability: str) -> None:
+    """Before the request's bytes leave: WAITAOF where the server has it."""
+    with EmbeddedServer(**options) as server:  # type: ignore[arg-type]
+        client = connect(server.url, max_connections=4)
+        store = RedisStore(client, Keys("t"), TERMS)
+        assert durability_of(client) == store.durability == durability
+        sending(store)
+        client.close()
+
+
+def test_a_write_that_does_not_reach_the_disk_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server says so within the gate's time, and the flow takes it for not sent."""
+    with EmbeddedServer(appendfsync="always") as server:
+        client = connect(server.url, max_connections=4)
+        store = RedisStore(client, Keys("t"), TERMS)
+        assert store.durability == "waitaof"
+        client.config_set("appendfsync", "no")
+        monkeypatch.setattr("worker.store.claims.FSYNC_WAIT", 50)
+        assert claim(store) == Claimed()
+        with pytest.raises(StoreUnavailable, match="not on disk within 50 ms"):
+            store.begin_sending(PAIR, "tok")
+        client.close()

@@ -1,0 +1,222 @@
+"""Polls at work in one process: asked beside each other, written in groups, each on its own (S20, S28)."""
+
+import asyncio
+import logging
+import resource
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from api_client import CallStatus, Unavailable
+from tests.deployment import wait_until
+from worker.container import SystemClock
+from worker.core.decision import Policy, Poll
+from worker.core.interfaces import StoreUnavailable
+from worker.core.messages import PollMessage
+from worker.core.model import OutageChange, Pair, PollEnd, PollStarted, StartedPoll
+from worker.flows.poll import PollFlow
+from worker.runtime import poll_executor as module
+from worker.runtime.poll_executor import MOST, PollExecutor
+
+LEASE = 0.06  # seconds
+
+
+class Store:
+    """Remembers what was written and renewed, and fails as often as it is told."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[PollEnd]] = []
+        self.renewed: list[Sequence[tuple[str, int]]] = []
+        self.failures: list[Exception] = []
+        self.renewal_failures: list[Exception] = []
+
+    def write_polls(self, ends: Sequence[PollEnd]) -> list[OutageChange]:
+        if self.failures:
+            raise self.failures.pop()
+        self.groups.append(list(ends))
+        return ["no_change"] * len(ends)
+
+    def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
+        if self.renewal_failures:
+            raise self.renewal_failures.pop()
+        self.renewed.append(polls)
+
+    @property
+    def written(self) -> dict[str, str]:
+        return {end.job_id: end.heard for group in self.groups for end in group}
+
+
+class Upstream:
+    """Answers at once, hangs until it is released, or fails, by the name of the job."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.released = asyncio.Event()
+        self.closed = False
+
+    async def __call__(self, *, case_ref: str, job_id: str) -> CallStatus:
+        assert case_ref == "C-1"
+        self.asked.append(job_id)
+        if job_id.startswith("hangs"):
+            await self.released.wait()
+        if job_id.startswith("fails"):
+            raise Unavailable("GET /status: ReadTimeout")
+        if job_id.startswith("breaks"):
+            raise KeyError("P-1")
+        return CallStatus.model_validate({"jobId": job_id, "callStatus": "Executing"})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class World:
+    def __init__(self) -> None:
+        self.store, self.upstream = Store(), Upstream()
+        watch = PollFlow(cast("Any", self.store), lambda _news: None, SystemClock(), Policy(10, 10))
+        self.askers = PollExecutor(watch, self.upstream, lease=LEASE)
+
+    def ask(self, *jobs: str, **more: Any) -> None:
+        self.askers([ask(job, **more) for job in jobs])
+
+    def release(self) -> None:
+        self.askers._loop.call_soon_threadsafe(self.upstream.released.set)
+
+
+def ask(job_id: str, *, due: float = 1_000, not_before: float = 0, deadline: float = 8_000) -> StartedPoll:
+    poll = Poll(3, due, deadline, 0)
+    start = PollStarted(1_000.0, Pair("C-1", "20"), poll, "Executing")
+    message = PollMessage(job_id=job_id, case_id="C-1", mediation_id="20", not_before=not_before)
+    return StartedPoll(message, start, SystemClock().monotonic())
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    world = World()
+    yield world
+    world.release()
+    world.askers.close(30)
+
+
+def test_s20_one_answer_that_hangs_holds_up_no_other(world: World) -> None:
+    """Nineteen are written, and soon; the lease of the one that hangs is renewed meanwhile."""
+    jobs = [f"job-{number}" for number in range(19)]
+    world.ask("hangs", *jobs)
+    wait_until(lambda: len(world.store.written) == 19)
+    assert len(world.store.groups) < 19, "in groups"
+    wait_until(lambda: world.askers.free() == MOST - 1)
+    before = len(world.store.renewed)
+    wait_until(lambda: len(world.store.renewed) > before + 1)
+    assert world.store.renewed[-1] == [("hangs", 4)]
+    world.release()
+    wait_until(lambda: "hangs" in world.store.written)
+    wait_until(lambda: world.askers.free() == MOST)
+    renewed = len(world.store.renewed)
+    world.ask("job-20")
+    wait_until(lambda: "job-20" in world.store.written)
+    assert all(("hangs", 4) not in polls for polls in world.store.renewed[renewed + 1 :])
+
+
+def test_s23_each_call_hears_its_own(world: World) -> None:
+    world.ask("fails", "job-1")
+    wait_until(lambda: world.store.written == {"fails": "unavailable", "job-1": "answer"})
+
+
+def test_s25_a_poll_that_only_ends_its_watch_asks_nothing(world: World) -> None:
+    world.ask("job-1", due=8_000)
+    wait_until(lambda: world.store.written == {"job-1": "nothing"})
+    assert world.upstream.asked == []
+
+
+def test_a_query_waits_for_its_token(world: World) -> None:
+    """Where queries are limited: its time is the store's."""
+    begin = SystemClock().monotonic()
+    world.ask("job-1", not_before=1_000.1)
+    wait_until(lambda: world.store.written)
+    assert SystemClock().monotonic() - begin >= 0.1
+    (end,) = world.store.groups[0]
+    assert end.timing is not None
+    assert end.timing.late >= 0.1
+
+
+def test_one_calls_fault_is_its_own(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S37: what it was is logged without its text; its lease ends, and that counts as a failed query (S28)."""
+    world.ask("breaks", "job-1")
+    wait_until(lambda: world.store.written == {"job-1": "answer"} and world.askers.free() == MOST)
+    assert "poll failed: KeyError" in caplog.messages
+
+
+def test_s28_answers_are_kept_while_the_store_is_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The fence decides whether they still count; the leases are tried again as well."""
+    caplog.set_level(logging.INFO)
+    world.store.failures = [StoreUnavailable("Redis: gone")] * 3
+    world.store.renewal_failures = [StoreUnavailable("Redis: gone")]
+    world.ask("hangs", "job-1")
+    wait_until(lambda: world.store.written == {"job-1": "answer"})
+    wait_until(lambda: world.store.renewed)
+    assert caplog.messages.count("store away, 1 answers wait to be written: Redis: gone") == 3
+    assert "leases not renewed: Redis: gone" in caplog.messages
+
+
+def test_what_cannot_be_written_at_all_does_not_keep_the_next_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.failures = [KeyError("P-1")]
+    world.ask("job-1")
+    wait_until(lambda: any("polls not written: KeyError" in line for line in caplog.messages))
+    world.ask("job-2")
+    wait_until(lambda: world.store.written == {"job-2": "answer"})
+    wait_until(lambda: world.askers.free() == MOST)
+
+
+def test_more_answers_than_one_step_takes_are_written_one_after_the_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITTEN", 4)
+    world.ask(*(f"job-{number}" for number in range(10)))
+    wait_until(lambda: len(world.store.written) == 10)
+    assert max(map(len, world.store.groups)) == 4
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed"), [(1_024, 4_096, 2_000), (1_024, 1_500, 1_024), (8_192, 8_192, 8_192)]
+)
+def test_the_system_is_asked_for_as_many_files_as_it_grants(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int
+) -> None:
+    """A socket for each poll at work."""
+    limits = {"now": (soft, hard)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, both: limits.update(now=both))
+    assert module.files_allowed(2_000) == allowed
+    assert limits["now"] == (allowed, hard)
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_s28_a_process_that_leaves_waits_for_its_polls() -> None:
+    world = World()
+    world.ask("hangs", "job-1")
+    closing = in_thread(lambda: world.askers.close(30))
+    wait_until(lambda: "job-1" in world.store.written)
+    assert closing.is_alive()
+    world.release()
+    closing.join(30)
+    assert set(world.store.written) == {"hangs", "job-1"}
+    assert "askers" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_s28_and_not_for_ever() -> None:
+    """What is left loses its lease, and another process takes it."""
+    world = World()
+    world.ask("hangs")
+    wait_until(lambda: world.upstream.asked)
+    in_thread(lambda: world.askers.close(0)).join(30)
+    assert world.store.written == {}
+    assert world.upstream.closed

@@ -1,0 +1,147 @@
+"""The real adapters, built once per process: Redis, the upstream, the clock, owner tokens."""
+
+import functools
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from api_client import UpstreamClient
+from config.settings import Settings, load_settings
+from worker.core.decision import Policy
+from worker.core.interfaces import Clock, Notify, Publish, PublishPolls, Upstream
+from worker.flows.dispatch import Dispatcher
+from worker.flows.lookup import LookUpFlow
+from worker.flows.poll import PollFlow
+from worker.flows.sweep import Sweep
+from worker.flows.throttle import ThrottledUpstream
+from worker.flows.trigger import TriggerFlow
+from worker.runtime.poll_executor import PollExecutor
+from worker.store import Keys, RedisStore, Terms, connect
+
+UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux' monotonic clock stands while a machine sleeps
+STORE_CONNECTIONS_SPARE = 16  # beyond two for each thread, one of them its own: sweep, notices, the command line
+
+
+class SystemClock:
+    """The process's own clock."""
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary moment; goes on while the process is stopped or the machine suspended."""
+        return time.clock_gettime(UPTIME)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """All that the flows of one process stand on."""
+
+    settings: Settings
+    store: RedisStore
+    upstream: Upstream
+    clock: Clock
+
+    @property
+    def paced(self) -> Upstream:
+        """The upstream for whoever asks it outside a poll."""
+        return ThrottledUpstream(self.upstream, self.store, self.clock)
+
+    def trigger(self) -> TriggerFlow:
+        """Return the flow of a trigger."""
+        return TriggerFlow(
+            store=self.store,
+            upstream=self.paced,
+            clock=self.clock,
+            interval=self.settings.poll_interval,
+            enabled=self.settings.enabled,
+            new_token=new_token,
+            hours=self.settings.hours,
+        )
+
+    def look_up(self) -> LookUpFlow:
+        """Return the flow of a look-up."""
+        return LookUpFlow(self.store, self.paced, self.settings.poll_interval)
+
+    def sweep(self, publish: Publish) -> Sweep:
+        """Return the flow of the sweep, under a name that tells who sweeps."""
+        return Sweep(
+            store=self.store,
+            publish=publish,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            interval=self.settings.sweep_interval,
+            new_token=new_token,
+        )
+
+    def dispatcher(self, publish: PublishPolls, free: Callable[[], int]) -> Dispatcher:
+        """Return the flow of the dispatcher."""
+        return Dispatcher(self.store, publish, free, self.settings.poll_batch)
+
+    def watch(self, notify: Notify) -> PollFlow:
+        """Return the flow of a poll."""
+        policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
+        return PollFlow(self.store, notify, self.clock, policy)
+
+    def askers(self, notify: Notify) -> PollExecutor:
+        """Return what carries polls out in this process; starts its thread."""
+        status = build_upstream(self.settings).for_event_loop()
+        return PollExecutor(self.watch(notify), status, lease=self.settings.overdue_grace)
+
+
+def new_token() -> str:
+    """Return an owner token that nobody can guess."""
+    return secrets.token_urlsafe(16)
+
+
+def build_store(settings: Settings, *, limit: float = 15) -> RedisStore:
+    """Return the store of a deployment; connects when first used, and waits `limit` seconds for an answer."""
+    connections = 2 * settings.worker_concurrency + STORE_CONNECTIONS_SPARE
+    client = connect(settings.redis_client_url, max_connections=connections, limit=limit)
+    return RedisStore(client, Keys(settings.key_prefix), terms(settings))
+
+
+def terms(settings: Settings) -> Terms:
+    """Return for how long a deployment keeps and watches things."""
+    return Terms(
+        lock_ttl=settings.lock_ttl,
+        history_ttl=settings.history_ttl,
+        max_poll_duration=settings.max_poll_duration,
+        interval=settings.poll_interval,
+        lease=settings.overdue_grace,
+        sending_limit=settings.dial_limit,
+        look_up=settings.unknown_lookup,
+        hold=settings.unknown_hold,
+        channels=settings.notice_channels,
+        notice_age=settings.notice_age,
+        status_rate=settings.status_rate,
+        dial_rate=settings.dial_rate,
+    )
+
+
+def build_upstream(settings: Settings) -> UpstreamClient:
+    """Return the client of the upstream; ValueError where the settings name none."""
+    if settings.api_base_url is None:
+        raise ValueError(
+            "CALLWATCH_API_BASE_URL: missing, should be the upstream's address, like http://127.0.0.1:9015"
+        )
+    token = settings.api_token.get_secret_value() if settings.api_token else None
+    return UpstreamClient(
+        str(settings.api_base_url),
+        token=token,
+        connect_timeout=settings.connect_timeout,
+        status_timeout=settings.status_timeout,
+        call_timeout=settings.call_timeout,
+        pool_size=settings.worker_concurrency,
+        trust_env=settings.api_trust_env,
+    )
+
+
+@functools.cache
+def container() -> Container:
+    """Return this process's parts, built at the first call (after a fork, where there is one)."""
+    settings = load_settings()
+    return Container(settings, build_store(settings), build_upstream(settings), SystemClock())

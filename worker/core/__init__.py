@@ -1,0 +1,1 @@
+"""Decisions and values without side effects: no clock, no Redis, no Celery."""

@@ -1,0 +1,56 @@
+"""What back ends are told of a change, and how they see that it comes from here. Pure. See docs/notices.md."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NoticeKind = Literal["refused", "dial_failed", "unknown", "ended", "lost", "expired"]
+NoticeChannel = Literal["webhook", "task"]
+
+KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
+CHANNELS: tuple[NoticeChannel, ...] = get_args(NoticeChannel)
+VERSION: Literal[1] = 1
+
+
+class Notice(BaseModel):
+    """The payload, version 1: fields may be added within a version, and none changes its meaning. No personal data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: Literal[1] = Field(VERSION, description="version of this payload")
+    id: str = Field(description="the event: the same in every repetition, and later events of a job have greater ones")
+    kind: NoticeKind = Field(description="what happened")
+    at: float = Field(description="when, in epoch seconds on the clock of the store")
+    case_id: str = Field(description="the case")
+    mediation_id: str = Field(description="the mediation")
+    job_id: str | None = Field(None, description="the call; null where none was started")
+    call_status: str | None = Field(None, description="its last status, as upstream said it")
+    label: str | None = Field(None, description="the same as people read it")
+    message: str | None = Field(None, description="what a person may read")
+    error_code: int | None = Field(None, description="refused: 1001 must wait, 1002 limit reached, or another")
+    start_time: int | str | None = Field(None, description="refused: the next round's start, as upstream said it")
+    call_interval: int | str | None = Field(None, description="refused: the next round's interval, likewise")
+
+    @classmethod
+    def of(cls, event_id: str, event: Mapping[str, Any]) -> "Notice":
+        """Return the notice of an event as the store keeps it; what is no field of a notice is left out."""
+        return cls.model_validate({**event, "version": VERSION, "id": event_id})
+
+    def body(self) -> bytes:
+        """Return the JSON that is sent, and signed."""
+        return self.model_dump_json().encode()
+
+
+def signed_headers(notice_id: str, body: bytes, *, secret: str, now: float) -> dict[str, str]:
+    """Return the headers by which a receiver knows the sender, as Standard Webhooks has them; `now` in epoch seconds.
+
+    The signature covers id, time and body, so that neither can be exchanged and an old one cannot be sent again.
+    """
+    timestamp = str(int(now))
+    content = f"{notice_id}.{timestamp}.".encode() + body
+    signature = base64.b64encode(hmac.digest(secret.encode(), content, hashlib.sha256)).decode()
+    return {"webhook-id": notice_id, "webhook-timestamp": timestamp, "webhook-signature": f"v1,{signature}"}

@@ -1,0 +1,119 @@
+"""The flow of a look-up: ask upstream for a case's calls → take those that may be ours → watch them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from api_client import ProtocolError, Unavailable
+from worker.core.decision import FIRST_STATUS, first_delay, may_belong_to, read_status
+from worker.core.interfaces import Store, Upstream
+from worker.core.model import Call, NewJob, Pair
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Sightings:
+    """Upstream's answers about a case: the status by job, and which of the two queries were answered.
+
+    That there is no such call (a ProtocolError of the status query) is an answer; the conversation log must be read.
+    """
+
+    statuses: dict[str, str] = field(default_factory=dict)
+    log_read: bool = False
+    status_answered: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether a call that was not seen may be denied (S5): the status names one call only."""
+        return self.log_read and self.status_answered
+
+
+def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda: None) -> Sightings:
+    """Query the case's conversation log and its newest call; either may fail (S14). `go_on` is called in between."""
+    seen = Sightings()
+    try:
+        for entry in upstream.conversations(case_id=case_id):
+            if entry.job_id:
+                seen.statuses[entry.job_id] = entry.call_status or FIRST_STATUS
+        seen.log_read = True
+    except (Unavailable, ProtocolError) as error:
+        log.info("conversation log: %s", error, extra={"case_id": case_id})
+    try:
+        go_on()
+        status = upstream.status(case_ref=case_id)
+        if status.job_id:
+            seen.statuses[status.job_id] = status.call_status
+        seen.status_answered = True
+    except (Unavailable, ProtocolError) as error:
+        log.info("status by case: %s", error, extra={"case_id": case_id})
+        seen.status_answered = isinstance(error, ProtocolError)
+    return seen
+
+
+def still_active(
+    store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float, go_on: Callable[[], None]
+) -> list[NewJob]:
+    """Return the pair's calls that are still active, those without a record included (S5).
+
+    Looked at before a new call, where the last trigger, sent at `since` (epoch seconds), ended badly. `go_on` is called
+    before each further question and may raise. Unavailable or ProtocolError where it cannot be told how the calls are.
+    """
+    seen = look(upstream, pair.case_id, go_on=go_on)
+    if not seen.answered:
+        raise Unavailable("the conversation log was not read" if not seen.log_read else "the status was not answered")
+    known = {call.job_id: call for call in store.calls(case_id=pair.case_id, finished=True)}
+    jobs = [
+        NewJob(job_id, "", call_status, first_delay(job_id, interval))
+        for job_id, call_status in seen.statuses.items()
+        if job_id not in known and may_belong_to(job_id, since) and read_status(call_status) == "running"
+    ]
+    others = (one for one in store.pairs(case_id=pair.case_id) if one.pair != pair)
+    if jobs and any(one.phase == "sending" for one in others):  # what was found may be that request's (S14)
+        raise Unavailable("another mediation's request is under way")
+    for call in known.values():
+        may_be = not call.person_id and may_belong_to(call.job_id, since)  # found by a look for another pair
+        if call.verdict == "ended" or not (call.holds(pair) or may_be):
+            continue
+        if call.verdict is None:
+            jobs.append(known_job(call, interval))
+            continue
+        go_on()
+        status = upstream.status(case_ref=pair.case_id, job_id=call.job_id).call_status
+        if read_status(status) == "running":
+            jobs.append(replace(known_job(call, interval), call_status=status, watch_again=True))
+    return jobs
+
+
+def known_job(call: Call, interval: float) -> NewJob:
+    """Return a call that has a record as one that a pair is to be held by."""
+    return NewJob(call.job_id, call.person_id, call.call_status, first_delay(call.job_id, interval))
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpFlow:
+    """The flow with its surroundings; `interval` in seconds spreads the first polls (S20)."""
+
+    store: Store
+    upstream: Upstream
+    interval: float
+
+    def __call__(self, pair: Pair) -> str:
+        """Carry one look-up out and return one line on what it found."""
+        names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
+        look_up = self.store.open_look_up(pair)
+        if look_up is None:
+            return "closed: nothing to look up"
+        seen = look(self.upstream, pair.case_id)
+        jobs = [
+            NewJob(job_id, "", call_status, first_delay(job_id, self.interval))
+            for job_id, call_status in seen.statuses.items()
+            if may_belong_to(job_id, look_up.sending_at)
+        ]
+        adopted = self.store.adopt(pair, look_up, jobs, answered=seen.answered)
+        if adopted is None:
+            return "waiting: another mediation's request is under way"
+        for job_id in adopted.polls:
+            log.warning("adopted jobId: %s", job_id, extra=names | {"job_id": job_id})
+        answered = "answered" if seen.answered else "not answered"
+        return f"looked up: {answered}, {len(jobs)} candidates, {len(adopted.polls)} adopted"

@@ -1,0 +1,200 @@
+"""The flow of a poll: pass the fence → ask → decide → write the record with its successor, or the verdict."""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from api_client import CallStatus, ProtocolError, Unavailable
+from worker.core import texts
+from worker.core.decision import Answer, Finish, Next, Policy, decide, may_query, read_status
+from worker.core.interfaces import Clock, Notify, Store, SubmitPolls
+from worker.core.messages import PollMessage
+from worker.core.model import (
+    Event,
+    EventKind,
+    OutageChange,
+    PollEnd,
+    PollStarted,
+    QueryResult,
+    StartedPoll,
+    StatusUpdate,
+    Timing,
+)
+
+log = logging.getLogger(__name__)
+
+FIRST = 1  # the number of a call's first poll
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOutcome:
+    """What a poll heard: a word for the decision, one for the outage, the status, and seconds for which not to ask.
+
+    `late` and `took` are seconds: from the due time to the query, and from there to its answer (None: it sent none).
+    """
+
+    answer: Answer
+    heard: QueryResult
+    call_status: str | None = None
+    retry_after: float | None = None
+    late: float = 0
+    took: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollDecision:
+    """A poll with what follows it, ready to be written."""
+
+    ask: StartedPoll
+    end: PollEnd
+
+
+@dataclass(frozen=True, slots=True)
+class PollFlow:
+    """The flow with its surroundings; `begin` is what a message's task does, the rest is done by who asks."""
+
+    store: Store
+    notify: Notify
+    clock: Clock
+    policy: Policy
+
+    def begin(self, messages: Sequence[PollMessage], submit: SubmitPolls) -> str:
+        """Let polls pass the fence, all in one step, and hand them over; returns one line (it is what Flower shows)."""
+        starts = self.store.begin_polls([(one.job_id, one.poll_no) for one in messages])
+        at = self.clock.monotonic()
+        asks = [
+            StartedPoll(_of_record(message, start), start, at)
+            for message, start in zip(messages, starts, strict=True)
+            if isinstance(start, PollStarted)
+        ]
+        if asks:
+            submit(asks)
+        dropped = Counter(start.why for start in starts if not isinstance(start, PollStarted))
+        parts = [f"begun: {len(asks)}"] if asks else []
+        parts += [f"dropped: {why}" + (f" {number}" if number > 1 else "") for why, number in dropped.items()]
+        return ", ".join(parts) or "dropped: not a poll's kwargs"
+
+    async def hear(
+        self, ask: StartedPoll, status: Callable[..., Awaitable[CallStatus]], sleep: Callable[[float], Awaitable[None]]
+    ) -> QueryOutcome:
+        """Ask upstream how the call stands: one request, or none where the poll only ends a watch (S21, S25)."""
+        message, start, poll = ask.message, ask.start, ask.start.poll
+        last_of_outage = start.outage and poll.due >= poll.deadline  # probes alone ask then, and this is none
+        if last_of_outage or not may_query(poll, self.policy, began=start.now):
+            return QueryOutcome("outage", "nothing", late=self._now(ask) - poll.due)
+        wait = message.not_before - self._now(ask)
+        if wait > 0:
+            await sleep(wait)
+        late, asked_at = self._now(ask) - poll.due, self.clock.monotonic()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(texts.polling(message.job_id), extra=_names(message))
+        try:
+            answer = await status(case_ref=message.case_id, job_id=message.job_id)
+        except (Unavailable, ProtocolError) as error:
+            log.info("status query: %s", error, extra=_names(message))
+            uncounted: Answer = "outage" if ask.start.outage else "silent"
+            heard: QueryResult = "unavailable" if isinstance(error, Unavailable) else "unreadable"
+            pause = getattr(error, "retry_after", None)
+            return QueryOutcome(uncounted, heard, None, pause, late, self.clock.monotonic() - asked_at)
+        took = self.clock.monotonic() - asked_at
+        return QueryOutcome(read_status(answer.call_status), "answer", answer.call_status, None, late, took)
+
+    def _now(self, ask: StartedPoll) -> float:
+        """Return the store's time, by the process's own clock since the fence."""
+        return ask.start.now + self.clock.monotonic() - ask.begun_at
+
+    def judge(self, ask: StartedPoll, hearing: QueryOutcome) -> PollDecision:
+        """Decide what follows a poll that has just been answered (S20, S22-S25, S29)."""
+        message, start = ask.message, ask.start
+        now = self._now(ask)
+        not_before = now + hearing.retry_after if hearing.retry_after else 0
+        began = start.poll.due + hearing.late
+        decision = decide(hearing.answer, start.poll, self.policy, began=began, now=now, not_before=not_before)
+        if hearing.answer == "silent":
+            failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
+            line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
+            log.warning(line, extra=_names(message))
+        return PollDecision(ask, self._end(ask, hearing, decision))
+
+    def _end(self, ask: StartedPoll, hearing: QueryOutcome, decision: Next | Finish) -> PollEnd:
+        message, start, call_status = ask.message, ask.start, hearing.call_status
+        event = None
+        shown = call_status or start.call_status
+        detail = {"call_status": shown, "label": texts.label(shown)}
+        if isinstance(decision, Finish):
+            lost = {"message": texts.WATCH_LOST} if decision.verdict == "lost" else {}
+            event = _event(decision.verdict, message, **detail, **lost)
+        elif call_status not in (None, start.call_status):
+            event = _event("status_changed", message, **detail)
+        return PollEnd(
+            start.pair,
+            message.job_id,
+            start.poll.poll_no + 1,
+            decision,
+            hearing.heard,
+            call_status,
+            event,
+            Timing(hearing.late, hearing.took),
+        )
+
+    def write(self, judged: Sequence[PollDecision]) -> list[str]:
+        """Write the ends of polls in one step, and return for each one line on how its call stands.
+
+        StoreUnavailable where Redis is away: then it can be tried again.
+        """
+        changes = self.store.write_polls([one.end for one in judged])
+        return [self._written(one, change) for one, change in zip(judged, changes, strict=True)]
+
+    def _written(self, judged: PollDecision, change: OutageChange | Exception | None) -> str:
+        message, start, end = judged.ask.message, judged.ask.start, judged.end
+        if change is None:
+            return "overtaken: nothing written"
+        if isinstance(change, Exception):
+            log.error("poll not written: %s", change, extra=_names(message))
+            return "not written"
+        _log_change(change)
+        label = texts.label(end.call_status or start.call_status)
+        if isinstance(end.follows, Finish):
+            _log_end(end.follows, message)
+            line = f"{label} · {end.follows.verdict} after poll {start.poll.poll_no}"
+            self.notify(StatusUpdate(message, line, end.follows.verdict, start.poll.deadline, start.root))
+            return line
+        failed = end.follows.poll.retry_count
+        failures = f"failures {failed}/{self.policy.max_retry_count}"
+        if end.event or failed != start.poll.retry_count or start.poll.poll_no == FIRST:
+            line = f"{label} · since poll {start.poll.poll_no} · {failures}"
+            self.notify(StatusUpdate(message, line, None, start.poll.deadline, start.root))
+        return f"{label} · poll {start.poll.poll_no} · {failures}"
+
+
+def _of_record(message: PollMessage, start: PollStarted) -> PollMessage:
+    if (message.case_id, message.mediation_id) == (start.pair.case_id, start.pair.mediation_id):
+        return message
+    return message.model_copy(update={"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id})
+
+
+def _log_change(change: OutageChange) -> None:
+    """Log an outage once, when it begins and when it ends (S29)."""
+    if change == "outage_began":
+        log.error(texts.OUTAGE_BEGAN)
+    elif change == "outage_ended":
+        log.warning(texts.OUTAGE_ENDED)
+
+
+def _log_end(end: Finish, message: PollMessage) -> None:
+    job_id = message.job_id
+    if end.verdict == "ended":
+        log.info(texts.terminal(job_id), extra=_names(message))
+    elif end.verdict == "expired":
+        log.warning(texts.watch_expired(job_id), extra=_names(message))
+    else:
+        log.error(texts.retries_exceeded(job_id), extra=_names(message) | {"notice": texts.WATCH_LOST})
+
+
+def _event(kind: EventKind, message: PollMessage, /, **detail: object) -> Event:
+    return Event(kind, message.case_id, message.mediation_id, message.job_id, detail)
+
+
+def _names(message: PollMessage) -> dict[str, str]:
+    return {"job_id": message.job_id, "case_id": message.case_id, "mediation_id": message.mediation_id}

@@ -1,0 +1,1 @@
+"""Celery and kombu, extended: transport, consumer, requests, poll executor, delivery of notices."""

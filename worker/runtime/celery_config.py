@@ -1,0 +1,68 @@
+"""Celery's configuration. The values were measured; see docs/adr/0004-celery-settings.md."""
+
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from config.settings import Settings
+
+TRIGGER_QUEUE = "outbound.trigger"
+POLL_QUEUE = "outbound.poll"
+CONTROL_QUEUE = "outbound.control"
+TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
+"""The queues, and the one task that each takes (S38)."""
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Return Celery's configuration."""
+    transport_options = {
+        # How long a message of a dead worker stays away. Counted from delivery: countdown and run time must fit in.
+        "visibility_timeout": settings.visibility_timeout,
+        "unacked_restore_interval": 5,  # by default kombu looks every 100 s only
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 30,
+        "task_queues": TASKS,  # of our own transport, see worker/runtime/malformed.py
+        "max_connections": settings.worker_concurrency + 16,  # too few lose acknowledgements in a burst
+        "socket_timeout": 15,  # unset by default: a publish could hang for ever on a half-open connection
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    }
+    return {
+        "broker_url": settings.celery_broker_url,
+        "broker_transport_options": transport_options,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "result_backend": settings.celery_result_url,
+        "result_expires": settings.history_ttl,
+        "redis_socket_timeout": 15,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 25,
+        # JSON only (S38): whatever else arrives is refused unread.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "enable_utc": True,
+        # A queue each, so that dials never stand in the way of polls.
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in TASKS],
+        "task_default_queue": CONTROL_QUEUE,
+        "task_create_missing_queues": False,
+        "task_routes": {task: queue for queue, task in TASKS.items()},
+        # Acknowledged when done; the fence makes the second delivery harmless.
+        "task_acks_late": True,
+        "task_send_sent_event": False,
+        "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
+        "worker_consumer": "worker.runtime.consumer:Consumer",
+        "worker_pool": settings.worker_pool,
+        "worker_concurrency": settings.worker_concurrency,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_rate_limits": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_soft_shutdown_timeout": settings.dial_limit,
+        "worker_enable_soft_shutdown_on_idle": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+    }

@@ -1,0 +1,266 @@
+"""The first steps of a trigger in Redis: claim the pair, write `sending`."""
+
+import functools
+import json
+from typing import Literal
+
+import redis
+
+from worker.core import texts
+from worker.core.dial_result import deferred
+from worker.core.interfaces import StoreUnavailable
+from worker.core.messages import TriggerResult
+from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, Pair, RetryAt
+from worker.store.base import Scripts, Terms, event_json
+from worker.store.durability import Durability, durability_of
+from worker.store.keys import Keys, member
+from worker.store.limits import ADMIT
+
+CLAIM_STALE_AFTER = 30  # seconds: a claim that has not sent by then has lost its owner (S18)
+FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: within the 2 s of its gate
+
+REFUSALS = ("paused", "taken", "watched", "closed")
+
+# Invariant: of all triggers of a pair one alone holds its lock, and a task that was handled is never handled again.
+# A pair that is listed as open and has lost its ledger may be ringing: the claim looks upstream first (S18).
+# One trigger waits for each pair, the first; an equal one extends its expiry, any other is skipped.
+CLAIM = """
+local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
+local token, task_id, arguments, expires, enabled, member, stale_after = unpack(ARGV, 1, 7)
+local skipped_head, skipped_tail, disabled, deferred_head, disabled_event = unpack(ARGV, 8, 12)
+local redelivered, again = unpack(ARGV, 13, 14)
+
+local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
+local phase, holder = state[1], redis.call('GET', lock)
+local handled = redis.call('GET', task)
+if handled and not (phase == 'sending' and state[2] == task_id) then
+  count('triggers:handled')
+  return {'handled', handled}
+end
+-- Delivered once more after its result was forgotten: by a broker that has kept it through weeks without a worker.
+local at_work = state[2] == task_id and phase ~= 'done'
+if redelivered == '1' and not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
+  count('triggers:handled')
+  return {'handled', again}
+end
+
+local t = now()
+local function claimed()
+  return {'claimed', redis.call('HGET', ledger, 'trouble_since') or ''}
+end
+local function take()  -- the memory of the last trigger and the place in the limit's queue outlive it
+  local last = redis.call('HMGET', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'republished')
+  local without_ledger = not phase and redis.call('ZSCORE', pairs_key, member)
+  redis.call('SET', lock, token, 'PX', LOCK_TTL)
+  redis.call('DEL', ledger)
+  redis.call('HSET', ledger, 'phase', 'claimed', 'token', token, 'task_id', task_id, 'arguments', arguments,
+    'expires', expires, 'claimed_at', stamp(t))
+  if without_ledger then
+    remember(ledger, 'unknown', t, '0')
+  elseif last[1] and t - tonumber(last[2]) <= TROUBLE_TTL / 1000 then
+    remember(ledger, last[1], tonumber(last[2]), last[3])
+  end
+  if last[4] then redis.call('HSET', ledger, 'slot', last[4]) end
+  if last[5] and phase == 'claimed' and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
+  hold_case(member)
+  redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+  return claimed()
+end
+local function skip()
+  local jobs = {}
+  for _, id in ipairs(redis.call('SMEMBERS', live)) do
+    local r = redis.call('HMGET', PREFIX .. ':job:' .. id, 'person_id', 'call_status')
+    jobs[#jobs + 1] = cjson.encode({job_id = id, person_id = r[1] or '', call_status = r[2] or ''})
+  end
+  table.sort(jobs)
+  local result = skipped_head .. '[' .. table.concat(jobs, ',') .. ']' .. skipped_tail
+  redis.call('SET', task, result, 'PX', TASK_TTL)
+  count('triggers:skipped')
+  return {'skipped', result}
+end
+
+if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
+
+if phase == 'waiting' then
+  local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1
+  local waits = redis.call('HMGET', ledger, 'until', 'expires', 'arguments')
+  local due = tonumber(waits[1]) <= t
+  if state[2] == task_id and due and not stopped then
+    redis.call('DEL', lock)
+    return take()
+  end
+  if state[2] ~= task_id and waits[3] ~= arguments then return skip() end
+  local result = deferred_head .. waits[1] .. '}'
+  if state[2] ~= task_id then
+    local ends = expires == '' and math.huge or tonumber(expires)
+    local other = waits[2] == '' and math.huge or tonumber(waits[2])
+    if ends > other then
+      redis.call('HSET', ledger, 'expires', expires)
+      redis.call('ZADD', pairs_key, math.min(tonumber(waits[1]), ends), member)
+    end
+    redis.call('SET', task, result, 'PX', TASK_TTL)
+  end
+  count('triggers:deferred')
+  return {'deferred', result}
+end
+
+if phase and phase ~= 'done' and state[2] == task_id then
+  local abandoned = state[4] or t > tonumber(state[3]) + tonumber(stale_after)
+  if phase == 'claimed' and abandoned then return take() end
+  count('triggers:copy')
+  return {'copy'}
+end
+
+if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end
+
+if enabled == '0' or redis.call('EXISTS', paused) == 1 then
+  redis.call('SET', task, disabled, 'PX', TASK_TTL)
+  count('triggers:disabled')
+  emit(PREFIX .. ':events', PREFIX .. ':history:' .. string.match(member, '^[^:]*'), HISTORY_TTL, t, disabled_event)
+  return {'disabled', disabled}
+end
+
+if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'} end
+return take()
+"""
+
+# Invariant: an owner keeps its claim while it is at work (each attempt to dial, each query of a look), and never takes
+# it back. One that has written `sending` and provably sent nothing is still the owner.
+RENEW = """
+local lock, ledger, pairs_key = unpack(KEYS)
+local token, member, stale_after = unpack(ARGV)
+local state = redis.call('HMGET', ledger, 'token', 'phase')
+if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end
+if state[2] == 'sending' then return 1 end
+if state[2] ~= 'claimed' then return 0 end
+local t = now()
+redis.call('HSET', ledger, 'claimed_at', stamp(t))
+redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+return 1
+"""
+
+# Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped and no call of
+# the pair is being watched (an earlier owner's late answer may have brought one). From here on its task counts as
+# handled, and stays so until the pair is done and for a day more: delivered again after weeks, it does not dial (S18).
+BEGIN_SENDING = """
+local lock, ledger, live, paused, pairs_key, bucket = unpack(KEYS)
+local token, member, sending_limit, unknown, rate, closes = unpack(ARGV)
+local state = redis.call('HMGET', ledger, 'token', 'phase', 'task_id', 'slot')
+local ours = redis.call('GET', lock) == token and state[1] == token
+if not ours or not (state[2] == 'claimed' or state[2] == 'sending') then return 'taken' end
+if redis.call('SCARD', live) > 0 then return 'watched' end
+if redis.call('EXISTS', paused) == 1 then return 'paused' end
+local t = now()
+if closes ~= '' and t >= tonumber(closes) then return 'closed' end
+if tonumber(rate) > 0 and state[2] == 'claimed' then
+  local wait, at = admit(bucket, tonumber(rate), t, state[4] and tonumber(state[4]) or nil, 0)
+  if not wait then
+    redis.call('HSET', ledger, 'slot', fine(at))
+    return 'later ' .. stamp(t) .. ' ' .. stamp(at)
+  end
+end
+redis.call('HSET', ledger, 'phase', 'sending', 'sending_at', stamp(t))
+redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'requeued', 'republished')
+redis.call('SET', PREFIX .. ':task:' .. state[3], unknown)
+redis.call('ZADD', PREFIX .. ':dialled', t, state[3])
+redis.call('PEXPIRE', lock, LOCK_TTL)
+redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
+count('call_requests')
+return stamp(t)
+"""
+
+
+class ClaimScripts(Scripts):
+    """Claiming and sending; see worker.core.interfaces.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._claim = self.script(CLAIM)
+        self._renew = self.script(RENEW)
+        self._begin_sending = self.script(ADMIT + BEGIN_SENDING)
+
+    def claim(
+        self,
+        pair: Pair,
+        *,
+        token: str,
+        task_id: str,
+        arguments: str,
+        expires: float | None,
+        enabled: bool,
+        redelivered: bool = False,
+    ) -> Claimed | ClaimAnswered | DuplicateDelivery:
+        """Take the pair for a new call, or say why not (S4, S16, S17).
+
+        A `redelivered` message whose request left within the last 31 days dials no more (S18).
+        """
+        k = self.keys
+        case_id, mediation_id = pair.case_id, pair.mediation_id
+        skipped = TriggerResult.of("skipped", case_id, mediation_id, message=texts.ALREADY_ACTIVE)
+        head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
+        disabled = TriggerResult.of("disabled", case_id, mediation_id, message=texts.DISABLED)
+        again = TriggerResult.of("skipped", case_id, mediation_id, message=texts.HANDLED_BEFORE)
+        told = event_json(Event("disabled", case_id, mediation_id, detail={"message": texts.DISABLED}))
+        waits = json.dumps(deferred(pair, 0).data, ensure_ascii=False).removesuffix("0}")
+        reply = self.run(
+            self._claim,
+            [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
+            [
+                *(token, task_id, arguments, expires or "", int(enabled), member(pair), CLAIM_STALE_AFTER),
+                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits, told),
+                *(int(redelivered), json.dumps(again.data, ensure_ascii=False)),
+            ],
+        )
+        match reply:
+            case ["claimed", since]:
+                return Claimed(float(since) if since else None)
+            case ["copy"]:
+                return DuplicateDelivery()
+        why, text = reply
+        return ClaimAnswered(why, TriggerResult(json.loads(text)))
+
+    def renew(self, pair: Pair, token: str) -> bool:
+        """Let a claim begin anew, for its owner is at work; False where its owner is another one or none (S18)."""
+        k = self.keys
+        keys = [k.lock(pair), k.ledger(pair), k.pairs]
+        return bool(self.run(self._renew, keys, [token, member(pair), CLAIM_STALE_AFTER]))
+
+    @functools.cached_property
+    def durability(self) -> Durability:
+        """How this server says that `sending` is on disk."""
+        with self.translated():
+            return durability_of(self.client)
+
+    def begin_sending(
+        self, pair: Pair, token: str, *, closes: float | None = None
+    ) -> float | RetryAt | Literal["paused", "taken", "watched", "closed"]:
+        """Write `sending`, see it on disk, and return the store's time, or say why nothing may be sent (S16, S18).
+
+        Nothing is sent from `closes` (epoch seconds) on, nor without a token of the limit of requests.
+        """
+        k, terms = self.keys, self.terms
+        keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
+        unknown = TriggerResult.of("unknown", pair.case_id, pair.mediation_id, message=texts.OUTCOME_UNKNOWN)
+        args: list[str | float] = [
+            *(token, member(pair), terms.sending_limit, json.dumps(unknown.data, ensure_ascii=False)),
+            *(terms.dial_rate, closes or ""),
+        ]
+        step = self._durably if self.durability == "waitaof" else self._plainly
+        reply = step(keys, args)
+        if reply.startswith("later"):
+            _, now, at = reply.split()
+            return RetryAt(float(now), float(at))
+        return reply if reply in REFUSALS else float(reply)  # type: ignore[return-value]
+
+    def _plainly(self, keys: list[str], args: list[str | float]) -> str:
+        return str(self.run(self._begin_sending, keys, args))
+
+    def _durably(self, keys: list[str], args: list[str | float]) -> str:
+        """Run the step and wait, on the same connection, until the server says that it is on disk."""
+        with self.translated(), self.client.pipeline(transaction=False) as pipeline:
+            self._begin_sending(keys, args, client=pipeline)
+            pipeline.execute_command("WAITAOF", 1, 0, FSYNC_WAIT)  # type: ignore[no-untyped-call]
+            reply, (on_disk, _) = pipeline.execute()
+        if not on_disk and str(reply)[0].isdigit():
+            raise StoreUnavailable(f"Redis: not on disk within {FSYNC_WAIT} ms")
+        return str(reply)

@@ -1,0 +1,121 @@
+"""The step of the dispatcher in Redis: take the polls that are due, each under a lease."""
+
+import redis
+
+from worker.core.messages import PollMessage
+from worker.core.model import DuePolls
+from worker.store.base import Scripts, Terms, milliseconds
+from worker.store.keys import LEASED, Keys
+from worker.store.limits import SPARE
+
+PROBES = 5  # queries in each interval of an outage: one at the least (S29)
+AHEAD = 0.2  # seconds for which tokens of a limit are given out ahead: two turns of a dispatcher
+RETURNED = 1_000  # ended leases in one step: a few milliseconds of Redis' only thread
+
+# Invariant: a poll is taken by one dispatcher at a time, the longest overdue first, with the number that its record
+# waits for (S28). A lease that has ended returns the call with its own due time, so that it goes before what came due
+# later. Nothing is taken without a token where queries are limited; tokens are a fixed distance apart, and none is
+# saved up. During an outage probes alone are taken: for all other calls this due time is left out, and nothing counted
+# as a failure (S29). A poll that only ends its watch asks nothing, so it needs neither.
+TAKE_DUE = """
+local due_key, outage, probe, bucket = unpack(KEYS)
+local limit = tonumber(ARGV[1])
+local t, returned, taken = now(), 0, {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, LEASED, LEASED + t, 'LIMIT', 0, RETURNED)) do
+  local due = redis.call('HGET', PREFIX .. ':job:' .. id, 'due')
+  if due then
+    redis.call('ZADD', due_key, due, id)
+    returned = returned + 1
+  else
+    redis.call('ZREM', due_key, id)
+  end
+end
+if returned > 0 then count('reissued', returned) end
+local ids = limit > 0 and redis.call('ZRANGEBYSCORE', due_key, '-inf', t, 'LIMIT', 0, limit) or {}
+local away = #ids > 0 and redis.call('EXISTS', outage) == 1
+local probed = away and redis.call('EXISTS', probe) == 1
+local token = RATE > 0 and #ids > 0 and math.max(t, tonumber(redis.call('HGET', bucket, 'next') or '0'))
+local asked = 0
+for _, id in ipairs(ids) do
+  local job = PREFIX .. ':job:' .. id
+  local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
+    'person_id', 'root', 'last_polled_at', 'watched_at', 'verdict')
+  local due, deadline, not_before = tonumber(r[2] or 0), tonumber(r[3] or 0), 0
+  local asks = due < deadline or r[1] == '1' or t - due >= INTERVAL  -- as may_look in worker/core/decision.py has it
+  if not r[1] or r[11] then
+    redis.call('ZREM', due_key, id)
+  elseif probed and due < deadline then
+    local later = math.min(due + INTERVAL * (math.floor((t - due) / INTERVAL) + 1), deadline)
+    redis.call('HSET', job, 'due', stamp(later))
+    redis.call('ZADD', due_key, stamp(later), id)
+    count('polls:nothing')
+  else
+    if asks and token and not (away and due >= deadline) then
+      if token - t > AHEAD then break end
+      not_before, token, asked = token, token + (1 + SPARE) / RATE, asked + 1
+    end
+    if away and due < deadline then
+      redis.call('SET', probe, id, 'PX', PROBE_TTL)
+      probed = true
+    end
+    redis.call('ZADD', due_key, LEASED + t + LEASE, id)
+    taken[#taken + 1] = {id, r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8] or '',
+      stamp(due - tonumber(r[9] or r[10])), stamp(not_before)}
+  end
+end
+if asked > 0 then
+  redis.call('HSET', bucket, 'next', string.format('%.6f', token))
+  redis.call('PEXPIRE', bucket, math.ceil(token - t) * 1000 + 60000)
+end
+return {returned, taken}
+"""
+
+
+class DispatchScripts(Scripts):
+    """What a dispatcher does; see worker.core.interfaces.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        names = (
+            f"local LEASED, LEASE, INTERVAL, RETURNED = {LEASED}, {terms.lease}, {terms.interval}, {RETURNED}\n"
+            f"local RATE, SPARE, AHEAD = {terms.status_rate}, {SPARE}, {AHEAD}\n"
+            f"local PROBE_TTL = {milliseconds(terms.interval / PROBES)}\n"
+        )
+        self._take_due = self.script(names + TAKE_DUE)
+
+    def take_due(self, *, limit: int) -> DuePolls:
+        """Take at most `limit` polls that are due, the longest overdue first, and return those that lost their lease.
+
+        With a limit of 0 nothing is taken, and leases that have ended are returned all the same.
+        """
+        k = self.keys
+        returned, taken = self.run(self._take_due, [k.due, k.outage, k.probe, k.bucket("status")], [limit])
+        return DuePolls([_message(*fields) for fields in taken], returned)
+
+
+def _message(  # noqa: PLR0913, PLR0917 - the fields of a record, as the script returns them
+    job_id: str,
+    poll_no: str,
+    due: str,
+    deadline: str,
+    retry_count: str,
+    case_id: str,
+    mediation_id: str,
+    person_id: str,
+    root: str,
+    countdown: str,
+    not_before: str,
+) -> PollMessage:
+    return PollMessage(
+        job_id=job_id,
+        case_id=case_id,
+        mediation_id=mediation_id,
+        person_id=person_id,
+        countdown=max(0.0, float(countdown)),
+        due=float(due),
+        deadline=float(deadline),
+        retry_count=int(retry_count),
+        poll_no=int(poll_no),
+        root_id=root,
+        not_before=float(not_before),
+    )

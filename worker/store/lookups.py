@@ -1,0 +1,145 @@
+"""The steps of a look-up in Redis: is one open, adopt what was found, let go by a person's word."""
+
+import json
+from collections.abc import Sequence
+
+import redis
+
+from worker.core.decision import ADOPTION_SLACK, created_at
+from worker.core.model import Event, LookUp, NewJob, Pair, Settled
+from worker.store.base import Scripts, Terms, event_json
+from worker.store.codec import job_fields, settled
+from worker.store.keys import Keys, member
+from worker.store.limits import ADMIT, RESERVE
+
+# Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
+# making it; and one that two lost answers could own is watched once and holds both pairs (S14), whichever look finds
+# it first: an adopted call has no person. The time of the first answered look-up is kept: from then the window counts
+# where upstream was away before.
+ADOPT = """
+local ledger, mediations, events, history = unpack(KEYS, 1, 4)
+local member, token, found, slack, duration, answered = unpack(ARGV)
+local t = now()
+local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id')
+if s[1] ~= token or not s[2] or s[4] then return {stamp(t)} end
+
+local others = {}
+for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
+  local o = redis.call('HMGET', PREFIX .. ':ledger:' .. other, 'phase', 'lookup', 'sending_at')
+  if other ~= member and o[1] == 'sending' then return false end
+  if other ~= member and o[2] then others[#others + 1] = {member = other, after = tonumber(o[3]) - slack} end
+end
+if answered == '1' then redis.call('HSETNX', ledger, 'answered_at', stamp(t)) end
+
+local reply, started_at = {stamp(t)}, tonumber(s[3])
+local deadline = started_at + tonumber(duration)
+for i, job in ipairs(cjson.decode(found)) do
+  local key = KEYS[4 + i]
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at')
+  if known[1] then  -- found before, by a look for another pair: it may be this one's as well until an answer names it
+    if not known[2] and known[3] == '' and hold(key, member) then
+      redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
+      -- one that was on record when the request left is not what the look-up is for: that one may still turn up
+      if tonumber(known[4] or t) >= started_at then redis.call('HINCRBY', ledger, 'found', 1) end
+    end
+  else
+    local first = watch(member, s[5] or '', job, t, started_at, deadline)
+    redis.call('HINCRBY', ledger, 'found', 1)
+    emit(events, history, HISTORY_TTL, t, job.event)
+    local also = {}
+    for _, other in ipairs(others) do
+      if job.created > other.after then
+        also[#also + 1] = other.member
+        redis.call('SADD', PREFIX .. ':live:' .. other.member, job.job_id)
+        redis.call('HINCRBY', PREFIX .. ':ledger:' .. other.member, 'found', 1)
+      end
+    end
+    if #also > 0 then redis.call('HSET', key, 'also', table.concat(also, ' ')) end
+    for _, field in ipairs({'1', job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
+  end
+end
+return reply
+"""
+
+# Invariant: a person releases an unknown outcome, and nothing else; calls that were found stay watched and hold it.
+RELEASE = """
+local ledger, live, pairs_key, events, history = unpack(KEYS)
+local member, event = unpack(ARGV)
+local t = now()
+local s = redis.call('HMGET', ledger, 'phase', 'token', 'lookup')
+if not s[1] then return 'absent' end
+if s[1] ~= 'unknown' then return s[1] end
+emit(events, history, HISTORY_TTL, t, event)
+close_look_up(ledger, live, pairs_key, member, s[2], t)
+return 'released'
+"""
+
+
+class LookUpScripts(Scripts):
+    """What a look-up does; see worker.core.interfaces.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._adopt = self.script(ADOPT)
+        self._release = self.script(RELEASE)
+        self._reserve = self.script(ADMIT + RESERVE)
+
+    def reserve_query(self, *, longest: float) -> float | None:
+        """Take a token for one status query outside a poll; returns the seconds to wait for it.
+
+        None, and no token, where that would be more than `longest`.
+        """
+        if not self.terms.status_rate:
+            return 0
+        reply = self.run(self._reserve, [self.keys.bucket("status")], [self.terms.status_rate, longest])
+        return None if reply is None else float(reply)
+
+    def open_look_up(self, pair: Pair) -> LookUp | None:
+        """Return the pair's open look-up, None where none is open."""
+        with self.translated():
+            token, is_open, sending_at, held_until = self.client.hmget(
+                self.keys.ledger(pair), ["token", "lookup", "sending_at", "held_until"]
+            )
+        return LookUp(str(token), float(sending_at)) if token and is_open and sending_at and not held_until else None
+
+    def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob], *, answered: bool) -> Settled | None:
+        """Watch jobs that have no record; None where that must wait for another mediation's request (S14).
+
+        `answered` says that upstream could be asked: the window counts from the first look-up that was answered.
+        """
+        k = self.keys
+        found = [
+            job_fields(job, pair)
+            | {
+                "created": created_at(job.job_id) or 0,
+                "event": event_json(Event("adopted", pair.case_id, pair.mediation_id, job.job_id)),
+            }
+            for job in jobs
+        ]
+        reply = self.run(
+            self._adopt,
+            [
+                *(k.ledger(pair), k.mediations(pair.case_id), k.events, k.history(pair.case_id)),
+                *(k.job(job.job_id) for job in jobs),
+            ],
+            [
+                *(member(pair), look_up.token, json.dumps(found), ADOPTION_SLACK, self.terms.max_poll_duration),
+                int(answered),
+            ],
+        )
+        return settled(reply)
+
+    def release(self, pair: Pair, *, by: str, why: str) -> str:
+        """Let an unknown outcome go by a person's word (S14); returns `released`, or the phase that forbids it.
+
+        `absent` is the phase of a pair that nobody knows.
+        """
+        k = self.keys
+        event = Event("released", pair.case_id, pair.mediation_id, detail={"by": by, "why": why})
+        return str(
+            self.run(
+                self._release,
+                [k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
+                [member(pair), event_json(event)],
+            )
+        )

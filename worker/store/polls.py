@@ -1,0 +1,228 @@
+"""The steps of a poll in Redis: pass the fence, renew the lease, write the successor or the verdict.
+
+Each step serves several polls, and each poll in it on its own: what fails for one is reported for that one.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+import redis
+
+from worker.core.decision import OUTAGE_CALLS, Next, Poll
+from worker.core.model import OutageChange, Pair, PollDropped, PollEnd, PollStarted
+from worker.store.base import Scripts, Terms, event_json
+from worker.store.histograms import poll_counts
+from worker.store.keys import LEASED, Keys, member
+
+# Invariant: of all copies of a poll one alone gets past, for the number that it carries then has gone (S28). From here
+# on the lease is the process's that carries the poll out; a record whose last poll was begun and never written has
+# had a failed query, for it outlasted its lease.
+BEGIN_POLLS = """
+local due_key, outage = unpack(KEYS)
+local t, away, replies = now(), redis.call('EXISTS', outage) == 1, {}
+local function begin(job_id, poll_no)
+  local job = PREFIX .. ':job:' .. job_id
+  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
+    'mediation_id', 'root', 'begun_at')
+  local function drop(why) count('polls:' .. why) return {why} end
+  if not r[1] then return drop('absent') end
+  if r[2] then return drop('finished') end
+  if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end
+  if t + 0.001 < tonumber(r[3]) then return drop('early') end  -- the record has three digits
+  local failures = tonumber(r[5])
+  if r[10] and not away then failures = failures + 1 end
+  redis.call('HSET', job, 'poll_no', poll_no + 1, 'begun_at', stamp(t), 'retry_count', failures)
+  redis.call('ZADD', due_key, LEASED + t + LEASE, job_id)
+  return {'begun', stamp(t), r[3], r[4], tostring(failures), r[6], r[7], r[8], r[9] or ''}
+end
+for i = 1, #ARGV, 2 do replies[#replies + 1] = begin(ARGV[i], ARGV[i + 1]) end
+return {away and 1 or 0, replies}
+"""
+
+# Invariant: a lease is renewed for the poll that began last, and for no other one.
+RENEW_POLLS = """
+local t = now()
+for i = 1, #ARGV, 2 do
+  local r = redis.call('HMGET', PREFIX .. ':job:' .. ARGV[i], 'poll_no', 'begun_at')
+  if r[1] == ARGV[i + 1] and r[2] then redis.call('ZADD', KEYS[1], 'XX', LEASED + t + LEASE, ARGV[i]) end
+end
+"""
+
+# Invariant: an outage is one event (S29). It begins when five calls failed and no query was answered well for one
+# interval. It ends with the first good answer, or when fewer than five calls are left: then S24 alone holds again.
+# Each change is announced once, by the poll that makes it.
+HEAR = """
+local good_noted = false
+local function hear(heard, job_id, t)
+  local outage, good, failing = PREFIX .. ':outage', PREFIX .. ':good', PREFIX .. ':failing'
+  if heard == 'answer' then
+    if good_noted then return '' end
+    good_noted = true
+    redis.call('SET', good, stamp(t), 'EX', 86400)
+  end
+  if heard == 'answer' or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS then
+    if redis.call('DEL', outage) == 0 then return '' end
+    redis.call('DEL', failing)
+    count('events:outage_ended')
+    redis.call('XADD', PREFIX .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
+      'event', '{"at":' .. stamp(t) .. ',"kind":"outage_ended"}')
+    return 'outage_ended'
+  end
+  if heard == 'nothing' or redis.call('EXISTS', outage) == 1 then return '' end
+  local last = tonumber(redis.call('GET', good) or '0')
+  redis.call('ZREMRANGEBYSCORE', failing, '-inf', last)
+  redis.call('ZADD', failing, 'NX', t, job_id)
+  redis.call('EXPIRE', failing, 86400)
+  if redis.call('ZCARD', failing) < OUTAGE_CALLS then return '' end
+  local first = tonumber(redis.call('ZRANGE', failing, 0, 0, 'WITHSCORES')[2])
+  if t - math.max(last, first) < INTERVAL then return '' end
+  redis.call('HSET', outage, 'since', stamp(t))
+  count('events:outage_began')
+  redis.call('XADD', PREFIX .. ':events', 'MAXLEN', '~', EVENTS_KEPT, '*',
+    'event', '{"at":' .. stamp(t) .. ',"kind":"outage_began"}')
+  return 'outage_began'
+end
+"""
+
+# Invariant: a poll writes only while the number is still the one that it moved on to, and never over a verdict (S28).
+# Record and successor are one step; the successor's due time alone makes a dispatcher publish it.
+CONTINUE_POLL = """
+local function go_on(p, t, counted)
+  local job = PREFIX .. ':job:' .. p.job_id
+  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status')
+  if not r[1] or r[2] or tonumber(r[1]) ~= p.poll_no then return false end
+  local again = r[4] == p.due  -- this very step, sent twice over a broken connection
+  local status = p.call_status ~= '' and p.call_status or r[5] or ''
+  redis.call('HSET', job, 'due', p.due, 'retry_count', p.retry_count, 'last_polled_at', stamp(t), 'call_status', status)
+  redis.call('HDEL', job, 'begun_at')
+  if status == 'Executing' and not r[3] then redis.call('HSET', job, 'executing_since', stamp(t)) end
+  redis.call('ZADD', PREFIX .. ':due', p.due, p.job_id)
+  if not again then
+    counted()
+    if p.event ~= '' then emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event) end
+  end
+  return hear(p.heard, p.job_id, t)
+end
+"""
+
+# Invariant: one verdict a call, and a pair is released with its last watched call (S5): never by a stranger's token,
+# never while a look-up is open. A terminal status counts even from a poll that has been overtaken, and so does the end
+# of the watch once its deadline has passed (S28).
+FINISH_POLL = """
+local function finish(p, t, counted)
+  local job = PREFIX .. ':job:' .. p.job_id
+  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also', 'deadline')
+  if not r[1] or r[2] then return false end
+  local overtaken = tonumber(r[1]) ~= p.poll_no
+  local stands = p.verdict == 'ended' or (p.verdict == 'expired' and t >= tonumber(r[4]))
+  if overtaken and not stands then return false end
+  counted()
+  redis.call('HSET', job, 'verdict', p.verdict, 'finished_at', stamp(t), 'last_polled_at', stamp(t),
+    'retry_count', p.retry_count)
+  redis.call('HDEL', job, 'begun_at')
+  if p.call_status ~= '' then redis.call('HSET', job, 'call_status', p.call_status) end
+  redis.call('ZREM', PREFIX .. ':due', p.job_id)
+  redis.call('ZADD', PREFIX .. ':finished', t, p.job_id)
+  redis.call('ZREMRANGEBYSCORE', PREFIX .. ':finished', '-inf', t - HISTORY_TTL / 1000)
+  for holder in string.gmatch(p.member .. ' ' .. (r[3] or ''), '%S+') do
+    local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
+    redis.call('SREM', live, p.job_id)
+    local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'trouble_since')
+    if p.verdict ~= 'ended' then  -- a call that a look found is of the request the trouble began with
+      remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))
+    end
+    if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
+      release_pair(holder, state[1], t)
+    end
+  end
+  age_case(p.member)  -- where no pair of the case is open any more, the record gets its time to live here
+  emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event)
+  redis.call('ZREM', PREFIX .. ':failing', p.job_id)
+  return hear(p.heard, p.job_id, t)
+end
+"""
+
+# Invariant: what the fence refuses is not counted as a poll (only as overtaken), and what fails for one poll leaves
+# the others written.
+WRITE_POLLS = """
+local t, totals, replies = now(), {}, {}
+local function total(field, by) totals[field] = (totals[field] or 0) + by end
+for i, text in ipairs(ARGV) do
+  local well, reply = pcall(function()
+    local p = cjson.decode(text)
+    local function counted()
+      for n = 1, #p.counts, 2 do total(p.counts[n], p.counts[n + 1]) end
+    end
+    return (p.verdict and finish or go_on)(p, t, counted)
+  end)
+  if well and reply == false then total('polls:overtaken', 1) end
+  replies[i] = well and (reply or 'overtaken') or 'failed'
+end
+for field, by in pairs(totals) do count(field, by) end
+return replies
+"""
+
+
+class PollScripts(Scripts):
+    """The two ends of a poll; see worker.core.interfaces.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        names = (
+            f"local LEASED, LEASE = {LEASED}, {terms.lease}\n"
+            f"local INTERVAL, OUTAGE_CALLS = {terms.interval}, {OUTAGE_CALLS}\n"
+        )
+        self._begin_polls = self.script(names + BEGIN_POLLS)
+        self._renew_polls = self.script(names + RENEW_POLLS)
+        self._write_polls = self.script(names + HEAR + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS)
+
+    def begin_polls(self, polls: Sequence[tuple[str, int]]) -> list[PollStarted | PollDropped]:
+        """Let polls, given by job and number, pass the fence, or say for each why not (S28)."""
+        args = [part for poll in polls for part in poll]
+        away, replies = self.run(self._begin_polls, [self.keys.due, self.keys.outage], args)
+        return [_begun(reply, number, away=bool(away)) for (_, number), reply in zip(polls, replies, strict=True)]
+
+    def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
+        """Renew the leases of polls at work, given by job and by the number that the fence moved on to (S28)."""
+        self.run(self._renew_polls, [self.keys.due], [part for poll in polls for part in poll])
+
+    def write_polls(self, ends: Sequence[PollEnd]) -> list[OutageChange | Exception | None]:
+        """Write the ends of polls, each with its successor or its verdict, and say for each what it changed.
+
+        None where another poll has moved the number on, or a verdict stands (S28); an exception where it could not be
+        written at all. The last call of a pair releases it (S5).
+        """
+        replies = self.run(self._write_polls, [], [self._as_json(end) for end in ends])
+        return [_written(reply) for reply in replies]
+
+    def _as_json(self, end: PollEnd) -> str:
+        fields: dict[str, Any] = {
+            "job_id": end.job_id,
+            "poll_no": end.poll_no,
+            "heard": end.heard,
+            "call_status": end.call_status or "",
+            "event": event_json(end.event),
+            "counts": poll_counts(end.heard, end.timing),
+        }
+        if isinstance(end.follows, Next):
+            poll = end.follows.poll
+            fields |= {"due": f"{poll.due:.3f}", "retry_count": poll.retry_count}
+        else:
+            fields |= {"verdict": end.follows.verdict, "retry_count": end.follows.retry_count}
+        pair = member(end.pair)
+        return json.dumps(fields | {"member": pair, "case": pair.partition(":")[0]}, ensure_ascii=False)
+
+
+def _begun(reply: list[str], poll_no: int, *, away: bool) -> PollStarted | PollDropped:
+    if len(reply) == 1:
+        return PollDropped(cast("Any", reply[0]))
+    _, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply
+    poll = Poll(poll_no, float(due), float(deadline), int(retry_count))
+    return PollStarted(float(now), Pair(case_id, mediation_id), poll, call_status, away, root)
+
+
+def _written(reply: str) -> OutageChange | Exception | None:
+    if reply == "failed":
+        return RuntimeError("the store refused the record")
+    return None if reply == "overtaken" else cast("OutageChange", reply or "no_change")

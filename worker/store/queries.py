@@ -1,0 +1,188 @@
+"""What can be read of the state: calls, pairs, events; and the switch that stops new calls."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import redis
+
+from worker.core.decision import Phase, Verdict
+from worker.core.model import Call, Event, EventKind, Pair, PairState, Pause
+from worker.store.base import Scripts, Terms, event_json
+from worker.store.keys import AUDIT_KEPT, Keys, pair_of
+
+NOTE = f"""
+-- What a person did is announced, and kept for a while.
+local function note(t, event)
+  local _, entry = announce(PREFIX .. ':events', t, event)
+  redis.call('LPUSH', PREFIX .. ':audit', entry)
+  redis.call('LTRIM', PREFIX .. ':audit', 0, {AUDIT_KEPT - 1})
+end
+"""
+
+# Invariant: while new calls are stopped, the flag says who stopped them, why and when; the latest word counts (S16).
+PAUSE = """
+local paused = unpack(KEYS)
+local stop, event = unpack(ARGV)
+local t, before = now(), redis.call('EXISTS', paused)
+redis.call('SET', paused, '{"at":' .. stamp(t) .. ',' .. string.sub(stop, 2))
+note(t, event)
+return before
+"""
+
+# Invariant: the flag goes by a person's word, which is kept; where it was not set nothing happened (S16).
+RESUME = """
+local paused = unpack(KEYS)
+local before = redis.call('DEL', paused)
+if before == 1 then note(now(), ARGV[1]) end
+return before
+"""
+
+
+class Queries(Scripts):
+    """Reads for operators, and S16's switch. All raise StoreUnavailable."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._pause = self.script(NOTE + PAUSE)
+        self._resume = self.script(NOTE + RESUME)
+
+    def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
+        """Return the watched calls, and the finished ones if asked, the oldest first."""
+        with self.translated():
+            if job_id is not None:
+                ids = {job_id}
+            elif case_id is not None:
+                ids = cast("set[str]", self.client.smembers(self.keys.jobs(case_id)))
+            else:
+                ids = set(self._members(self.keys.due))
+                if finished:
+                    ids |= set(self._members(self.keys.finished))
+            records = self._hashes(self.keys.job(one) for one in ids)
+        calls = [call_of(record) for record in records if record]
+        wanted = (call for call in calls if finished or job_id is not None or call.verdict is None)
+        return sorted(
+            (call for call in wanted if case_id in (None, call.case_id)),
+            key=lambda call: (call.started_at, call.job_id),
+        )
+
+    def pairs(self, *, case_id: str | None = None, finished: bool = False) -> list[PairState]:
+        """Return the pairs whose last trigger is not done, and the done ones if asked, the oldest first."""
+        with self.translated():
+            members = self._members(self.keys.pairs)
+            if finished:
+                members = [*self._members(self.keys.done), *members]
+            pairs = [pair for pair in map(pair_of, members) if case_id in (None, pair.case_id)]
+            ledgers = self._hashes(self.keys.ledger(pair) for pair in pairs)
+        return [
+            PairState(pair, cast("Phase", ledger["phase"]))
+            for pair, ledger in zip(pairs, ledgers, strict=True)
+            if "phase" in ledger
+        ]
+
+    def refused(self, pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
+        """Return for each pair the refusals of its last trigger, with upstream's own texts and whole person ids."""
+        with self.translated():
+            pipeline = self.client.pipeline(transaction=False)
+            for pair in pairs:
+                pipeline.hget(self.keys.ledger(pair), "task_id")
+            tasks = [self.keys.task(task_id or "") for task_id in cast("list[str | None]", pipeline.execute())]
+            results = cast("list[str | None]", self.client.mget(tasks)) if tasks else []
+        return [json.loads(result)["refused"] if result else [] for result in results]
+
+    def history(self, case_id: str) -> list[dict[str, Any]]:
+        """Return the events of a case, the oldest first (S36)."""
+        with self.translated():
+            return [json.loads(entry) for entry in self.client.lrange(self.keys.history(case_id), 0, -1)]
+
+    def events(self, after: str, *, wait: float, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """Return what changed after the entry `after` (`$`: from now on), waiting up to `wait` seconds for one.
+
+        At the most `limit` entries, the oldest ones.
+        """
+        with self.translated():
+            reply = cast(
+                "list[tuple[str, list[tuple[str, dict[str, str]]]]] | None",
+                self.client.xread({self.keys.events: after}, count=limit, block=max(1, round(wait * 1000))),
+            )
+        return [(entry, json.loads(fields["event"])) for _, entries in reply or () for entry, fields in entries]
+
+    def first_event(self) -> str | None:
+        """Return the id of the oldest entry of the live stream, None where it is empty."""
+        with self.translated():
+            found = cast("list[tuple[str, dict[str, str]]]", self.client.xrange(self.keys.events, count=1))
+        return found[0][0] if found else None
+
+    def pause(self, why: str, *, by: str = "") -> bool:
+        """Stop new calls at once (S16); return whether they were stopped before."""
+        stop = json.dumps({"by": by, "why": why}, ensure_ascii=False)
+        return bool(self.run(self._pause, [self.keys.paused], [stop, _by_a_person("paused", by, why)]))
+
+    def resume(self, why: str = "", *, by: str = "") -> bool:
+        """Allow new calls again; False where they were not stopped."""
+        return bool(self.run(self._resume, [self.keys.paused], [_by_a_person("resumed", by, why)]))
+
+    def is_paused(self) -> bool:
+        """Tell whether new calls are stopped, without a look at the reason."""
+        with self.translated():
+            return bool(self.client.exists(self.keys.paused))
+
+    def paused(self) -> Pause | None:
+        """Return who stopped new calls, why and when; None where they are allowed."""
+        with self.translated():
+            return stop_of(cast("str | None", self.client.get(self.keys.paused)))
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return who stopped and allowed new calls, the newest first."""
+        with self.translated():
+            return [json.loads(entry) for entry in self.client.lrange(self.keys.audit, 0, -1)]
+
+    def _members(self, name: str) -> list[str]:
+        return cast("list[str]", self.client.zrange(name, 0, -1))
+
+    def _hashes(self, names: Iterable[str]) -> list[dict[str, str]]:
+        pipeline = self.client.pipeline(transaction=False)
+        for name in names:
+            pipeline.hgetall(name)
+        return cast("list[dict[str, str]]", pipeline.execute())
+
+
+def stop_of(text: str | None) -> Pause | None:
+    """Return what the flag says, None where there is none; an earlier release wrote the reason alone."""
+    if text is None:
+        return None
+    try:
+        stop = json.loads(text)
+        return Pause(str(stop["by"]), str(stop["why"]), float(stop["at"]))
+    except (ValueError, TypeError, KeyError):
+        return Pause("", text, None)
+
+
+def _by_a_person(kind: EventKind, by: str, why: str) -> str:
+    return event_json(Event(kind, "", "", detail={"by": by, "why": why}))
+
+
+def call_of(record: dict[str, str]) -> Call:
+    """Return the call that a record (a hash as Redis gives it) tells of."""
+
+    def moment(name: str) -> float | None:
+        return float(record[name]) if record.get(name) else None
+
+    return Call(
+        job_id=record["job_id"],
+        case_id=record["case_id"],
+        mediation_id=record["mediation_id"],
+        person_id=record["person_id"],
+        call_status=record["call_status"],
+        verdict=cast("Verdict | None", record.get("verdict")),
+        retry_count=int(record["retry_count"]),
+        poll_no=int(record["poll_no"]),
+        started_at=float(record["started_at"]),
+        watched_at=float(record["watched_at"]),
+        deadline=float(record["deadline"]),
+        due=float(record["due"]),
+        executing_since=moment("executing_since"),
+        last_polled_at=moment("last_polled_at"),
+        finished_at=moment("finished_at"),
+        also=tuple(map(pair_of, record.get("also", "").split())),
+    )

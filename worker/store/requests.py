@@ -1,0 +1,92 @@
+"""Remember what back ends ask for under keys of their own, and read how each request stands."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from worker.core.decision import Phase
+from worker.core.model import Pair
+from worker.store.base import Scripts, Terms, milliseconds
+from worker.store.keys import Keys
+
+# Invariant: a task id stands for one request; the first one asked for it stays, whatever comes later (S42).
+REMEMBER = """
+local request = unpack(KEYS)
+local text, ttl, task = unpack(ARGV)
+redis.call('SET', request, text, 'NX', 'PX', ttl)
+return {redis.call('GET', request), redis.call('EXISTS', task)}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a back end asked for under a key: by the name `client`, `at` (epoch seconds), dropped at `expires`.
+
+    Of an erased case both ids are empty.
+    """
+
+    client: str
+    fingerprint: str
+    case_id: str
+    mediation_id: str
+    at: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The phase of a request's pair, where the pair's last trigger is this request, and its recorded result."""
+
+    now: float
+    phase: Phase | None
+    until: float | None
+    result: dict[str, Any] | None
+
+
+class RequestScripts(Scripts):
+    """What is kept of requests. All raise StoreUnavailable."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._remember = self.script(REMEMBER)
+
+    def remember(self, task_id: str, request: Request) -> tuple[Request, bool]:
+        """Keep what is asked for under a task id; return what was asked for first, and whether it was handled."""
+        lives = self.terms.task_ttl + max(0.0, request.expires - request.at)
+        reply = self.run(
+            self._remember,
+            [self.keys.request(task_id)],
+            [_text(request), milliseconds(lives), self.keys.task(task_id)],
+        )
+        return _request(reply[0]), bool(reply[1])
+
+    def request(self, task_id: str) -> Request | None:
+        """Return what was asked for under a task id, None where nothing is kept of it."""
+        with self.translated():
+            text = cast("str | None", self.client.get(self.keys.request(task_id)))
+        return _request(text) if text is not None else None
+
+    def standing(self, task_id: str, pair: Pair) -> Standing:
+        """Return how the trigger of a task id stands, in one step."""
+        with self.translated(), self.client.pipeline() as pipeline:
+            pipeline.time()
+            pipeline.hmget(self.keys.ledger(pair), ["task_id", "phase", "until"])
+            pipeline.get(self.keys.task(task_id))
+            (seconds, micros), (owner, phase, until), result = cast("Any", pipeline.execute())
+        ours = owner == task_id
+        return Standing(
+            seconds + micros / 1_000_000,
+            cast("Phase", phase) if ours and phase else None,
+            float(until) if ours and until else None,
+            json.loads(result) if result else None,
+        )
+
+
+def _text(request: Request) -> str:
+    return json.dumps({name: getattr(request, name) for name in Request.__slots__}, ensure_ascii=False)
+
+
+def _request(text: str) -> Request:
+    return Request(**json.loads(text))

@@ -1,0 +1,201 @@
+"""The steps of the sweep in Redis: one sweeper at a time, and pairs that must be attended to."""
+
+import json
+from collections.abc import Iterator
+from typing import Literal
+
+import redis
+
+from worker.core import texts
+from worker.core.messages import TriggerResult
+from worker.core.model import AbandonedClaim, Event, EventKind, Pair
+from worker.store.base import Scripts, Terms, event_json, milliseconds
+from worker.store.claims import CLAIM_STALE_AFTER
+from worker.store.keys import DIALLED_KEPT, Keys, member, pair_of
+
+LONGEST_WAIT_OF_TRIGGER = 600  # seconds between two publications of an abandoned trigger: never a storm
+MOST_REPUBLICATIONS = 5  # of a claim that never reached `sending` (S18)
+LOOK_UP_SELDOM = 60  # seconds between two look-ups once a whole window went by without an answer (S14) …
+UNANSWERED_FOR = 86_400  # … for so long
+
+# Invariant: of all workers one has the turn to sweep; that it was taken is remembered longer than it lasts (S28).
+TAKE_SWEEP = """
+local sweeper, swept = unpack(KEYS)
+local owner, turn = unpack(ARGV)
+if not redis.call('SET', sweeper, owner, 'NX', 'PX', turn) then return 0 end
+redis.call('SET', swept, stamp(now()) .. ' ' .. owner, 'EX', 86400)
+return 1
+"""
+
+# Invariant: a phase is left only when its owner cannot act any more: its token is replaced, or its time is over (S18).
+# A look-up that upstream never answered denies nothing, so it does not end the window (S14).
+ATTEND = """
+local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
+local member, token, stale_after, sending_limit, look_up, hold = unpack(ARGV, 1, 6)
+local look_up_every, look_up_seldom, unanswered_for, longest, most = unpack(ARGV, 7, 11)
+local unknown_event, nothing_event, unasked_event, released_event, expired_event, failed_event, failed =
+  unpack(ARGV, 12, 18)
+local t, due = now(), redis.call('ZSCORE', pairs_key, member)
+if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
+local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
+  'found', 'held_until', 'until', 'answered_at', 'republished'}
+local s = {}
+for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
+local function later(at) redis.call('ZADD', pairs_key, at, member) end
+local function tell(event) emit(events, history, HISTORY_TTL, t, event) end
+local function close() close_look_up(ledger, live, pairs_key, member, s.token, t) end
+local function look(after)
+  later(t + after)
+  return {'look'}
+end
+
+if not s.phase then  -- its ledger is lost, so its telephones may be ringing: the next trigger looks first (S18)
+  s.token = redis.call('GET', lock) or token
+  redis.call('HSET', ledger, 'token', s.token)
+  remember(ledger, 'unknown', t, '0')
+  close()
+  return {'none'}
+end
+if s.phase == 'done' then
+  redis.call('ZREM', pairs_key, member)
+  return {'none'}
+end
+
+-- Published again at growing distances; kept no longer than its back end wants it.
+local function publish_again()
+  local times = redis.call('HINCRBY', ledger, 'republished', 1)
+  redis.call('HSET', ledger, 'requeued', 1)
+  later(t + math.min(stale_after * 2 ^ times, longest))
+  count('requeued')
+  return {'requeue', s.task_id, s.arguments, s.expires or ''}
+end
+local expired = s.expires and s.expires ~= '' and t > tonumber(s.expires)
+
+if s.phase == 'waiting' and not expired then
+  local due = tonumber(s['until'])
+  if t < due then later(math.min(due, tonumber(s.expires or '') or math.huge)) return {'none'} end
+  if redis.call('EXISTS', PREFIX .. ':paused') == 1 then later(t + stale_after) return {'none'} end
+  return publish_again()
+end
+
+if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + stale_after and expired then  -- too late to ring
+  redis.call('HDEL', ledger, 'until', 'slot')
+  release_pair(member, s.token, t)
+  tell(expired_event)
+  return {'none'}
+end
+
+if s.phase == 'claimed' then
+  if t <= s.claimed_at + stale_after then later(s.claimed_at + stale_after) return {'none'} end
+  local task = PREFIX .. ':task:' .. s.task_id
+  if redis.call('EXISTS', task) == 1 then  -- an earlier owner has come to its end after all
+    close()
+    return {'none'}
+  end
+  if tonumber(s.republished or '0') >= tonumber(most) then  -- it ends its workers, or never reaches the request
+    redis.call('SET', task, failed)
+    count('triggers:failed')
+    release_pair(member, s.token, t)
+    tell(failed_event)
+    return {'none'}
+  end
+  redis.call('HSET', ledger, 'token', token)
+  redis.call('SET', lock, token, 'PX', LOCK_TTL)
+  return publish_again()
+end
+
+if s.phase == 'sending' then
+  if t <= s.sending_at + sending_limit then later(s.sending_at + sending_limit) return {'none'} end
+  redis.call('HSET', ledger, 'phase', 'unknown', 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t),
+    'found', 0)
+  remember(ledger, 'unknown', t, s.sending_at)
+  tell(unknown_event)
+  s.lookup, s.lookup_from, s.found = '1', t, 0
+end
+
+if s.lookup and s.held_until then
+  if t < tonumber(s.held_until) then later(s.held_until) return {'none'} end
+  tell(released_event)
+  close()
+  return {'none'}
+end
+if s.lookup then
+  local answered, ends = tonumber(s.answered_at or ''), s.lookup_from + look_up
+  if answered and answered > ends then ends = answered + look_up end
+  if t < ends then return look(look_up_every) end
+  if not answered and t < s.lookup_from + unanswered_for then return look(look_up_seldom) end
+  if tonumber(s.found) == 0 then
+    redis.call('HSET', ledger, 'held_until', stamp(t + hold))
+    later(t + hold)
+    tell(answered and nothing_event or unasked_event)
+    return {'none'}
+  end
+end
+close()
+return {'none'}
+"""
+
+
+class SweepScripts(Scripts):
+    """What the sweep does; see worker.core.interfaces.Store."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
+        super().__init__(client, keys, terms)
+        self._take_sweep = self.script(TAKE_SWEEP)
+        self._attend = self.script(ATTEND)
+
+    def acquire_sweep_lock(self, owner: str, interval: float) -> bool:
+        """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
+        return bool(self.run(self._take_sweep, [self.keys.sweeper, self.keys.swept], [owner, milliseconds(interval)]))
+
+    def pairs_due(self, *, limit: int) -> list[Pair]:
+        """Return the pairs at which somebody has to look by now (S18)."""
+        with self.translated():
+            members = self.client.zrange(self.keys.pairs, "-inf", self.now(), byscore=True, offset=0, num=limit)
+        return [pair_of(str(one)) for one in members]
+
+    def attend(self, pair: Pair, *, token: str) -> AbandonedClaim | Literal["look", "none"]:
+        """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
+        k, terms = self.keys, self.terms
+        failed = TriggerResult.of("failed", pair.case_id, pair.mediation_id, message=texts.DIAL_FAILED)
+        reply = self.run(
+            self._attend,
+            [k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
+            [
+                *(member(pair), token, CLAIM_STALE_AFTER, terms.sending_limit, terms.look_up, terms.hold),
+                *(terms.interval, max(terms.interval, LOOK_UP_SELDOM), UNANSWERED_FOR),
+                *(LONGEST_WAIT_OF_TRIGGER, MOST_REPUBLICATIONS),
+                *(event_json(event) for event in _events(pair)),
+                json.dumps(failed.data, ensure_ascii=False),
+            ],
+        )
+        if reply[0] == "requeue":
+            _, task_id, arguments, expires = reply
+            return AbandonedClaim(task_id, arguments, float(expires) if expires else None)
+        return "look" if reply[0] == "look" else "none"
+
+    def postpone(self, pair: Pair, *, seconds: float) -> None:
+        """Move a pair back in the order of the sweep, behind those that can be attended to."""
+        with self.translated():
+            self.client.zadd(self.keys.pairs, {member(pair): self.now() + seconds}, xx=True)
+
+    def trim(self) -> None:
+        """Drop what is older than the history (S36)."""
+        with self.translated():
+            horizon = self.now() - self.terms.history_ttl
+            for name in (self.keys.finished, self.keys.done):
+                self.client.zremrangebyscore(name, "-inf", horizon)
+            self.client.zremrangebyscore(self.keys.dialled, "-inf", self.now() - DIALLED_KEPT)
+
+
+def _events(pair: Pair) -> Iterator[Event]:
+    """Yield the events that `attend` may emit, in the order of its arguments."""
+    told: tuple[tuple[EventKind, dict[str, str]], ...] = (
+        ("unknown", {"message": texts.OUTCOME_UNKNOWN}),
+        ("nothing_found", {"message": texts.NOTHING_FOUND}),
+        ("nothing_found", {"message": texts.NOT_ASKED}),
+        ("released", {"by": "time"}),
+        ("dial_failed", {"message": texts.TRIGGER_EXPIRED}),
+        ("dial_failed", {"message": texts.DIAL_FAILED}),
+    )
+    return (Event(kind, pair.case_id, pair.mediation_id, detail=detail) for kind, detail in told)
