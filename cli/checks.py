@@ -16,7 +16,7 @@ from config.redaction import redact
 from config.settings import Settings
 from worker.runtime.celery_config import celery_config
 from worker.store import RedisStore
-from worker.store.durability import NOT_DURABLE
+from worker.store.connection import NOT_DURABLE
 
 Status = Literal["ok", "warn", "FAIL"]
 

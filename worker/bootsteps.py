@@ -29,7 +29,7 @@ from worker.flows.sweep import sweep_forever
 from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
 from worker.runtime.liveness import TICK, HealthFile, Heartbeat, QueueLoad
 from worker.runtime.notice_delivery import TaskCall, Webhook
-from worker.store.durability import NOT_DURABLE
+from worker.store.connection import NOT_DURABLE
 from worker.tasks import PollQueue, Publisher, this_process
 
 ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it

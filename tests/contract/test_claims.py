@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from worker.core.decision import Outcome, Phase
+from worker.core.interfaces import StoreRefused
 from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, NewJob, Pair, Settlement
 from worker.store import RedisStore
@@ -284,7 +285,7 @@ def test_a_known_job_is_not_overwritten(store: RedisStore, client: redis.Redis) 
     client.hset("t:job:j-1", mapping={"poll_no": 7, "call_status": "Executing"})
     again = store.settle(settlement("started", "watching", "tok", "j-1"))
     assert again is not None
-    assert again.polls == {}
+    assert again.watched == []
     assert [(call.poll_no, call.call_status) for call in store.calls()] == [(7, "Executing")]
 
 
@@ -318,10 +319,10 @@ def test_a_call_lost_while_a_look_found_it_keeps_the_time_of_its_trouble(
     """S5: calls of the request that the trouble began with may still turn up."""
     started(store, "j-1")
     client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "lost"})
-    client.hset("t:ledger:C-1:20", "trouble_since", "999000.000")
+    client.hset("t:ledger:C-1:20", "last_failure_since", "999000.000")
     found = replace(settlement("skipped", "done", "tok", "j-1", task_id="other"), sent_at=None)
     assert store.settle(found)
-    assert client.hmget("t:ledger:C-1:20", "trouble", "trouble_since") == ["lost", "999000.000"]
+    assert client.hmget("t:ledger:C-1:20", "last_failure", "last_failure_since") == ["lost", "999000.000"]
     client.delete("t:task:task")
 
 
@@ -387,3 +388,14 @@ def test_republications_are_counted_for_the_claim_alone(
     )
     assert claim(store, token="new") == Claimed()
     assert client.hget("t:ledger:C-1:20", "republished") == carried
+
+
+def test_s18_an_illegal_transition_is_an_error_and_changes_nothing(store: RedisStore, client: redis.Redis) -> None:
+    """A request can leave under a claim alone."""
+    step = store.script("enter(KEYS[1], 'send', redis.call('HGET', KEYS[1], 'phase'), 'sending_at', '1')")
+    for phase_before in ("waiting", "watching", "unknown", "done"):
+        client.hset("t:ledger:C-1:20", "phase", phase_before)
+        with pytest.raises(StoreRefused, match=f"illegal transition: send in phase {phase_before}"):
+            store.run(step, ["t:ledger:C-1:20"], [])
+        assert client.hgetall("t:ledger:C-1:20") == {"phase": phase_before}
+    client.delete("t:ledger:C-1:20")

@@ -293,7 +293,7 @@ def test_a_bad_end_is_remembered(store: RedisStore, client: redis.Redis, verdict
     started(store, "j-1")
     begun(store, client)
     assert finish(store, verdict)
-    assert client.hget("t:ledger:C-1:20", "trouble") == trouble
+    assert client.hget("t:ledger:C-1:20", "last_failure") == trouble
 
 
 def test_finished_calls_outlive_the_memory_of_a_bad_end(store: RedisStore, client: redis.Redis) -> None:

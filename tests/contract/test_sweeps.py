@@ -10,7 +10,7 @@ from tests.contract.test_claims import PAIR, claim, phase, settlement
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import AbandonedClaim, Claimed, LookUp, NewJob, Pair
 from worker.store import Keys, RedisStore, connect
-from worker.store.durability import durability_of
+from worker.store.connection import durability_of
 
 from .conftest import TERMS
 
@@ -111,10 +111,10 @@ def test_adoption(store: RedisStore, client: redis.Redis) -> None:
     found = job(1, store.now())
     adopted = store.adopt(PAIR, look_up, [found], answered=True)
     assert adopted
-    assert adopted.polls.keys() == {found.job_id}
+    assert adopted.watched == [found.job_id]
     again = store.adopt(PAIR, look_up, [found], answered=True)
     assert again
-    assert again.polls == {}
+    assert again.watched == []
     (call,) = store.calls()
     assert call.deadline == pytest.approx(look_up.sending_at + 7_200, abs=0.01)
     for field in ("lookup_from", "answered_at"):
@@ -128,7 +128,7 @@ def test_a_stranger_adopts_nothing(store: RedisStore, client: redis.Redis) -> No
     unknown(store, client)
     adopted = store.adopt(PAIR, LookUp("stranger", store.now()), [job(1, store.now())], answered=True)
     assert adopted
-    assert adopted.polls == {}
+    assert adopted.watched == []
     assert store.calls() == []
 
 

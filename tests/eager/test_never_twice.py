@@ -270,7 +270,7 @@ def test_an_answer_moves_a_call_to_the_mediation_that_it_names(world: World) -> 
     world.upstream.dials = [[record(JOB, person="P-1")]]
     assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
     (call,) = world.store.calls()
-    assert (call.mediation_id, call.also) == ("21", (PAIR,))
+    assert (call.mediation_id, call.shared_with) == ("21", (PAIR,))
     world.run(400)
     (ended,) = [event for event in world.store.history("C-1") if event["kind"] == "ended"]
     assert ended["mediation_id"] == "21"

@@ -36,14 +36,11 @@ class Answers:
             counts["not settled"] += 1
         if reply is None:
             return
-        if (
-            recorded and settlement.phase != "unknown"
-        ):  # sent twice: the polls of the first time, if none of them has begun
-            assert all(poll.poll_no == 1 for poll in reply.polls.values())
-            assert not any(memory.calls[job_id].begun for job_id in reply.polls)
+        if recorded and settlement.phase != "unknown":
+            assert not reply.watched, f"{process} has settled twice, and watches {reply.watched} once more"
             return
         statuses = self._ringing.statuses(process)
-        for job_id in (job_id for job_id in reply.polls if job_id in memory.calls):
+        for job_id in (job_id for job_id in reply.watched if job_id in memory.calls):
             assert statuses.get(job_id) not in TERMINAL, f"{job_id} is watched again, though it was {statuses[job_id]}"
             memory.watched_again(job_id)
         for job in settlement.jobs:
@@ -63,7 +60,7 @@ class Answers:
         memory, now = self._memory, self._machine.now
         if reply is None:
             return
-        for job_id in reply.polls:
+        for job_id in reply.watched:
             assert job_id not in memory.calls, f"{job_id} adopted twice"
             memory.look_at(job_id, step="adopt")
             created = int(job_id.partition("-")[0]) / 1000
@@ -73,7 +70,7 @@ class Answers:
             for holder in {request.pair for request in memory.requests.values()}:
                 if memory.calls[job_id].holds(holder):
                     memory.adopted[holder].append(now)
-        for job_id in (job.job_id for job in jobs if job.job_id in memory.calls and job.job_id not in reply.polls):
+        for job_id in (job.job_id for job in jobs if job.job_id in memory.calls and job.job_id not in reply.watched):
             held = memory.calls[job_id].holds(pair)
             memory.look_at(job_id, step="adopt")
             if memory.calls[job_id].holds(pair) and not held:  # found before, for another pair

@@ -56,7 +56,7 @@ class Known:
 
     def holds(self, pair: Pair) -> bool:
         """Tell whether the call belongs to a pair, or holds it as well."""
-        return pair in self.answers or self.owned(pair) or member(pair) in self.record.get("also", "").split()
+        return pair in self.answers or self.owned(pair) or member(pair) in self.record.get("shared_with", "").split()
 
     def owned(self, pair: Pair) -> bool:
         """Tell whether the record names the pair."""

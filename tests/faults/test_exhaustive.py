@@ -92,7 +92,7 @@ def _outline(state: State) -> tuple[Any, ...]:
 
 
 def _without_rounded(value: Any) -> Any:
-    return value if isinstance(value, str) else tuple(item for item in value[1] if item[0] != "trouble_at")
+    return value if isinstance(value, str) else tuple(item for item in value[1] if item[0] != "last_failure_at")
 
 
 # -- each script that is broken on purpose is found --------------------------------------------------------------------
@@ -129,7 +129,7 @@ BROKEN = [
         id="CLAIM a held pair",
     ),
     pytest.param(
-        change(claims, "CLAIM", "    remember(ledger, last[1], tonumber(last[2]), last[3])\n"),
+        change(claims, "CLAIM", "    remember_failure(ledger, last[1], tonumber(last[2]), last[3])\n"),
         TWO,
         "S5: .* is called",
         id="CLAIM without the memory of a bad end",
@@ -233,7 +233,7 @@ BROKEN = [
         id="FINISH_POLL releases while a look-up is open",
     ),
     pytest.param(
-        change(polls, "FINISH_POLL", "remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))"),
+        change(polls, "FINISH_POLL", "remember_failure(ledger, p.verdict, t, state[4] or state[5] or stamp(t))"),
         TWO,
         "S5: .* is called",
         id="FINISH_POLL without the memory of a bad end",

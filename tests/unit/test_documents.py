@@ -102,7 +102,8 @@ def test_the_diagrams_show_the_steps_of_the_readme() -> None:
     assert states(pair) == set(get_args(Phase))
     assert states(watch) == {"watched", *get_args(Verdict)}
     own = {one for one in steps(PAIR) if one[0] != one[1]}  # a trigger enqueued again changes no phase
-    assert (steps(pair), steps(watch)) == (own, steps(WATCH))
+    assert own <= steps(pair)
+    assert steps(WATCH) == steps(watch)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -154,10 +154,9 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A settlement was stored at `now` (epoch seconds); `polls` are the first polls of the calls that it started."""
+    """A step that was stored; `watched` are the job ids whose watch it began, or began again."""
 
-    now: float
-    polls: dict[str, Poll]
+    watched: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +262,7 @@ class Call:
     """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched.
 
     `due` is when the next poll is to come.
-    `also` are further pairs of the case that the call holds: those of other lost answers that may have made it (S14).
+    `shared_with` are the other pairs that the call holds: any of their lost answers may have started it (S14).
     """
 
     job_id: str
@@ -281,7 +280,7 @@ class Call:
     executing_since: float | None = None
     last_polled_at: float | None = None
     finished_at: float | None = None
-    also: tuple[Pair, ...] = ()
+    shared_with: tuple[Pair, ...] = ()
 
     @property
     def since(self) -> float:
@@ -299,7 +298,7 @@ class Call:
 
     def holds(self, pair: Pair) -> bool:
         """Tell whether a pair is locked while this call is watched."""
-        return pair == Pair(self.case_id, self.mediation_id) or pair in self.also
+        return pair == Pair(self.case_id, self.mediation_id) or pair in self.shared_with
 
     def __repr__(self) -> str:
         return f"Call({self.job_id}, {mask_person(self.person_id)}, {self.call_status}, {self.verdict})"

@@ -113,7 +113,7 @@ class LookUpFlow:
         adopted = self.store.adopt(pair, look_up, jobs, answered=seen.answered)
         if adopted is None:
             return "waiting: another mediation's request is under way"
-        for job_id in adopted.polls:
+        for job_id in adopted.watched:
             log.warning("adopted jobId: %s", job_id, extra=names | {"job_id": job_id})
         answered = "answered" if seen.answered else "not answered"
-        return f"looked up: {answered}, {len(jobs)} candidates, {len(adopted.polls)} adopted"
+        return f"looked up: {answered}, {len(jobs)} candidates, {len(adopted.watched)} adopted"

@@ -1,10 +1,9 @@
 """The shared state in Redis, whole: every change of it is one atomic step."""
 
-import redis
-
 from worker.store.base import Scripts, Terms
 from worker.store.cases import CaseQueries
 from worker.store.claims import ClaimScripts
+from worker.store.connection import connect
 from worker.store.dispatches import DispatchScripts
 from worker.store.erasure import Erased, ErasureScripts, NotErased
 from worker.store.keys import Keys
@@ -35,20 +34,3 @@ class RedisStore(
     Metrics,
 ):
     """The Store of worker.core.interfaces on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
-
-
-def connect(url: str, *, max_connections: int, limit: float = 15) -> redis.Redis:
-    """Return a client for the store: bounded in time, so that a half-open connection never hangs a worker.
-
-    An answer may take `limit` seconds; one silent retry over a fresh connection is safe: each step can be taken twice.
-    """
-    return redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        max_connections=max_connections,
-        socket_timeout=limit,
-        socket_connect_timeout=min(5, limit),
-        socket_keepalive=True,
-        health_check_interval=25,
-        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
-    )

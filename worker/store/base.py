@@ -14,15 +14,17 @@ from redis.exceptions import MasterDownError, NoScriptError
 from worker.core.interfaces import StoreRefused, StoreUnavailable
 from worker.core.model import Event
 from worker.core.notice import KINDS, NoticeChannel
+from worker.core.transitions import lua_table
 from worker.store.connection import ThreadClient
 from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
 from worker.store.outbox_lua import OUTBOX_LUA
 
-TROUBLE_REMEMBERED = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
+LAST_FAILURE_KEPT = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
 
 PRELUDE = (
-    f"local EVENTS_KEPT, HISTORY_KEPT, TROUBLE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {TROUBLE_REMEMBERED * 1_000}\n"
-    f"local TOLD = {{{', '.join(f'{kind} = true' for kind in KINDS)}}}"
+    f"local EVENTS_KEPT, HISTORY_KEPT, LAST_FAILURE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {LAST_FAILURE_KEPT * 1_000}\n"
+    f"local TOLD = {{{', '.join(f'{kind} = true' for kind in KINDS)}}}\n"
+    f"local TRANSITIONS = {lua_table()}\n"
     """
 -- The one clock of all processes: the server's (S18).
 local function now()
@@ -54,6 +56,14 @@ local function emit(events, history, ttl, t, json)
   redis.call('RPUSH', history, '{"id":"' .. id .. '",' .. string.sub(entry, 2))
   redis.call('LTRIM', history, -HISTORY_KEPT, -1)
   redis.call('PEXPIRE', history, ttl)
+end
+
+-- Change the phase of a pair, and write the other fields with it: the only place that writes a phase (S18). `before` is
+-- the phase as the step has read it, false where there is no ledger.
+local function enter(ledger, event, before, ...)
+  local after = TRANSITIONS[event .. ' ' .. (before or 'absent')]
+  if not after then error('illegal transition: ' .. event .. ' in phase ' .. (before or 'absent')) end
+  redis.call('HSET', ledger, 'phase', after, ...)
 end
 
 -- A key lives for so many milliseconds more at the least.
@@ -90,9 +100,9 @@ end
 local function release_pair(member, token, t)
   local lock, ledger, done = PREFIX .. ':lock:' .. member, PREFIX .. ':ledger:' .. member, PREFIX .. ':done'
   if redis.call('GET', lock) == token then redis.call('DEL', lock) end
-  redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t))
+  enter(ledger, 'release', redis.call('HGET', ledger, 'phase'), 'done_at', stamp(t))
   redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
-  redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, TROUBLE_TTL))
+  redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, LAST_FAILURE_TTL))
   redis.call('PEXPIRE', PREFIX .. ':task:' .. (redis.call('HGET', ledger, 'task_id') or ''), TASK_TTL)
   redis.call('ZREM', PREFIX .. ':pairs', member)
   redis.call('ZADD', done, t, member)
@@ -102,28 +112,28 @@ end
 
 -- Remember a bad end: the pair's next trigger looks upstream first, for calls created since (S5). A pair that is done,
 -- or whose ledger has expired, may share a call that another pair watches: the memory lives for a day from now.
-local function remember(ledger, kind, t, since)
-  redis.call('HSET', ledger, 'trouble', kind, 'trouble_at', stamp(t), 'trouble_since', since)
+local function remember_failure(ledger, kind, t, since)
+  redis.call('HSET', ledger, 'last_failure', kind, 'last_failure_at', stamp(t), 'last_failure_since', since)
   local phase = redis.call('HGET', ledger, 'phase')
-  if not phase then redis.call('HSET', ledger, 'phase', 'done', 'done_at', stamp(t)) end
-  if not phase or phase == 'done' then redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, TROUBLE_TTL)) end
+  if not phase then enter(ledger, 'release', phase, 'done_at', stamp(t)) end
+  if not phase or phase == 'done' then redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, LAST_FAILURE_TTL)) end
 end
 
 -- End the look-up: the pair is held by its watched calls, or by nothing. The memory of the unknown outcome begins anew,
 -- for a look-up may go on for a day. A watched call whose record is gone was lost sight of.
 local function close_look_up(ledger, live, pairs_key, member, token, t)
-  local state = redis.call('HMGET', ledger, 'lookup', 'trouble', 'trouble_since', 'sending_at')
+  local state = redis.call('HMGET', ledger, 'lookup', 'last_failure', 'last_failure_since', 'sending_at')
   for _, id in ipairs(redis.call('SMEMBERS', live)) do
     local r = redis.call('HMGET', PREFIX .. ':job:' .. id, 'job_id', 'verdict')
-    if not r[1] then remember(ledger, 'lost', t, state[4] or '0') end
+    if not r[1] then remember_failure(ledger, 'lost', t, state[4] or '0') end
     if not r[1] or r[2] then redis.call('SREM', live, id) end
   end
-  if state[1] then remember(ledger, state[2] or 'unknown', t, state[3] or state[4] or '0') end
+  if state[1] then remember_failure(ledger, state[2] or 'unknown', t, state[3] or state[4] or '0') end
   redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
   if redis.call('SCARD', live) == 0 then
     release_pair(member, token, t)
   else
-    redis.call('HSET', ledger, 'phase', 'watching')
+    enter(ledger, 'watch', redis.call('HGET', ledger, 'phase'))
     redis.call('PERSIST', ledger)
     redis.call('ZADD', pairs_key, t + LOCK_TTL / 1000, member)
   end
@@ -131,24 +141,24 @@ end
 
 -- One more pair is held by a call; false where it was before.
 local function hold(key, member)
-  local r = redis.call('HMGET', key, 'member', 'also')
-  local also = r[2] or ''
-  if string.find(' ' .. r[1] .. ' ' .. also .. ' ', ' ' .. member .. ' ', 1, true) then return false end
-  redis.call('HSET', key, 'also', also .. ' ' .. member)
+  local r = redis.call('HMGET', key, 'member', 'shared_with')
+  local shared = r[2] or ''
+  if string.find(' ' .. r[1] .. ' ' .. shared .. ' ', ' ' .. member .. ' ', 1, true) then return false end
+  redis.call('HSET', key, 'shared_with', shared .. ' ' .. member)
   return true
 end
 
 -- An answer names the pair of a call that a look had taken for another mediation's: the record moves to it, and the
 -- other pair goes on sharing the call.
 local function move(key, member, mediation_id, task_id)
-  local r = redis.call('HMGET', key, 'member', 'also')
+  local r = redis.call('HMGET', key, 'member', 'shared_with')
   local case = string.match(member, '^[^:]*:')
   if r[1] == member or string.sub(r[1], 1, #case) ~= case then return end
-  local also = r[1]
+  local shared = r[1]
   for other in string.gmatch(r[2] or '', '%S+') do
-    if other ~= member then also = also .. ' ' .. other end
+    if other ~= member then shared = shared .. ' ' .. other end
   end
-  redis.call('HSET', key, 'member', member, 'mediation_id', mediation_id, 'also', also, 'root', task_id)
+  redis.call('HSET', key, 'member', member, 'mediation_id', mediation_id, 'shared_with', shared, 'root', task_id)
 end
 
 -- A new record of a watched call (S11), with its trigger's task and its first due time; the caller has seen that there
@@ -163,7 +173,6 @@ local function watch(member, task_id, job, t, started_at, deadline)
   local jobs = PREFIX .. ':jobs:' .. string.match(member, '^[^:]*')
   redis.call('SADD', jobs, job.job_id)
   redis.call('PERSIST', jobs)
-  return first
 end
 """
 )
@@ -202,7 +211,7 @@ class Terms:
     @property
     def job_ttl(self) -> float:
         """A record outlives its watch by the history's age, and by the day for which a bad end is remembered (S5)."""
-        return self.lock_ttl + max(self.history_ttl, TROUBLE_REMEMBERED)
+        return self.lock_ttl + max(self.history_ttl, LAST_FAILURE_KEPT)
 
 
 class Scripts:

@@ -12,7 +12,7 @@ from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, Pair, RetryAt
 from worker.store.base import Scripts, Terms, event_json
-from worker.store.durability import Durability, durability_of
+from worker.store.connection import Durability, durability_of
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
 
@@ -46,21 +46,22 @@ end
 
 local t = now()
 local function claimed()
-  return {'claimed', redis.call('HGET', ledger, 'trouble_since') or ''}
+  return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
 end
 local function take()  -- the memory of the last trigger and the place in the limit's queue outlive it
-  local last = redis.call('HMGET', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'republished')
+  local last =
+    redis.call('HMGET', ledger, 'last_failure', 'last_failure_at', 'last_failure_since', 'rate_slot', 'republished')
   local without_ledger = not phase and redis.call('ZSCORE', pairs_key, member)
   redis.call('SET', lock, token, 'PX', LOCK_TTL)
   redis.call('DEL', ledger)
-  redis.call('HSET', ledger, 'phase', 'claimed', 'token', token, 'task_id', task_id, 'arguments', arguments,
-    'expires', expires, 'claimed_at', stamp(t))
+  enter(ledger, 'claim', phase, 'token', token, 'task_id', task_id, 'arguments', arguments, 'expires', expires,
+    'claimed_at', stamp(t))
   if without_ledger then
-    remember(ledger, 'unknown', t, '0')
-  elseif last[1] and t - tonumber(last[2]) <= TROUBLE_TTL / 1000 then
-    remember(ledger, last[1], tonumber(last[2]), last[3])
+    remember_failure(ledger, 'unknown', t, '0')
+  elseif last[1] and t - tonumber(last[2]) <= LAST_FAILURE_TTL / 1000 then
+    remember_failure(ledger, last[1], tonumber(last[2]), last[3])
   end
-  if last[4] then redis.call('HSET', ledger, 'slot', last[4]) end
+  if last[4] then redis.call('HSET', ledger, 'rate_slot', last[4]) end
   if last[5] and phase == 'claimed' and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
   hold_case(member)
   redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
@@ -145,7 +146,7 @@ return 1
 BEGIN_SENDING = """
 local lock, ledger, live, paused, pairs_key, bucket = unpack(KEYS)
 local token, member, sending_limit, unknown, rate, closes = unpack(ARGV)
-local state = redis.call('HMGET', ledger, 'token', 'phase', 'task_id', 'slot')
+local state = redis.call('HMGET', ledger, 'token', 'phase', 'task_id', 'rate_slot')
 local ours = redis.call('GET', lock) == token and state[1] == token
 if not ours or not (state[2] == 'claimed' or state[2] == 'sending') then return 'taken' end
 if redis.call('SCARD', live) > 0 then return 'watched' end
@@ -155,12 +156,13 @@ if closes ~= '' and t >= tonumber(closes) then return 'closed' end
 if tonumber(rate) > 0 and state[2] == 'claimed' then
   local wait, at = admit(bucket, tonumber(rate), t, state[4] and tonumber(state[4]) or nil, 0)
   if not wait then
-    redis.call('HSET', ledger, 'slot', fine(at))
+    redis.call('HSET', ledger, 'rate_slot', fine(at))
     return 'later ' .. stamp(t) .. ' ' .. stamp(at)
   end
 end
-redis.call('HSET', ledger, 'phase', 'sending', 'sending_at', stamp(t))
-redis.call('HDEL', ledger, 'trouble', 'trouble_at', 'trouble_since', 'slot', 'requeued', 'republished')
+enter(ledger, 'send', state[2], 'sending_at', stamp(t))
+redis.call('HDEL', ledger, 'last_failure', 'last_failure_at', 'last_failure_since', 'rate_slot', 'requeued',
+  'republished')
 redis.call('SET', PREFIX .. ':task:' .. state[3], unknown)
 redis.call('ZADD', PREFIX .. ':dialled', t, state[3])
 redis.call('PEXPIRE', lock, LOCK_TTL)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from worker.core.decision import Poll
-from worker.core.model import NewJob, Pair, Settled
+from worker.core.model import NewJob, Pair
 
 
 def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:
@@ -20,15 +19,3 @@ def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:
             *("case_id", pair.case_id, "mediation_id", pair.mediation_id),
         ],
     }
-
-
-def settled(reply: list[str] | None) -> Settled | None:
-    """Return a script's list of first polls as a value."""
-    if reply is None:
-        return None
-    now, *started = reply
-    polls = {
-        job_id: Poll(poll_no=int(number), due=float(due), deadline=float(deadline), retry_count=0)
-        for number, job_id, due, deadline in zip(*[iter(started)] * 4, strict=True)
-    }
-    return Settled(float(now), polls)

@@ -23,11 +23,11 @@ local prefix, anyway, blank, task_ttl, event = unpack(ARGV)
 local t, members, jobs = now(), redis.call('SMEMBERS', mediations), redis.call('SMEMBERS', case_jobs)
 table.sort(members)
 for _, member in ipairs(members) do
-  local s = redis.call('HMGET', prefix .. ':ledger:' .. member, 'phase', 'trouble_at')
+  local s = redis.call('HMGET', prefix .. ':ledger:' .. member, 'phase', 'last_failure_at')
   if s[1] and s[1] ~= 'done' and s[1] ~= 'waiting' then return {'busy', member, s[1]} end
   if redis.call('SCARD', prefix .. ':live:' .. member) > 0 then return {'busy', member, 'watching'} end
-  local remembered = s[2] and tonumber(s[2]) + TROUBLE_TTL / 1000 or 0
-  if anyway == '0' and remembered > t then return {'trouble', member, stamp(remembered)} end
+  local remembered = s[2] and tonumber(s[2]) + LAST_FAILURE_TTL / 1000 or 0
+  if anyway == '0' and remembered > t then return {'last_failure', member, stamp(remembered)} end
 end
 local removed = {'erased', redis.call('LLEN', history), 0, 0}
 for _, job in ipairs(jobs) do
@@ -94,7 +94,7 @@ class ErasureScripts(OutboxScripts):
         )
         if reply[0] == "busy":
             return NotErased(pair_of(reply[1]), reply[2])
-        if reply[0] == "trouble":
+        if reply[0] == "last_failure":
             return NotErased(pair_of(reply[1]), "done", float(reply[2]))
         _, events, calls, pairs = reply
         with self.translated():

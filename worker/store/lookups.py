@@ -8,7 +8,7 @@ import redis
 from worker.core.decision import ADOPTION_SLACK, created_at
 from worker.core.model import Event, LookUp, NewJob, Pair, Settled
 from worker.store.base import Scripts, Terms, event_json
-from worker.store.codec import job_fields, settled
+from worker.store.codec import job_fields
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, RESERVE
 
@@ -21,7 +21,7 @@ local ledger, mediations, events, history = unpack(KEYS, 1, 4)
 local member, token, found, slack, duration, answered = unpack(ARGV)
 local t = now()
 local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id')
-if s[1] ~= token or not s[2] or s[4] then return {stamp(t)} end
+if s[1] ~= token or not s[2] or s[4] then return {} end
 
 local others = {}
 for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
@@ -31,7 +31,7 @@ for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
 end
 if answered == '1' then redis.call('HSETNX', ledger, 'answered_at', stamp(t)) end
 
-local reply, started_at = {stamp(t)}, tonumber(s[3])
+local watched, started_at = {}, tonumber(s[3])
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(cjson.decode(found)) do
   local key = KEYS[4 + i]
@@ -43,22 +43,22 @@ for i, job in ipairs(cjson.decode(found)) do
       if tonumber(known[4] or t) >= started_at then redis.call('HINCRBY', ledger, 'found', 1) end
     end
   else
-    local first = watch(member, s[5] or '', job, t, started_at, deadline)
+    watch(member, s[5] or '', job, t, started_at, deadline)
+    watched[#watched + 1] = job.job_id
     redis.call('HINCRBY', ledger, 'found', 1)
     emit(events, history, HISTORY_TTL, t, job.event)
-    local also = {}
+    local shared = {}
     for _, other in ipairs(others) do
       if job.created > other.after then
-        also[#also + 1] = other.member
+        shared[#shared + 1] = other.member
         redis.call('SADD', PREFIX .. ':live:' .. other.member, job.job_id)
         redis.call('HINCRBY', PREFIX .. ':ledger:' .. other.member, 'found', 1)
       end
     end
-    if #also > 0 then redis.call('HSET', key, 'also', table.concat(also, ' ')) end
-    for _, field in ipairs({'1', job.job_id, stamp(first), stamp(deadline)}) do reply[#reply + 1] = field end
+    if #shared > 0 then redis.call('HSET', key, 'shared_with', table.concat(shared, ' ')) end
   end
 end
-return reply
+return watched
 """
 
 # Invariant: a person releases an unknown outcome, and nothing else; calls that were found stay watched and hold it.
@@ -127,7 +127,7 @@ class LookUpScripts(Scripts):
                 int(answered),
             ],
         )
-        return settled(reply)
+        return None if reply is None else Settled(reply)
 
     def release(self, pair: Pair, *, by: str, why: str) -> str:
         """Let an unknown outcome go by a person's word (S14); returns `released`, or the phase that forbids it.

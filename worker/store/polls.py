@@ -112,7 +112,7 @@ end
 FINISH_POLL = """
 local function finish(p, t, counted)
   local job = PREFIX .. ':job:' .. p.job_id
-  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'also', 'deadline')
+  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'shared_with', 'deadline')
   if not r[1] or r[2] then return false end
   local overtaken = tonumber(r[1]) ~= p.poll_no
   local stands = p.verdict == 'ended' or (p.verdict == 'expired' and t >= tonumber(r[4]))
@@ -128,9 +128,9 @@ local function finish(p, t, counted)
   for holder in string.gmatch(p.member .. ' ' .. (r[3] or ''), '%S+') do
     local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
     redis.call('SREM', live, p.job_id)
-    local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'trouble_since')
+    local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'last_failure_since')
     if p.verdict ~= 'ended' then  -- a call that a look found is of the request the trouble began with
-      remember(ledger, p.verdict, t, state[4] or state[5] or stamp(t))
+      remember_failure(ledger, p.verdict, t, state[4] or state[5] or stamp(t))
     end
     if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
       release_pair(holder, state[1], t)

@@ -184,5 +184,5 @@ def call_of(record: dict[str, str]) -> Call:
         executing_since=moment("executing_since"),
         last_polled_at=moment("last_polled_at"),
         finished_at=moment("finished_at"),
-        also=tuple(map(pair_of, record.get("also", "").split())),
+        shared_with=tuple(map(pair_of, record.get("shared_with", "").split())),
     )

@@ -6,7 +6,7 @@ import redis
 
 from worker.core.model import Event, Pair, Settled, Settlement
 from worker.store.base import Scripts, Terms, event_json
-from worker.store.codec import job_fields, settled
+from worker.store.codec import job_fields
 from worker.store.histograms import OBSERVE
 from worker.store.keys import Keys, member
 
@@ -17,23 +17,14 @@ local lock, ledger, live, task, pairs_key, done, events, history = unpack(KEYS, 
 local token, task_id, member, phase, look_up, result, answer, duration, sent_at = unpack(ARGV)
 local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'claimed_at')
-local before, reply = state[2] or 'done', {stamp(t)}
+local before, watched = state[2] or 'done', {}
 local past_the_gate = phase == 'unknown' and sent_at == ''
 local ours = state[1] == token or past_the_gate and (before == 'claimed' or before == 'waiting' or before == 'done')
-local function first_poll(number, job_id, due, deadline)
-  for _, field in ipairs({number, job_id, due, deadline}) do reply[#reply + 1] = field end
-end
 
 local stored = redis.call('GET', task) == result  -- of an unknown outcome it was when the request left
 -- A copy of this trigger may have said the same; the pair is settled by the one that has the claim.
 local unsettled = ours and (before == 'claimed' or before == 'sending')
-if stored and not unsettled then  -- this very step, sent twice over a broken connection; or the look-up goes on already
-  for i, job in ipairs(new.jobs) do
-    local r = redis.call('HMGET', KEYS[8 + i], 'poll_no', 'due', 'deadline', 'verdict')
-    if r[1] == '1' and not r[4] then first_poll(r[1], job.job_id, r[2], r[3]) end
-  end
-  return reply
-end
+if stored and not unsettled then return watched end  -- sent twice over a broken connection, or the look-up goes on
 if not ours and #new.jobs == 0 then return false end
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
@@ -46,13 +37,13 @@ if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 local started_at = tonumber(sent_at) or past_the_gate and tonumber(state[3]) or t
 local deadline = started_at + tonumber(duration)
 for i, job in ipairs(new.jobs) do
-  local key, first = KEYS[8 + i], nil
-  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'also')
+  local key = KEYS[8 + i]
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'shared_with')
   if not known[1] then
-    first = watch(member, task_id, job, t, started_at, deadline)
-    first_poll('1', job.job_id, stamp(first), stamp(deadline))
+    watch(member, task_id, job, t, started_at, deadline)
+    watched[#watched + 1] = job.job_id
   elseif known[2] and known[2] ~= 'ended' and job.watch_again then
-    first = math.min(t + job.first_delay, deadline)
+    local first = math.min(t + job.first_delay, deadline)
     redis.call('HSET', key, 'poll_no', known[1] + 1, 'retry_count', 0, 'due', stamp(first), 'deadline', stamp(deadline))
     redis.call('HDEL', key, 'verdict', 'finished_at')
     redis.call('PERSIST', key)
@@ -63,7 +54,7 @@ for i, job in ipairs(new.jobs) do
     for holder in string.gmatch(others .. known[4] .. ' ' .. (known[5] or ''), '%S+') do
       redis.call('SADD', PREFIX .. ':live:' .. holder, job.job_id)
     end
-    first_poll(tostring(known[1] + 1), job.job_id, stamp(first), stamp(deadline))
+    watched[#watched + 1] = job.job_id
   else  -- known before its answer came: it names person and mediation, and holds this pair as well unless it has ended
     if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
     if known[3] == '' and (sent_at ~= '' or past_the_gate) then move(key, member, job.mediation_id, task_id) end
@@ -71,29 +62,30 @@ for i, job in ipairs(new.jobs) do
     if not known[2] then
       redis.call('SADD', live, job.job_id)
     elseif known[2] ~= 'ended' then
-      local since = sent_at == '' and redis.call('HGET', ledger, 'trouble_since') or stamp(started_at)
-      remember(ledger, known[2], t, since)
+      local since = sent_at == '' and redis.call('HGET', ledger, 'last_failure_since') or stamp(started_at)
+      remember_failure(ledger, known[2], t, since)
     end
   end
 end
 redis.call('SET', task, result, 'PX', TASK_TTL)
 
-if not ours and before ~= 'done' then return reply end  -- another owner's pair: its live set holds it
+if not ours and before ~= 'done' then return watched end  -- another owner's pair: its live set holds it
 if resumed then
   redis.call('PERSIST', task)
-  return reply
+  return watched
 end
 if phase ~= 'unknown' and look_up == '0' and redis.call('SCARD', live) == 0 then
   release_pair(member, token, t)
-  return reply
+  return watched
 end
 if phase == 'done' then phase = 'watching' end  -- an earlier owner's answer came late: its calls are still watched
 if past_the_gate then redis.call('DEL', lock) end
 redis.call('SET', lock, token, 'PX', LOCK_TTL, 'NX')
-redis.call('HSET', ledger, 'phase', phase, 'token', token, 'task_id', task_id, phase .. '_at', stamp(t))
+enter(ledger, phase == 'unknown' and 'lose' or 'watch', state[2], 'token', token, 'task_id', task_id,
+  phase .. '_at', stamp(t))
 redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
 local attend_at = deadline + 60  -- its last poll has ended the watch by then; this look is the net beneath it
-if phase == 'unknown' then remember(ledger, 'unknown', t, stamp(started_at)) end
+if phase == 'unknown' then remember_failure(ledger, 'unknown', t, stamp(started_at)) end
 if phase == 'unknown' or look_up == '1' then
   redis.call('HSET', ledger, 'sending_at', stamp(started_at), 'lookup', 1, 'lookup_from', stamp(t),
     'found', phase == 'unknown' and #new.jobs or 0)
@@ -103,7 +95,7 @@ for _, key in ipairs({ledger, task}) do redis.call('PERSIST', key) end
 hold_case(member)
 redis.call('ZADD', pairs_key, attend_at, member)
 redis.call('ZREM', done, member)
-return reply
+return watched
 """
 
 # Invariant: a trigger that waits holds no lock; all that it needs later stands in its ledger, which outlives the wait.
@@ -118,7 +110,7 @@ if state[2] ~= 'claimed' and state[2] ~= 'sending' then return 0 end
 local t, ends = now(), tonumber(state[3] or '') or math.huge
 redis.call('DEL', lock, PREFIX .. ':task:' .. state[4])
 redis.call('ZREM', PREFIX .. ':dialled', state[4])
-redis.call('HSET', ledger, 'phase', 'waiting', 'until', wait_until, 'waiting_at', stamp(t))
+enter(ledger, 'defer', state[2], 'until', wait_until, 'waiting_at', stamp(t))
 redis.call('HDEL', ledger, 'requeued', 'republished')
 redis.call('ZADD', pairs_key, math.min(tonumber(wait_until), ends), member)
 count('triggers:deferred')
@@ -165,4 +157,4 @@ class SettlementScripts(Scripts):
                 *(self.terms.max_poll_duration, settlement.sent_at or ""),
             ],
         )
-        return settled(reply)
+        return None if reply is None else Settled(reply)

@@ -52,7 +52,7 @@ end
 if not s.phase then  -- its ledger is lost, so its telephones may be ringing: the next trigger looks first (S18)
   s.token = redis.call('GET', lock) or token
   redis.call('HSET', ledger, 'token', s.token)
-  remember(ledger, 'unknown', t, '0')
+  remember_failure(ledger, 'unknown', t, '0')
   close()
   return {'none'}
 end
@@ -79,7 +79,7 @@ if s.phase == 'waiting' and not expired then
 end
 
 if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + stale_after and expired then  -- too late to ring
-  redis.call('HDEL', ledger, 'until', 'slot')
+  redis.call('HDEL', ledger, 'until', 'rate_slot')
   release_pair(member, s.token, t)
   tell(expired_event)
   return {'none'}
@@ -106,9 +106,8 @@ end
 
 if s.phase == 'sending' then
   if t <= s.sending_at + sending_limit then later(s.sending_at + sending_limit) return {'none'} end
-  redis.call('HSET', ledger, 'phase', 'unknown', 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t),
-    'found', 0)
-  remember(ledger, 'unknown', t, s.sending_at)
+  enter(ledger, 'lose', s.phase, 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
+  remember_failure(ledger, 'unknown', t, s.sending_at)
   tell(unknown_event)
   s.lookup, s.lookup_from, s.found = '1', t, 0
 end

@@ -233,4 +233,4 @@ def _asks_the_same(message: Message, task_id: str) -> bool:
 
 
 def _holders(record: dict[str, str]) -> list[str]:
-    return [record["member"], *record.get("also", "").split()]
+    return [record["member"], *record.get("shared_with", "").split()]

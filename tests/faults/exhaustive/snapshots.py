@@ -186,8 +186,8 @@ def plain(entry: Entry, keys: Keys) -> Entry:
         fields["due"] = fields["deadline"]
     if fields.get("phase", "claimed") != "claimed" and "claimed_at" in fields:
         fields["claimed_at"] = f"{START:.3f}"
-    if "trouble_at" in fields:
-        fields["trouble_at"] = f"{START + math.ceil((float(fields['trouble_at']) - START) / HOUR) * HOUR:.3f}"
+    if "last_failure_at" in fields:
+        fields["last_failure_at"] = f"{START + math.ceil((float(fields['last_failure_at']) - START) / HOUR) * HOUR:.3f}"
     return name, ("hash", tuple(fields.items())), expires
 
 

@@ -1,0 +1,44 @@
+"""Write the diagrams of docs/architecture.md anew from the code: `python -m docs.diagrams`."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from worker.core.transitions import pair_diagram, watch_diagram
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+def layers() -> str:
+    """Return the layers that `make check` verifies, the highest first, each with what stands in it."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    rows = [row for one in contracts for row in (one["layers"] if one["name"].startswith("layers") else [])]
+    parts = [[name.strip() for name in row.split("|")] for row in rows]
+    return "\n".join("   ".join(f"{name} ({subject(name)})" for name in row) for row in parts)
+
+
+def subject(package: str) -> str:
+    """Return what the first line of a module or package says that it is about."""
+    path = ROOT / package.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    first = source.read_text("utf-8").removeprefix('"""').partition("\n")[0].removesuffix('"""')
+    return first.partition(":")[0].removesuffix(".")
+
+
+def current(page: str) -> str:
+    """Return the page with every generated block as the code has it."""
+    for name, language, text in (
+        ("layers", "text", layers()),
+        ("pair", "mermaid", pair_diagram()),
+        ("watch", "mermaid", watch_diagram()),
+    ):
+        block = rf"(<!-- generated: {name} -->\n)```.*?```"
+        page, found = re.subn(block, lambda m, t=f"```{language}\n{text}\n```": m[1] + t, page, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{PAGE.name}: {found} places for the diagram {name}, should be one")
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(current(PAGE.read_text("utf-8")), "utf-8")

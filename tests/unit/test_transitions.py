@@ -1,0 +1,75 @@
+"""The state machines as data: the scripts, the decisions and the diagrams follow them."""
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from docs import diagrams
+from worker.core.decision import Answer, Finish, Phase, Policy, Poll, decide, phase_after
+from worker.core.transitions import PAIR_TRANSITIONS, WATCH_TRANSITIONS, PairEvent
+
+STORE = Path(__file__).parents[2] / "worker" / "store"
+
+
+def lua_sources() -> Iterator[tuple[str, str]]:
+    for path in sorted(STORE.glob("*.py")):
+        yield path.name, path.read_text("utf-8")
+
+
+def test_s18_scripts_write_a_phase_through_the_guard_alone() -> None:
+    """A phase is written by `enter` and by nothing else."""
+    writes = [name for name, source in lua_sources() for _ in re.finditer(r"HSET', ledger, 'phase'", source)]
+    assert writes == ["base.py"], "the one within the guard itself"
+
+
+def test_s18_every_event_that_a_script_raises_is_in_the_table_and_the_other_way_round() -> None:
+    raised = {
+        event
+        for _, source in lua_sources()
+        for arguments in re.findall(r"enter\(ledger, (.*?), (?:phase|before|state|s\.phase|redis)", source)
+        for event in re.findall(r"'([a-z]+)'(?! and)", arguments.replace("== 'unknown'", ""))
+    }
+    assert raised == set(get_args(PairEvent)) == {one.event for one in PAIR_TRANSITIONS}
+
+
+def test_s18_each_phase_can_be_entered_and_left() -> None:
+    phases = set(get_args(Phase))
+    assert {one.after for one in PAIR_TRANSITIONS} == phases
+    assert {one.before for one in PAIR_TRANSITIONS if one.before != one.after} == phases | {"absent"}
+
+
+def test_s18_an_event_leads_to_one_phase() -> None:
+    """`sending` is entered by an event of its own: the line after which a trigger is never tried again."""
+    targets = {event: {one.after for one in PAIR_TRANSITIONS if one.event == event} for event in get_args(PairEvent)}
+    assert targets == {
+        "claim": {"claimed"},
+        "defer": {"waiting"},
+        "send": {"sending"},
+        "watch": {"watching"},
+        "lose": {"unknown"},
+        "release": {"done"},
+    }
+    assert {one.before for one in PAIR_TRANSITIONS if one.event == "send"} == {"claimed", "sending"}
+
+
+def test_s18_the_phase_after_an_outcome_is_one_that_sending_may_lead_to() -> None:
+    after_sending = {one.after for one in PAIR_TRANSITIONS if one.before == "sending"}
+    assert {phase_after(outcome) for outcome in ("started", "refused", "failed", "unknown")} <= after_sending
+
+
+@pytest.mark.parametrize(("answer", "retry_count", "now"), product(get_args(Answer), (0, 8, 9), (15.0, 7_200.0)))
+def test_s20_each_decision_of_a_poll_is_a_transition_of_the_watch(answer: Answer, retry_count: int, now: float) -> None:
+    poll = Poll(poll_no=1, due=10, deadline=7_200, retry_count=retry_count)
+    decision = decide(answer, poll, Policy(10, 10), began=10, now=now)
+    after = decision.verdict if isinstance(decision, Finish) else "watched"
+    assert after in {one.after for one in WATCH_TRANSITIONS if one.before == "watched"}
+
+
+def test_diagrams_of_the_documents_are_those_of_the_code() -> None:
+    """`python -m docs.diagrams` writes them anew."""
+    page = diagrams.PAGE.read_text("utf-8")
+    assert diagrams.current(page) == page
