@@ -33,10 +33,10 @@ def current(page: str) -> str:
         ("pair", "mermaid", pair_diagram()),
         ("watch", "mermaid", watch_diagram()),
     ):
-        block = rf"(<!-- generated: {name} -->\n)```.*?```"
-        page, found = re.subn(block, lambda m, t=f"```{language}\n{text}\n```": m[1] + t, page, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"{PAGE.name}: {found} places for the diagram {name}, should be one")
+        block = re.compile(rf"(?<=<!-- generated: {name} -->\n)```.*?```", re.DOTALL)
+        if len(block.findall(page)) != 1:
+            raise ValueError(f"{PAGE.name}: there should be one place for the diagram {name}")
+        page = block.sub(f"```{language}\n{text}\n```".replace("\\", r"\\"), page)
     return page
 
 
