@@ -81,18 +81,19 @@ def main() -> None:
     options.add_argument("--only", nargs="*", choices=[one.name for one in CONTENDERS], help="leave the others out")
     options.add_argument("--delay", type=float, default=0, help="seconds that each answer takes")
     options.add_argument("--hang", type=int, default=0, help="one of so many calls is never answered")
+    options.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds before the measured time")
     chosen = options.parse_args()
     results = [
-        measure(contender, chosen.calls, chosen.seconds, delay=chosen.delay, hang=chosen.hang)
+        measure(contender, chosen)
         for contender in CONTENDERS
         if not chosen.only or contender.name in chosen.only
     ]
     report(results)
 
 
-def measure(contender: Contender, calls: int, seconds: float, *, delay: float = 0, hang: int = 0) -> Result:
+def measure(contender: Contender, chosen: argparse.Namespace) -> Result:
     """Run one contender on a Redis and a status server of its own."""
-    answers = ("--delay", str(delay), "--hang", str(hang))
+    answers = ("--delay", str(chosen.delay), "--hang", str(chosen.hang))
     with EmbeddedServer() as redis_server, status_server(*answers) as server_url:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")} | {
             "BENCH_REDIS_URL": redis_server.url,
@@ -105,11 +106,11 @@ def measure(contender: Contender, calls: int, seconds: float, *, delay: float = 
         environment |= dict(contender.settings)
         command = (sys.executable, "-m", *contender.worker)
         with child(command, environment, stderr=subprocess.DEVNULL) as worker:
-            starter = (sys.executable, "-m", "benchmarks.start_chains", contender.start, str(calls))
+            starter = (sys.executable, "-m", "benchmarks.start_chains", contender.start, str(chosen.calls))
             subprocess.run(starter, env=environment, check=True)
-            wait_for(lambda: len(asked(server_url)) >= calls * SHARE, 120)
-            time.sleep(WARM_UP)
-            return observe(contender, worker.pid, redis_server.pid, server_url, seconds, hang)
+            wait_for(lambda: len(asked(server_url)) >= chosen.calls * SHARE, 120)
+            time.sleep(chosen.warm_up)
+            return observe(contender, worker.pid, redis_server.pid, server_url, chosen.seconds, chosen.hang)
 
 
 def observe(contender: Contender, worker: int, redis_server: int, server_url: str, seconds: float, hang: int) -> Result:
