@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from benchmarks.fault_figures import (
     widest_gap,
 )
 from cli.up.embedded_redis import EmbeddedServer
-from tests.deployment import Deployment, Worker
+from tests.deployment import Deployment, Worker, wait_until
 
 INTERVAL = 10.0  # seconds between two polls of a call
 FIRST_POLL = 20.0  # seconds from a call's beginning within which it is polled first: an interval, as much for lateness
@@ -89,9 +89,13 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start(self, workers: int) -> list[Worker]:
-        """Start workers of all queues, dial the calls that are watched for the whole run, and warm up."""
+    def start(self, workers: int, *, clocks: Sequence[float] = ()) -> list[Worker]:
+        """Start workers of all queues, dial the calls that are watched for the whole run, and warm up.
+
+        `clocks` adds a worker for each number of seconds by which its wall clock is ahead.
+        """
         started = [self.deployment.worker(name=f"w{number}") for number in range(workers)]
+        started += [self.deployment.skewed_worker(seconds, f"s{number}") for number, seconds in enumerate(clocks)]
         self.simulator.script("*", life="talking", dial_delay=DIAL_DELAY)
         for case_id in ENDING:
             self.simulator.script(case_id, life=[["Scheduling", 0], ["Succeeded", LIFE]], dial_delay=DIAL_DELAY)
@@ -110,6 +114,15 @@ class Run:
         """Trigger some pairs, as a back end would, and return when their dials are on their way."""
         self._trigger(*ENDING, *TALKING[:BEFORE])
         time.sleep(IN_FLIGHT)
+
+    def dial_many(self, pairs: int) -> float:
+        """Trigger so many new pairs at once; return the seconds from the first dial to the last one."""
+        cases = [f"R-{number}" for number in range(pairs)]
+        self.simulator.script("*", life=[["Succeeded", 0]], dial_delay=0)
+        self._trigger(*cases)
+        wait_until(lambda: len({dial["case_id"] for dial in self.simulator.log("call-v2")} & set(cases)) == pairs)
+        times = [dial["at"] for dial in self.simulator.log("call-v2") if dial["case_id"] in set(cases)]
+        return float(max(times) - min(times))
 
     def trigger_after(self) -> None:
         """Trigger the other pairs, and all whose calls do not end once more, as a page that is loaded again would."""

@@ -21,6 +21,8 @@ from benchmarks.fault_run import INTERVAL, Run
 OBSERVED = 50.0  # seconds after a fault: a dial that was killed is found after 24, its first poll comes within 10 more
 REDIS_AWAY = 5.0  # seconds
 UPSTREAM_AWAY = 180.0  # seconds
+PAIRS = 1_500  # triggered at once
+SKEW = 30.0  # seconds by which a clock is wrong
 
 
 def kill_one_of_two(calls: int) -> list[Figure]:
@@ -110,6 +112,35 @@ def restart_all(calls: int) -> list[Figure]:
         ]
 
 
+def dial_beside_polls(calls: int) -> list[Figure]:
+    """Trigger many pairs at once on one worker of all queues, which polls meanwhile."""
+    with Run(calls) as run:
+        run.start(1)
+        run.break_now(lambda: None)
+        seconds = run.dial_many(PAIRS)
+        seen = run.finish(3 * INTERVAL)
+        return [
+            at_least("triggers a second", PAIRS / seconds, 100),
+            seen.latest_poll(1),
+            *seen.common(calls, triggered=False),
+            *run.health(),
+        ]
+
+
+def skew_clocks(calls: int) -> list[Figure]:
+    """Let two workers, and no other one, have wall clocks that are wrong by half a minute each way."""
+    with Run(calls) as run:
+        run.start(0, clocks=(-SKEW, SKEW))
+        run.break_now(lambda: None)
+        seen = run.finish(OBSERVED)
+        return [
+            seen.largest_gap(INTERVAL + 1),
+            seen.latest_poll(1),
+            *seen.common(calls, triggered=False),
+            *run.health(),
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is broken, and for how many calls unless said otherwise."""
@@ -126,4 +157,6 @@ SCENARIOS = {
     "upstream-away": Scenario(cut_upstream_off, 500),
     "idle-cost": Scenario(idle_cost, 20_000),
     "rolling-restart": Scenario(restart_all, 2_000),
+    "dials-beside-polls": Scenario(dial_beside_polls, 2_000),
+    "skewed-clocks": Scenario(skew_clocks, 2_000),
 }

@@ -84,9 +84,7 @@ def main() -> None:
     options.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds before the measured time")
     chosen = options.parse_args()
     results = [
-        measure(contender, chosen)
-        for contender in CONTENDERS
-        if not chosen.only or contender.name in chosen.only
+        measure(contender, chosen) for contender in CONTENDERS if not chosen.only or contender.name in chosen.only
     ]
     report(results)
 

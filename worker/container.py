@@ -12,6 +12,7 @@ from api_client import UpstreamClient
 from config.settings import Settings, load_settings
 from worker.core.decision import Policy
 from worker.core.interfaces import Clock, Notify, Publish, PublishPolls, Upstream
+from worker.flows.dial import Dial
 from worker.flows.dispatch import Dispatcher
 from worker.flows.lookup import LookUpFlow
 from worker.flows.poll import PollFlow
@@ -53,15 +54,9 @@ class Container:
 
     def trigger(self) -> TriggerFlow:
         """Return the flow of a trigger."""
-        return TriggerFlow(
-            store=self.store,
-            upstream=self.paced,
-            clock=self.clock,
-            interval=self.settings.poll_interval,
-            enabled=self.settings.enabled,
-            new_token=new_token,
-            hours=self.settings.hours,
-        )
+        settings = self.settings
+        dial = Dial(self.store, self.paced, self.clock, settings.poll_interval, settings.hours)
+        return TriggerFlow(dial, settings.enabled, new_token)
 
     def look_up(self) -> LookUpFlow:
         """Return the flow of a look-up."""

@@ -12,6 +12,7 @@ import redis
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
 from tests.fakes import job_id, record
 from worker.container import SystemClock
+from worker.flows.dial import Dial
 from worker.flows.trigger import TriggerFlow
 from worker.store import RedisStore
 
@@ -40,14 +41,8 @@ def test_a_thousand_triggers_make_one_request(store: RedisStore, client: redis.R
     """S6: from 50 threads at once, with task ids of their own; the others are told what is being watched."""
     upstream = CountingUpstream()
     numbers = itertools.count()  # its next number is taken in one step, whatever the threads do
-    flow = TriggerFlow(
-        store=store,
-        upstream=upstream,
-        clock=SystemClock(),
-        interval=10,
-        enabled=True,
-        new_token=lambda: f"token-{next(numbers)}",
-    )
+    dial = Dial(store, upstream, SystemClock(), interval=10)
+    flow = TriggerFlow(dial, enabled=True, new_token=lambda: f"token-{next(numbers)}")
     barrier = threading.Barrier(50)
 
     def some(first: int) -> list[str]:

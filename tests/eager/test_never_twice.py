@@ -13,7 +13,7 @@ from worker.core.dial_result import not_called
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import TriggerRequest
 from worker.core.model import Claimed, Pair
-from worker.flows.trigger import Claim
+from worker.flows.dial import Claim
 from worker.store import RedisStore
 
 DAY = 86_400

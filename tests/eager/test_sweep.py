@@ -165,7 +165,7 @@ def test_the_next_sweep_comes_whatever_happens_to_one(
         world.clock.sleep(seconds)
         return len(waits) > 120
 
-    monkeypatch.setattr(RedisStore, "pairs_to_attend", fail_for_a_minute)
+    monkeypatch.setattr(RedisStore, "pairs_due", fail_for_a_minute)
     done = lambda: succeeded.append(len(waits))  # noqa: E731
     sweep_forever(world.parts.sweep(Publisher()), wait, world.clock, done)
     assert set(waits) == {world.settings.sweep_interval}
@@ -219,7 +219,7 @@ def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> 
     assert len(world.store.pairs_due(limit=10)) == 1
 
 
-@pytest.mark.parametrize("broken", ["pairs_to_attend", "trim"])
+@pytest.mark.parametrize("broken", ["pairs_due", "trim"])
 def test_pairs_and_trimming_do_not_wait_for_each_other(
     world: World, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -235,7 +235,7 @@ def test_pairs_and_trimming_do_not_wait_for_each_other(
     monkeypatch.setattr(RedisStore, broken, fail)
     with pytest.raises(KeyError, match=broken):
         world.sweep()
-    assert ("C-2" in str(world.queue.published)) is (broken != "pairs_to_attend")
+    assert ("C-2" in str(world.queue.published)) is (broken != "pairs_due")
     assert world.redis.zcard(world.keys.done) == (1 if broken == "trim" else 0)
 
 
@@ -245,7 +245,7 @@ def test_every_part_that_fails_is_logged(
     def fail(*_: object, **__: object) -> NoReturn:
         raise KeyError("x")
 
-    for part in ("pairs_to_attend", "trim"):
+    for part in ("pairs_due", "trim"):
         monkeypatch.setattr(RedisStore, part, fail)
     with pytest.raises(KeyError):
         world.sweep()

@@ -15,6 +15,7 @@ from worker.core.decision import Policy
 from worker.core.interfaces import ScheduleFailed, Store, StoreUnavailable, Upstream
 from worker.core.messages import PollMessage, polls_kwargs, read_polls
 from worker.core.model import AbandonedClaim, Pair, StartedPoll
+from worker.flows.dial import Dial
 from worker.flows.dispatch import Dispatcher
 from worker.flows.lookup import LookUpFlow
 from worker.flows.poll import PollFlow
@@ -40,14 +41,8 @@ class Tasks:
     def trigger(self, message: "Message", process: Process) -> None:
         """Call the parties of a case."""
         store, upstream = self._ports(process)
-        flow = TriggerFlow(
-            store=store,
-            upstream=upstream,
-            clock=ClockPort(process),
-            interval=SETTINGS.poll_interval,
-            enabled=True,
-            new_token=self._token,
-        )
+        dial = Dial(store, upstream, ClockPort(process), SETTINGS.poll_interval)
+        flow = TriggerFlow(dial, enabled=True, new_token=self._token)
         try:
             result = flow(
                 message.kwargs,

@@ -17,6 +17,7 @@ from tests.faults.exhaustive.flows import Ended
 from tests.faults.exhaustive.search import Exploration, search
 from tests.faults.exhaustive.snapshots import plain
 from tests.faults.exhaustive.state import KEYS, Budget, Scope, State
+from tests.faults.mutants import unguarded
 from worker.store import base, claims, lookups, polls, settlements, sweeps
 
 LOST, ANSWERED = ("lost",), ("answered",)
@@ -123,7 +124,7 @@ BROKEN = [
         id="CLAIM a task twice",
     ),
     pytest.param(
-        change(claims, "CLAIM", TAKEN, "redis.call('DEL', lock)"),
+        unguarded(change(claims, "CLAIM", TAKEN, "redis.call('DEL', lock)")),
         TWO,
         "S5: .* is called",
         id="CLAIM a held pair",
@@ -165,7 +166,9 @@ BROKEN = [
         id="SETTLE without a late answer's calls",
     ),
     pytest.param(
-        change(settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"),
+        unguarded(
+            change(settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"),
+        ),
         ONE,
         "S14: nothing is said to be found",
         id="SETTLE an unknown outcome twice",

@@ -160,7 +160,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
         app.amqp.queues.select(queues)
         turns: list[None] = []
-        monkeypatch.setattr(RedisStore, "keep_tally", lambda *_, **__: turns.append(None))
+        monkeypatch.setattr(RedisStore, "cache_counts", lambda *_, **__: turns.append(None))
         step = bootsteps.SweepStep(SimpleNamespace())
         step.start(SimpleNamespace(concurrency=8))
         wait_until(lambda: len(turns) > 3)

@@ -336,7 +336,7 @@ def test_the_thread_delivers_until_the_worker_ends_whatever_goes_wrong(
 
     def is_away() -> None:
         desk.clock.now += TICK
-        monkeypatch.setattr(desk.outbox, "take_turn", away)
+        monkeypatch.setattr(desk.outbox, "acquire_leader_lock", away)
 
     def is_anothers() -> None:
         monkeypatch.undo()

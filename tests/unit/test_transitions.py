@@ -61,7 +61,7 @@ def test_s18_the_phase_after_an_outcome_is_one_that_sending_may_lead_to() -> Non
     assert {phase_after(outcome) for outcome in ("started", "refused", "failed", "unknown")} <= after_sending
 
 
-@pytest.mark.parametrize(("answer", "retry_count", "now"), product(get_args(Answer), (0, 8, 9), (15.0, 7_200.0)))
+@pytest.mark.parametrize(("answer", "retry_count", "now"), list(product(get_args(Answer), (0, 8, 9), (15.0, 7_200.0))))
 def test_s20_each_decision_of_a_poll_is_a_transition_of_the_watch(answer: Answer, retry_count: int, now: float) -> None:
     poll = Poll(poll_no=1, due=10, deadline=7_200, retry_count=retry_count)
     decision = decide(answer, poll, Policy(10, 10), began=10, now=now)

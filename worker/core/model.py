@@ -89,7 +89,7 @@ class OutboxEntry:
 class Claimed:
     """The pair is ours under the token; nobody else may call.
 
-    `look_since` is set where the pair's last trigger ended badly within a day: upstream is looked at first, for calls
+    `query_since` is set where the pair's last trigger ended badly within a day: upstream is looked at first, for calls
     created after that trigger's `sending` (epoch seconds) (S5).
     """
 

@@ -1,4 +1,4 @@
-"""Wait for a store that is away: what a dial came to must not be lost to a restart of Redis."""
+"""Retry with back-off while the store is away: a restart of Redis must not lose the answer of a dial."""
 
 import itertools
 import logging
@@ -11,17 +11,18 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PAUSES = (0.5, 1, 2, 4, 8)  # seconds, then the last one again and again
+BACKOFF = (0.5, 1, 2, 4, 8)  # seconds; the last one repeats
+ANSWER_LIMIT = 3600  # seconds: this process alone knows the answer, and an answer is never thrown away (S18)
 
 
 def retry_while_away(step: Callable[[], T], clock: Clock, *, limit: float, though_refused: bool = False) -> T:
-    """Return what `step` returns, trying again while the store is away, for `limit` seconds; then StoreUnavailable.
+    """Return what `step` returns, with retries for `limit` seconds while the store is away; then StoreUnavailable.
 
-    Only for steps that may be taken twice with the same token. One that the store refused is tried again only
-    `though_refused`: where more is lost by an end than by a thread that waits until the store is repaired.
+    Only for steps that are idempotent for one token. A step that the store refused is tried again only
+    `though_refused`: where an error would lose more than a thread that waits until the store is repaired.
     """
     end = clock.monotonic() + limit
-    pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+    pauses = itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1]))
     while True:
         try:
             return step()
@@ -33,3 +34,8 @@ def retry_while_away(step: Callable[[], T], clock: Clock, *, limit: float, thoug
                 raise
             log.warning("store away, next try in %s s: %s", pause, error)
             clock.sleep(pause)
+
+
+def keep_answer(step: Callable[[], T], clock: Clock) -> T:
+    """Take a step after a request has left, whose answer this process alone knows (S18)."""
+    return retry_while_away(step, clock, limit=ANSWER_LIMIT, though_refused=True)

@@ -27,7 +27,7 @@ OPEN_FOR = 1e6  # seconds
 # One look-up in its window: each further one is one more round of the same steps.
 SETTINGS = Settings(key_prefix="t", call_timeout=20, unknown_lookup=10, unknown_hold=90)
 
-AT_ONCE: dict[str, Any] = {"take_sweep": True, "trim": None, "count": None, "reserve_query": 0}
+AT_ONCE: dict[str, Any] = {"acquire_sweep_lock": True, "trim": None, "count": None, "reserve_query": 0}
 """Steps of the store that are no part of the search, and their replies."""
 
 
@@ -266,7 +266,9 @@ def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> 
         sweep = dataclasses.replace(parts.sweep(cast("Any", Publisher(replay))), new_token=lambda: token)
         return Ended(str(sweep()))
     hours_port = cast("Any", replay) if hours else None
-    trigger = dataclasses.replace(parts.trigger(), new_token=lambda: token, hours=hours_port)
+    trigger = parts.trigger()
+    dial = dataclasses.replace(trigger.dial, hours=hours_port)
+    trigger = dataclasses.replace(trigger, dial=dial, new_token=lambda: token)
     pair = message.pair
     kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id, "call_person_id": message.person}
     result = trigger(kwargs, task_id=message.task_id, expires=message.expires, redelivered=message.redelivered)
