@@ -270,6 +270,18 @@ def test_a_late_answers_jobs_are_watched_whoever_owns_the_pair(store: RedisStore
     assert phase(store) == "watching"
 
 
+def test_s18_a_late_answer_leaves_the_task_of_an_open_pair_without_time_to_live(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    """A claim was republished under its task id; the earlier owner's answer arrives while the new owner sends."""
+    assert claim(store) == Claimed()
+    client.hset("t:ledger:C-1:20", "claimed_at", store.now() - 31)
+    assert claim(store, token="new") == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "new"), float)
+    assert store.settle(settlement("started", "watching", "tok", "j-late"))
+    assert client.ttl("t:task:task") == -1
+
+
 def test_a_late_answer_takes_a_free_pair_back(store: RedisStore, client: redis.Redis) -> None:
     """S18: whatever the phase."""
     assert claim(store) == Claimed()

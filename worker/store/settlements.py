@@ -69,7 +69,10 @@ for i, job in ipairs(new.jobs) do
 end
 redis.call('SET', task, result, 'PX', TASK_TTL)
 
-if not ours and before ~= 'done' then return watched end  -- another owner's pair: its live set holds it
+if not ours and before ~= 'done' then  -- another owner's pair: its live set holds it, and its task stays handled
+  if redis.call('HGET', ledger, 'task_id') == task_id then redis.call('PERSIST', task) end
+  return watched
+end
 if resumed then
   redis.call('PERSIST', task)
   return watched
