@@ -296,7 +296,7 @@ def test_s37_secrets_are_their_owners_and_written_over_by_nobody(installation: I
     before = {path.name: path.read_bytes() for path in installation.secrets.iterdir()}
     again = make_secrets(installation.secrets)
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     assert {path.name: path.read_bytes() for path in installation.secrets.iterdir()} == before
     passwords = {re.sub(r".*:(\w+)(@.*)?$", r"\1", before[name].decode().strip()) for name in before if "url" in name}
     assert len(passwords) == len(USERS)

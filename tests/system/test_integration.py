@@ -1,4 +1,4 @@
-"""docs/integration.md against a real worker: its raw message, each field left out of it, and its Node example."""
+"""docs/integration.md against a real worker: its raw message and result, each field left out, its Node example."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.deployment import ROOT, Deployment, wait_until
 from tests.unit.test_docs import bare, blocks, leaves, rows
 
 PAGE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
-(MESSAGE,) = blocks(PAGE, "json")
+MESSAGE, RESULT = blocks(PAGE, "json")
 (NODE,) = blocks(PAGE, "js")
 FIELDS = {bare(name): fate for name, _, fate in rows(PAGE, "## The raw message")}
 CLIENT = "redis@6.3.1"  # the package of Node's Redis client that the example is tried with
@@ -32,10 +32,10 @@ def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
         yield deployed
 
 
-def message(case_id: str, task_id: str) -> dict[str, Any]:
-    """The page's message for another case, its placeholders filled in."""
-    soon = datetime.now(UTC) + timedelta(hours=1)
-    values = {"TASK_ID": task_id, "EXPIRES": soon.strftime("%Y-%m-%dT%H:%M:%SZ"), "DELIVERY_TAG": str(uuid.uuid4())}
+def message(case_id: str, task_id: str, hours: float = 1) -> dict[str, Any]:
+    """The page's message for another case, its placeholders filled in; it expires in so many hours."""
+    expires = datetime.now(UTC) + timedelta(hours=hours)
+    values = {"TASK_ID": task_id, "EXPIRES": expires.strftime("%Y-%m-%dT%H:%M:%SZ"), "DELIVERY_TAG": str(uuid.uuid4())}
     text = MESSAGE.replace("C-2002", case_id)
     for placeholder, value in values.items():
         assert text.count(f'"{placeholder}"') == 1
@@ -51,14 +51,43 @@ def outcome(deployment: Deployment, task_id: str) -> str:
     return str(json.loads(str(deployment.store.client.get(key)))["result"]["outcome"])
 
 
+def shape(value: Any) -> Any:
+    """The names in a JSON document; of a list those of its first entry."""
+    if isinstance(value, dict):
+        return {name: shape(one) for name, one in value.items()}
+    return [shape(one) for one in value[:1]] if isinstance(value, list) else None
+
+
+def test_the_raw_message_is_a_trigger(deployment: Deployment) -> None:
+    """S1 S17: pushed, pushed again with the same id, and pushed after its expiry."""
+    client, task_id, late = deployment.store.client, str(uuid.uuid4()), str(uuid.uuid4())
+    parties = [{"person_id": "P-C-2002-1"}, {"person_id": "P-C-2002-2", "error_code": 1002, "message": "…"}]
+    deployment.simulator.script("C-2002", parties=parties)
+    with client.pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe(f"celery-task-meta-{task_id}")
+        client.lpush("outbound.trigger", json.dumps(message("C-2002", task_id)))
+        published = next(filter(None, (listener.get_message(timeout=1) for _ in range(60))))
+    assert client.get(f"celery-task-meta-{task_id}") == published["data"]
+    answer = json.loads(published["data"])
+    assert (answer["status"], answer["result"]["outcome"], answer["task_id"]) == ("SUCCESS", "started", task_id)
+    assert shape(answer) == shape(json.loads(RESULT))
+
+    client.lpush("outbound.trigger", json.dumps(message("C-2002", task_id)))
+    client.lpush("outbound.trigger", json.dumps(message("C-2002", late, hours=-1)))
+    wait_until(lambda: client.exists(f"celery-task-meta-{late}"))
+    assert '"status": "REVOKED"' in str(client.get(f"celery-task-meta-{late}"))
+    wait_until(lambda: deployment.store.pairs(case_id="C-2002") == [])  # watched to the end
+    assert deployment.simulator.calls_per_pair()["C-2002", "20"] == 1
+
+
 def test_every_field_is_explained() -> None:
     assert list(FIELDS) == list(leaves(json.loads(MESSAGE)))
-    assert set(FIELDS.values()) == {"taken", "put aside"}
+    assert set(FIELDS.values()) == {"accepted", "quarantined"}
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_what_becomes_of_a_message_without_a_field(deployment: Deployment, field: str) -> None:
-    """S1 S38: as the page says of each; a whole message behind it is taken in any case, so no worker died of it."""
+def test_message_without_a_field_is_accepted_or_quarantined(deployment: Deployment, field: str) -> None:
+    """S1 S38: as the page says of each field; a whole message after it is accepted, so no worker died of it."""
     case_id, client = f"C-without-{field}", deployment.store.client
     sent = message(case_id, f"without-{field}")
     *path, last = field.split(".")
@@ -72,11 +101,11 @@ def test_what_becomes_of_a_message_without_a_field(deployment: Deployment, field
     behind = message(f"{case_id}-behind", f"behind-{field}")
     client.lpush("outbound.trigger", json.dumps(behind))
     assert outcome(deployment, f"behind-{field}") == "started"
-    if FIELDS[field] == "taken":
+    if FIELDS[field] == "accepted":
         assert outcome(deployment, f"without-{field}") == "started"
-    assert client.llen("outbound.malformed") - aside == (FIELDS[field] == "put aside")
+    assert client.llen("outbound.malformed") - aside == (FIELDS[field] == "quarantined")
     calls = deployment.simulator.calls_per_pair()
-    assert calls.get((case_id, "20"), 0) == (FIELDS[field] == "taken")
+    assert calls.get((case_id, "20"), 0) == (FIELDS[field] == "accepted")
 
 
 @pytest.mark.parametrize("expires", ["tomorrow", 1_900_000_000])

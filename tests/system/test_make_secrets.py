@@ -40,7 +40,7 @@ def test_the_folders_rights_are_set_though_nothing_is_made(tmp_path: Path) -> No
     folder.chmod(0o755)
     again = make_secrets(folder)
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     assert mode(folder) == 0o700
 
 
@@ -63,7 +63,7 @@ def test_no_link_in_the_folder_is_followed(tmp_path: Path, name: str, target: st
     (folder / name).symlink_to(tmp_path / target)
     done = make_secrets(folder)
     assert done.returncode == 1
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
     assert (tmp_path / "there").read_text(encoding="utf-8") == "of others"
     assert not (tmp_path / "nowhere").exists()
     assert [path.name for path in folder.iterdir()] == [name], "and nothing else was made"

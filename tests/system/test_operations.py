@@ -1,6 +1,9 @@
-"""The command blocks of docs/operations.md, line by line as they stand there, on a real installation."""
+"""The command blocks of docs/operations.md and docs/tutorial.md, line by line, on a real installation."""
 
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +12,7 @@ from tests.deployment import ROOT, Deployment, wait_until
 from tests.unit.test_docs import blocks
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 RESTORED, EVERY_DAY = [block for block in blocks(PAGE, "sh") if block.startswith("callwatch ")]
 
 
@@ -25,3 +29,36 @@ def test_the_commands_after_a_restore_and_of_every_day(redis_url: str, monkeypat
                 assert main(shlex.split(line)[1:]) == 0, line
             stop = deployment.store.paused()
             assert (stop.why if stop else None) == paused
+
+
+def test_the_commands_of_the_tutorial(redis_url: str) -> None:
+    """S4 S16: each ends with exit code 0; the second trigger is skipped, and nothing stays paused."""
+    with Deployment(redis_url, demo="true", poll_interval=1) as deployment:
+        deployment.worker()
+        wait_until(lambda: bool(deployment.store.client.exists(deployment.store.keys.swept)))
+        printed = [
+            run(line, deployment)
+            for block in blocks(TUTORIAL, "sh")
+            for line in block.splitlines()
+            if line.startswith("callwatch ")
+        ]
+        outcomes = [text.split()[0] for text in printed if text.startswith(("started", "skipped"))]
+        assert outcomes == ["started", "skipped"]
+        assert deployment.store.paused() is None
+
+
+def run(line: str, deployment: Deployment) -> str:
+    """Run a command in a process of its own, as a person does, and return what it prints."""
+    ran = subprocess.run(
+        (sys.executable, "-m", "cli.main", *shlex.split(line)[1:]),
+        cwd=ROOT,
+        env=os.environ | deployment.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, (line, ran.stderr)
+    return ran.stdout

@@ -40,7 +40,7 @@ PARTS = {
     ],
     "see how many messages wait": [command("LLEN", "outbound.trigger"), command("LLEN", "outbound.poll")],
     "send a poll or a look-up": [command("LPUSH", "outbound.poll", "{}"), command("LPUSH", "outbound.control", "{}")],
-    "read messages put aside or not acknowledged": [
+    "read quarantined or unacknowledged messages": [
         command("LRANGE", "outbound.malformed", 0, -1),
         command("HGETALL", "unacked"),
     ],
@@ -65,8 +65,8 @@ PARTS = {
         command("HSET", "callwatch:job:J-1", "verdict", "ended"),
         command("HINCRBY", "callwatch:counters", "x", 1),
     ],
-    "stop and allow new calls": [command("SET", "callwatch:paused", ""), command("DEL", "callwatch:paused")],
-    "read why new calls are stopped": [command("GET", "callwatch:paused")],
+    "pause and resume new calls": [command("SET", "callwatch:paused", ""), command("DEL", "callwatch:paused")],
+    "read why new calls are paused": [command("GET", "callwatch:paused")],
     "list names of keys": [command("SCAN", 0), command("RANDOMKEY")],
     "follow names of keys as they change": [
         command("CLIENT", "TRACKING", "ON", "BCAST"),

@@ -25,8 +25,7 @@ CHANGES = [
 
 
 def test_the_fields_are_those_of_the_model() -> None:
-    wanted = [(name, field.description) for name, field in Notice.model_fields.items()]
-    assert [(bare(row[0]), row[2]) for row in rows(PAGE, "## Payload")] == wanted
+    assert [bare(row[0]) for row in rows(PAGE, "## Payload")] == list(Notice.model_fields)
     assert [bare(row[0]) for row in rows(PAGE, "| kind")] == list(KINDS)
 
 
