@@ -1,12 +1,12 @@
-# Everything a person or CI does with this project, on a machine that has Python 3.11 or newer with venv, make and a
-# package index. `make` alone lists the targets.
+# The tasks of developers and CI. They need Python 3.11 or newer with venv, make and a package index. `make` alone lists
+# the targets.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # the targets share one virtual environment
 
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# The stamps carry the folder's checksum: programs in a virtual environment that was copied here belong elsewhere.
+# The stamps contain the folder's checksum: a copied virtual environment has the paths of another folder.
 HERE := $(shell pwd | cksum | cut -d' ' -f1)
 MADE := $(VENV)/.made-$(HERE)
 RUNTIME := $(VENV)/.runtime-$(HERE)
@@ -16,34 +16,39 @@ NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) && echo $$p && break; done)
 
-.PHONY: help install run test check bench faults soak fuzz lock clean
+.PHONY: help install run test check docs bench faults soak fuzz lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-install: $(RUNTIME) ## Make .venv with what callwatch runs with
+install: $(RUNTIME) ## Create .venv with the packages of callwatch
 
-run: $(RUNTIME) ## Show it all with a simulated upstream; Ctrl-C stops everything
+run: $(RUNTIME) ## Run a demonstration with a simulated upstream; Ctrl-C stops everything
 	@$(VENV)/bin/callwatch up $(ARGS)
 
-# Byte code is written whatever the environment says, or each of many processes compiles the same files.
+# Byte code is always written; otherwise every process compiles the same files.
 test: $(TESTING) ## Run every tier of tests; ARGS="-m unit" narrows it
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest tests -n 5 --dist loadfile --no-loadscope-reorder \
 		--cov --cov-report=term $(ARGS)
 
-check: $(TESTING) ## Lint, formatting, types, import floors
+check: $(TESTING) ## Lint, formatting, types, import layers, the documentation
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir $(CURDIR)/$(VENV)/site
 
-bench: $(TESTING) ## Measure what a poll costs and how late it comes
+docs: $(TESTING) ## Serve the documentation on http://127.0.0.1:8000/
+	@$(PY) -m docs.generate
+	@$(PY) -m mkdocs serve --dev-addr 127.0.0.1:8000 $(ARGS)
+
+bench: $(TESTING) ## Measure CPU and lateness of a poll
 	@$(PY) -m benchmarks.polls $(ARGS)
 
-faults: $(TESTING) ## Kill workers and Redis, cut upstream off; measure what the calls notice
+faults: $(TESTING) ## Kill workers and Redis, disconnect upstream; measure the effect on watched calls
 	@$(PY) -m benchmarks.faults $(ARGS)
 
-soak: $(TESTING) ## Search for faults that break a rule, a million steps anew; Redis stopped for a minute
+soak: $(TESTING) ## Search for faults that break a rule, a million new steps; stop Redis for a minute
 	@SOAK_STEPS=1000000 $(PY) -m pytest tests/faults/test_simulation.py tests/faults/test_redis_away.py \
 		tests/faults/test_exhaustive.py \
 		-k "whatever or stalls or interleaving" -n 2 $(ARGS)
@@ -51,22 +56,22 @@ soak: $(TESTING) ## Search for faults that break a rule, a million steps anew; R
 fuzz: $(TESTING) ## Push a hundred thousand hostile entries into the trigger queue; ARGS="--entries 1000000"
 	@$(PY) -m benchmarks.fuzz_triggers $(ARGS)
 
-# The pins that stand are kept where they still fit; without the two files everything is the newest.
+# Existing pins are kept where they fit; without the two files every package is the newest.
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header
-lock: $(TESTING) ## Write both lock files anew from pyproject.toml
+lock: $(TESTING) ## Write both lock files from pyproject.toml
 	@test -x $(VENV)/bin/uv || $(PIP) install --quiet uv
 	@printf 'setuptools>=77\nuv\n' | $(UV_COMPILE) --extra test pyproject.toml - -o requirements-test.lock
 	@echo 'setuptools>=77' | $(UV_COMPILE) --extra ops --extra gateway --extra demo -c requirements-test.lock pyproject.toml - \
 		-o requirements.lock
 
-clean: ## Remove .venv and everything that tools left here
+clean: ## Remove .venv and the files of tools
 	@rm -rf $(VENV) *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- what the targets above stand on -------------------------------------------------------------------------------
+# --- the virtual environment ---------------------------------------------------------------------------------------
 
-# A sound virtual environment is kept; one that is half made, too old or from another folder is made afresh.
+# A sound virtual environment is kept; an incomplete, old or copied one is created again.
 $(MADE):
 	@if ! grep -qsF '$(CURDIR)/$(VENV)' $(VENV)/bin/activate || ! $(PY) $(NEW_ENOUGH) \
 		|| ! $(PIP) --version >/dev/null 2>&1; then \
@@ -85,8 +90,8 @@ $(TESTING): requirements.lock requirements-test.lock pyproject.toml $(MADE)
 	$(call install_lock,requirements-test.lock)
 	@touch $(RUNTIME) $@
 
-# uv is six times faster than pip, but reads none of its settings: where pip was told of another index, or uv cannot
-# reach one, pip does the same work. Both check the hashes. Byte code is written now rather than by the first workers.
+# uv is six times faster than pip, but does not read pip's settings: if pip has another index configured, or uv cannot
+# reach one, pip installs the same files. Both check the hashes. Byte code is written here, not by the first workers.
 define install_lock
 	@echo 'installing $(1) (well under a minute) …'
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements-test.lock >$(VENV)/uv.lock
