@@ -152,6 +152,18 @@ class TestCompose:
         assert not [name for name in SECRETS if f"CALLWATCH_{name.upper()}" in given]
         assert set(SERVICES[service]["secrets"]) <= set(COMPOSE["secrets"])
 
+    def test_every_service_shares_a_network_with_the_servers_that_it_calls(self) -> None:
+        networks = {name: set(service.get("networks", ["default"])) for name, service in SERVICES.items()}
+        redis = [name for name, one in SERVICES.items() if any("redis_url" in secret for secret in one["secrets"])]
+        scraped = yaml.safe_load((ROOT / "ops" / "prometheus.yml").read_text())["scrape_configs"]
+        targets = [
+            target.partition(":")[0] for job in scraped for one in job["static_configs"] for target in one["targets"]
+        ]
+        calls = {*((name, "redis") for name in redis), *(("prometheus", name) for name in targets)}
+        calls |= {(name, "simulator") for name in ("poll-worker", "trigger-worker")}
+        assert {"gateway", "metrics"} <= {*redis} & {*targets}
+        assert [call for call in sorted(calls) if not networks[call[0]] & networks[call[1]]] == []
+
     def test_workers_can_be_scaled(self) -> None:
         """A name by its host, and no port, volume or host name that two could not share."""
         for name in ("poll-worker", "trigger-worker"):
