@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many tests of each tier ran, and how long they took with what they set up."""
+    """Print the figures that tests recorded, how many tests of each tier ran, and how long they took with set-up."""
     tests: defaultdict[str, set[str]] = defaultdict(set)
     seconds: defaultdict[str, float] = defaultdict(float)
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
@@ -77,6 +77,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             tier = _tier(terminalreporter.config.rootpath / report.nodeid.partition("::")[0])
             tests[tier].add(report.nodeid)
             seconds[tier] += report.duration
+            if report.when == "call" and report.user_properties:
+                figures = ", ".join(f"{name} {value:,.8g}" for name, value in report.user_properties)
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {figures}")
     for tier in (tier for tier in TIERS if tier in tests):
         terminalreporter.write_line(f"tier {tier}: {len(tests[tier])} tests in {seconds[tier]:.1f} s")
 
