@@ -94,6 +94,32 @@ def test_who_is_away_is_asked_by_one_letter_now_and_then_and_gets_all_when_back(
     assert lanes.accepted() is False
 
 
+def test_the_probe_of_a_receiver_that_is_away_is_another_pairs_each_time() -> None:
+    """S35: a pair that has not failed comes first, then the one whose failure is the longest ago."""
+    lanes = lanes_of(*(letter(number, str(number)) for number in range(2)))
+    now = 0.0
+    while not lanes.down:
+        for one in lanes.take(now):
+            lanes.failed(one, now)
+        now += LONGEST_PAUSE
+    lanes.add([letter(2, "2"), letter(3, "0")])
+    probed: list[str] = []
+    for _ in range(5):
+        now += PROBE_EVERY
+        (probe,) = lanes.take(now)
+        lanes.failed(probe, now)
+        probed.append(probe.pair.mediation_id)
+    assert probed[0] == "2"
+    assert sorted(probed[1:4]) == ["0", "1", "2"]
+    assert probed[4] == probed[1]
+    now += PROBE_EVERY
+    (taken,) = lanes.take(now)
+    lanes.accepted()
+    lanes.over(taken)
+    lanes.add([letter(4, taken.pair.mediation_id)])
+    assert lanes.take(now)[0].pair == taken.pair, "what was taken has not failed"
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12), st.integers(0, 99))
 def test_whatever_fails_each_letter_is_delivered_once_and_in_the_order_of_its_pair(
     drawn: list[tuple[str, bool]], seed: int
@@ -235,6 +261,16 @@ def test_a_letter_that_fails_holds_its_own_pair_up_and_no_other(desk: Desk) -> N
     desk.failing = set()
     desk.turns(60)
     assert desk.sent == ["e-3", "e-1", "e-2"]
+
+
+def test_a_notice_that_is_never_taken_holds_up_no_pair_that_comes_later(desk: Desk) -> None:
+    """S35: its failures alone make the receiver count as away, and the probes are not all its own."""
+    desk.failing = {"e-1"}
+    desk.put(letter(1))
+    desk.turns(60)
+    desk.put(letter(2, "21"), letter(3, "22"))
+    desk.turns(2 * PROBE_EVERY)
+    assert desk.sent == ["e-2", "e-3"]
 
 
 def test_what_is_too_old_goes_to_the_dead_letters_and_its_lane_goes_on(desk: Desk) -> None:

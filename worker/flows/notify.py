@@ -1,10 +1,11 @@
 """The flow of notices: read the outbox → one lane for each pair, in order → deliver, or try later → strike it out."""
 
+import itertools
 import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -33,20 +34,23 @@ class Partition:
 
 
 class DeliverySchedule:
-    """Decides what is delivered when: in order within a pair, pairs beside each other, little to one who is away.
+    """Schedule deliveries: in order within a pair, pairs beside each other, few while the receiver is away.
 
+    A pair whose delivery failed comes after all pairs that have not failed, and after those that failed before it: one
+    that the receiver never takes holds up no other pair, the probes of a receiver that is away included.
     Pure: `now` is any clock that goes forward, in seconds; `jitter` gives numbers from 0 to 1.
     """
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._lanes: dict[Pair, Partition] = {}
+        self._failing: dict[Pair, Partition] = {}
         self._jitter = jitter
         self._failures = 0
         self._probe_at = 0.0
         self._busy = 0
 
     def __len__(self) -> int:
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        return sum(len(lane.waiting) for lane in self._all())
 
     @property
     def down(self) -> bool:
@@ -56,7 +60,8 @@ class DeliverySchedule:
     def add(self, letters: Iterable[OutboxEntry]) -> None:
         """Put letters at the end of their lanes."""
         for letter in letters:
-            self._lanes.setdefault(letter.pair, Partition()).waiting.append(letter)
+            lane = self._failing.get(letter.pair) or self._lanes.setdefault(letter.pair, Partition())
+            lane.waiting.append(letter)
 
     def take(self, now: float) -> list[OutboxEntry]:
         """Return the letters to be delivered now, at most one of each lane; each must be reported upon."""
@@ -64,7 +69,7 @@ class DeliverySchedule:
         if self.down:
             free = 1 - self._busy if now >= self._probe_at else 0
         taken: list[OutboxEntry] = []
-        for lane in self._lanes.values():
+        for lane in self._all():
             if len(taken) >= free:
                 break
             if not lane.busy and now >= lane.not_before:
@@ -78,20 +83,20 @@ class DeliverySchedule:
         lane = self._free(letter)
         lane.waiting.popleft()
         lane.failures, lane.not_before = 0, 0
-        if not lane.waiting:
-            del self._lanes[letter.pair]
+        if lane.waiting:
+            self._lanes[letter.pair] = lane
 
     def accepted(self) -> bool:
         """Note that the receiver took a letter; returns whether it had been away. Then all lanes may go on at once."""
         was_down, self._failures = self.down, 0
         if was_down:
-            for lane in self._lanes.values():
+            for lane in self._all():
                 lane.not_before = 0
         return was_down
 
     def failed(self, letter: OutboxEntry, now: float) -> bool:
         """Note that a letter has to be tried again; returns whether the receiver counts as away from now on."""
-        lane = self._free(letter)
+        lane = self._failing[letter.pair] = self._free(letter)
         lane.failures += 1
         pause = min(FIRST_PAUSE * 2 ** min(lane.failures - 1, 10), LONGEST_PAUSE)
         lane.not_before = now + pause * (1 - self._jitter() / 2)
@@ -101,8 +106,12 @@ class DeliverySchedule:
             lane.not_before = min(lane.not_before, self._probe_at)
         return self._failures == DOWN_AFTER
 
+    def _all(self) -> Iterator[Partition]:
+        return itertools.chain(self._lanes.values(), self._failing.values())
+
     def _free(self, letter: OutboxEntry) -> Partition:
-        lane = self._lanes[letter.pair]
+        """Take a lane out; it goes in again behind the others, if at all."""
+        lane = self._lanes.pop(letter.pair, None) or self._failing.pop(letter.pair)
         lane.busy = False
         self._busy -= 1
         return lane
