@@ -9,6 +9,7 @@ from yarl import URL
 from api_client.envelope import UnexpectedAnswerError, call_status, retry_after
 from api_client.errors import ApiError, ProtocolError, Unavailable
 from api_client.models import CallStatus
+from api_client.one_answer import connector
 from api_client.route import STATUS_PATH, Route
 from api_client.transport import MAX_ANSWER_BYTES, AnswerTooLargeError
 
@@ -56,7 +57,7 @@ class AsyncStatus:
         """Return the session; it belongs to the event loop that asks first."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._route.tls),
+                connector=connector(self._route.tls),
                 timeout=self._timeout,
                 headers=self._route.headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
