@@ -1,16 +1,18 @@
 """The upstream's three calls, each one request on the wire, with failures that say what the caller may do."""
 
+import functools
 import json
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPException, IncompleteRead
 from typing import TypeVar, cast
 
 from urllib3 import HTTPConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 
@@ -20,6 +22,7 @@ from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, 
 from api_client.gate import Gate
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog
 from api_client.route import API, STATUS_PATH, Route
+from api_client.transport import MAX_ANSWER_BYTES
 
 _CALL_PATH = f"{API}/call-v2"
 _CONVERSATION_PATH = f"{API}/conversation-log"
@@ -32,6 +35,9 @@ _ASKS_TO_WAIT = frozenset({429, 503})
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+_large_log = threading.Lock()
+"""Of the conversation logs above 1 MiB one at a time is in the memory of a process (S39)."""
 
 
 class UpstreamClient:
@@ -96,17 +102,24 @@ class UpstreamClient:
         Raises Unavailable or ProtocolError (S23).
         """
         query = {"caseRef": case_ref} if job_id is None else {"caseRef": case_ref, "jobId": job_id}
-        return self._get(STATUS_PATH, query, lambda body: call_status(body, asked=job_id))
+        response, body = self._exchange(self._pool, STATUS_PATH, query, _read_whole)
+        return self._judge(STATUS_PATH, response, body, lambda body: call_status(body, asked=job_id))
 
     def conversations(self, *, case_id: str | None = None, job_id: str | None = None) -> list[ConversationLog]:
         """Return what was said, newest call first, in at most `status_timeout` and 16 MiB.
 
         That is more than any other answer may have (S39): a case with many transcripts must stay readable, or it could
-        never be called again (S5). Raises Unavailable or ProtocolError.
+        never be called again (S5). One above 1 MiB waits within that time for any other such one. Raises Unavailable or
+        ProtocolError.
         """
         asked = {"caseId": case_id, "jobId": job_id}
         query = {name: value for name, value in asked.items() if value is not None}
-        return self._get(_CONVERSATION_PATH, query, conversation_logs, pool=self._log_pool)
+        until = time.monotonic() + self._timeouts["status_timeout"]
+        with ExitStack() as held:
+            response, body = self._exchange(
+                self._log_pool, _CONVERSATION_PATH, query, functools.partial(_read_log, held=held, until=until)
+            )
+            return self._judge(_CONVERSATION_PATH, response, body, conversation_logs)
 
     def for_event_loop(self) -> AsyncStatus:
         """Return what asks for statuses on an event loop; it has connections of its own."""
@@ -148,26 +161,26 @@ class UpstreamClient:
                 _check_accepted(response.status)
                 return call_records(response.read())
 
-    def _get(
-        self, path: str, query: dict[str, str], read: Callable[[bytes], T], *, pool: HTTPConnectionPool | None = None
-    ) -> T:
-        response = self._exchange(pool or self._pool, path, query)
+    def _judge(self, path: str, response: BaseHTTPResponse, body: bytes, read: Callable[[bytes], T]) -> T:
+        """Return what a complete answer says, and give its connection back if it is fit for the next one."""
         if not _succeeded(response.status):
             response.release_conn()
             raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
         try:
-            answer = read(response.data)
+            answer = read(body)
         except Exception as error:  # noqa: BLE001  what the models stumble over is no answer either
             response.close()  # not back to the pool: it may be one answer behind
             raise ProtocolError(f"GET {path}: {_reason(error)}") from None
         response.release_conn()
         return answer
 
-    def _exchange(self, pool: HTTPConnectionPool, path: str, query: dict[str, str]) -> BaseHTTPResponse:
-        """Return a complete answer that still holds its connection."""
+    def _exchange(
+        self, pool: HTTPConnectionPool, path: str, query: dict[str, str], read: Callable[[BaseHTTPResponse], bytes]
+    ) -> tuple[BaseHTTPResponse, bytes]:
+        """Return a complete answer, which still holds its connection where `read` has left it that, and its body."""
         try:
             # Past requests, straight to its connection pool: a poll happens hundreds of times a second.
-            return pool.urlopen(
+            response = pool.urlopen(
                 "GET",
                 self._route.target(path, query),
                 headers=self._route.headers,
@@ -175,14 +188,37 @@ class UpstreamClient:
                 redirect=False,
                 assert_same_host=False,
                 timeout=self._read_timeout,
+                preload_content=read is _read_whole,
                 release_conn=False,
                 decode_content=False,
             )
+            return response, read(response)
         except HTTPError as error:
             kind, reason = ProtocolError if _is_gibberish(error) else Unavailable, _reason(error)
         except Exception as error:  # noqa: BLE001  an answer too large, or one that the parsers beneath stumble over
             kind, reason = ProtocolError, _reason(error)
         raise kind(f"GET {path}: {reason}")
+
+
+def _read_whole(response: BaseHTTPResponse) -> bytes:
+    return response.data
+
+
+def _read_log(response: BaseHTTPResponse, *, held: ExitStack, until: float) -> bytes:
+    """Read a conversation log; above 1 MiB only with the right to it, which `held` gives back.
+
+    `until`, on the monotonic clock, is when the reading has to be done.
+    """
+    with ExitStack() as unread:
+        unread.callback(response.close)
+        body = response.read(MAX_ANSWER_BYTES)
+        if len(body) == MAX_ANSWER_BYTES:
+            if not _large_log.acquire(timeout=max(0.0, until - time.monotonic())):
+                raise ReadTimeoutError(cast("HTTPConnectionPool", None), None, "another large one is being read")
+            held.callback(_large_log.release)
+            body += response.read()
+        unread.pop_all()
+    return body
 
 
 def _succeeded(status: int) -> bool:

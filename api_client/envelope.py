@@ -1,6 +1,9 @@
 """Take the envelope off an answer: bytes in, models out, and one exception for everything that is wrong with it."""
 
 import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,8 +16,16 @@ from api_client.models import CallRecord, CallStatus, ConversationLog, is_crowde
 MAX_RETRY_AFTER = 300.0
 MAX_LOGS = 10_000
 """Calls in one conversation log; one with more is refused rather than cut, for the missing ones may be ringing (S5)."""
+MAX_OTHERS = 1_000
+"""Records of one answer that name no job and are read whole; of the others what they say is kept: refused, or not."""
+LARGE = 64 * 1024
+"""Bytes of an answer above which one at a time is taken apart in a process: meanwhile it takes many times its size."""
 _SUCCESS = frozenset({200, 201})
 _DELTA = re.compile(r"[0-9]+")
+
+
+_REFUSED, _NEITHER = CallRecord(error_code=-1), CallRecord()
+_taking_apart = threading.Lock()
 
 
 class UnexpectedAnswerError(Exception):
@@ -22,18 +33,46 @@ class UnexpectedAnswerError(Exception):
 
 
 def call_records(body: bytes) -> list[CallRecord]:
-    """Return the records of an answer to a dial, one per person, odd ones included."""
-    return [CallRecord.model_validate(record) for record in _list(_data(body))]
+    """Return the records of an answer to a dial, one per person, odd ones included.
+
+    Every record that names a job is read whole (S18). Of the others the first `MAX_OTHERS` are; those behind them share
+    one record for a refusal and one for neither, or 1 MiB of the smallest would take 300 (S39).
+    """
+    with _one_at_a_time(body):
+        return list(_bounded(_list(_data(body))))
+
+
+def _bounded(raw_records: Iterable[Any]) -> Iterator[CallRecord]:
+    others = 0
+    for raw in raw_records:
+        if others >= MAX_OTHERS and not (raw and isinstance(raw, dict)):
+            yield _NEITHER  # not worth the time that a model takes
+            continue
+        record = CallRecord.model_validate(raw)
+        others += record.job_id is None
+        if record.job_id is None and others > MAX_OTHERS:
+            record = _REFUSED if record.error_code else _NEITHER
+        yield record
 
 
 def conversation_logs(body: bytes) -> list[ConversationLog]:
     """Return the conversation logs of an answer, newest first as they came."""
-    if is_crowded(body):
-        raise UnexpectedAnswerError("more values than a conversation log has")
-    logs = _list(_data(body))
-    if len(logs) > MAX_LOGS:
-        raise UnexpectedAnswerError("more calls than a case has")
-    return [ConversationLog.model_validate(log) for log in logs]
+    with _one_at_a_time(body):
+        if is_crowded(body):
+            raise UnexpectedAnswerError("more values than a conversation log has")
+        logs = _list(_data(body))
+        if len(logs) > MAX_LOGS:
+            raise UnexpectedAnswerError("more calls than a case has")
+        return [ConversationLog.model_validate(log) for log in logs]
+
+
+@contextmanager
+def _one_at_a_time(body: bytes) -> Iterator[None]:
+    if len(body) <= LARGE:
+        yield
+        return
+    with _taking_apart:
+        yield
 
 
 def call_status(body: bytes, *, asked: str | None) -> CallStatus:

@@ -8,7 +8,19 @@ from collections.abc import Callable
 
 import pytest
 
-from api_client import ApiError, CallRequest, OutcomeUnknown, ProtocolError, Unavailable, transport
+from api_client import (
+    ApiError,
+    CallRequest,
+    ConversationLog,
+    OutcomeUnknown,
+    ProtocolError,
+    Unavailable,
+    transport,
+)
+from api_client import (
+    client as client_module,
+)
+from api_client.envelope import conversation_logs
 from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import PATIENCE, Connection, Script, answers, http, ok, upstream
 
@@ -185,6 +197,36 @@ def test_a_conversation_log_has_a_limit_too(at_once: bytes) -> None:
 
     with upstream(script, answers(ok([]))) as (server, client):
         with pytest.raises(ProtocolError, match="AnswerTooLargeError"):
+            client.conversations(case_id="C1")
+        assert client.conversations(case_id="C1") == []
+        assert server.connections == 2
+
+
+def test_a_large_log_is_read_while_no_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S39: as many look-ups as a worker has threads may be answered by 16 MiB each; small logs do not wait."""
+    alone: list[bool] = []
+
+    def judged(body: bytes) -> list[ConversationLog]:
+        alone.append(client_module._large_log.locked())
+        return conversation_logs(body)
+
+    monkeypatch.setattr(client_module, "conversation_logs", judged)
+    large, small = log_of(MIB + MIB // 2), ok([])
+    with upstream(answers(large, small, large)) as (server, client):
+        for _ in range(3):
+            client.conversations(case_id="C1")
+    assert alone == [True, False, True]
+    assert not client_module._large_log.locked()
+    assert server.connections == 1
+
+
+def test_a_large_log_waits_for_another_one_within_its_time() -> None:
+    """S39: then it was not answered (S5, S14), and the next one has a connection of its own."""
+    with (
+        upstream(answers(log_of(2 * MIB)), answers(ok([]), log_of(2 * MIB)), status_timeout=0.5) as (server, client),
+        client_module._large_log,
+    ):
+        with pytest.raises(Unavailable, match="ReadTimeoutError"):
             client.conversations(case_id="C1")
         assert client.conversations(case_id="C1") == []
         assert server.connections == 2

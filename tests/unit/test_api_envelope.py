@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from api_client import envelope as module
 from api_client.envelope import (
+    LARGE,
     MAX_LOGS,
+    MAX_OTHERS,
     UnexpectedAnswerError,
     call_records,
     call_status,
     conversation_logs,
     retry_after,
 )
+from worker.core.decision import judge_record
 
 SECRET = "张三"
 STATUS = {"jobId": "J1", "callStatus": "Executing"}
@@ -136,6 +139,56 @@ def test_retry_after(header: str | None, expected: float | None) -> None:
 def test_no_header_provokes_an_exception(header: str) -> None:
     asked = retry_after(header, now=NOW)
     assert asked is None or 0 <= asked <= 300
+
+
+QUARTER = 256 * 1024  # bytes of an answer, of which the largest has four times as many
+
+
+@pytest.mark.parametrize(
+    "value", ["0,", "{},", "[],", '{"errorCode":1002},', '{"errorCode":0,"personId":"P"},'], ids=repr
+)
+def test_an_answer_of_the_smallest_records_takes_few_times_its_size(value: str) -> None:
+    """S39: as records of ours they would take three hundred times as much."""
+    number = QUARTER // len(value)
+    body = b'{"code": 201, "data": [' + (value * number).encode() + b"0]}"
+    tracemalloc.start()
+    try:
+        records = call_records(body)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(records) == number + 1
+    assert kept < 12 * QUARTER
+    assert peak < 48 * QUARTER
+
+
+def test_records_that_name_no_job_are_counted_beyond_a_thousand_and_calls_are_all_kept() -> None:
+    """S18, S38: what cannot be reported one by one keeps what it says, refused or neither, and no person."""
+    refusal, fault = {"errorCode": 1002, "personId": "P-1"}, {"errorCode": 0, "personId": "P-1"}
+    others = [refusal] * MAX_OTHERS + [refusal, fault, {"personId": "P-1"}]
+    calls = [{"errorCode": 0, "jobId": f"J{number}", "personId": f"P-{number}"} for number in range(MAX_OTHERS + 1)]
+    records = call_records(envelope(others + calls))
+    assert {record.person_id for record in records[:MAX_OTHERS]} == {"P-1"}
+    assert [record.person_id for record in records[MAX_OTHERS : len(others)]] == [None] * 3
+    kinds = [judge_record(record.error_code, record.job_id) for record in records]
+    assert kinds == ["refused"] * (MAX_OTHERS + 1) + ["fault"] * 2 + ["started"] * len(calls)
+    assert [record.person_id for record in records[len(others) :]] == [call["personId"] for call in calls]
+
+
+def test_large_answers_are_taken_apart_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S39: all dials of a worker may be answered at the same moment; small answers do not wait."""
+    alone: list[bool] = []
+
+    def from_json(body: bytes, **_: Any) -> Any:
+        alone.append(module._taking_apart.locked())
+        return json.loads(body)
+
+    monkeypatch.setattr(module, "from_json", from_json)
+    for read in (call_records, conversation_logs):
+        read(envelope(["x" * LARGE]))
+        read(envelope([]))
+    assert alone == [True, False] * 2
+    assert not module._taking_apart.locked()
 
 
 LARGEST = 16 * 1024 * 1024
