@@ -16,7 +16,7 @@ NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) && echo $$p && break; done)
 
-.PHONY: help install run test check docs bench faults soak fuzz lock clean
+.PHONY: help install run test check docs bench faults soak fuzz hostile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,11 @@ soak: $(TESTING) ## Search for faults that break a rule, a million new steps; st
 
 fuzz: $(TESTING) ## Push a hundred thousand hostile entries into the trigger queue; ARGS="--entries 1000000"
 	@$(PY) -m benchmarks.fuzz_triggers $(ARGS)
+
+hostile: $(TESTING) ## Answer workers as a hostile upstream and a hostile receiver of notices would; ARGS="--seed 2"
+	@$(PY) -m benchmarks.fuzz_answers $(ARGS)
+	@$(PY) -m benchmarks.fuzz_receiver $(ARGS)
+	@$(PY) -m benchmarks.large_answers
 
 # Existing pins are kept where they fit; without the two files every package is the newest.
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -92,7 +92,7 @@ class OneAnswerHandler(ResponseHandler):
 def connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
     """Return what makes such connections, any number of them; to be called on the event loop."""
     made = aiohttp.TCPConnector(limit=0, ssl=tls)
-    handler: functools.partial[ResponseHandler]
-    handler = functools.partial(OneAnswerHandler, asyncio.get_running_loop(), UnderWay())
+
+    handler = cast("Any", functools.partial(OneAnswerHandler, asyncio.get_running_loop(), UnderWay()))
     made._factory = handler  # noqa: SLF001 - aiohttp offers no other way
     return made
