@@ -3,10 +3,12 @@
 import functools
 import json
 import logging
+import os
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPException, IncompleteRead
 from typing import TypeVar, cast
@@ -38,6 +40,15 @@ log = logging.getLogger(__name__)
 
 _large_log = threading.Lock()
 """Of the conversation logs above 1 MiB one at a time is in the memory of a process (S39)."""
+
+
+@functools.cache
+def _log_thread() -> ThreadPoolExecutor:
+    """Return the thread that reads them: malloc has a heap for each thread, which keeps what the largest log took."""
+    return ThreadPoolExecutor(1, "large-log")
+
+
+os.register_at_fork(after_in_child=_log_thread.cache_clear)  # a child has none of its parent's threads
 
 
 class UpstreamClient:
@@ -211,12 +222,12 @@ def _read_log(response: BaseHTTPResponse, *, held: ExitStack, until: float) -> b
     """
     with ExitStack() as unread:
         unread.callback(response.close)
-        body = response.read(MAX_ANSWER_BYTES)
-        if len(body) == MAX_ANSWER_BYTES:
+        body = first = response.read(MAX_ANSWER_BYTES)
+        if len(first) == MAX_ANSWER_BYTES:
             if not _large_log.acquire(timeout=max(0.0, until - time.monotonic())):
                 raise ReadTimeoutError(cast("HTTPConnectionPool", None), None, "another large one is being read")
             held.callback(_large_log.release)
-            body += response.read()
+            body = _log_thread().submit(lambda: first + response.read()).result()
         unread.pop_all()
     return body
 

@@ -1,12 +1,13 @@
 """Take the envelope off an answer: bytes in, models out, and one exception for everything that is wrong with it."""
 
+import functools
+import os
 import re
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -19,13 +20,17 @@ MAX_LOGS = 10_000
 MAX_OTHERS = 1_000
 """Records of one answer that name no job and are read whole; of the others what they say is kept: refused, or not."""
 LARGE = 64 * 1024
-"""Bytes of an answer above which one at a time is taken apart in a process: meanwhile it takes many times its size."""
+"""Bytes of an answer above which one thread of the process takes it apart, one answer at a time.
+
+Meanwhile an answer takes many times its size; and malloc has a heap for each thread, which keeps what the largest took.
+"""
 _SUCCESS = frozenset({200, 201})
 _DELTA = re.compile(r"[0-9]+")
 
 
+T = TypeVar("T")
+
 _REFUSED, _NEITHER = CallRecord(error_code=-1), CallRecord()
-_taking_apart = threading.Lock()
 
 
 class UnexpectedAnswerError(Exception):
@@ -38,8 +43,7 @@ def call_records(body: bytes) -> list[CallRecord]:
     Every record that names a job is read whole (S18). Of the others the first `MAX_OTHERS` are; those behind them share
     one record for a refusal and one for neither, or 1 MiB of the smallest would take 300 (S39).
     """
-    with _one_at_a_time(body):
-        return list(_bounded(_list(_data(body))))
+    return _taken_apart(body, lambda: list(_bounded(_list(_data(body)))))
 
 
 def _bounded(raw_records: Iterable[Any]) -> Iterator[CallRecord]:
@@ -57,22 +61,28 @@ def _bounded(raw_records: Iterable[Any]) -> Iterator[CallRecord]:
 
 def conversation_logs(body: bytes) -> list[ConversationLog]:
     """Return the conversation logs of an answer, newest first as they came."""
-    with _one_at_a_time(body):
-        if is_crowded(body):
-            raise UnexpectedAnswerError("more values than a conversation log has")
-        logs = _list(_data(body))
-        if len(logs) > MAX_LOGS:
-            raise UnexpectedAnswerError("more calls than a case has")
-        return [ConversationLog.model_validate(log) for log in logs]
+    return _taken_apart(body, lambda: _logs(body))
 
 
-@contextmanager
-def _one_at_a_time(body: bytes) -> Iterator[None]:
-    if len(body) <= LARGE:
-        yield
-        return
-    with _taking_apart:
-        yield
+def _logs(body: bytes) -> list[ConversationLog]:
+    if is_crowded(body):
+        raise UnexpectedAnswerError("more values than a conversation log has")
+    logs = _list(_data(body))
+    if len(logs) > MAX_LOGS:
+        raise UnexpectedAnswerError("more calls than a case has")
+    return [ConversationLog.model_validate(log) for log in logs]
+
+
+@functools.cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "answers")
+
+
+os.register_at_fork(after_in_child=_thread.cache_clear)  # a child has none of its parent's threads
+
+
+def _taken_apart(body: bytes, read: Callable[[], T]) -> T:
+    return read() if len(body) <= LARGE else _thread().submit(read).result()
 
 
 def call_status(body: bytes, *, asked: str | None) -> CallStatus:

@@ -31,7 +31,7 @@ def note_commands(url: str) -> None:
 def largest_command(url: str, kind: str = "large-request") -> int:
     """Return the bytes of the largest command that Redis got, or the microseconds of the slowest; 0 where none is."""
     with redis.Redis.from_url(url) as client:  # decodes nothing: what Redis quotes of a command may be cut anywhere
-        noted: Any = client.execute_command("COMMANDLOG", "GET", -1, kind)  # type: ignore[no-untyped-call]
+        noted: Any = client.execute_command("COMMANDLOG", "GET", -1, kind)
     return max((int(entry[2]) for entry in noted), default=0)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from api_client import ProtocolError, UpstreamClient, one_answer
-from api_client.transport import AnswerTooLargeError
+from api_client.transport import MAX_ANSWER_BYTES, AnswerTooLargeError
 from tests.on_a_loop import BOTH_WAYS, asked_on_a_loop
 from tests.rawserver import PATIENCE, Connection, Script, answers, http, ok, upstream
 
@@ -113,8 +113,8 @@ def test_a_few_interim_answers_are_passed_over(number: int) -> None:
 async def hand_data_over() -> None:
     """Connections without a socket."""
     loop, under_way = asyncio.get_running_loop(), one_answer.UnderWay()
-    large, small, flooded = (one_answer.OneAnswerHandler(loop, under_way) for _ in range(3))
-    for one in (large, small, flooded):
+    large, small, flooded, poured = (one_answer.OneAnswerHandler(loop, under_way) for _ in range(4))
+    for one in (large, small, flooded, poured):
         one.set_response_params()
     large.data_received(ok({"jobId": "J1", "more": "x" * 4 * one_answer.SMALL})[: 2 * one_answer.SMALL])
     under_way.size += one_answer.MAX_TOGETHER
@@ -126,6 +126,8 @@ async def hand_data_over() -> None:
     assert len(flooded) == 0
     flooded.data_received(GOOD)
     assert len(flooded) == 1
+    poured.data_received(b"x" * (MAX_ANSWER_BYTES + 1))
+    assert isinstance(poured.exception(), AnswerTooLargeError)
 
 
 def test_heads_of_interim_answers_are_not_kept_and_small_answers_are_always_read() -> None:
