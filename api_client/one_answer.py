@@ -92,7 +92,6 @@ class OneAnswerHandler(ResponseHandler):
 def connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
     """Return what makes such connections, any number of them; to be called on the event loop."""
     made = aiohttp.TCPConnector(limit=0, ssl=tls)
-
     handler = cast("Any", functools.partial(OneAnswerHandler, asyncio.get_running_loop(), UnderWay()))
     made._factory = handler  # noqa: SLF001 - aiohttp offers no other way
     return made

@@ -25,8 +25,7 @@ SLACK = 8.0  # seconds more that a shared machine may take to let a client leave
 PATH = "hook-secret"  # stands in no log
 NOTICES = 3  # of each pair: two refusals and an end
 STUBBORN = DOWN_AFTER  # pairs whose notices are never taken: their failures make the receiver count as away
-FULL_STAY = 40  # of so many hostile answers one may hold its client for as long as the client stays, others for …
-SHORT_STAY = 0.5  # … so many seconds
+SHORT_STAY = 0.5  # seconds for which an answer may hold its client, but for slow ones in a long run
 SPARE = 16  # threads beside those of the pool: those of deliveries, of the poll executor and of its store
 WAITING = 200  # notices that may wait before more are made
 DRAINED = 60.0  # seconds for the last notices
@@ -50,6 +49,7 @@ class Receiver:
         self._seed = seed
         self._full_stays = full_stays
         self._tried: Counter[str] = Counter()
+        self._spoilt_of: Counter[str] = Counter()
 
     def __call__(self, request: Request) -> Answer:
         """Return the answer to a notice."""
@@ -60,17 +60,18 @@ class Receiver:
             self.refused += 1
             return Answer("never taken", [http(400, b"")])
         if case_id.startswith("bad") and first:
-            return self._spoilt(case_id, notice_id)
+            return self._spoilt(case_id)
         self.taken[case_id] += first or case_id.startswith("bad")
         if first:
             self.longest_wait = max(self.longest_wait, time.time() - float(request.body["at"]))
         return Answer("good", [http(204, b"", length=b"")])
 
-    def _spoilt(self, case_id: str, notice_id: str) -> Answer:
+    def _spoilt(self, case_id: str) -> Answer:
         self.hostile += 1
-        seed = f"{self._seed} {case_id} {notice_id}"
+        self._spoilt_of[case_id] += 1
+        seed = f"{self._seed} {case_id} {self._spoilt_of[case_id]}"
         answer = Hostile(seed, {"taken": case_id}, 500, elsewhere=self.elsewhere).answer()
-        full = self._full_stays and self.hostile % FULL_STAY == 0
+        full = self._full_stays and answer.kind == "slow answers"
         return answer if full else dataclasses.replace(answer, stay=SHORT_STAY)
 
 

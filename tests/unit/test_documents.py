@@ -10,6 +10,7 @@ from typing import get_args
 
 import yaml
 
+from api_client import envelope, one_answer, transport
 from cli import metrics
 from cli.enqueue import GOOD
 from cli.up import programs
@@ -177,6 +178,9 @@ def test_the_bounds_are_those_of_the_code() -> None:
         what: [int(one.replace(",", "")) for one in re.findall(r"[0-9][0-9,]*", bound)] for what, bound in said.items()
     }
     assert numbers["refusals of one answer"] == [dial_result.MOST_REFUSALS, dial_result.MOST_NAMED]
+    assert numbers["records of one answer that name no job"] == [envelope.MAX_OTHERS]
+    large = [envelope.LARGE // 1024, transport.MAX_ANSWER_BYTES // 1024**2, one_answer.MAX_TOGETHER // 1024**2]
+    assert numbers["large answers in a worker's memory"] == large
     assert numbers["a text of upstream in a result"] == [dial_result.TEXT_LENGTH]
     assert numbers["undelivered notices in each channel"] == [store_keys.OUTBOX_KEPT, store_keys.OF_ONE_CASE]
     assert numbers["dead letters"] == [store_keys.DEAD_KEPT, store_keys.OF_ONE_CASE]
