@@ -197,8 +197,7 @@ def test_s38_in_a_full_list_no_letter_gives_way_to_a_case_that_has_more(
 def test_an_erased_case_has_no_letters_left(telling: RedisStore, client: redis.Redis) -> None:
     bring_to(telling, "ended")
     bring_to(telling, "ended", Pair("C/12", "20"), "job-2")
-    outbox = telling.outbox("task")
-    object.__setattr__(telling.terms, "notice_age", 0)
+    outbox = RedisStore(telling.client, telling.keys, replace(telling.terms, notice_age=0)).outbox("task")
     for letter in outbox.read("-", limit=2):  # one of each case
         outbox.give_up(letter, "gone")
     erased = telling.erase(PAIR.case_id, anyway=False)

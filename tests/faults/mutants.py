@@ -184,7 +184,10 @@ BROKEN = [
         without(
             sweeps,
             "ATTEND",
-            ("if not answered and t < s.lookup_from + unanswered_for then return look(look_up_seldom) end", ""),
+            (
+                "if not answered and t < s.lookup_from + UNANSWERED_FOR then",
+                "if false then",
+            ),
         ),
         "closed after .* without an answer",
         1,

@@ -114,7 +114,7 @@ def change(module: ModuleType, script: str, old: str, new: str = "") -> Break:
 
 HANDLED = "if handled and not (phase == 'sending' and state[2] == task_id) then"
 TAKEN = "if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end"
-SENDING_IS_OVER = "if t <= s.sending_at + sending_limit then later(s.sending_at + sending_limit) return {'none'} end"
+SENDING_IS_OVER = "if t <= s.sending_at + SENDING_LIMIT then later(s.sending_at + SENDING_LIMIT) return {'none'} end"
 
 BROKEN = [
     pytest.param(
@@ -192,7 +192,7 @@ BROKEN = [
         id="ATTEND releases what may ring",
     ),
     pytest.param(
-        change(sweeps, "ATTEND", "if not answered and t < s.lookup_from + unanswered_for then", "if false then"),
+        change(sweeps, "ATTEND", "if not answered and t < s.lookup_from + UNANSWERED_FOR then", "if false then"),
         ONE,
         "S14: a call was never watched",
         id="ATTEND closes a window that was never answered",

@@ -1,6 +1,6 @@
 """The shared state in Redis, whole: every change of it is one atomic step."""
 
-from worker.store.base import Scripts, Terms
+from worker.store.base import Scripts
 from worker.store.cases import CaseQueries
 from worker.store.claims import ClaimScripts
 from worker.store.connection import connect
@@ -15,6 +15,7 @@ from worker.store.requests import RequestScripts
 from worker.store.server_status import ServerStatus
 from worker.store.settlements import SettlementScripts
 from worker.store.sweeps import SweepScripts
+from worker.store.terms import Terms
 
 __all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Scripts", "Terms", "connect"]
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import redis
@@ -13,13 +13,12 @@ from redis.exceptions import MasterDownError, NoScriptError
 
 from worker.core.interfaces import StoreRefused, StoreUnavailable
 from worker.core.model import Event
-from worker.core.notice import KINDS, NoticeChannel
+from worker.core.notice import KINDS
 from worker.core.transitions import lua_table
 from worker.store.connection import ThreadClient
 from worker.store.keys import EVENTS_KEPT, HISTORY_KEPT, Keys
 from worker.store.outbox_lua import OUTBOX_LUA
-
-LAST_FAILURE_KEPT = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
+from worker.store.terms import LAST_FAILURE_KEPT, Terms, constants
 
 PRELUDE = (
     f"local EVENTS_KEPT, HISTORY_KEPT, LAST_FAILURE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {LAST_FAILURE_KEPT * 1_000}\n"
@@ -178,42 +177,6 @@ end
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """For how long things are kept, watched and waited for, in seconds.
-
-    `lock_ttl` is the net under the lock (S5), `history_ttl` the age to which finished things are kept (S36),
-    `max_poll_duration` the length of a watch and `interval` the time between two polls (S20), `lease` how long a
-    poll is given to a process that does not renew it (S28), `sending_limit` how long a request may take at the most
-    before its outcome is unknown (S18), `look_up` and `hold` how long a lost answer is looked for and its pair held
-    after that (S14). Back ends are told over `channels`, and a notice is tried until it is `notice_age` old.
-    All workers together send at most `status_rate` queries and `dial_rate` call requests a second; 0 is no limit.
-    """
-
-    lock_ttl: float
-    history_ttl: float
-    max_poll_duration: float
-    interval: float
-    lease: float
-    sending_limit: float
-    look_up: float
-    hold: float
-    channels: tuple[NoticeChannel, ...] = ()
-    notice_age: float = 86_400
-    status_rate: float = 0
-    dial_rate: float = 0
-
-    @property
-    def task_ttl(self) -> float:
-        """Handled triggers are remembered as long as the history, and never shorter than the lock lives (S17)."""
-        return max(self.history_ttl, self.lock_ttl)
-
-    @property
-    def job_ttl(self) -> float:
-        """A record outlives its watch by the history's age, and by the day for which a bad end is remembered (S5)."""
-        return self.lock_ttl + max(self.history_ttl, LAST_FAILURE_KEPT)
-
-
 class Scripts:
     """Base of the groups of steps."""
 
@@ -226,12 +189,7 @@ class Scripts:
     def script(self, source: str) -> Script:
         """Return a step that can be run."""
         channels = ", ".join(f"'{channel}'" for channel in self.terms.channels)
-        terms = self.terms
-        head = (
-            f"local PREFIX, CHANNELS = {_lua_text(self.keys.prefix)}, {{{channels}}}\n"
-            f"local HISTORY_TTL, TASK_TTL = {milliseconds(terms.history_ttl)}, {milliseconds(terms.task_ttl)}\n"
-            f"local JOB_TTL, LOCK_TTL = {milliseconds(terms.job_ttl)}, {milliseconds(terms.lock_ttl)}\n"
-        )
+        head = f"local CHANNELS = {{{channels}}}\n" + constants(PREFIX=self.keys.prefix, **self.terms.compiled)
         return self.client.register_script(head + PRELUDE + source)
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
@@ -275,15 +233,6 @@ AWAY_TEXT = re.compile(
 def is_away(error: redis.RedisError) -> bool:
     """Tell whether a server that failed may do better later; otherwise it would fail the same step again."""
     return isinstance(error, AWAY) or (isinstance(error, redis.ResponseError) and bool(AWAY_TEXT.match(str(error))))
-
-
-def _lua_text(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def milliseconds(seconds: float) -> int:
-    """Return a time to live as Redis wants it."""
-    return max(1, round(seconds * 1000))
 
 
 def event_json(event: Event | None) -> str:

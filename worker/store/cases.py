@@ -10,22 +10,23 @@ from redis.exceptions import NoScriptError
 
 from worker.core.decision import Phase
 from worker.core.model import Call, Pair, Pause
-from worker.store.base import Scripts, Terms
+from worker.store.base import Scripts
 from worker.store.keys import Keys, pair_of
 from worker.store.queries import call_of, stop_of
+from worker.store.terms import Terms, constants
 
 CALLS_SHOWN = 100  # calls of one case: those that are watched, and of the others the newest by their ids
 
 # Read only. The events are those after a position of the live stream, sought from the history's newest end; an entry of
 # an earlier release carries no id and ends the search. Names are arguments: for KEYS Redis wants the right to write.
-READ_CASE = f"""
-local history, case_jobs, mediations = unpack(ARGV, 3, 5)
-local after_ms, after_seq, events = tonumber(ARGV[1]), tonumber(ARGV[2]), {{}}
-local last, at, newest = redis.call('LLEN', history), 0, ''
+READ_CASE = """
+local after_ms, after_seq, history, case_jobs, mediations = unpack(ARGV)
+after_ms, after_seq = tonumber(after_ms), tonumber(after_seq)
+local events, last, at, newest = {}, redis.call('LLEN', history), 0, ''
 while at < last do
   local chunk = redis.call('LRANGE', history, -at - 20, -at - 1)
   for i = #chunk, 1, -1 do
-    local ms, seq = string.match(chunk[i], '^{{"id":"(%d+)-(%d+)"')
+    local ms, seq = string.match(chunk[i], '^{"id":"(%d+)-(%d+)"')
     if not ms then last = 0 break end
     if newest == '' then newest = ms .. '-' .. seq end
     ms, seq = tonumber(ms), tonumber(seq)
@@ -34,7 +35,7 @@ while at < last do
   end
   at = at + 20
 end
-local pairs_found, seen, jobs = {{}}, {{}}, {{}}
+local pairs_found, seen, jobs = {}, {}, {}
 local function add(id)
   if not seen[id] then
     seen[id] = true
@@ -44,13 +45,13 @@ local function add(id)
 end
 for _, member in ipairs(redis.call('SMEMBERS', mediations)) do
   local s = redis.call('HMGET', PREFIX .. ':ledger:' .. member, 'phase', 'until', 'held_until')
-  if s[1] then pairs_found[#pairs_found + 1] = {{member, s[1], s[2] or s[3] or ''}} end
+  if s[1] then pairs_found[#pairs_found + 1] = {member, s[1], s[2] or s[3] or ''} end
   for _, id in ipairs(redis.call('SMEMBERS', PREFIX .. ':live:' .. member)) do add(id) end
 end
 local ids = redis.call('SMEMBERS', case_jobs)
 table.sort(ids, function(a, b) return a > b end)
-for i = 1, math.min(#ids, {CALLS_SHOWN}) do add(ids[i]) end
-return {{newest, events, pairs_found, jobs}}
+for i = 1, math.min(#ids, CALLS_SHOWN) do add(ids[i]) end
+return {newest, events, pairs_found, jobs}
 """
 
 
@@ -91,7 +92,7 @@ class CaseQueries(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._read_case = self.script(READ_CASE)
+        self._read_case = self.script(constants(CALLS_SHOWN=CALLS_SHOWN) + READ_CASE)
 
     def read_cases(self, wanted: Sequence[tuple[str, tuple[int, int]]]) -> tuple[Surroundings, list[CaseState]]:
         """Return each case with its events after a position (milliseconds, number), in one round trip."""

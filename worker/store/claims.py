@@ -11,10 +11,11 @@ from worker.core.dial_result import deferred
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, Pair, RetryAt
-from worker.store.base import Scripts, Terms, event_json
+from worker.store.base import Scripts, event_json
 from worker.store.connection import Durability, durability_of
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
+from worker.store.terms import Terms, constants
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim that has not sent by then has lost its owner (S18)
 FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: within the 2 s of its gate
@@ -26,9 +27,8 @@ REFUSALS = ("paused", "taken", "watched", "closed")
 # One trigger waits for each pair, the first; an equal one extends its expiry, any other is skipped.
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
-local token, task_id, arguments, expires, enabled, member, stale_after = unpack(ARGV, 1, 7)
-local skipped_head, skipped_tail, disabled, deferred_head, disabled_event = unpack(ARGV, 8, 12)
-local redelivered, again = unpack(ARGV, 13, 14)
+local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred_head,
+  disabled_event, redelivered, again = unpack(ARGV)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, holder = state[1], redis.call('GET', lock)
@@ -64,7 +64,7 @@ local function take()  -- the memory of the last trigger and the place in the li
   if last[4] then redis.call('HSET', ledger, 'rate_slot', last[4]) end
   if last[5] and phase == 'claimed' and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
   hold_case(member)
-  redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+  redis.call('ZADD', pairs_key, t + STALE_AFTER, member)
   return claimed()
 end
 local function skip()
@@ -106,7 +106,7 @@ if phase == 'waiting' then
 end
 
 if phase and phase ~= 'done' and state[2] == task_id then
-  local abandoned = state[4] or t > tonumber(state[3]) + tonumber(stale_after)
+  local abandoned = state[4] or t > tonumber(state[3]) + STALE_AFTER
   if phase == 'claimed' and abandoned then return take() end
   count('triggers:copy')
   return {'copy'}
@@ -129,14 +129,14 @@ return take()
 # it back. One that has written `sending` and provably sent nothing is still the owner.
 RENEW = """
 local lock, ledger, pairs_key = unpack(KEYS)
-local token, member, stale_after = unpack(ARGV)
+local token, member = unpack(ARGV)
 local state = redis.call('HMGET', ledger, 'token', 'phase')
 if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end
 if state[2] == 'sending' then return 1 end
 if state[2] ~= 'claimed' then return 0 end
 local t = now()
 redis.call('HSET', ledger, 'claimed_at', stamp(t))
-redis.call('ZADD', pairs_key, t + tonumber(stale_after), member)
+redis.call('ZADD', pairs_key, t + STALE_AFTER, member)
 return 1
 """
 
@@ -145,7 +145,7 @@ return 1
 # handled, and stays so until the pair is done and for a day more: delivered again after weeks, it does not dial (S18).
 BEGIN_SENDING = """
 local lock, ledger, live, paused, pairs_key, bucket = unpack(KEYS)
-local token, member, sending_limit, unknown, rate, closes = unpack(ARGV)
+local token, member, unknown, closes = unpack(ARGV)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'task_id', 'rate_slot')
 local ours = redis.call('GET', lock) == token and state[1] == token
 if not ours or not (state[2] == 'claimed' or state[2] == 'sending') then return 'taken' end
@@ -153,8 +153,8 @@ if redis.call('SCARD', live) > 0 then return 'watched' end
 if redis.call('EXISTS', paused) == 1 then return 'paused' end
 local t = now()
 if closes ~= '' and t >= tonumber(closes) then return 'closed' end
-if tonumber(rate) > 0 and state[2] == 'claimed' then
-  local wait, at = admit(bucket, tonumber(rate), t, state[4] and tonumber(state[4]) or nil, 0)
+if DIAL_RATE > 0 and state[2] == 'claimed' then
+  local wait, at = admit(bucket, DIAL_RATE, t, state[4] and tonumber(state[4]) or nil, 0)
   if not wait then
     redis.call('HSET', ledger, 'rate_slot', fine(at))
     return 'later ' .. stamp(t) .. ' ' .. stamp(at)
@@ -166,7 +166,7 @@ redis.call('HDEL', ledger, 'last_failure', 'last_failure_at', 'last_failure_sinc
 redis.call('SET', PREFIX .. ':task:' .. state[3], unknown)
 redis.call('ZADD', PREFIX .. ':dialled', t, state[3])
 redis.call('PEXPIRE', lock, LOCK_TTL)
-redis.call('ZADD', pairs_key, t + tonumber(sending_limit), member)
+redis.call('ZADD', pairs_key, t + SENDING_LIMIT, member)
 count('call_requests')
 return stamp(t)
 """
@@ -177,8 +177,9 @@ class ClaimScripts(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._claim = self.script(CLAIM)
-        self._renew = self.script(RENEW)
+        stale = constants(STALE_AFTER=CLAIM_STALE_AFTER)
+        self._claim = self.script(stale + CLAIM)
+        self._renew = self.script(stale + RENEW)
         self._begin_sending = self.script(ADMIT + BEGIN_SENDING)
 
     def claim(
@@ -208,7 +209,7 @@ class ClaimScripts(Scripts):
             self._claim,
             [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
             [
-                *(token, task_id, arguments, expires or "", int(enabled), member(pair), CLAIM_STALE_AFTER),
+                *(token, task_id, arguments, expires or "", int(enabled), member(pair)),
                 *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits, told),
                 *(int(redelivered), json.dumps(again.data, ensure_ascii=False)),
             ],
@@ -225,7 +226,7 @@ class ClaimScripts(Scripts):
         """Let a claim begin anew, for its owner is at work; False where its owner is another one or none (S18)."""
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.pairs]
-        return bool(self.run(self._renew, keys, [token, member(pair), CLAIM_STALE_AFTER]))
+        return bool(self.run(self._renew, keys, [token, member(pair)]))
 
     @functools.cached_property
     def durability(self) -> Durability:
@@ -240,12 +241,11 @@ class ClaimScripts(Scripts):
 
         Nothing is sent from `closes` (epoch seconds) on, nor without a token of the limit of requests.
         """
-        k, terms = self.keys, self.terms
+        k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
         unknown = TriggerResult.of("unknown", pair.case_id, pair.mediation_id, message=texts.OUTCOME_UNKNOWN)
         args: list[str | float] = [
-            *(token, member(pair), terms.sending_limit, json.dumps(unknown.data, ensure_ascii=False)),
-            *(terms.dial_rate, closes or ""),
+            *(token, member(pair), json.dumps(unknown.data, ensure_ascii=False), closes or ""),
         ]
         step = self._durably if self.durability == "waitaof" else self._plainly
         reply = step(keys, args)

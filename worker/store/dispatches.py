@@ -4,9 +4,10 @@ import redis
 
 from worker.core.messages import PollMessage
 from worker.core.model import DuePolls
-from worker.store.base import Scripts, Terms, milliseconds
+from worker.store.base import Scripts
 from worker.store.keys import LEASED, Keys
 from worker.store.limits import SPARE
+from worker.store.terms import Terms, constants, milliseconds
 
 PROBES = 5  # queries in each interval of an outage: one at the least (S29)
 AHEAD = 0.2  # seconds for which tokens of a limit are given out ahead: two turns of a dispatcher
@@ -19,7 +20,8 @@ RETURNED = 1_000  # ended leases in one step: a few milliseconds of Redis' only 
 # as a failure (S29). A poll that only ends its watch asks nothing, so it needs neither.
 TAKE_DUE = """
 local due_key, outage, probe, bucket = unpack(KEYS)
-local limit = tonumber(ARGV[1])
+local limit = unpack(ARGV)
+limit = tonumber(limit)
 local t, returned, taken = now(), 0, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, LEASED, LEASED + t, 'LIMIT', 0, RETURNED)) do
   local due = redis.call('HGET', PREFIX .. ':job:' .. id, 'due')
@@ -34,7 +36,7 @@ if returned > 0 then count('reissued', returned) end
 local ids = limit > 0 and redis.call('ZRANGEBYSCORE', due_key, '-inf', t, 'LIMIT', 0, limit) or {}
 local away = #ids > 0 and redis.call('EXISTS', outage) == 1
 local probed = away and redis.call('EXISTS', probe) == 1
-local token = RATE > 0 and #ids > 0 and math.max(t, tonumber(redis.call('HGET', bucket, 'next') or '0'))
+local token = STATUS_RATE > 0 and #ids > 0 and math.max(t, tonumber(redis.call('HGET', bucket, 'next') or '0'))
 local asked = 0
 for _, id in ipairs(ids) do
   local job = PREFIX .. ':job:' .. id
@@ -52,7 +54,7 @@ for _, id in ipairs(ids) do
   else
     if asks and token and not (away and due >= deadline) then
       if token - t > AHEAD then break end
-      not_before, token, asked = token, token + (1 + SPARE) / RATE, asked + 1
+      not_before, token, asked = token, token + (1 + SPARE) / STATUS_RATE, asked + 1
     end
     if away and due < deadline then
       redis.call('SET', probe, id, 'PX', PROBE_TTL)
@@ -76,11 +78,8 @@ class DispatchScripts(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        names = (
-            f"local LEASED, LEASE, INTERVAL, RETURNED = {LEASED}, {terms.lease}, {terms.interval}, {RETURNED}\n"
-            f"local RATE, SPARE, AHEAD = {terms.status_rate}, {SPARE}, {AHEAD}\n"
-            f"local PROBE_TTL = {milliseconds(terms.interval / PROBES)}\n"
-        )
+        probe_ttl = milliseconds(terms.interval / PROBES)
+        names = constants(LEASED=LEASED, RETURNED=RETURNED, SPARE=SPARE, AHEAD=AHEAD, PROBE_TTL=probe_ttl)
         self._take_due = self.script(names + TAKE_DUE)
 
     def take_due(self, *, limit: int) -> DuePolls:

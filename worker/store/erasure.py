@@ -11,38 +11,41 @@ import redis
 from worker.core import texts
 from worker.core.messages import TriggerResult
 from worker.core.model import Event, Pair
-from worker.store.base import Terms, event_json, milliseconds
+from worker.store.base import event_json
 from worker.store.keys import Keys, pair_of
 from worker.store.outbox import BATCH, OutboxScripts
+from worker.store.terms import Terms, constants
+
+ERASED_RESULT = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
 
 # Invariant: nothing is taken away under a call that may be ringing or is being watched, nor, unless a person says so,
 # the memory that a pair's next trigger has to look upstream first (S5). What only waits goes: it has rung nobody.
 ERASE = """
 local history, case_jobs, mediations = unpack(KEYS)
-local prefix, anyway, blank, task_ttl, event = unpack(ARGV)
+local anyway, event = unpack(ARGV)
 local t, members, jobs = now(), redis.call('SMEMBERS', mediations), redis.call('SMEMBERS', case_jobs)
 table.sort(members)
 for _, member in ipairs(members) do
-  local s = redis.call('HMGET', prefix .. ':ledger:' .. member, 'phase', 'last_failure_at')
+  local s = redis.call('HMGET', PREFIX .. ':ledger:' .. member, 'phase', 'last_failure_at')
   if s[1] and s[1] ~= 'done' and s[1] ~= 'waiting' then return {'busy', member, s[1]} end
-  if redis.call('SCARD', prefix .. ':live:' .. member) > 0 then return {'busy', member, 'watching'} end
+  if redis.call('SCARD', PREFIX .. ':live:' .. member) > 0 then return {'busy', member, 'watching'} end
   local remembered = s[2] and tonumber(s[2]) + LAST_FAILURE_TTL / 1000 or 0
   if anyway == '0' and remembered > t then return {'last_failure', member, stamp(remembered)} end
 end
 local removed = {'erased', redis.call('LLEN', history), 0, 0}
 for _, job in ipairs(jobs) do
-  removed[3] = removed[3] + redis.call('DEL', prefix .. ':job:' .. job)
-  for _, set in ipairs({':finished', ':failing', ':due'}) do redis.call('ZREM', prefix .. set, job) end
+  removed[3] = removed[3] + redis.call('DEL', PREFIX .. ':job:' .. job)
+  for _, set in ipairs({':finished', ':failing', ':due'}) do redis.call('ZREM', PREFIX .. set, job) end
 end
 for _, member in ipairs(members) do
-  local s = redis.call('HMGET', prefix .. ':ledger:' .. member, 'phase', 'task_id')
-  if s[1] == 'waiting' then redis.call('SET', prefix .. ':task:' .. s[2], blank, 'PX', task_ttl) end
-  removed[4] = removed[4] + redis.call('DEL', prefix .. ':ledger:' .. member)
-  redis.call('DEL', prefix .. ':live:' .. member)
-  for _, set in ipairs({':pairs', ':done'}) do redis.call('ZREM', prefix .. set, member) end
+  local s = redis.call('HMGET', PREFIX .. ':ledger:' .. member, 'phase', 'task_id')
+  if s[1] == 'waiting' then redis.call('SET', PREFIX .. ':task:' .. s[2], ERASED_RESULT, 'PX', TASK_TTL) end
+  removed[4] = removed[4] + redis.call('DEL', PREFIX .. ':ledger:' .. member)
+  redis.call('DEL', PREFIX .. ':live:' .. member)
+  for _, set in ipairs({':pairs', ':done'}) do redis.call('ZREM', PREFIX .. set, member) end
 end
 redis.call('DEL', history, case_jobs, mediations)
-announce(prefix .. ':events', t, event)
+announce(PREFIX .. ':events', t, event)
 return removed
 """
 
@@ -77,7 +80,7 @@ class ErasureScripts(OutboxScripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._erase = self.script(ERASE)
+        self._erase = self.script(constants(ERASED_RESULT=ERASED_RESULT) + ERASE)
 
     def erase(self, case_id: str, *, anyway: bool) -> Erased | NotErased:
         """Take away what is kept of a case, or say why not; `anyway`: also the memory of a bad end (S5).
@@ -85,12 +88,11 @@ class ErasureScripts(OutboxScripts):
         What was cut off in the middle is completed by erasing again.
         """
         k = self.keys
-        blank = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
         told = event_json(Event("erased", case_id, ""))
         reply: Any = self.run(
             self._erase,
             [k.history(case_id), k.jobs(case_id), k.mediations(case_id)],
-            [k.prefix, int(anyway), blank, milliseconds(self.terms.task_ttl), told],
+            [int(anyway), told],
         )
         if reply[0] == "busy":
             return NotErased(pair_of(reply[1]), reply[2])
@@ -98,7 +100,7 @@ class ErasureScripts(OutboxScripts):
             return NotErased(pair_of(reply[1]), "done", float(reply[2]))
         _, events, calls, pairs = reply
         with self.translated():
-            triggers = self._forget_triggers(case_id, blank)
+            triggers = self._forget_triggers(case_id)
             self._forget_requests(case_id)
         letters = self.delete_dead_letters(case_id)
         with self.translated():  # last: a reader has had the time to see that the case was erased
@@ -109,11 +111,11 @@ class ErasureScripts(OutboxScripts):
         """Take the case's entries out of the stream of lookers-on."""
         return sum(self.client.xdel(self.keys.events, entry) for entry, _ in self.entries(self.keys.events, case_id))
 
-    def _forget_triggers(self, case_id: str, blank: str) -> int:
+    def _forget_triggers(self, case_id: str) -> int:
         """Let the case's handled triggers stay handled, and hold nothing of it."""
         found = 0
         for name, _ in self._kept(self.keys.task(""), case_id):
-            self.client.set(name, blank, keepttl=True, xx=True)
+            self.client.set(name, ERASED_RESULT, keepttl=True, xx=True)
             found += 1
         return found
 

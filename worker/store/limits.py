@@ -38,11 +38,11 @@ end
 # than `longest` seconds ahead, so that polls find tokens as well.
 RESERVE = """
 local bucket = unpack(KEYS)
-local rate, longest = unpack(ARGV)
+local longest = unpack(ARGV)
 local t, next = now(), tonumber(redis.call('HGET', bucket, 'next') or '0')
 local wait = math.max(0, next - t)
 if wait > tonumber(longest) then return false end
-next = t + wait + (1 + SPARE) / rate
+next = t + wait + (1 + SPARE) / STATUS_RATE
 redis.call('HSET', bucket, 'next', fine(next))
 redis.call('PEXPIRE', bucket, math.ceil(next - t) * 1000 + 60000)
 return stamp(wait)

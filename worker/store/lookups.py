@@ -7,10 +7,11 @@ import redis
 
 from worker.core.decision import ADOPTION_SLACK, created_at
 from worker.core.model import Event, LookUp, NewJob, Pair, Settled
-from worker.store.base import Scripts, Terms, event_json
+from worker.store.base import Scripts, event_json
 from worker.store.codec import job_fields
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, RESERVE
+from worker.store.terms import Terms, constants
 
 # Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
 # making it; and one that two lost answers could own is watched once and holds both pairs (S14), whichever look finds
@@ -18,7 +19,7 @@ from worker.store.limits import ADMIT, RESERVE
 # where upstream was away before.
 ADOPT = """
 local ledger, mediations, events, history = unpack(KEYS, 1, 4)
-local member, token, found, slack, duration, answered = unpack(ARGV)
+local member, token, found, answered = unpack(ARGV)
 local t = now()
 local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id')
 if s[1] ~= token or not s[2] or s[4] then return {} end
@@ -27,12 +28,12 @@ local others = {}
 for _, other in ipairs(redis.call('SMEMBERS', mediations)) do
   local o = redis.call('HMGET', PREFIX .. ':ledger:' .. other, 'phase', 'lookup', 'sending_at')
   if other ~= member and o[1] == 'sending' then return false end
-  if other ~= member and o[2] then others[#others + 1] = {member = other, after = tonumber(o[3]) - slack} end
+  if other ~= member and o[2] then others[#others + 1] = {member = other, after = tonumber(o[3]) - ADOPTION_SLACK} end
 end
 if answered == '1' then redis.call('HSETNX', ledger, 'answered_at', stamp(t)) end
 
 local watched, started_at = {}, tonumber(s[3])
-local deadline = started_at + tonumber(duration)
+local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(cjson.decode(found)) do
   local key = KEYS[4 + i]
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at')
@@ -80,7 +81,7 @@ class LookUpScripts(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._adopt = self.script(ADOPT)
+        self._adopt = self.script(constants(ADOPTION_SLACK=ADOPTION_SLACK) + ADOPT)
         self._release = self.script(RELEASE)
         self._reserve = self.script(ADMIT + RESERVE)
 
@@ -91,7 +92,7 @@ class LookUpScripts(Scripts):
         """
         if not self.terms.status_rate:
             return 0
-        reply = self.run(self._reserve, [self.keys.bucket("status")], [self.terms.status_rate, longest])
+        reply = self.run(self._reserve, [self.keys.bucket("status")], [longest])
         return None if reply is None else float(reply)
 
     def open_look_up(self, pair: Pair) -> LookUp | None:
@@ -122,10 +123,7 @@ class LookUpScripts(Scripts):
                 *(k.ledger(pair), k.mediations(pair.case_id), k.events, k.history(pair.case_id)),
                 *(k.job(job.job_id) for job in jobs),
             ],
-            [
-                *(member(pair), look_up.token, json.dumps(found), ADOPTION_SLACK, self.terms.max_poll_duration),
-                int(answered),
-            ],
+            [member(pair), look_up.token, json.dumps(found), int(answered)],
         )
         return None if reply is None else Settled(reply)
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 import redis
 
 from worker.core.texts import LABELS
-from worker.store.base import Terms, milliseconds
 from worker.store.keys import Keys
 from worker.store.outbox import OutboxScripts
+from worker.store.terms import Terms, milliseconds
 
 TALLY_EVERY = 5.0  # seconds between two tallies that workers keep for observers
 TALLY_KEPT = 86_400  # seconds
@@ -23,7 +23,8 @@ BATCH = 1_000  # hashes in one step: a millisecond or two of Redis' only thread
 # Read only. Of each hash one field is tallied, and how late it is by its due time, unless it has a verdict: what is
 # counted stays where it is, so ten thousand calls cost a scrape ten answers of a line each.
 TALLY = """
-local field, limit = ARGV[1], tonumber(ARGV[2])
+local field, limit = unpack(ARGV)
+limit = tonumber(limit)
 local t, tallied, longest, beyond = now(), {}, 0, 0
 for _, key in ipairs(KEYS) do
   local r = redis.call('HMGET', key, field, 'due', 'verdict')

@@ -9,8 +9,9 @@ import redis
 
 from worker.core.model import OutboxEntry
 from worker.core.notice import CHANNELS, NoticeChannel
-from worker.store.base import Scripts, Terms, milliseconds
+from worker.store.base import Scripts
 from worker.store.keys import Keys
+from worker.store.terms import Terms, milliseconds
 
 BATCH = 500  # letters in one step: a few milliseconds of the server's time
 
@@ -41,10 +42,10 @@ redis.call('HINCRBY', notices, channel .. ':delivered', 1)
 # Invariant: a letter leaves the outbox because it was taken, or together with its entry among the dead ones.
 GIVE_UP = """
 local outbox, notices = unpack(KEYS)
-local channel, position, reason, oldest = unpack(ARGV)
+local channel, position, reason = unpack(ARGV)
 local t, found = now(), redis.call('XRANGE', outbox, position, position)
 if #found == 0 then return 1 end
-if t - tonumber(string.match(position, '^%d+')) / 1000 < tonumber(oldest) then return 0 end
+if t - tonumber(string.match(position, '^%d+')) / 1000 < NOTICE_AGE then return 0 end
 strike(channel, position, found[1][2])
 bury(channel, found[1][2], reason, t)
 redis.call('HINCRBY', notices, channel .. ':given_up', 1)
@@ -54,8 +55,9 @@ return 1
 # Invariant: a dead letter goes back into the outbox that it came from, or stays; the oldest one first.
 REPLAY = """
 local dead = unpack(KEYS)
+local limit = unpack(ARGV)
 local moved = 0
-for _ = 1, tonumber(ARGV[1]) do
+for _ = 1, tonumber(limit) do
   local text = redis.call('LINDEX', dead, -1)
   if not text then break end
   local letter = cjson.decode(text)
@@ -127,8 +129,8 @@ class RedisOutbox:
 
     def give_up(self, letter: OutboxEntry, reason: str) -> bool:
         """Put a letter that is too old with the dead ones; False where it is to be tried again."""
-        args: list[str | float] = [self.channel, letter.position, reason, self._steps.terms.notice_age]
-        return bool(self._steps.run(self._steps.give_up, [self._outbox, self._steps.keys.notices], args))
+        keys = [self._outbox, self._steps.keys.notices]
+        return bool(self._steps.run(self._steps.give_up, keys, [self.channel, letter.position, reason]))
 
 
 class OutboxScripts(Scripts):

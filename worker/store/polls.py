@@ -11,9 +11,10 @@ import redis
 
 from worker.core.decision import OUTAGE_CALLS, Next, Poll
 from worker.core.model import OutageChange, Pair, PollDropped, PollEnd, PollStarted
-from worker.store.base import Scripts, Terms, event_json
+from worker.store.base import Scripts, event_json
 from worker.store.histograms import poll_counts
 from worker.store.keys import LEASED, Keys, member
+from worker.store.terms import Terms, constants
 
 # Invariant: of all copies of a poll one alone gets past, for the number that it carries then has gone (S28). From here
 # on the lease is the process's that carries the poll out; a record whose last poll was begun and never written has
@@ -42,10 +43,11 @@ return {away and 1 or 0, replies}
 
 # Invariant: a lease is renewed for the poll that began last, and for no other one.
 RENEW_POLLS = """
+local due_key = unpack(KEYS)
 local t = now()
 for i = 1, #ARGV, 2 do
   local r = redis.call('HMGET', PREFIX .. ':job:' .. ARGV[i], 'poll_no', 'begun_at')
-  if r[1] == ARGV[i + 1] and r[2] then redis.call('ZADD', KEYS[1], 'XX', LEASED + t + LEASE, ARGV[i]) end
+  if r[1] == ARGV[i + 1] and r[2] then redis.call('ZADD', due_key, 'XX', LEASED + t + LEASE, ARGV[i]) end
 end
 """
 
@@ -169,10 +171,7 @@ class PollScripts(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        names = (
-            f"local LEASED, LEASE = {LEASED}, {terms.lease}\n"
-            f"local INTERVAL, OUTAGE_CALLS = {terms.interval}, {OUTAGE_CALLS}\n"
-        )
+        names = constants(LEASED=LEASED, OUTAGE_CALLS=OUTAGE_CALLS)
         self._begin_polls = self.script(names + BEGIN_POLLS)
         self._renew_polls = self.script(names + RENEW_POLLS)
         self._write_polls = self.script(names + HEAR + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS)

@@ -8,15 +8,16 @@ import redis
 
 from worker.core.decision import Phase, Verdict
 from worker.core.model import Call, Event, EventKind, Pair, PairState, Pause
-from worker.store.base import Scripts, Terms, event_json
+from worker.store.base import Scripts, event_json
 from worker.store.keys import AUDIT_KEPT, Keys, pair_of
+from worker.store.terms import Terms, constants
 
-NOTE = f"""
+NOTE = """
 -- What a person did is announced, and kept for a while.
 local function note(t, event)
   local _, entry = announce(PREFIX .. ':events', t, event)
   redis.call('LPUSH', PREFIX .. ':audit', entry)
-  redis.call('LTRIM', PREFIX .. ':audit', 0, {AUDIT_KEPT - 1})
+  redis.call('LTRIM', PREFIX .. ':audit', 0, AUDIT_KEPT - 1)
 end
 """
 
@@ -33,8 +34,9 @@ return before
 # Invariant: the flag goes by a person's word, which is kept; where it was not set nothing happened (S16).
 RESUME = """
 local paused = unpack(KEYS)
+local event = unpack(ARGV)
 local before = redis.call('DEL', paused)
-if before == 1 then note(now(), ARGV[1]) end
+if before == 1 then note(now(), event) end
 return before
 """
 
@@ -44,8 +46,9 @@ class Queries(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._pause = self.script(NOTE + PAUSE)
-        self._resume = self.script(NOTE + RESUME)
+        note = constants(AUDIT_KEPT=AUDIT_KEPT) + NOTE
+        self._pause = self.script(note + PAUSE)
+        self._resume = self.script(note + RESUME)
 
     def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
         """Return the watched calls, and the finished ones if asked, the oldest first."""

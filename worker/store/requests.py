@@ -8,8 +8,9 @@ import redis
 
 from worker.core.decision import Phase
 from worker.core.model import Pair
-from worker.store.base import Scripts, Terms, milliseconds
+from worker.store.base import Scripts
 from worker.store.keys import Keys
+from worker.store.terms import Terms, milliseconds
 
 # Invariant: a task id stands for one request; the first one asked for it stays, whatever comes later (S42).
 REMEMBER = """

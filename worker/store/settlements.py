@@ -5,16 +5,17 @@ import json
 import redis
 
 from worker.core.model import Event, Pair, Settled, Settlement
-from worker.store.base import Scripts, Terms, event_json
+from worker.store.base import Scripts, event_json
 from worker.store.codec import job_fields
 from worker.store.histograms import OBSERVE
 from worker.store.keys import Keys, member
+from worker.store.terms import Terms
 
 # Invariant: an answer is stored whole or not at all, and a started call is watched whoever owns the pair by now.
 # An unknown outcome of which no `sending` was written (a request that left past the gate) holds the pair all the same.
 SETTLE = """
 local lock, ledger, live, task, pairs_key, done, events, history = unpack(KEYS, 1, 8)
-local token, task_id, member, phase, look_up, result, answer, duration, sent_at = unpack(ARGV)
+local token, task_id, member, phase, look_up, result, answer, sent_at = unpack(ARGV)
 local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'claimed_at')
 local before, watched = state[2] or 'done', {}
@@ -35,7 +36,7 @@ end
 if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
 local started_at = tonumber(sent_at) or past_the_gate and tonumber(state[3]) or t
-local deadline = started_at + tonumber(duration)
+local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(new.jobs) do
   local key = KEYS[8 + i]
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'shared_with')
@@ -157,7 +158,7 @@ class SettlementScripts(Scripts):
             [
                 *(settlement.token, settlement.task_id, member(pair), settlement.phase, int(settlement.look_up)),
                 *(json.dumps(settlement.result.data, ensure_ascii=False), json.dumps(answer, ensure_ascii=False)),
-                *(self.terms.max_poll_duration, settlement.sent_at or ""),
+                settlement.sent_at or "",
             ],
         )
         return None if reply is None else Settled(reply)

@@ -9,9 +9,10 @@ import redis
 from worker.core import texts
 from worker.core.messages import TriggerResult
 from worker.core.model import AbandonedClaim, Event, EventKind, Pair
-from worker.store.base import Scripts, Terms, event_json, milliseconds
+from worker.store.base import Scripts, event_json
 from worker.store.claims import CLAIM_STALE_AFTER
 from worker.store.keys import DIALLED_KEPT, Keys, member, pair_of
+from worker.store.terms import Terms, constants, milliseconds
 
 LONGEST_WAIT_OF_TRIGGER = 600  # seconds between two publications of an abandoned trigger: never a storm
 MOST_REPUBLICATIONS = 5  # of a claim that never reached `sending` (S18)
@@ -31,10 +32,8 @@ return 1
 # A look-up that upstream never answered denies nothing, so it does not end the window (S14).
 ATTEND = """
 local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
-local member, token, stale_after, sending_limit, look_up, hold = unpack(ARGV, 1, 6)
-local look_up_every, look_up_seldom, unanswered_for, longest, most = unpack(ARGV, 7, 11)
-local unknown_event, nothing_event, unasked_event, released_event, expired_event, failed_event, failed =
-  unpack(ARGV, 12, 18)
+local member, token, unknown_event, nothing_event, unasked_event, released_event, expired_event, failed_event, failed =
+  unpack(ARGV)
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
@@ -65,7 +64,7 @@ end
 local function publish_again()
   local times = redis.call('HINCRBY', ledger, 'republished', 1)
   redis.call('HSET', ledger, 'requeued', 1)
-  later(t + math.min(stale_after * 2 ^ times, longest))
+  later(t + math.min(STALE_AFTER * 2 ^ times, LONGEST_WAIT))
   count('requeued')
   return {'requeue', s.task_id, s.arguments, s.expires or ''}
 end
@@ -74,11 +73,11 @@ local expired = s.expires and s.expires ~= '' and t > tonumber(s.expires)
 if s.phase == 'waiting' and not expired then
   local due = tonumber(s['until'])
   if t < due then later(math.min(due, tonumber(s.expires or '') or math.huge)) return {'none'} end
-  if redis.call('EXISTS', PREFIX .. ':paused') == 1 then later(t + stale_after) return {'none'} end
+  if redis.call('EXISTS', PREFIX .. ':paused') == 1 then later(t + STALE_AFTER) return {'none'} end
   return publish_again()
 end
 
-if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + stale_after and expired then  -- too late to ring
+if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to ring
   redis.call('HDEL', ledger, 'until', 'rate_slot')
   release_pair(member, s.token, t)
   tell(expired_event)
@@ -86,13 +85,13 @@ if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + stale_aft
 end
 
 if s.phase == 'claimed' then
-  if t <= s.claimed_at + stale_after then later(s.claimed_at + stale_after) return {'none'} end
+  if t <= s.claimed_at + STALE_AFTER then later(s.claimed_at + STALE_AFTER) return {'none'} end
   local task = PREFIX .. ':task:' .. s.task_id
   if redis.call('EXISTS', task) == 1 then  -- an earlier owner has come to its end after all
     close()
     return {'none'}
   end
-  if tonumber(s.republished or '0') >= tonumber(most) then  -- it ends its workers, or never reaches the request
+  if tonumber(s.republished or '0') >= MOST_REPUBLICATIONS then  -- it ends its workers, or never reaches the request
     redis.call('SET', task, failed)
     count('triggers:failed')
     release_pair(member, s.token, t)
@@ -105,7 +104,7 @@ if s.phase == 'claimed' then
 end
 
 if s.phase == 'sending' then
-  if t <= s.sending_at + sending_limit then later(s.sending_at + sending_limit) return {'none'} end
+  if t <= s.sending_at + SENDING_LIMIT then later(s.sending_at + SENDING_LIMIT) return {'none'} end
   enter(ledger, 'lose', s.phase, 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
   remember_failure(ledger, 'unknown', t, s.sending_at)
   tell(unknown_event)
@@ -119,13 +118,13 @@ if s.lookup and s.held_until then
   return {'none'}
 end
 if s.lookup then
-  local answered, ends = tonumber(s.answered_at or ''), s.lookup_from + look_up
-  if answered and answered > ends then ends = answered + look_up end
-  if t < ends then return look(look_up_every) end
-  if not answered and t < s.lookup_from + unanswered_for then return look(look_up_seldom) end
+  local answered, ends = tonumber(s.answered_at or ''), s.lookup_from + LOOK_UP_WINDOW
+  if answered and answered > ends then ends = answered + LOOK_UP_WINDOW end
+  if t < ends then return look(INTERVAL) end
+  if not answered and t < s.lookup_from + UNANSWERED_FOR then return look(math.max(INTERVAL, LOOK_UP_SELDOM)) end
   if tonumber(s.found) == 0 then
-    redis.call('HSET', ledger, 'held_until', stamp(t + hold))
-    later(t + hold)
+    redis.call('HSET', ledger, 'held_until', stamp(t + HOLD_DURATION))
+    later(t + HOLD_DURATION)
     tell(answered and nothing_event or unasked_event)
     return {'none'}
   end
@@ -141,7 +140,14 @@ class SweepScripts(Scripts):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         self._take_sweep = self.script(TAKE_SWEEP)
-        self._attend = self.script(ATTEND)
+        names = constants(
+            STALE_AFTER=CLAIM_STALE_AFTER,
+            LONGEST_WAIT=LONGEST_WAIT_OF_TRIGGER,
+            MOST_REPUBLICATIONS=MOST_REPUBLICATIONS,
+            LOOK_UP_SELDOM=LOOK_UP_SELDOM,
+            UNANSWERED_FOR=UNANSWERED_FOR,
+        )
+        self._attend = self.script(names + ATTEND)
 
     def acquire_sweep_lock(self, owner: str, interval: float) -> bool:
         """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
@@ -155,15 +161,13 @@ class SweepScripts(Scripts):
 
     def attend(self, pair: Pair, *, token: str) -> AbandonedClaim | Literal["look", "none"]:
         """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
-        k, terms = self.keys, self.terms
+        k = self.keys
         failed = TriggerResult.of("failed", pair.case_id, pair.mediation_id, message=texts.DIAL_FAILED)
         reply = self.run(
             self._attend,
             [k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
             [
-                *(member(pair), token, CLAIM_STALE_AFTER, terms.sending_limit, terms.look_up, terms.hold),
-                *(terms.interval, max(terms.interval, LOOK_UP_SELDOM), UNANSWERED_FOR),
-                *(LONGEST_WAIT_OF_TRIGGER, MOST_REPUBLICATIONS),
+                *(member(pair), token),
                 *(event_json(event) for event in _events(pair)),
                 json.dumps(failed.data, ensure_ascii=False),
             ],
