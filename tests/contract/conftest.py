@@ -1,4 +1,4 @@
-"""The store, on fakeredis and on a real server: the same tests hold both to the same contract."""
+"""Run the contract of the store on fakeredis and on a real server with the same tests."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def store(client: redis.Redis) -> Iterator[RedisStore]:
-    """A store whose surviving keys are checked after each test: every key of ours has a time to live or a bound."""
+    """A store whose remaining keys are checked after each test: every key has a time to live or a bound."""
     keys = Keys("t")
     yield RedisStore(client, keys, TERMS)
     assert all(str(name).startswith("t:") for name in client.scan_iter("*"))

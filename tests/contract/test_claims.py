@@ -1,4 +1,4 @@
-"""Claim, send, settle: each an atomic step, compared by token."""
+"""Test claiming, sending and settling: each an atomic script that compares the owner token."""
 
 import json
 import threading
@@ -40,7 +40,7 @@ def settlement(
 
 
 def started(store: RedisStore, *jobs: str) -> float:
-    """A pair with watched jobs; returns the store's time of the request."""
+    """A pair with watched jobs; return the store's time of the request."""
     assert claim(store) == Claimed()
     sent = store.begin_sending(PAIR, "tok")
     assert isinstance(sent, float)
@@ -52,22 +52,22 @@ def phase(store: RedisStore) -> str | None:
     return next((one.phase for one in store.pairs(finished=True) if one.pair == PAIR), None)
 
 
-def test_the_lock_is_a_string_with_a_time_to_live_that_holds_the_token(store: RedisStore, client: redis.Redis) -> None:
-    """S4 S5: the lock outlasts the 2-hour watch."""
+def test_lock_is_a_string_with_the_token_and_a_time_to_live(store: RedisStore, client: redis.Redis) -> None:
+    """S4 S5: the lock outlasts the two-hour watch."""
     assert claim(store) == Claimed()
     assert client.get("t:lock:C-1:20") == "tok"
     assert 7_200_000 < client.pttl("t:lock:C-1:20") <= 9_000_000
     assert phase(store) == "claimed"
 
 
-def test_ids_are_quoted_in_the_locks_name(store: RedisStore, client: redis.Redis) -> None:
-    """No id reaches into another pair's name."""
+def test_lock_name_quotes_the_ids(store: RedisStore, client: redis.Redis) -> None:
+    """An id cannot collide with another pair's name."""
     assert claim(store, pair=Pair("a:b c", "中/1")) == Claimed()
     assert client.exists("t:lock:a%3Ab%20c:%E4%B8%AD%2F1") == 1
 
 
-def test_while_the_lock_is_held_another_trigger_is_skipped_with_the_watched_jobs(store: RedisStore) -> None:
-    """S4: and its task id answers the same when it is delivered again."""
+def test_second_trigger_is_skipped_with_the_watched_jobs_while_the_lock_is_held(store: RedisStore) -> None:
+    """S4: a redelivery of the skipped task returns the same result."""
     started(store, "j-1", "j-2")
     for first in (True, False):
         answer = claim(store, token="other", task_id="task-2")
@@ -88,16 +88,16 @@ def test_another_pair_is_never_blocked(store: RedisStore, other: Pair) -> None:
     assert claim(store, token="other", task_id="task-2", pair=other) == Claimed()
 
 
-def test_a_lock_that_stands_alone_blocks(store: RedisStore, client: redis.Redis) -> None:
-    """S17: lock present, whoever put it there."""
-    client.set("t:lock:C-1:20", "somebody", px=60_000)
+def test_lock_without_a_ledger_blocks(store: RedisStore, client: redis.Redis) -> None:
+    """S17: an existing lock blocks, whichever process wrote it."""
+    client.set("t:lock:C-1:20", "another", px=60_000)
     answer = claim(store)
     assert isinstance(answer, ClaimAnswered)
     assert answer.why == "skipped"
 
 
-def test_a_ledger_that_is_not_done_blocks_without_its_lock(store: RedisStore, client: redis.Redis) -> None:
-    """S17: the lock may lapse; the ledger still knows."""
+def test_open_ledger_without_a_lock_blocks(store: RedisStore, client: redis.Redis) -> None:
+    """S17: the ledger still protects the pair after its lock has expired."""
     started(store, "j-1")
     client.delete("t:lock:C-1:20")
     answer = claim(store, token="other", task_id="task-2")
@@ -105,7 +105,7 @@ def test_a_ledger_that_is_not_done_blocks_without_its_lock(store: RedisStore, cl
     assert answer.why == "skipped"
 
 
-def test_of_many_claims_at_once_one_wins(store: RedisStore) -> None:
+def test_only_one_of_many_simultaneous_claims_wins(store: RedisStore) -> None:
     """S6."""
     barrier = threading.Barrier(16)
 
@@ -119,13 +119,13 @@ def test_of_many_claims_at_once_one_wins(store: RedisStore) -> None:
     assert sum(isinstance(answer, ClaimAnswered) and answer.why == "skipped" for answer in answers) == 15
 
 
-def test_a_claim_sent_twice_over_a_broken_connection_is_still_ours(store: RedisStore) -> None:
-    """The client tries a step again whose answer was lost: the same token must find the same answer."""
+def test_claim_sent_twice_over_a_broken_connection_keeps_its_owner(store: RedisStore) -> None:
+    """The client resends a script whose reply was lost: the same token must get the same reply."""
     assert claim(store) == Claimed()
     assert claim(store) == Claimed()
 
 
-def test_a_copy_whose_sender_may_be_alive_is_dropped(store: RedisStore, client: redis.Redis) -> None:
+def test_duplicate_delivery_is_dropped_while_its_sender_may_be_alive(store: RedisStore, client: redis.Redis) -> None:
     """S17: in every phase of the first delivery."""
     assert claim(store) == Claimed()
     assert claim(store, token="copy") == DuplicateDelivery()
@@ -134,8 +134,8 @@ def test_a_copy_whose_sender_may_be_alive_is_dropped(store: RedisStore, client: 
     assert client.get("t:lock:C-1:20") == "tok"
 
 
-def test_a_claim_that_was_never_sent_is_taken_over_after_30_s(store: RedisStore, client: redis.Redis) -> None:
-    """S18: with a new token, so that the first owner cannot send any more."""
+def test_unsent_claim_is_taken_over_after_30_s(store: RedisStore, client: redis.Redis) -> None:
+    """S18: the new token prevents the first owner from sending."""
     assert claim(store) == Claimed()
     client.hset("t:ledger:C-1:20", "claimed_at", store.now() - 31)
     assert claim(store, token="new") == Claimed()
@@ -143,8 +143,8 @@ def test_a_claim_that_was_never_sent_is_taken_over_after_30_s(store: RedisStore,
     assert isinstance(store.begin_sending(PAIR, "new"), float)
 
 
-def test_a_handled_task_gets_its_result_after_the_pair_was_let_go(store: RedisStore) -> None:
-    """S17: a trigger delivered again never dials again."""
+def test_handled_task_returns_its_result_after_the_release(store: RedisStore) -> None:
+    """S17: a redelivered trigger never dials again."""
     assert claim(store) == Claimed()
     store.begin_sending(PAIR, "tok")
     assert store.settle(settlement("refused", "done"))
@@ -155,18 +155,18 @@ def test_a_handled_task_gets_its_result_after_the_pair_was_let_go(store: RedisSt
 
 
 @pytest.mark.parametrize("task_id", ["task", "case-data:C-1:20", "载入/1 %3A"])
-def test_a_task_counts_as_handled_from_its_request_on(store: RedisStore, client: redis.Redis, task_id: str) -> None:
-    """S17 S18: whatever its id; its sender died, the pair was let go, or was forgotten in a long outage."""
+def test_task_counts_as_handled_from_its_request_on(store: RedisStore, client: redis.Redis, task_id: str) -> None:
+    """S17 S18: for any id; its sender died, and the pair was released or expired in a long outage."""
     assert claim(store, task_id=task_id) == Claimed()
     assert isinstance(store.begin_sending(PAIR, "tok"), float)
     client.delete("t:ledger:C-1:20", "t:lock:C-1:20")
     answer = claim(store, token="again", task_id=task_id)
     assert isinstance(answer, ClaimAnswered)
     assert (answer.why, answer.result["outcome"]) == ("handled", "unknown")
-    client.delete(store.keys.task(task_id))  # without its ledger it would stay
+    client.delete(store.keys.task(task_id))  # without its ledger it would remain
 
 
-def test_sending_needs_our_token(store: RedisStore, client: redis.Redis) -> None:
+def test_sending_requires_the_owner_token(store: RedisStore, client: redis.Redis) -> None:
     """S18."""
     assert claim(store) == Claimed()
     assert store.begin_sending(PAIR, "stranger") == "taken"
@@ -175,15 +175,15 @@ def test_sending_needs_our_token(store: RedisStore, client: redis.Redis) -> None
 
 
 @pytest.mark.parametrize("later", ["watching", "unknown", "done"])
-def test_sending_starts_from_a_claim_only(store: RedisStore, client: redis.Redis, later: str) -> None:
-    """S18: no phase leads back to sending."""
+def test_sending_requires_a_claimed_pair(store: RedisStore, client: redis.Redis, later: str) -> None:
+    """S18: no later phase leads back to sending."""
     assert claim(store) == Claimed()
     client.hset("t:ledger:C-1:20", "phase", later)
     assert store.begin_sending(PAIR, "tok") == "taken"
 
 
 def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
-    """S16: at once, and resume takes it away."""
+    """S16: immediately, until the resume."""
     assert claim(store) == Claimed()
     assert not store.is_paused()
     store.pause("tests")
@@ -199,7 +199,7 @@ def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
 
 
 def test_a_deployment_can_be_switched_off(store: RedisStore) -> None:
-    """S16: the setting forces it whatever the flag says."""
+    """S16: the setting stops new calls, whatever the flag."""
     answer = store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=False)
     assert isinstance(answer, ClaimAnswered)
     assert answer.why == "disabled"
@@ -207,7 +207,7 @@ def test_a_deployment_can_be_switched_off(store: RedisStore) -> None:
 
 
 def test_an_answer_is_stored_whole(store: RedisStore, client: redis.Redis) -> None:
-    """S11 S18 S20 S36: records, due times, live set, events and result, in one step."""
+    """S11 S18 S20 S36: records, due times, live set, events and result are written in one step."""
     sent = started(store, "j-1", "j-2")
     calls = store.calls(case_id="C-1")
     assert [call.job_id for call in calls] == ["j-1", "j-2"]
@@ -228,8 +228,8 @@ def test_an_answer_is_stored_whole(store: RedisStore, client: redis.Redis) -> No
     assert phase(store) == "watching"
 
 
-def test_a_dial_that_started_no_call_lets_the_pair_go(store: RedisStore, client: redis.Redis) -> None:
-    """S5 S12: at once."""
+def test_dial_without_a_started_call_releases_the_pair(store: RedisStore, client: redis.Redis) -> None:
+    """S5 S12: immediately."""
     assert claim(store) == Claimed()
     assert store.settle(settlement("failed", "done"))
     assert client.exists("t:lock:C-1:20") == 0
@@ -237,8 +237,8 @@ def test_a_dial_that_started_no_call_lets_the_pair_go(store: RedisStore, client:
     assert claim(store, token="other", task_id="task-2") == Claimed()
 
 
-def test_an_unknown_outcome_holds_the_pair(store: RedisStore, client: redis.Redis) -> None:
-    """S14: the lock stays."""
+def test_unknown_outcome_keeps_the_lock(store: RedisStore, client: redis.Redis) -> None:
+    """S14: the pair stays locked."""
     assert claim(store) == Claimed()
     store.begin_sending(PAIR, "tok")
     assert store.settle(settlement("unknown", "unknown"))
@@ -249,28 +249,28 @@ def test_an_unknown_outcome_holds_the_pair(store: RedisStore, client: redis.Redi
     assert answer.why == "skipped"
 
 
-def test_a_stranger_cannot_settle(store: RedisStore, client: redis.Redis) -> None:
-    """S5: released by its owner's token only."""
+def test_settlement_with_a_foreign_token_is_rejected(store: RedisStore, client: redis.Redis) -> None:
+    """S5: only the owner's token releases a pair."""
     assert claim(store) == Claimed()
     assert store.settle(settlement("failed", "done", "stranger")) is None
     assert client.get("t:lock:C-1:20") == "tok"
     assert phase(store) == "claimed"
 
 
-def test_a_late_answers_jobs_are_watched_whoever_owns_the_pair(store: RedisStore, client: redis.Redis) -> None:
-    """S18: an answer is never thrown away; the new owner's lock stays its own."""
+def test_late_answer_is_watched_under_another_owner(store: RedisStore, client: redis.Redis) -> None:
+    """S18: no answer is discarded; the new owner keeps its lock."""
     assert claim(store) == Claimed()
     client.hset("t:ledger:C-1:20", "claimed_at", store.now() - 31)
     assert claim(store, token="new") == Claimed()
     assert store.settle(settlement("started", "watching", "tok", "j-late"))
     assert client.get("t:lock:C-1:20") == "new"
     assert phase(store) == "claimed"
-    assert store.settle(settlement("refused", "done", "new"))  # the new owner's dial started nothing
-    assert client.get("t:lock:C-1:20") == "new"  # but the pair is held by the late call
+    assert store.settle(settlement("refused", "done", "new"))  # the new owner's dial started no call
+    assert client.get("t:lock:C-1:20") == "new"  # but the late call holds the pair
     assert phase(store) == "watching"
 
 
-def test_s18_a_late_answer_leaves_the_task_of_an_open_pair_without_time_to_live(
+def test_s18_late_answer_leaves_the_task_of_an_open_pair_without_time_to_live(
     store: RedisStore, client: redis.Redis
 ) -> None:
     """A claim was republished under its task id; the earlier owner's answer arrives while the new owner sends."""
@@ -282,8 +282,8 @@ def test_s18_a_late_answer_leaves_the_task_of_an_open_pair_without_time_to_live(
     assert client.ttl("t:task:task") == -1
 
 
-def test_a_late_answer_takes_a_free_pair_back(store: RedisStore, client: redis.Redis) -> None:
-    """S18: whatever the phase."""
+def test_late_answer_takes_a_free_pair_back(store: RedisStore, client: redis.Redis) -> None:
+    """S18: in any phase."""
     assert claim(store) == Claimed()
     assert store.settle(settlement("failed", "done"))
     assert store.settle(settlement("started", "watching", "tok", "j-late"))
@@ -292,7 +292,7 @@ def test_a_late_answer_takes_a_free_pair_back(store: RedisStore, client: redis.R
 
 
 def test_a_known_job_is_not_overwritten(store: RedisStore, client: redis.Redis) -> None:
-    """S11: one answer stored twice changes nothing; one trigger's jobs never overwrite another's."""
+    """S11: an answer stored twice changes nothing; a trigger never overwrites another trigger's jobs."""
     started(store, "j-1")
     client.hset("t:job:j-1", mapping={"poll_no": 7, "call_status": "Executing"})
     again = store.settle(settlement("started", "watching", "tok", "j-1"))
@@ -315,8 +315,8 @@ def test_lists_and_streams_are_bounded(store: RedisStore, client: redis.Redis) -
     assert int(client.xlen("t:events")) <= 11_000
 
 
-def test_watched_calls_hold_a_pair_whose_lock_and_ledger_have_lapsed(store: RedisStore, client: redis.Redis) -> None:
-    """S5: the time to live is a net and never the mechanism."""
+def test_watched_calls_hold_a_pair_without_lock_and_ledger(store: RedisStore, client: redis.Redis) -> None:
+    """S5: the time to live is a safety limit, not the mechanism."""
     started(store, "j-1")
     client.delete("t:lock:C-1:20", "t:ledger:C-1:20")
     answer = claim(store, token="other", task_id="task-2")
@@ -325,10 +325,8 @@ def test_watched_calls_hold_a_pair_whose_lock_and_ledger_have_lapsed(store: Redi
     client.delete("t:task:task")
 
 
-def test_a_call_lost_while_a_look_found_it_keeps_the_time_of_its_trouble(
-    store: RedisStore, client: redis.Redis
-) -> None:
-    """S5: calls of the request that the trouble began with may still turn up."""
+def test_adopted_and_lost_call_keeps_the_time_of_the_first_failure(store: RedisStore, client: redis.Redis) -> None:
+    """S5: further calls of the request that failed may still appear."""
     started(store, "j-1")
     client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "lost"})
     client.hset("t:ledger:C-1:20", "last_failure_since", "999000.000")
@@ -338,18 +336,18 @@ def test_a_call_lost_while_a_look_found_it_keeps_the_time_of_its_trouble(
     client.delete("t:task:task")
 
 
-def test_a_late_answer_leaves_a_verdict_and_its_status_alone(store: RedisStore, client: redis.Redis) -> None:
-    """S27: it names the person, and nothing else."""
+def test_late_answer_changes_neither_verdict_nor_status(store: RedisStore, client: redis.Redis) -> None:
+    """S27: it adds the person only."""
     started(store, "j-1")
     client.hset("t:job:j-1", mapping={"person_id": "", "verdict": "ended", "call_status": "Succeeded"})
-    client.delete("t:task:task")  # else it is the same answer, sent twice
+    client.delete("t:task:task")  # otherwise it is the same answer, sent twice
     assert store.settle(settlement("started", "watching", "tok", "j-1"))
     (call,) = store.calls(job_id="j-1")
     assert (call.person_id, call.verdict, call.call_status) == ("P-j-1", "ended", "Succeeded")
 
 
-def test_s18_a_claim_is_renewed_by_its_owner_and_never_taken_back(store: RedisStore, client: redis.Redis) -> None:
-    """Its owner goes on looking or connecting; one that was given up meanwhile does not dial after all."""
+def test_s18_claim_is_renewed_by_its_owner_and_never_regained(store: RedisStore, client: redis.Redis) -> None:
+    """An owner that keeps querying or connecting renews its claim; an owner that lost its claim does not dial."""
     assert claim(store) == Claimed()
     client.hset("t:ledger:C-1:20", "claimed_at", "1000.000")
     client.zadd("t:pairs", {"C-1:20": 1_030})
@@ -359,14 +357,14 @@ def test_s18_a_claim_is_renewed_by_its_owner_and_never_taken_back(store: RedisSt
     assert not store.renew(PAIR, "another")
     assert isinstance(store.begin_sending(PAIR, "tok"), float)
     due = client.zscore("t:pairs", "C-1:20")
-    assert store.renew(PAIR, "tok"), "an attempt that provably sent nothing may be followed by another"
-    assert client.zscore("t:pairs", "C-1:20") == due, "the time of `sending` stands"
+    assert store.renew(PAIR, "tok"), "a provably unsent attempt may be repeated"
+    assert client.zscore("t:pairs", "C-1:20") == due, "the time of `sending` is unchanged"
     assert store.settle(settlement("failed", "done"))
     assert not store.renew(PAIR, "tok")
 
 
-def test_s9_refusals_are_told_though_the_answer_came_after_its_time(store: RedisStore, client: redis.Redis) -> None:
-    """S35: that the outcome is unknown was told by the sweep, of the refusals nobody knew."""
+def test_s9_refusals_of_a_late_answer_are_published(store: RedisStore, client: redis.Redis) -> None:
+    """S35: the sweep has published the unknown outcome, but not the refusals."""
     assert claim(store) == Claimed()
     assert isinstance(store.begin_sending(PAIR, "tok"), float)
     client.hset("t:ledger:C-1:20", mapping={"phase": "unknown", "lookup": "1", "lookup_from": "9", "found": 2})
@@ -375,14 +373,14 @@ def test_s9_refusals_are_told_though_the_answer_came_after_its_time(store: Redis
     for _ in range(2):
         assert store.settle(late)
     assert [event["kind"] for event in store.history("C-1")] == ["refused"]
-    assert client.hmget("t:ledger:C-1:20", "lookup_from", "found") == ["9", "2"], "S14: the window goes on as it was"
+    assert client.hmget("t:ledger:C-1:20", "lookup_from", "found") == ["9", "2"], "S14: the window is unchanged"
 
 
-def test_a_twin_that_said_the_same_leaves_the_pair_to_its_owner(store: RedisStore) -> None:
-    """S17: two deliveries of one trigger; the one that has the claim ends it, whatever the other has recorded."""
+def test_duplicate_result_leaves_the_pair_to_its_owner(store: RedisStore) -> None:
+    """S17: of two deliveries of one trigger, the claim's owner ends it, even if the other has stored the result."""
     assert claim(store) == Claimed()
     first = settlement("skipped", "done", "old", "j-1")
-    assert store.settle(first), "a call that was found is watched, whoever found it"
+    assert store.settle(first), "a found call is watched, whichever delivery found it"
     assert phase(store) == "claimed"
     assert store.settle(settlement("skipped", "done", "tok", "j-1"))
     assert phase(store) == "done" or store.watched(PAIR) == 1
@@ -390,10 +388,10 @@ def test_a_twin_that_said_the_same_leaves_the_pair_to_its_owner(store: RedisStor
 
 
 @pytest.mark.parametrize(("before", "carried"), [("claimed", "4"), ("waiting", None)])
-def test_republications_are_counted_for_the_claim_alone(
+def test_republications_are_counted_per_claim(
     store: RedisStore, client: redis.Redis, before: str, carried: str | None
 ) -> None:
-    """S18: those of a trigger that waited for its hours end no claim."""
+    """S18: republications of a trigger that waited for calling hours do not count against its claim."""
     assert claim(store) == Claimed()
     client.hset(
         "t:ledger:C-1:20", mapping={"phase": before, "until": 1, "claimed_at": 1, "republished": 4, "requeued": 1}
@@ -402,8 +400,8 @@ def test_republications_are_counted_for_the_claim_alone(
     assert client.hget("t:ledger:C-1:20", "republished") == carried
 
 
-def test_s18_an_illegal_transition_is_an_error_and_changes_nothing(store: RedisStore, client: redis.Redis) -> None:
-    """A request can leave under a claim alone."""
+def test_s18_illegal_transition_raises_and_changes_nothing(store: RedisStore, client: redis.Redis) -> None:
+    """A request leaves only under a claim."""
     step = store.script("enter(KEYS[1], 'send', redis.call('HGET', KEYS[1], 'phase'), 'sending_at', '1')")
     for phase_before in ("waiting", "watching", "unknown", "done"):
         client.hset("t:ledger:C-1:20", "phase", phase_before)

@@ -1,4 +1,4 @@
-"""The connection that each thread keeps for the steps that it takes, on a real server."""
+"""Test the connection that each thread keeps for its scripts, on a real server."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def in_a_thread(work: Callable[[], object]) -> None:
     thread.join()
 
 
-def test_a_thread_keeps_its_connection_and_no_other_gets_it(redis_url: str) -> None:
+def test_thread_keeps_a_connection_of_its_own(redis_url: str) -> None:
     client = connect(redis_url, max_connections=MOST)
     own = ThreadClient(client)
     mine = own.client.client_id()
@@ -40,21 +40,21 @@ def test_a_thread_keeps_its_connection_and_no_other_gets_it(redis_url: str) -> N
     client.close()
 
 
-def test_a_connection_that_broke_is_made_anew_unnoticed(store: RedisStore, redis_url: str) -> None:
+def test_broken_connection_is_replaced_without_an_error(store: RedisStore, redis_url: str) -> None:
     assert begin_poll(store, "job", 1) == ABSENT
     with redis.Redis.from_url(redis_url) as other:
         assert other.client_kill_filter(_type="normal", skipme=True) >= 1
     assert begin_poll(store, "job", 1) == ABSENT
 
 
-def test_a_thread_that_ends_gives_its_connection_back(store: RedisStore) -> None:
+def test_ended_thread_returns_its_connection(store: RedisStore) -> None:
     answers: list[object] = []
     for _ in range(3 * MOST):
         in_a_thread(lambda: answers.append(begin_poll(store, "job", 1)))
     assert answers == [ABSENT] * 3 * MOST
 
 
-def test_a_step_that_the_server_has_forgotten_is_told_it_again(store: RedisStore) -> None:
+def test_script_is_loaded_again_after_the_server_lost_it(store: RedisStore) -> None:
     assert begin_poll(store, "job", 1) == ABSENT
     store.client.script_flush()
     assert begin_poll(store, "job", 1) == ABSENT

@@ -1,4 +1,4 @@
-"""Erasing a case leaves nothing of it behind, and never what stands between a person and a second ring."""
+"""Test that an erasure deletes every record of a case, except those that prevent a second call to a person."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ PAIR, OTHER = Pair("C/1", "20"), Pair("C/12", "20")
 
 
 def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1") -> None:
-    """Let the pair's trigger come so far."""
+    """Bring the pair's trigger to a phase."""
     store.claim(pair, token=job, task_id=f"task-{job}", arguments="{}", expires=None, enabled=True)
     if phase == "claimed":
         return
@@ -46,14 +46,14 @@ def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1
 
 
 def finish(store: RedisStore, verdict: Verdict, pair: Pair = PAIR, job: str = "job-1") -> None:
-    """Let the watch of a call end."""
+    """End the watch of a call."""
     begin_poll(store, job, 1)
     event = Event(verdict, pair.case_id, pair.mediation_id, job)
     finish_poll(store, pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event)
 
 
 def found(client: redis.Redis, *needles: str) -> list[str]:
-    """The keys of a whole database that hold one of the texts, in their name or their value."""
+    """Return all keys of the database that contain one of the texts, in name or value."""
 
     def value(name: str) -> Any:
         reads: dict[str, Any] = {
@@ -71,7 +71,7 @@ def found(client: redis.Redis, *needles: str) -> list[str]:
 
 
 @pytest.mark.parametrize("phase", ["ended", "refused"])
-def test_nothing_of_an_erased_case_is_left(store: RedisStore, client: redis.Redis, phase: str) -> None:
+def test_erasure_deletes_every_record_of_the_case(store: RedisStore, client: redis.Redis, phase: str) -> None:
     bring_to(store, phase)
     bring_to(store, "ended", OTHER, "job-2")
     assert found(client, '"C/1"', "C%2F1:", "job-1", "P-0001")
@@ -80,14 +80,14 @@ def test_nothing_of_an_erased_case_is_left(store: RedisStore, client: redis.Redi
     events = 2 if phase == "ended" else 1
     assert erased == Erased(events=events, calls=calls, pairs=1, told=events, triggers=1, letters=0)
     assert found(client, '"C/1"', "'C/1'", "C%2F1:") == []
-    task_ids = {"t:task:task-job-1", "t:dialled"}  # handled tasks stay handled, without the case (S17, S18)
+    task_ids = {"t:task:task-job-1", "t:dialled"}  # handled tasks remain handled, without the case (S17, S18)
     assert [name for name in found(client, "job-1") if name not in task_ids] == []
     assert found(client, "P-0001") == ["t:job:job-2"]
-    assert len(store.history("C/12")) == 2, "another case keeps all of its own"
+    assert len(store.history("C/12")) == 2, "another case keeps all its records"
     assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
 
 
-def test_s17_a_late_copy_of_an_erased_trigger_calls_nobody(store: RedisStore, client: redis.Redis) -> None:
+def test_s17_late_duplicate_delivery_of_an_erased_trigger_makes_no_call(store: RedisStore, client: redis.Redis) -> None:
     bring_to(store, "ended")
     lives = client.pttl("t:task:task-job-1")
     store.erase("C/1", anyway=False)
@@ -100,15 +100,15 @@ def test_s17_a_late_copy_of_an_erased_trigger_calls_nobody(store: RedisStore, cl
 
 
 @pytest.mark.parametrize("phase", ["claimed", "sending", "watching", "unknown"])
-def test_s5_what_may_ring_or_is_watched_is_not_erased(store: RedisStore, client: redis.Redis, phase: str) -> None:
+def test_s5_ringing_or_watched_call_is_not_erased(store: RedisStore, client: redis.Redis, phase: str) -> None:
     bring_to(store, phase)
     before = {str(name) for name in client.scan_iter("*")}
     assert store.erase("C/1", anyway=True) == NotErased(PAIR, phase)
     assert {str(name) for name in client.scan_iter("*")} == before
 
 
-def test_s5_a_call_that_another_pair_found_again_is_not_erased(store: RedisStore, client: redis.Redis) -> None:
-    """The ledger is done, and a call that holds the pair as well is watched."""
+def test_s5_call_shared_with_another_pair_is_not_erased(store: RedisStore, client: redis.Redis) -> None:
+    """The ledger is done, but a watched call also holds the pair."""
     bring_to(store, "refused")
     client.sadd(store.keys.live(PAIR), "job-of-another")
     assert store.erase(PAIR.case_id, anyway=True) == NotErased(PAIR, "watching")
@@ -116,7 +116,7 @@ def test_s5_a_call_that_another_pair_found_again_is_not_erased(store: RedisStore
 
 
 @pytest.mark.parametrize("verdict", ["lost", "expired"])
-def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStore, verdict: str) -> None:
+def test_s5_last_failure_is_erased_only_by_explicit_order(store: RedisStore, verdict: str) -> None:
     bring_to(store, verdict)
     kept = store.erase("C/1", anyway=False)
     assert isinstance(kept, NotErased)
@@ -125,10 +125,10 @@ def test_s5_the_memory_of_a_bad_end_goes_by_a_persons_word_only(store: RedisStor
 
 
 @pytest.mark.parametrize("verdict", get_args(Verdict))
-def test_a_call_is_found_by_its_case_as_long_as_its_record_lives(
+def test_call_is_found_by_its_case_while_its_record_lives(
     store: RedisStore, client: redis.Redis, verdict: Verdict
 ) -> None:
-    """S5, S36: the watch ended days late, when the sets that name a case's calls and pairs were about to go."""
+    """S5, S36: the watch ended days late, when the sets of the case's calls and pairs were about to expire."""
     bring_to(store, "watching")
     for name in (store.keys.jobs(PAIR.case_id), store.keys.mediations(PAIR.case_id)):
         client.pexpire(name, 1_000)
@@ -137,10 +137,8 @@ def test_a_call_is_found_by_its_case_as_long_as_its_record_lives(
         assert client.pttl(name) >= client.pttl(store.keys.job("job-1"))
 
 
-def test_a_call_that_ends_does_not_shorten_the_memory_of_a_pair_that_waits(
-    store: RedisStore, client: redis.Redis
-) -> None:
-    """It waits over a long weekend, and its case can be erased until then."""
+def test_ended_call_does_not_shorten_the_records_of_a_waiting_pair(store: RedisStore, client: redis.Redis) -> None:
+    """The pair waits over a long weekend, and its case can be erased all that time."""
     bring_to(store, "watching")
     name = store.keys.mediations(PAIR.case_id)
     client.pexpire(name, 10**9)
@@ -148,12 +146,12 @@ def test_a_call_that_ends_does_not_shorten_the_memory_of_a_pair_that_waits(
     assert client.pttl(name) > 9 * 10**8
 
 
-def test_erasing_reads_in_pieces(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole outbox in one reply would keep every other command waiting."""
+def test_erasure_reads_in_batches(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reply with a whole outbox would delay all other commands."""
     monkeypatch.setattr(outbox, "BATCH", 10)
     monkeypatch.setattr(erasure, "BATCH", 10)
     store = RedisStore(client, Keys("t"), replace(TERMS, channels=CHANNELS))
-    for number in range(45):  # the case's own in some pieces, and in some none
+    for number in range(45):  # some batches contain the case's entries, some do not
         event = json.dumps({"case_id": "C/1" if number % 4 == 0 or number >= 35 else "C/12"})
         for stream in ("t:events", *(f"t:outbox:{channel}" for channel in CHANNELS)):
             client.xadd(stream, {"id": f"{number}-0", "event": event})
@@ -179,6 +177,6 @@ def test_erasing_reads_in_pieces(client: redis.Redis, monkeypatch: pytest.Monkey
     client.flushdb()
 
 
-def test_a_record_that_is_no_result_of_ours_is_passed_over(store: RedisStore, client: redis.Redis) -> None:
+def test_record_of_a_foreign_format_is_skipped(store: RedisStore, client: redis.Redis) -> None:
     client.set("t:task:odd", json.dumps({"outcome": "skipped"}), px=10_000)
     assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""A poll is taken with its token where queries are limited; what finds none stays in Redis."""
+"""Test that a poll takes a token where queries are limited, and that a throttled poll stays in Redis."""
 
 import itertools
 from dataclasses import replace
@@ -17,7 +17,7 @@ PAIR = Pair("C-1", "20")
 
 @pytest.fixture
 def limited(store: RedisStore) -> RedisStore:
-    """One query a hundred seconds: nothing depends on how fast the tests run."""
+    """One query per hundred seconds, so that the speed of the tests does not matter."""
     limited = RedisStore(store.client, store.keys, replace(TERMS, status_rate=0.01, dial_rate=0.01))
     limited.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
     sent_at = limited.begin_sending(PAIR, "tok")
@@ -29,7 +29,7 @@ def limited(store: RedisStore) -> RedisStore:
 
 
 def make_due(client: redis.Redis, limited: RedisStore, *jobs: str) -> None:
-    """Let calls be due, in this order."""
+    """Make calls due, in this order."""
     now = limited.now()
     for number, job_id in enumerate(jobs or [f"job-{number}" for number in range(4)]):
         due = now - 10 + number
@@ -41,8 +41,8 @@ def taken(limited: RedisStore) -> list[str]:
     return [one.job_id for one in limited.take_due(limit=10).polls]
 
 
-def test_no_more_are_taken_than_there_are_tokens(limited: RedisStore, client: redis.Redis) -> None:
-    """The others stay in Redis with their due times: the longest overdue goes next."""
+def test_polls_taken_never_exceed_the_tokens(limited: RedisStore, client: redis.Redis) -> None:
+    """Throttled polls stay in Redis with their due times; the longest overdue goes next."""
     make_due(client, limited)
     assert taken(limited) == ["job-0"]
     assert taken(limited) == []
@@ -51,8 +51,8 @@ def test_no_more_are_taken_than_there_are_tokens(limited: RedisStore, client: re
     assert taken(limited) == []
 
 
-def test_tokens_are_a_fixed_distance_apart_and_given_out_a_moment_ahead(store: RedisStore, client: redis.Redis) -> None:
-    """A poll waits for the time of its token in its process, so that no second has more queries than the limit."""
+def test_tokens_are_a_fixed_distance_apart_and_issued_slightly_ahead(store: RedisStore, client: redis.Redis) -> None:
+    """A poll waits in its process for the time of its token, so that no second exceeds the limit."""
     started(store, "j-0", "j-1", "j-2", "j-3", "j-4")
     limited = RedisStore(store.client, store.keys, replace(TERMS, status_rate=10))
     make_due(client, limited, *(f"j-{number}" for number in range(5)))
@@ -64,19 +64,19 @@ def test_tokens_are_a_fixed_distance_apart_and_given_out_a_moment_ahead(store: R
     assert 0 < client.pttl("t:bucket:status") <= 62_000
 
 
-def test_s29_a_poll_that_asks_nothing_needs_no_token(limited: RedisStore, client: redis.Redis) -> None:
-    """During an outage due times are left out; a call whose watch is over is taken all the same (S25)."""
+def test_s29_poll_without_a_query_needs_no_token(limited: RedisStore, client: redis.Redis) -> None:
+    """During an outage due times are skipped; a poll that ends its watch is still taken (S25)."""
     make_due(client, limited)
     client.hset("t:job:job-1", "deadline", str(client.hget("t:job:job-1", "due")))
     client.hset("t:outage", "since", "1.0")
-    client.set("t:probe", "somebody", px=60_000)
+    client.set("t:probe", "job-0", px=60_000)
     assert taken(limited) == ["job-1"]
     assert all(call.due > limited.now() for call in limited.calls() if call.job_id != "job-1")
     assert not client.exists("t:bucket:status")
     assert limited.counters()["polls:nothing"] == 3
 
 
-def test_s29_each_part_of_an_interval_has_one_probe(store: RedisStore, client: redis.Redis) -> None:
+def test_s29_each_fraction_of_an_interval_has_one_probe(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-0", "j-1")
     make_due(client, store, "j-0", "j-1")
     client.hset("t:outage", "since", "1.0")
@@ -87,13 +87,13 @@ def test_s29_each_part_of_an_interval_has_one_probe(store: RedisStore, client: r
     assert taken(store) == ["j-1"]
 
 
-def test_a_query_outside_a_poll_takes_its_token_ahead_or_none(limited: RedisStore) -> None:
+def test_query_outside_a_poll_reserves_a_token_or_is_refused(limited: RedisStore) -> None:
     assert limited.reserve_query(longest=1) == 0
     assert limited.reserve_query(longest=1) is None
     assert limited.reserve_query(longest=200) == pytest.approx(105, abs=1)
-    assert limited.reserve_query(longest=200) is None, "those who are sent away take nothing"
+    assert limited.reserve_query(longest=200) is None, "a refused query takes no token"
     assert limited.reserve_query(longest=300) == pytest.approx(210, abs=1)
 
 
-def test_without_a_limit_there_is_always_a_token(store: RedisStore) -> None:
+def test_without_a_limit_a_token_is_always_available(store: RedisStore) -> None:
     assert [store.reserve_query(longest=0) for _ in range(9)] == [0] * 9

@@ -1,4 +1,4 @@
-"""What is counted and tallied in Redis: once with the change, whoever made it, and never a person (S37)."""
+"""Test the counters and current counts in Redis: each change counts once, and no metric names a person (S37)."""
 
 import pytest
 import redis
@@ -13,7 +13,7 @@ from worker.store import RedisStore
 
 
 def new(store: RedisStore, *fields: str) -> dict[str, int]:
-    """The counters whose field begins with one of these."""
+    """Return the counters whose field begins with one of the given texts."""
     return {name: number for name, number in store.counters().items() if name.startswith(fields)}
 
 
@@ -33,7 +33,7 @@ def end_poll(
     return written is not None
 
 
-def test_a_trigger_counts_by_its_outcome_and_its_request(store: RedisStore) -> None:
+def test_trigger_counts_by_outcome_and_request(store: RedisStore) -> None:
     started(store, "j-1", "j-2")
     claim(store, token="other", task_id="task-2")
     claim(store, token="other", task_id="task-2")
@@ -50,7 +50,7 @@ def test_a_trigger_counts_by_its_outcome_and_its_request(store: RedisStore) -> N
     assert list(buckets.values()) == [1]
 
 
-def test_a_stopped_claim_counts(store: RedisStore) -> None:
+def test_stopped_claim_counts_as_disabled(store: RedisStore) -> None:
     """S16."""
     store.pause("")
     claim(store)
@@ -58,7 +58,7 @@ def test_a_stopped_claim_counts(store: RedisStore) -> None:
     assert new(store, "triggers:", "call_requests") == {"triggers:disabled": 1}
 
 
-def test_an_answer_that_nobody_owns_counts_as_nothing(store: RedisStore) -> None:
+def test_rejected_settlement_counts_nothing(store: RedisStore) -> None:
     """S18."""
     claim(store)
     assert store.settle(settlement("failed", token="a stranger")) is None
@@ -66,8 +66,8 @@ def test_an_answer_that_nobody_owns_counts_as_nothing(store: RedisStore) -> None
 
 
 @pytest.mark.parametrize("heard", ["answer", "unavailable", "unreadable", "nothing"])
-def test_a_poll_counts_by_what_it_heard(store: RedisStore, client: redis.Redis, heard: QueryResult) -> None:
-    """S20 S23: with how late it began, and how long its query took where it sent one."""
+def test_poll_counts_by_query_result(store: RedisStore, client: redis.Redis, heard: QueryResult) -> None:
+    """S20 S23: with the lateness of its start, and the duration of its query if it sent one."""
     started(store, "j-1")
     begun(store, client)
     assert end_poll(store, Poll(2, 9e8, 9e9, 0), heard, None if heard == "nothing" else 0.02)
@@ -83,17 +83,15 @@ def test_a_poll_counts_by_what_it_heard(store: RedisStore, client: redis.Redis, 
 @pytest.mark.parametrize(
     ("late", "bucket"), [(-0.9, "0.01"), (0.01, "0.01"), (0.0101, "0.05"), (300, "300"), (301, "Inf")]
 )
-def test_a_bucket_holds_what_is_not_above_its_bound(
-    store: RedisStore, client: redis.Redis, late: float, bucket: str
-) -> None:
-    """A poll may come up to a second early (S20): that is not late."""
+def test_bucket_includes_its_upper_bound(store: RedisStore, client: redis.Redis, late: float, bucket: str) -> None:
+    """A poll may begin up to a second early (S20), which counts as not late."""
     started(store, "j-1")
     begun(store, client)
     assert end_poll(store, Poll(2, 9e8, 9e9, 0), late=late)
     assert new(store, "lateness:") == {f"lateness:{bucket}": 1, "lateness:sum": round(max(0, late) * 1_000_000)}
 
 
-def test_the_last_poll_counts_like_the_others(store: RedisStore, client: redis.Redis) -> None:
+def test_last_poll_counts_like_the_others(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1")
     begun(store, client)
     event = Event("ended", "C-1", "20", "j-1")
@@ -118,7 +116,7 @@ def test_the_last_poll_counts_like_the_others(store: RedisStore, client: redis.R
     }
 
 
-def test_what_takes_longer_than_any_bound_counts_too(store: RedisStore, client: redis.Redis) -> None:
+def test_duration_above_the_last_bound_counts(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1")
     begun(store, client)
     end_poll(store, Poll(2, 9e8, 9e9, 0), took=500.0, late=4_000)
@@ -128,8 +126,8 @@ def test_what_takes_longer_than_any_bound_counts_too(store: RedisStore, client: 
     }
 
 
-def test_the_end_of_a_poll_sent_twice_counts_once(store: RedisStore, client: redis.Redis) -> None:
-    """A broken connection makes the client send a step again: the second time nothing has happened."""
+def test_poll_end_sent_twice_counts_once(store: RedisStore, client: redis.Redis) -> None:
+    """The client resends a script over a broken connection; the second run counts nothing."""
     started(store, "j-1")
     begun(store, client)
     assert end_poll(store, Poll(2, 9e8, 9e9, 0))
@@ -137,7 +135,7 @@ def test_the_end_of_a_poll_sent_twice_counts_once(store: RedisStore, client: red
     assert new(store, "polls:", "status_latency:0") == {"polls:answer": 1, "status_latency:0.025": 1}
 
 
-def test_a_poll_that_does_nothing_counts_by_why(store: RedisStore, client: redis.Redis) -> None:
+def test_dropped_poll_counts_by_reason(store: RedisStore, client: redis.Redis) -> None:
     """S20 S28."""
     begin_poll(store, "j-none", 1)
     started(store, "j-1")
@@ -162,7 +160,7 @@ def test_a_poll_that_does_nothing_counts_by_why(store: RedisStore, client: redis
     assert new(store, "events:ended") == {"events:ended": 1}
 
 
-def test_what_is_published_again_counts(store: RedisStore, client: redis.Redis) -> None:
+def test_republication_counts(store: RedisStore, client: redis.Redis) -> None:
     """S18 S28."""
     started(store, "j-1", "j-2")
     for job_id in ("j-1", "j-2"):
@@ -176,8 +174,8 @@ def test_what_is_published_again_counts(store: RedisStore, client: redis.Redis) 
     assert new(store, "reissued", "requeued") == {"reissued": 2, "requeued": 1}
 
 
-def test_an_outage_counts_when_it_begins_and_when_it_ends(store: RedisStore, client: redis.Redis) -> None:
-    """S29: once each."""
+def test_outage_counts_once_at_its_start_and_once_at_its_end(store: RedisStore, client: redis.Redis) -> None:
+    """S29."""
     jobs = [f"j-{number}" for number in range(6)]
     started(store, *jobs)
     for number, job_id in enumerate(jobs):
@@ -192,15 +190,15 @@ def test_an_outage_counts_when_it_begins_and_when_it_ends(store: RedisStore, cli
     assert new(store, "events:outage") == {"events:outage_began": 1, "events:outage_ended": 1}
 
 
-def test_what_no_other_step_tells_of_can_be_counted(store: RedisStore) -> None:
+def test_count_increases_one_counter(store: RedisStore) -> None:
     """S2."""
     store.count("triggers:invalid")
     store.count("triggers:invalid")
     assert store.counters() == {"triggers:invalid": 2}
 
 
-def test_calls_are_tallied_by_status_and_lateness(store: RedisStore, client: redis.Redis) -> None:
-    """S28: by the records' own due times. A lease carries nothing out."""
+def test_calls_are_counted_by_status_and_lateness(store: RedisStore, client: redis.Redis) -> None:
+    """S28: by the records' own due times; a lease alone runs no poll."""
     assert store.count_calls(limit=1).numbers == {}
     started(store, "j-1", "j-2", "j-3", "j-4")
     for job_id, seconds in (("j-1", 100), ("j-2", 20), ("j-3", 0.1), ("j-4", 1_000)):
@@ -217,31 +215,31 @@ def test_calls_are_tallied_by_status_and_lateness(store: RedisStore, client: red
         assert tally.longest == pytest.approx(100, abs=10)
         assert tally.beyond == 2
         store.take_due(limit=10)
-    assert store.number_of_calls() == 3, "what the dispatcher has found to be none is gone"
+    assert store.number_of_calls() == 3, "a job without a record has left the due set"
 
 
-def test_many_are_tallied_in_parts(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_calls_are_counted_in_batches(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.store.metrics.BATCH", 2)
     started(store, "j-1", "j-2", "j-3")
     assert store.count_calls(limit=1).numbers == {"Scheduling": 3}
 
 
-def test_pairs_are_tallied_by_phase(store: RedisStore) -> None:
+def test_pairs_are_counted_by_phase(store: RedisStore) -> None:
     started(store, "j-1")
     claim(store, pair=Pair("C-2", "20"), token="b", task_id="task-2")
     claim(store, pair=Pair("C:3", "20"), token="c", task_id="task-3")
     assert store.count_pairs().numbers == {"watching": 1, "claimed": 2}
 
 
-def test_counters_name_nobody(store: RedisStore, client: redis.Redis) -> None:
-    """S37: neither persons nor cases."""
+def test_counters_contain_no_person_or_case(store: RedisStore, client: redis.Redis) -> None:
+    """S37."""
     started(store, "j-1")
     begun(store, client)
     finish(store)
     assert all(part not in str(store.counters()) for part in ("C-1", "j-1", "P-", "task"))
 
 
-def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_raises_store_unavailable(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise redis.ConnectionError("gone")
 
@@ -253,8 +251,8 @@ def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pyt
             read()
 
 
-def test_events_count_by_their_kind(store: RedisStore, client: redis.Redis) -> None:
-    """S14: what is told once is counted once."""
+def test_events_count_by_kind(store: RedisStore, client: redis.Redis) -> None:
+    """S14: an event published once counts once."""
     started(store, "j-1")
     begun(store, client)
     changed = Event("status_changed", "C-1", "20", "j-1", {"label": 'events of a \'kind\': "kind": "x"'})
@@ -262,8 +260,8 @@ def test_events_count_by_their_kind(store: RedisStore, client: redis.Redis) -> N
     assert new(store, "events:") == {"events:started": 1, "events:status_changed": 1}
 
 
-def test_s37_a_tally_is_kept_for_observers_once_in_five_seconds(store: RedisStore, client: redis.Redis) -> None:
-    """It has numbers alone: who may read it needs no right to the records."""
+def test_s37_counts_are_cached_for_observers_once_in_five_seconds(store: RedisStore, client: redis.Redis) -> None:
+    """The cache holds numbers only, so its readers need no right to the records."""
     assert store.cached_counts() is None
     started(store, "j-1", "j-2", "j-3")
     client.hset(store.keys.job("j-3"), "call_status", "张三")

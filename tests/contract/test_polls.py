@@ -1,4 +1,4 @@
-"""The two ends of a poll: the fence, the record with its successor, the verdict and the pair's release."""
+"""Test the two ends of a poll: the fence, the record with its successor, the verdict and the release of the pair."""
 
 import threading
 from dataclasses import replace
@@ -31,7 +31,9 @@ def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: 
     return start
 
 
-def go_on(store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None) -> bool:
+def continue_watch(
+    store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None
+) -> bool:
     heard: QueryResult = "answer" if status else "unavailable"
     return continue_poll(store, PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
 
@@ -51,8 +53,8 @@ def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_
     return written is not None
 
 
-def test_one_copy_of_a_poll_gets_past_the_fence(store: RedisStore, client: redis.Redis) -> None:
-    """S28: the number has moved on; every other copy is dropped before any request."""
+def test_only_one_delivery_of_a_poll_passes_the_fence(store: RedisStore, client: redis.Redis) -> None:
+    """S28: the number has moved on; every duplicate delivery is dropped before its query."""
     started(store, "j-1")
     start = begun(store, client)
     assert (start.pair, start.poll.poll_no, start.call_status) == (PAIR, 1, "Scheduling")
@@ -66,7 +68,7 @@ def leased_until(client: redis.Redis, job_id: str) -> float:
 
 
 def test_s28_a_running_poll_is_leased_to_its_process(store: RedisStore, client: redis.Redis) -> None:
-    """For 2 s from its beginning and from each renewal, in which no dispatcher takes it."""
+    """For 2 s from its start and from each renewal no dispatcher takes it."""
     started(store, "j-1", "j-2")
     start = begun(store, client)
     assert leased_until(client, "j-1") == pytest.approx(start.now + TERMS.lease, abs=0.01)
@@ -79,7 +81,7 @@ def test_s28_a_running_poll_is_leased_to_its_process(store: RedisStore, client: 
     assert leased_until(client, "j-1") == pytest.approx(start.now + 0.5), "of a poll that was overtaken"
 
 
-def test_s28_a_lease_that_has_ended_returns_the_call_with_its_due_time(store: RedisStore, client: redis.Redis) -> None:
+def test_s28_expired_lease_returns_the_call_with_its_due_time(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1", "j-2", "j-3")
     for number, job_id in enumerate(("j-1", "j-2", "j-3")):
         client.zadd("t:due", {job_id: make_due(client, job_id, ago=10 - number)})
@@ -111,8 +113,8 @@ def test_s28_two_dispatchers_take_each_poll_once(store: RedisStore, client: redi
     assert sorted(taken) == sorted(jobs)
 
 
-def test_s20_a_taken_poll_has_what_its_record_says(store: RedisStore, client: redis.Redis) -> None:
-    """The kwargs of its message: whose call it is, countdown, retry count, deadline, number."""
+def test_s20_taken_poll_carries_the_values_of_its_record(store: RedisStore, client: redis.Redis) -> None:
+    """The message contains the call's ids, countdown, retry count, deadline and number."""
     started(store, "j-1")
     due = make_due(client, "j-1", ago=1)
     client.hset("t:job:j-1", mapping={"retry_count": 3, "last_polled_at": f"{due - 10:.3f}"})
@@ -133,8 +135,8 @@ def test_s20_a_taken_poll_has_what_its_record_says(store: RedisStore, client: re
     assert poll.root_id == "task"
 
 
-def test_s28_a_query_that_outlasted_its_lease_has_failed(store: RedisStore, client: redis.Redis) -> None:
-    """The next poll counts it, and keeps the count; during an outage nothing counts (S29)."""
+def test_s28_query_that_outlasts_its_lease_counts_as_failed(store: RedisStore, client: redis.Redis) -> None:
+    """The next poll adds the failure and keeps the count; during an outage failures do not count (S29)."""
     started(store, "j-1")
     assert begun(store, client).poll.retry_count == 0
     assert begun(store, client, poll_no=2).poll.retry_count == 1
@@ -144,11 +146,11 @@ def test_s28_a_query_that_outlasted_its_lease_has_failed(store: RedisStore, clie
     start = begun(store, client, poll_no=4)
     assert (start.poll.retry_count, start.outage) == (2, True)
     client.delete("t:outage")
-    assert go_on(store, Poll(5, 9e8, 9e9, 2), None)
-    assert begun(store, client, poll_no=5).poll.retry_count == 2, "that one was written"
+    assert continue_watch(store, Poll(5, 9e8, 9e9, 2), None)
+    assert begun(store, client, poll_no=5).poll.retry_count == 2, "that poll was written"
 
 
-def test_what_fails_for_one_poll_leaves_the_others_written(store: RedisStore, client: redis.Redis) -> None:
+def test_failed_poll_leaves_the_others_of_its_batch_written(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1", "j-2", "j-3")
     for job_id in ("j-1", "j-2", "j-3"):
         begun(store, client, job_id)
@@ -162,8 +164,8 @@ def test_what_fails_for_one_poll_leaves_the_others_written(store: RedisStore, cl
     assert {call.call_status for call in store.calls()} == {"Paused"}
 
 
-def test_an_answer_among_failures_is_heard(store: RedisStore, client: redis.Redis) -> None:
-    """S29: written together, each is heard for itself."""
+def test_successful_answer_among_failures_prevents_an_outage(store: RedisStore, client: redis.Redis) -> None:
+    """S29: polls written together are evaluated one by one."""
     started(store, *JOBS, "j-4", "j-5")
     ends = []
     words: tuple[QueryResult, ...] = ("unavailable", "answer", "answer")
@@ -175,7 +177,7 @@ def test_an_answer_among_failures_is_heard(store: RedisStore, client: redis.Redi
     assert store.counters()["polls:answer"] == 2
 
 
-def test_s35_the_end_of_a_poll_that_is_sent_twice_is_told_once(store: RedisStore, client: redis.Redis) -> None:
+def test_s35_poll_end_sent_twice_is_published_once(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1")
     start = begun(store, client)
     event = Event("status_changed", "C-1", "20", "j-1", {"label": "通话中"})
@@ -190,20 +192,20 @@ def test_a_poll_without_a_record_is_dropped(store: RedisStore) -> None:
     assert begin_poll(store, "j-none", 1) == PollDropped("absent")
 
 
-def test_the_record_rules_over_the_message(store: RedisStore, client: redis.Redis) -> None:
-    """S20: retry count, due time and deadline are the record's."""
+def test_record_overrides_the_message(store: RedisStore, client: redis.Redis) -> None:
+    """S20: retry count, due time and deadline come from the record."""
     started(store, "j-1")
     client.hset("t:job:j-1", mapping={"retry_count": 4, "deadline": "1234.500"})
     start = begun(store, client)
     assert (start.poll.retry_count, start.poll.deadline) == (4, 1234.5)
 
 
-def test_a_polls_end_writes_the_record_and_its_successor(store: RedisStore, client: redis.Redis) -> None:
-    """S11 S20 S31: with the event of a change, and the time at which the call was first seen Executing."""
+def test_poll_end_writes_the_record_and_its_successor(store: RedisStore, client: redis.Redis) -> None:
+    """S11 S20 S31: with the event of a change and the first time of status Executing."""
     started(store, "j-1")
     start = begun(store, client)
     changed = Event("status_changed", "C-1", "20", "j-1", {"call_status": "Executing"})
-    assert go_on(store, Poll(2, start.now + 10, 9e9, 3), "Executing", changed)
+    assert continue_watch(store, Poll(2, start.now + 10, 9e9, 3), "Executing", changed)
     call = store.calls(job_id="j-1")[0]
     assert (call.call_status, call.retry_count, call.poll_no) == ("Executing", 3, 2)
     assert call.due == pytest.approx(start.now + 10, abs=0.01)
@@ -212,27 +214,27 @@ def test_a_polls_end_writes_the_record_and_its_successor(store: RedisStore, clie
     assert call.executing_since is not None
     assert [event["kind"] for event in store.history("C-1")] == ["started", "status_changed"]
     begun(store, client, poll_no=2)
-    assert go_on(store, Poll(3, 9e8, 9e9, 0), "Executing")
+    assert continue_watch(store, Poll(3, 9e8, 9e9, 0), "Executing")
     assert store.calls(job_id="j-1")[0].executing_since == call.executing_since
 
 
-def test_a_failed_query_leaves_the_status_as_it_is(store: RedisStore, client: redis.Redis) -> None:
+def test_failed_query_keeps_the_last_status(store: RedisStore, client: redis.Redis) -> None:
     """S23."""
     started(store, "j-1")
     begun(store, client)
-    assert go_on(store, Poll(2, 9e8, 9e9, 1), None)
+    assert continue_watch(store, Poll(2, 9e8, 9e9, 1), None)
     assert store.calls()[0].call_status == "Scheduling"
 
 
-def test_an_overtaken_poll_writes_nothing_but_a_terminal_status(store: RedisStore, client: redis.Redis) -> None:
-    """S28: the end of a poll is fenced too."""
+def test_overtaken_poll_writes_only_a_terminal_status(store: RedisStore, client: redis.Redis) -> None:
+    """S28: the end of a poll is fenced as well."""
     started(store, "j-1")
     begun(store, client)
-    begun(store, client, poll_no=2)  # another poll has moved the number on meanwhile
+    begun(store, client, poll_no=2)  # another poll has moved the number on
     client.hset("t:job:j-1", "deadline", store.now() + 60)
-    assert not go_on(store, Poll(2, 1.0, 9e9, 9), "Paused")
+    assert not continue_watch(store, Poll(2, 1.0, 9e9, 9), "Paused")
     assert not finish(store, "lost")
-    assert not finish(store, "expired"), "its deadline has not come"
+    assert not finish(store, "expired"), "its deadline is not reached"
     assert store.calls()[0].call_status == "Scheduling"
     assert finish(store, "ended")
     assert [call.verdict for call in store.calls(job_id="j-1")] == ["ended"]
@@ -240,21 +242,21 @@ def test_an_overtaken_poll_writes_nothing_but_a_terminal_status(store: RedisStor
 
 @pytest.mark.parametrize("first", ["ended", "lost", "expired"])
 @pytest.mark.parametrize("second", ["ended", "lost", "expired"])
-def test_a_verdict_stands(store: RedisStore, client: redis.Redis, first: Verdict, second: Verdict) -> None:
-    """S27 S28: a late or repeated answer never brings a call back, nor changes how it ended."""
+def test_verdict_is_final(store: RedisStore, client: redis.Redis, first: Verdict, second: Verdict) -> None:
+    """S27 S28: a late or repeated answer neither reopens a watch nor changes its verdict."""
     started(store, "j-1")
     begun(store, client)
     assert finish(store, first)
     assert not finish(store, second)
-    assert not go_on(store, Poll(2, 9e8, 9e9, 0), "Executing")
+    assert not continue_watch(store, Poll(2, 9e8, 9e9, 0), "Executing")
     assert begin_poll(store, "j-1", 2) == PollDropped("finished")
     assert [call.verdict for call in store.calls(job_id="j-1")] == [first]
     assert client.zcard("t:due") == 0
     assert [event["kind"] for event in store.history("C-1")] == ["started", first]
 
 
-def test_the_pair_is_let_go_with_its_last_call(store: RedisStore, client: redis.Redis) -> None:
-    """S5: not before; then a new trigger may call again."""
+def test_pair_is_released_with_its_last_call(store: RedisStore, client: redis.Redis) -> None:
+    """S5: not earlier; a new trigger may call then."""
     started(store, "j-1", "j-2")
     begun(store, client, "j-1")
     assert finish(store)
@@ -266,7 +268,7 @@ def test_the_pair_is_let_go_with_its_last_call(store: RedisStore, client: redis.
     assert client.exists("t:live:C-1:20") == 0
 
 
-def test_a_strangers_lock_is_never_released(store: RedisStore, client: redis.Redis) -> None:
+def test_lock_of_another_owner_is_never_released(store: RedisStore, client: redis.Redis) -> None:
     """S5: compare and delete."""
     started(store, "j-1")
     client.set("t:lock:C-1:20", "stranger", px=60_000)
@@ -276,10 +278,10 @@ def test_a_strangers_lock_is_never_released(store: RedisStore, client: redis.Red
 
 
 @pytest.mark.parametrize("held_by", [{"phase": "unknown"}, {"phase": "sending"}, {"lookup": "1"}])
-def test_the_pair_is_held_while_it_is_not_just_watching(
+def test_pair_is_held_in_other_phases_and_during_a_look_up(
     store: RedisStore, client: redis.Redis, held_by: dict[str, str]
 ) -> None:
-    """S5: phase other than watching, or an open look-up."""
+    """S5: a phase other than watching, or an open look-up."""
     started(store, "j-1")
     client.hset("t:ledger:C-1:20", items=[part for item in held_by.items() for part in item])
     begun(store, client)
@@ -287,17 +289,22 @@ def test_the_pair_is_held_while_it_is_not_just_watching(
     assert client.get("t:lock:C-1:20") == "tok"
 
 
-@pytest.mark.parametrize(("verdict", "trouble"), [("ended", None), ("lost", "lost"), ("expired", "expired")])
-def test_a_bad_end_is_remembered(store: RedisStore, client: redis.Redis, verdict: Verdict, trouble: str | None) -> None:
-    """S5: the next trigger has to know."""
+@pytest.mark.parametrize(("verdict", "last_failure"), [("ended", None), ("lost", "lost"), ("expired", "expired")])
+def test_failure_is_remembered(
+    store: RedisStore, client: redis.Redis, verdict: Verdict, last_failure: str | None
+) -> None:
+    """S5: the next trigger must query upstream first."""
     started(store, "j-1")
     begun(store, client)
     assert finish(store, verdict)
-    assert client.hget("t:ledger:C-1:20", "last_failure") == trouble
+    assert client.hget("t:ledger:C-1:20", "last_failure") == last_failure
 
 
-def test_finished_calls_outlive_the_memory_of_a_bad_end(store: RedisStore, client: redis.Redis) -> None:
-    """S5 S36: an ended call that was forgotten would pass for a new one. Their list is as long as the history."""
+def test_finished_calls_outlive_the_last_failure(store: RedisStore, client: redis.Redis) -> None:
+    """S5 S36: without its record, an ended call would pass for a new one.
+
+    The list of finished calls is kept as long as the history.
+    """
     started(store, "j-1")
     begun(store, client)
     client.zadd("t:finished", {"j-old": store.now() - 86_401, "j-recent": store.now() - 86_300})
@@ -308,7 +315,7 @@ def test_finished_calls_outlive_the_memory_of_a_bad_end(store: RedisStore, clien
     assert store.calls() == []
 
 
-def test_views_narrow_to_a_case_and_a_job(store: RedisStore, client: redis.Redis) -> None:
+def test_calls_and_pairs_are_filtered_by_case_and_job(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1", "j-2")
     begun(store, client)
     assert finish(store)
@@ -321,8 +328,8 @@ def test_views_narrow_to_a_case_and_a_job(store: RedisStore, client: redis.Redis
     assert store.pairs(case_id="C-2") == []
 
 
-def test_the_first_poll_is_never_due_after_the_deadline(store: RedisStore) -> None:
-    """S20: at most 2 hours from `sending`, also for an answer that came late."""
+def test_first_poll_is_never_due_after_the_deadline(store: RedisStore) -> None:
+    """S20: at most 2 hours after `sending`, also for a late answer."""
     assert store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
     store.settle(settlement("started", "watching", "tok", "j-1"))  # sent in 1970
     assert [call.due for call in store.calls()] == [1_007_200.0]

@@ -1,4 +1,4 @@
-"""Which failures of Redis mean that it is away, and which that the step would fail again (S38)."""
+"""Test which Redis errors mean an unavailable server, and which mean that a retry would fail again (S38)."""
 
 from typing import Any
 
@@ -36,26 +36,26 @@ REFUSED = (
 
 
 def parsed(text: str) -> Any:
-    """The error that the library makes of a server's answer."""
+    """Return the library's exception for a server's reply."""
     return BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("text", AWAY)
-def test_a_server_that_may_do_better_later_is_away(text: str) -> None:
+def test_recoverable_server_error_is_unavailable(text: str) -> None:
     assert is_away(parsed(text))
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), redis.TimeoutError("late")])
-def test_a_server_that_cannot_be_heard_is_away(error: redis.RedisError) -> None:
+def test_connection_error_is_unavailable(error: redis.RedisError) -> None:
     assert is_away(error)
 
 
 @pytest.mark.parametrize("error", [*map(parsed, REFUSED), redis.DataError("x")], ids=str)
-def test_any_other_failure_is_a_refusal(error: Any) -> None:
+def test_any_other_error_is_a_refusal(error: Any) -> None:
     assert not is_away(error)
 
 
-def test_s38_a_key_of_another_type_is_a_refusal(store: RedisStore, client: redis.Redis) -> None:
+def test_s38_key_of_another_type_is_a_refusal(store: RedisStore, client: redis.Redis) -> None:
     key = store.keys.ledger(PAIR)
     client.lpush(key, "x")
     with pytest.raises(StoreRefused, match="WRONGTYPE"):
@@ -63,7 +63,7 @@ def test_s38_a_key_of_another_type_is_a_refusal(store: RedisStore, client: redis
     client.delete(key)
 
 
-def test_s38_a_value_that_redis_cannot_hold_is_a_refusal(store: RedisStore) -> None:
+def test_s38_value_that_redis_cannot_hold_is_a_refusal(store: RedisStore) -> None:
     nothing: Any = None
     with pytest.raises(StoreRefused, match="DataError"):
         claim(store, task_id=nothing)

@@ -1,4 +1,4 @@
-"""What a back end asked for under a key is kept once, and how it stands is read in one step (S42)."""
+"""Test that a back end's request under a task id is stored once and its state is read in one step (S42)."""
 
 import json
 from dataclasses import replace
@@ -13,8 +13,8 @@ from worker.store.requests import Request
 ASKED = Request("backend", "f" * 64, "C/1", "20", 1_000.0, 4_600.0)
 
 
-def test_the_first_request_under_a_task_id_stays(store: RedisStore, client: redis.Redis) -> None:
-    """S42: another request under the same id changes nothing, and learns what the first one was."""
+def test_first_request_under_a_task_id_stays(store: RedisStore, client: redis.Redis) -> None:
+    """S42: a second request under the same id changes nothing and gets the first one back."""
     assert store.request("h-1") is None
     assert store.remember("h-1", ASKED) == (ASKED, False)
     assert store.remember("h-1", replace(ASKED, fingerprint="e" * 64)) == (ASKED, False)
@@ -24,32 +24,32 @@ def test_the_first_request_under_a_task_id_stays(store: RedisStore, client: redi
 
 
 @pytest.mark.parametrize(
-    ("phase", "told", "outcome"),
+    ("phase", "expected", "outcome"),
     [("claimed", "claimed", None), ("sending", "sending", "unknown"), ("watching", "watching", "started")],
 )
-def test_how_a_request_stands(store: RedisStore, phase: str, told: str, outcome: str | None) -> None:
+def test_request_state_follows_its_pair(store: RedisStore, phase: str, expected: str, outcome: str | None) -> None:
     bring_to(store, phase)
     standing = store.standing("task-job-1", PAIR)
-    assert standing.phase == told
+    assert standing.phase == expected
     assert (standing.result or {"outcome": None})["outcome"] == outcome
     assert standing.now == pytest.approx(store.now(), abs=60)
     assert store.remember("task-job-1", ASKED)[1] is (outcome is not None), "whether it was handled"
 
 
-def test_another_trigger_of_the_pair_tells_nothing_of_this_one(store: RedisStore) -> None:
+def test_another_trigger_of_the_pair_does_not_change_the_request_state(store: RedisStore) -> None:
     bring_to(store, "watching")
     standing = store.standing("h-1", PAIR)
     assert (standing.phase, standing.result) == (None, None)
 
 
-def test_until_when_a_trigger_waits(store: RedisStore, client: redis.Redis) -> None:
+def test_waiting_request_has_the_time_of_its_dial(store: RedisStore, client: redis.Redis) -> None:
     bring_to(store, "claimed")
     client.hset(store.keys.ledger(PAIR), mapping={"phase": "waiting", "until": "12.5"})
     assert store.standing("task-job-1", PAIR).until == 12.5
 
 
-def test_an_erased_case_leaves_a_request_without_its_ids(store: RedisStore, client: redis.Redis) -> None:
-    """S17, S42: a repetition is still known as one."""
+def test_erased_case_keeps_the_request_without_its_ids(store: RedisStore, client: redis.Redis) -> None:
+    """S17, S42: a repetition is still recognised."""
     store.remember("h-1", ASKED)
     store.remember("h-2", replace(ASKED, case_id="C/2"))
     lives = client.pttl(store.keys.request("h-1"))

@@ -1,4 +1,4 @@
-"""What a diagnosis reads of the store: the last sweep, an outage, what holds a pair."""
+"""Test the diagnosis reads of the store: the last sweep, an outage, the calls that hold a pair."""
 
 import pytest
 import redis
@@ -9,8 +9,8 @@ from worker.store import RedisStore
 from worker.store.server_status import Eviction, LastSweep, Memory
 
 
-def test_the_last_turn_to_sweep_outlives_the_turn(store: RedisStore, client: redis.Redis) -> None:
-    """S28: whoever sweeps."""
+def test_last_sweep_outlives_its_leader_lock(store: RedisStore, client: redis.Redis) -> None:
+    """S28: whichever worker ran it."""
     assert store.last_sweep() is None
     assert store.acquire_sweep_lock("host:1", 60)
     first = store.last_sweep()
@@ -26,7 +26,7 @@ def test_the_last_turn_to_sweep_outlives_the_turn(store: RedisStore, client: red
     assert (second.owner, second.at >= first.at) == ("host:2", True)
 
 
-def test_what_else_is_read(store: RedisStore, client: redis.Redis) -> None:
+def test_outage_watched_calls_and_numbers_are_read(store: RedisStore, client: redis.Redis) -> None:
     assert store.outage_since() is None
     assert store.watched(PAIR) == 0
     started(store, "j-1", "j-2")
@@ -35,7 +35,7 @@ def test_what_else_is_read(store: RedisStore, client: redis.Redis) -> None:
     assert store.watched(PAIR) == 2
 
 
-def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_raises_store_unavailable(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise redis.ConnectionError("gone")
 
@@ -49,10 +49,8 @@ def test_a_server_that_is_away_is_said_to_be(store: RedisStore, monkeypatch: pyt
         store.watched(PAIR)
 
 
-def test_a_server_that_does_not_tell_is_no_server_that_is_away(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of providers forbid `CONFIG`, and some `INFO`."""
+def test_hidden_settings_do_not_count_as_unreachable(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosted servers forbid `CONFIG`, some also `INFO`."""
 
     def forbidden(*_: object, **__: object) -> None:
         raise redis.exceptions.NoPermissionError("this user has no permissions to run the command")
@@ -62,13 +60,13 @@ def test_a_server_that_does_not_tell_is_no_server_that_is_away(
     assert (store.eviction(), store.version(), store.memory()) == (None, "of unknown version", None)
 
 
-def test_memory_is_what_the_server_tells(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_use_and_limit_are_read(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.client, "info", lambda _section: {"used_memory": 700, "maxmemory": 1_000})
     assert store.memory() == Memory(700, 1_000)
 
 
 @pytest.mark.parametrize(
-    ("told", "version"),
+    ("info", "version"),
     [
         ({"valkey_version": "9.1.2", "redis_version": "7.2.4"}, "Valkey 9.1.2"),
         ({"redis_version": "7.2.4"}, "Redis 7.2.4"),
@@ -76,25 +74,25 @@ def test_memory_is_what_the_server_tells(store: RedisStore, monkeypatch: pytest.
     ],
     ids=["Valkey", "Redis", "neither"],
 )
-def test_the_server_is_named(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], version: str
+def test_server_name_and_version_are_read(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, info: dict[str, str], version: str
 ) -> None:
-    """Valkey gives itself out for the Redis that it is compatible with as well."""
-    monkeypatch.setattr(store.client, "info", lambda _section: told)
+    """Valkey also reports the Redis version that it is compatible with."""
+    monkeypatch.setattr(store.client, "info", lambda _section: info)
     assert store.version() == version
 
 
 @pytest.mark.parametrize(
-    ("told", "eviction"),
+    ("info", "eviction"),
     [
         ({"maxmemory-policy": "allkeys-lru", "maxmemory": "1048576"}, Eviction("allkeys-lru", 1_048_576)),
         ({}, Eviction("", 0)),
     ],
     ids=["evicting", "nothing known of it"],
 )
-def test_what_a_full_server_drops_is_read(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], eviction: Eviction
+def test_eviction_policy_is_read(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, info: dict[str, str], eviction: Eviction
 ) -> None:
-    """S5: a lock that is evicted is a second call."""
-    monkeypatch.setattr(store.client, "config_get", lambda _pattern: told)
+    """S5: an evicted lock allows a second call."""
+    monkeypatch.setattr(store.client, "config_get", lambda _pattern: info)
     assert store.eviction() == eviction

@@ -1,4 +1,4 @@
-"""The steps of sweep and look-up, with times set back instead of waited for: so a real server can show them too."""
+"""Test the scripts of sweep and look-up; times are set back instead of waited for, so a real server runs them too."""
 
 import json
 
@@ -19,7 +19,7 @@ OTHER = Pair("C-1", "21")
 
 
 def set_back(client: redis.Redis, store: RedisStore, field: str, seconds: float) -> None:
-    """Let a moment of the ledger lie further back, and the sweep's date with the pair be over."""
+    """Set a time of the ledger back, and make the pair due for the sweep."""
     client.hset(LEDGER, field, f"{store.now() - seconds:.3f}")
     client.zadd("t:pairs", {"C-1:20": store.now() - 1})
 
@@ -45,13 +45,13 @@ def job(number: int, at: float) -> NewJob:
     return NewJob(f"{round(at * 1000)}-447e-{number:04}", "", "Executing", 5)
 
 
-def test_the_turn_belongs_to_one(store: RedisStore) -> None:
+def test_one_sweeper_at_a_time(store: RedisStore) -> None:
     """S28."""
     assert store.acquire_sweep_lock("a", 60)
     assert not store.acquire_sweep_lock("b", 60)
 
 
-def test_an_abandoned_claim_gets_a_new_token_and_goes_back_as_it_was(store: RedisStore, client: redis.Redis) -> None:
+def test_abandoned_claim_gets_a_new_token_and_is_published_unchanged(store: RedisStore, client: redis.Redis) -> None:
     """S18."""
     assert claim(store) == Claimed()
     assert store.pairs_due(limit=10) == []
@@ -64,8 +64,8 @@ def test_an_abandoned_claim_gets_a_new_token_and_goes_back_as_it_was(store: Redi
     assert claim(store, token="third") == Claimed()
 
 
-def test_a_claim_whose_task_has_its_outcome_is_let_go(store: RedisStore, client: redis.Redis) -> None:
-    """S17 S18: its first owner was slow and told of calls under way, the second died; nobody will ever send."""
+def test_claim_with_a_stored_outcome_is_released(store: RedisStore, client: redis.Redis) -> None:
+    """S17 S18: the slow first owner reported running calls, the second one died; no owner will send again."""
     assert claim(store) == Claimed()
     client.set("t:task:task", "{}", px=60_000)
     set_back(client, store, "claimed_at", 31)
@@ -74,8 +74,8 @@ def test_a_claim_whose_task_has_its_outcome_is_let_go(store: RedisStore, client:
     assert not client.exists("t:lock:C-1:20")
 
 
-def test_a_lost_sender_leaves_an_unknown_outcome(store: RedisStore, client: redis.Redis) -> None:
-    """S18 S17: the recorded result is there for a redelivery."""
+def test_dead_sender_leaves_an_unknown_outcome(store: RedisStore, client: redis.Redis) -> None:
+    """S18 S17: the stored result is ready for a redelivery."""
     sending(store)
     set_back(client, store, "sending_at", 107)
     assert attend(store) == "none"
@@ -87,7 +87,7 @@ def test_a_lost_sender_leaves_an_unknown_outcome(store: RedisStore, client: redi
     assert [event["kind"] for event in store.history("C-1")] == ["unknown"]
 
 
-def test_the_window_closes_into_a_hold_and_the_hold_into_a_release(store: RedisStore, client: redis.Redis) -> None:
+def test_look_up_window_ends_in_a_hold_and_the_hold_in_a_release(store: RedisStore, client: redis.Redis) -> None:
     """S14."""
     unknown(store, client)
     look_up = store.open_look_up(PAIR)
@@ -103,8 +103,8 @@ def test_the_window_closes_into_a_hold_and_the_hold_into_a_release(store: RedisS
     assert [event["kind"] for event in store.history("C-1")] == ["unknown", "nothing_found", "released"]
 
 
-def test_adoption(store: RedisStore, client: redis.Redis) -> None:
-    """S14: once, with the deadline counted from `sending`; then the pair watches."""
+def test_found_call_is_adopted_once(store: RedisStore, client: redis.Redis) -> None:
+    """S14: with the deadline counted from `sending`; then the pair is watching."""
     unknown(store, client)
     look_up = store.open_look_up(PAIR)
     assert look_up
@@ -123,8 +123,8 @@ def test_adoption(store: RedisStore, client: redis.Redis) -> None:
     assert phase(store) == "watching"
 
 
-def test_a_stranger_adopts_nothing(store: RedisStore, client: redis.Redis) -> None:
-    """S14 S18: by the token of the look-up only."""
+def test_adoption_requires_the_token_of_the_look_up(store: RedisStore, client: redis.Redis) -> None:
+    """S14 S18."""
     unknown(store, client)
     adopted = store.adopt(PAIR, LookUp("stranger", store.now()), [job(1, store.now())], answered=True)
     assert adopted
@@ -142,8 +142,8 @@ def test_adoption_waits_for_another_mediations_request(store: RedisStore, client
     assert store.calls() == []
 
 
-def test_a_call_of_the_pair_that_is_watched_forbids_the_request(store: RedisStore, client: redis.Redis) -> None:
-    """Never twice: a late answer of an earlier owner has brought a call while the new owner was connecting."""
+def test_watched_call_of_the_pair_forbids_the_request(store: RedisStore, client: redis.Redis) -> None:
+    """An earlier owner's late answer has started a watch while the new owner was connecting."""
     assert claim(store) == Claimed()
     set_back(client, store, "claimed_at", 31)
     attend(store)
@@ -158,7 +158,7 @@ def test_a_call_of_the_pair_that_is_watched_forbids_the_request(store: RedisStor
     ids=["everysec", "always", "no"],
 )
 def test_sending_is_on_disk_before_the_request(options: dict[str, str], durability: str) -> None:
-    """Before the request's bytes leave: WAITAOF where the server has it."""
+    """WAITAOF confirms the write before the request's first byte, where the server supports it."""
     with EmbeddedServer(**options) as server:  # type: ignore[arg-type]
         client = connect(server.url, max_connections=4)
         store = RedisStore(client, Keys("t"), TERMS)
@@ -167,8 +167,8 @@ def test_sending_is_on_disk_before_the_request(options: dict[str, str], durabili
         client.close()
 
 
-def test_a_write_that_does_not_reach_the_disk_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server says so within the gate's time, and the flow takes it for not sent."""
+def test_unconfirmed_write_sends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server replies within the gate's time, and the flow treats the request as not sent."""
     with EmbeddedServer(appendfsync="always") as server:
         client = connect(server.url, max_connections=4)
         store = RedisStore(client, Keys("t"), TERMS)

@@ -1,4 +1,4 @@
-"""A thousand simultaneous triggers of one pair make exactly one request."""
+"""Test that a thousand simultaneous triggers of one pair make exactly one request."""
 
 import itertools
 import threading
@@ -18,7 +18,7 @@ from worker.store import RedisStore
 
 
 class CountingUpstream:
-    """Counts the requests of many threads."""
+    """Count the requests of many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,10 +37,10 @@ class CountingUpstream:
         raise AssertionError
 
 
-def test_a_thousand_triggers_make_one_request(store: RedisStore, client: redis.Redis, record_property: Any) -> None:
-    """S6: from 50 threads at once, with task ids of their own; the others are told what is being watched."""
+def test_thousand_triggers_make_one_request(store: RedisStore, client: redis.Redis, record_property: Any) -> None:
+    """S6: from 50 threads at once, with different task ids; the other triggers return the watched calls."""
     upstream = CountingUpstream()
-    numbers = itertools.count()  # its next number is taken in one step, whatever the threads do
+    numbers = itertools.count()  # taking the next number is atomic
     dial = Dial(store, upstream, SystemClock(), interval=10)
     flow = TriggerFlow(dial, enabled=True, new_token=lambda: f"token-{next(numbers)}")
     barrier = threading.Barrier(50)

@@ -1,4 +1,4 @@
-"""The tasks, run as Celery runs them, on fakeredis under a virtual clock."""
+"""Run the tasks as Celery runs them, on fakeredis under a virtual clock."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.leaks import without_ttl
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A world of its own for each test; settings by indirect parametrisation."""
+    """A new world for each test; settings by indirect parametrisation."""
     with virtual_time() as traveller:
         world = World(traveller, Settings(key_prefix="t", **getattr(request, "param", {})))
         world.install(monkeypatch)

@@ -1,4 +1,4 @@
-"""Due polls are dispatched from Redis, each to one worker, and come back from a worker that died (S20, S28)."""
+"""Test that due polls are dispatched from Redis, each to one worker, and again after a worker's death (S20, S28)."""
 
 import itertools
 import logging
@@ -49,7 +49,7 @@ def test_s20_nothing_is_dispatched_before_its_time(world: World) -> None:
     assert world.dispatch() == 0, "it is leased"
 
 
-def test_s20_calls_that_came_due_together_travel_in_one_message(world: World) -> None:
+def test_s20_calls_due_together_travel_in_one_message(world: World) -> None:
     watching(world, jobs=45)
     world.clock.sleep(10)
     assert world.dispatch() == 45
@@ -60,7 +60,7 @@ def test_s20_calls_that_came_due_together_travel_in_one_message(world: World) ->
 
 
 @pytest.mark.parametrize("world", [{"poll_batch": 1}], indirect=True)
-def test_s38_a_batch_of_one_is_what_earlier_versions_understand(world: World) -> None:
+def test_s38_batch_of_one_is_compatible_with_earlier_versions(world: World) -> None:
     watching(world, jobs=3)
     world.clock.sleep(10)
     world.dispatch()
@@ -68,8 +68,8 @@ def test_s38_a_batch_of_one_is_what_earlier_versions_understand(world: World) ->
     assert all({"job_id", "poll_no", "countdown", "due"} <= message.keys() for message in world.queue.published)
 
 
-def test_each_call_of_a_message_is_judged_on_its_own(world: World) -> None:
-    """S38: what is no poll, a duplicate and a call without a record keep none of the others back."""
+def test_each_call_of_a_message_is_judged_separately(world: World) -> None:
+    """S38: an invalid poll, a duplicate and a call without a record delay none of the others."""
     watching(world, jobs=2)
     world.clock.sleep(10)
     world.dispatch()
@@ -81,7 +81,7 @@ def test_each_call_of_a_message_is_judged_on_its_own(world: World) -> None:
     assert (counters["polls:fenced"], counters["polls:absent"], counters["polls:answer"]) == (1, 1, 2)
 
 
-def test_what_the_fence_drops_is_named_in_flower(world: World) -> None:
+def test_dropped_poll_is_named_in_flower(world: World) -> None:
     watching(world)
     world.clock.sleep(10)
     world.dispatch()
@@ -94,8 +94,8 @@ def test_what_the_fence_drops_is_named_in_flower(world: World) -> None:
     assert len(asks) == 1
 
 
-def test_s20_a_message_before_its_time_is_dropped(world: World) -> None:
-    """A worker of an earlier version published it; the dispatcher brings the poll when it is due."""
+def test_s20_early_message_is_dropped(world: World) -> None:
+    """A worker of an earlier version published it; the dispatcher publishes the poll when it is due."""
     watching(world)
     assert world.poll(job_id=JOB, poll_no=1) == "dropped: early"
     assert world.upstream.queries == []
@@ -103,7 +103,7 @@ def test_s20_a_message_before_its_time_is_dropped(world: World) -> None:
     assert len(world.upstream.queries) == 1
 
 
-def test_s28_a_lost_message_comes_back_when_its_lease_ends(world: World) -> None:
+def test_s28_lost_message_is_reissued_when_its_lease_expires(world: World) -> None:
     watching(world)
     world.run(15)
     world.clock.move_to(START + 30)
@@ -115,7 +115,7 @@ def test_s28_a_lost_message_comes_back_when_its_lease_ends(world: World) -> None
     assert {round((at - first) % 10, 2) % 10 for at, _ in world.upstream.queries[-5:]} == {0.0}, "the cadence stays"
 
 
-def test_s28_a_poll_whose_worker_died_comes_back_after_its_lease_and_counts_as_failed(world: World) -> None:
+def test_s28_poll_of_a_dead_worker_is_reissued_after_its_lease_and_counts_as_failed(world: World) -> None:
     watching(world)
     world.run(15)
     asked = len(world.upstream.queries)
@@ -128,11 +128,11 @@ def test_s28_a_poll_whose_worker_died_comes_back_after_its_lease_and_counts_as_f
     assert len(world.upstream.queries) == asked + 1
     assert world.upstream.queries[-1][0] - begun.now == pytest.approx(2, abs=0.15)
     assert world.store.counters()["reissued"] == 1
-    assert world.store.calls()[0].retry_count == 0, "a good answer clears it"
+    assert world.store.calls()[0].retry_count == 0, "a successful answer resets it"
 
 
-def test_s28_s24_queries_that_outlast_their_leases_are_failures(world: World) -> None:
-    """As if upstream were silent: the tenth in a row loses the watch, and asks no more."""
+def test_s28_s24_queries_that_outlast_their_leases_count_as_failures(world: World) -> None:
+    """As with a silent upstream: the tenth in a row loses the watch and makes no query."""
     watching(world)
     for number in range(1, 11):
         world.clock.sleep(10)
@@ -145,7 +145,7 @@ def test_s28_s24_queries_that_outlast_their_leases_are_failures(world: World) ->
     assert world.store.calls(job_id=JOB)[0].retry_count == 10
 
 
-def test_s28_a_poll_at_work_is_not_dispatched_again_while_its_lease_is_renewed(world: World) -> None:
+def test_s28_running_poll_is_not_dispatched_again_while_its_lease_is_renewed(world: World) -> None:
     watching(world)
     world.clock.sleep(10)
     (begun,) = world.store.begin_polls([(JOB, 1)])
@@ -160,8 +160,8 @@ def test_s28_a_poll_at_work_is_not_dispatched_again_while_its_lease_is_renewed(w
     assert world.dispatch() == 1
 
 
-def test_the_longest_overdue_goes_first_whatever_its_lease(world: World) -> None:
-    """A lease that has ended puts its call before all that came due later."""
+def test_longest_overdue_poll_goes_first(world: World) -> None:
+    """A call whose lease has expired precedes all calls that became due later."""
     watching(world, jobs=3)
     world.clock.sleep(10)
     order = [one.job_id for one in world.store.take_due(limit=1).polls]
@@ -173,8 +173,8 @@ def test_the_longest_overdue_goes_first_whatever_its_lease(world: World) -> None
     assert taken.polls[0].job_id == order[0]
 
 
-def test_a_backlog_stays_in_redis(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """No more is taken than the queue and the process have room for, so no lease ends in a queue."""
+def test_backlog_stays_in_redis(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The dispatcher takes only as many polls as queue and process have room for, so no lease expires in a queue."""
     caplog.set_level(logging.WARNING)
     world.upstream.dials = [[record(job_id(number)) for number in range(1, WAITING + 201)]]
     assert world.trigger()["outcome"] == "started"
@@ -192,8 +192,8 @@ def test_a_backlog_stays_in_redis(world: World, caplog: pytest.LogCaptureFixture
     assert caplog.messages == ["reissued 600 polls whose lease had ended"]
 
 
-def test_an_idle_dispatcher_does_not_ask_for_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One command a turn: the take."""
+def test_idle_dispatcher_does_not_query_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round sends one command, the take."""
     watching(world)
     asked: list[float] = []
     queue = PollQueueOf(world.queue)
@@ -214,8 +214,8 @@ def test_an_idle_dispatcher_does_not_ask_for_the_queue(world: World, monkeypatch
     assert len(asked) == 2
 
 
-def test_records_that_went_leave_the_due_set(world: World) -> None:
-    """A due time or a lease without a record is dropped, not dispatched for ever."""
+def test_missing_records_leave_the_due_set(world: World) -> None:
+    """A due time or a lease without a record is dropped instead of being dispatched for ever."""
     world.redis.zadd("t:due", {"gone": START, "leased": 10_000_000_000 + START})
     world.clock.sleep(60)
     assert world.dispatch() == 0
@@ -242,10 +242,10 @@ def failing(times: int, error: Exception, world: World) -> Callable[[], int]:
     ],
     ids=["no broker", "no store", "a fault"],
 )
-def test_s28_the_dispatcher_backs_off_and_goes_on(
+def test_s28_dispatcher_retries_with_back_off(
     world: World, caplog: pytest.LogCaptureFixture, error: Exception, line: str
 ) -> None:
-    """While Redis is away it tries at growing distances, and logs so once."""
+    """While Redis is away the intervals grow, and one log line reports it."""
     caplog.set_level(logging.WARNING)
     watching(world)
     world.clock.sleep(15)
@@ -264,7 +264,7 @@ def test_s28_the_dispatcher_backs_off_and_goes_on(
     assert [delivery.kwargs["job_id"] for delivery in world.queue.heap] == [JOB]
 
 
-def test_s28_what_cannot_be_published_comes_back(world: World) -> None:
+def test_s28_unpublished_poll_is_reissued(world: World) -> None:
     watching(world)
     world.clock.sleep(10)
     world.queue.broken = ConnectionResetError("broker away")
@@ -275,7 +275,7 @@ def test_s28_what_cannot_be_published_comes_back(world: World) -> None:
     assert len(world.upstream.queries) == 1
 
 
-def test_s29_during_an_outage_probes_alone_are_dispatched(world: World) -> None:
+def test_s29_only_probes_are_dispatched_during_an_outage(world: World) -> None:
     watching(world, jobs=20)
     world.run(20)
 
@@ -291,8 +291,8 @@ def test_s29_during_an_outage_probes_alone_are_dispatched(world: World) -> None:
     assert all(call.due > time.time() - 0.2 for call in world.store.calls()), "their due times move on"
 
 
-def test_s25_a_call_past_its_deadline_expires_though_a_later_poll_overtook_it(world: World) -> None:
-    """S28: the watch is over on Redis' clock, whoever says so; an overtaken failure says nothing."""
+def test_s25_call_past_its_deadline_expires_despite_a_later_poll(world: World) -> None:
+    """S28: the watch ends by Redis' clock, in whichever poll; an overtaken failure changes nothing."""
     watching(world)
     world.clock.move_to(START + 7_199)
     (first,) = world.store.begin_polls([(JOB, 1)])
@@ -308,8 +308,8 @@ def test_s25_a_call_past_its_deadline_expires_though_a_later_poll_overtook_it(wo
     assert world.store.calls(job_id=JOB)[0].verdict == "expired"
 
 
-def test_s25_an_overtaken_poll_does_not_end_a_watch_that_was_opened_anew(world: World) -> None:
-    """S5: the record has a later deadline by then."""
+def test_s25_overtaken_poll_does_not_end_a_reopened_watch(world: World) -> None:
+    """S5: the record has a later deadline meanwhile."""
     watching(world)
     world.clock.move_to(START + 7_199)
 
@@ -324,10 +324,8 @@ def test_s25_an_overtaken_poll_does_not_end_a_watch_that_was_opened_anew(world: 
     assert world.store.calls(job_id=JOB)[0].verdict is None
 
 
-def test_a_poll_that_the_store_refuses_is_reported_and_asked_again(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    """S28: its lease ends; what is wrong with its record is its own."""
+def test_poll_refused_by_the_store_is_reported_and_repeated(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S28: its lease expires; an invalid record affects no other."""
     watching(world)
 
     def break_the_history(_job: str, _age: float) -> str:

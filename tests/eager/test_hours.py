@@ -1,4 +1,4 @@
-"""A trigger outside calling hours waits in Redis and dials when they open: once for each pair, under its task id."""
+"""Test that a trigger outside calling hours waits in Redis and dials later: once per pair, under its task id."""
 
 import itertools
 import time
@@ -29,7 +29,7 @@ def phase(world: World) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def one_call(world: World) -> None:
-    """Every request starts one call, which ends at its first poll; a sweep every ten minutes passes the nights."""
+    """Each request starts one call, which ends at its first poll; a sweep every ten minutes passes the nights."""
     numbers = iter(range(1, 99))
     world.upstream.dials = [lambda _: [record(job_id(next(numbers), at=time.time()))]]
     world.sweeping = 600
@@ -39,14 +39,16 @@ def one_call(world: World) -> None:
 @pytest.mark.parametrize(
     ("moment", "outcome", "dialled"),
     [
-        pytest.param("2026-11-23 20:59:59", "started", "2026-11-23 20:59:59", id="a second before the closing"),
-        pytest.param("2026-11-23 21:00:00", "deferred", "2026-11-24 09:00:00", id="the closing itself"),
+        pytest.param("2026-11-23 20:59:59", "started", "2026-11-23 20:59:59", id="one second before closing"),
+        pytest.param("2026-11-23 21:00:00", "deferred", "2026-11-24 09:00:00", id="closing time"),
         pytest.param("2026-10-01 10:00:00", "deferred", "2026-10-08 09:00:00", id="a public holiday"),
-        pytest.param("2026-10-10 10:00:00", "started", "2026-10-10 10:00:00", id="a Saturday that makes up for one"),
+        pytest.param(
+            "2026-10-10 10:00:00", "started", "2026-10-10 10:00:00", id="a working Saturday in lieu of a holiday"
+        ),
         pytest.param("2026-11-29 10:00:00", "deferred", "2026-11-30 09:00:00", id="a Sunday"),
     ],
 )
-def test_the_hours_hold_when_the_request_is_sent(world: World, moment: str, outcome: str, dialled: str) -> None:
+def test_calling_hours_apply_when_the_request_is_sent(world: World, moment: str, outcome: str, dialled: str) -> None:
     world.clock.move_to(at(moment))
     result = world.trigger()
     assert result["outcome"] == outcome
@@ -67,7 +69,7 @@ def test_the_hours_hold_when_the_request_is_sent(world: World, moment: str, outc
 
 
 @office
-def test_who_waits_waits_for_as_long_as_new_calls_are_stopped(world: World) -> None:
+def test_waiting_trigger_keeps_waiting_while_new_calls_are_stopped(world: World) -> None:
     """S16: deferred on a Thursday night, stopped until Monday."""
     world.clock.move_to(at("2026-11-26 22:00:00"))
     assert world.trigger()["outcome"] == "deferred"
@@ -81,8 +83,8 @@ def test_who_waits_waits_for_as_long_as_new_calls_are_stopped(world: World) -> N
 
 
 @office
-def test_what_was_enqueued_in_time_and_comes_late_waits_as_well(world: World) -> None:
-    """The dial itself: a look or a retry may take the trigger across the closing."""
+def test_late_trigger_waits_for_the_next_calling_hours(world: World) -> None:
+    """The dial checks the hours itself: a query or a retry may outlast the closing time."""
     world.clock.move_to(at("2026-11-23 20:59:59"))
     world.upstream.before_connect = lambda: world.clock.move_to(at("2026-11-23 21:00:00"))
     assert world.trigger()["outcome"] == "deferred"
@@ -93,8 +95,8 @@ def test_what_was_enqueued_in_time_and_comes_late_waits_as_well(world: World) ->
 
 
 @office
-def test_s12_a_dial_that_never_left_and_would_be_late_on_its_next_try_waits_as_well(world: World) -> None:
-    """`sending` is written by then, and only its owner knows that nothing was sent."""
+def test_s12_unsent_dial_waits_when_its_next_attempt_would_be_late(world: World) -> None:
+    """`sending` is already written, and only its owner knows that nothing was sent."""
 
     def refuse(_: object) -> NoReturn:
         world.upstream.requests.clear()  # nothing left this machine
@@ -105,14 +107,14 @@ def test_s12_a_dial_that_never_left_and_would_be_late_on_its_next_try_waits_as_w
     world.clock.move_to(at("2026-11-23 20:59:59"))
     assert world.trigger(task_id="one")["outcome"] == "deferred"
     assert phase(world) == ["waiting"]
-    assert world.trigger(task_id="one")["outcome"] == "deferred", "its redelivery is told the same"
+    assert world.trigger(task_id="one")["outcome"] == "deferred", "its redelivery gets the same result"
     world.run(13 * 3600)
     ((sent_at, _),) = world.upstream.requests
     assert sent_at == pytest.approx(at("2026-11-24 09:00"), abs=601)
 
 
 @office
-def test_s17_one_waits_for_each_pair_and_each_task_dials_once(world: World) -> None:
+def test_s17_one_trigger_waits_per_pair_and_each_task_dials_once(world: World) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     first = [world.trigger(task_id="one") for _ in range(3)]
     others = [world.trigger(task_id=f"more-{number}") for number in range(5)]
@@ -131,7 +133,7 @@ def test_s17_one_waits_for_each_pair_and_each_task_dials_once(world: World) -> N
 
 
 @office
-def test_a_message_that_got_lost_is_published_again(world: World) -> None:
+def test_lost_message_is_published_again(world: World) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     world.trigger()
     world.clock.move_to(at("2026-11-24 09:00:00"))
@@ -144,7 +146,7 @@ def test_a_message_that_got_lost_is_published_again(world: World) -> None:
 
 @office
 @pytest.mark.parametrize("expires", [3600, 11 * 3600 - 1], ids=["within the night", "a second before the opening"])
-def test_what_expires_meanwhile_rings_nobody_and_says_so(world: World, expires: float) -> None:
+def test_expired_trigger_makes_no_call_and_is_published(world: World, expires: float) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     defer(world, expires=time.time() + expires)
     world.run(DAY)
@@ -164,7 +166,7 @@ def defer(world: World, *, expires: float | None, task_id: str = "task-1") -> An
 
 @office
 @pytest.mark.parametrize("order", [("short", "long"), ("long", "short"), ("short", "for ever"), ("for ever", "short")])
-def test_of_two_equal_triggers_the_first_waits_with_the_longer_expiry(world: World, order: tuple[str, str]) -> None:
+def test_first_of_two_equal_triggers_waits_with_the_longer_expiry(world: World, order: tuple[str, str]) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     lives = {"short": time.time() + 60, "long": time.time() + DAY, "for ever": None}
     assert [defer(world, expires=lives[name], task_id=name) for name in order] == ["deferred", "deferred"]
@@ -175,8 +177,8 @@ def test_of_two_equal_triggers_the_first_waits_with_the_longer_expiry(world: Wor
 
 @office
 @pytest.mark.parametrize("first", ["", "P-1"], ids=["everyone waits", "one person waits"])
-def test_a_trigger_with_other_arguments_does_not_replace_the_one_that_waits(world: World, first: str) -> None:
-    """S4 S17: its back end was told `deferred`; the newcomer is skipped, and extends no expiry."""
+def test_trigger_with_other_arguments_does_not_replace_the_waiting_one(world: World, first: str) -> None:
+    """S4 S17: the waiting trigger's back end got `deferred`; the new one is skipped and extends no expiry."""
     world.clock.move_to(at("2026-11-23 22:00:00"))
     other = "" if first else "P-1"
     flow = world.parts.trigger()
@@ -194,7 +196,7 @@ def test_a_trigger_with_other_arguments_does_not_replace_the_one_that_waits(worl
 
 
 @office
-def test_s16_during_a_pause_it_goes_on_waiting(world: World) -> None:
+def test_s16_trigger_keeps_waiting_during_a_pause(world: World) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     world.trigger()
     world.store.pause("maintenance")
@@ -207,19 +209,19 @@ def test_s16_during_a_pause_it_goes_on_waiting(world: World) -> None:
 
 
 @office
-def test_an_erased_case_is_taken_back_and_its_message_dials_no_more(world: World) -> None:
+def test_erased_trigger_does_not_dial(world: World) -> None:
     world.clock.move_to(at("2026-11-23 22:00:00"))
     world.trigger()
     world.clock.move_to(at("2026-11-24 09:00:00"))
-    assert world.sweep() == 1, "on its way"
+    assert world.sweep() == 1, "published"
     assert isinstance(world.store.erase("C-1", anyway=False), Erased)
     world.run(DAY)
     assert world.upstream.requests == []
 
 
 @office
-def test_a_holiday_of_nine_days_loses_nothing(world: World) -> None:
-    """The ledger outlives the wait, not only the day for which others are kept."""
+def test_nine_days_of_holiday_lose_no_trigger(world: World) -> None:
+    """The ledger outlives the wait, not only one day like other records."""
     world.clock.move_to(at("2026-02-14 21:30:00"))
     world.sweeping = 6 * 3600
     world.trigger()
@@ -231,10 +233,10 @@ def test_a_holiday_of_nine_days_loses_nothing(world: World) -> None:
 
 
 @office
-def test_s18_an_owner_whose_claim_was_taken_over_does_not_let_it_wait_a_second_time(
+def test_s18_former_owner_does_not_defer_the_trigger_again(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was stopped for half a minute between its claim and the look at the hours."""
+    """The owner was stopped for half a minute between its claim and its check of the hours."""
     world.clock.move_to(at("2026-11-23 22:00"))
     defer, second = world.store.defer, []
 
@@ -253,22 +255,22 @@ def test_s18_an_owner_whose_claim_was_taken_over_does_not_let_it_wait_a_second_t
     assert len(world.upstream.requests) == 1
 
 
-# -- the limit of requests ---------------------------------------------------------------------------------------------
+# the request limit -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("world", [{"dial_rate": 2}], indirect=True)
-def test_requests_are_spread_and_those_who_would_wait_long_are_deferred(world: World) -> None:
+def test_requests_are_spread_and_long_waits_are_deferred(world: World) -> None:
     world.sweeping = 1
     world.queue.heap.clear()
     outcomes = [world.trigger(case_id=f"C-{number}", task_id=f"task-{number}")["outcome"] for number in range(12)]
-    assert set(outcomes) == {"started"}, "one worker waits its turn"
+    assert set(outcomes) == {"started"}, "one worker waits for its token"
     times = [sent_at for sent_at, _ in world.upstream.requests]
     assert all(times[number + 2] - times[number] >= 1 for number in range(10))
 
 
 @pytest.mark.parametrize("world", [{"dial_rate": 0.05}], indirect=True)
-def test_who_is_deferred_by_the_limit_dials_once_and_in_its_turn(world: World) -> None:
-    """S6: one request for each pair, whatever waits."""
+def test_deferred_triggers_dial_once_and_in_order(world: World) -> None:
+    """S6: one request per pair, however many wait."""
     world.sweeping = 1
     outcomes = [world.trigger(case_id=f"C-{number}", task_id=f"task-{number}")["outcome"] for number in range(5)]
     assert outcomes == ["started", *["deferred"] * 4]

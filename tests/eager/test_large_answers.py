@@ -1,4 +1,4 @@
-"""An answer of almost 1 MiB leaves little behind: upstream's texts are cut where they enter."""
+"""Test that an answer of almost 1 MiB leaves little data: upstream's texts are cut on arrival."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ import pytest
 from api_client.envelope import call_records
 from tests.fakes import World, job_id
 
-ANSWER = 900_000  # characters: the most that an answer may have is 1 MiB
+ANSWER = 900_000  # characters: an answer has at most 1 MiB
 LONG = "长" * 250_000
 NOTICES = {
     "notice_url": "http://127.0.0.1:1/hook",
@@ -29,7 +29,7 @@ def many(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def size(value: object) -> int:
-    """The characters in a value of Redis."""
+    """The number of characters in a value of Redis."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
@@ -38,7 +38,7 @@ def size(value: object) -> int:
 
 
 def stored(world: World) -> int:
-    """The characters in all that stands in Redis."""
+    """The number of characters of all data in Redis."""
     read = {
         "string": world.redis.get,
         "hash": world.redis.hgetall,
@@ -64,7 +64,7 @@ SHAPES: list[tuple[str, list[dict[str, Any]], str, int]] = [
 
 @pytest.mark.parametrize("world", [NOTICES], indirect=True, ids=["with notices"])
 @pytest.mark.parametrize(("records", "outcome", "most"), [pytest.param(*shape, id=name) for name, *shape in SHAPES])
-def test_a_large_answer_leaves_little_behind(
+def test_large_answer_leaves_little_data(
     world: World, records: list[dict[str, Any]], outcome: str, most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S38: in results, records, history, events, notices and logs."""
@@ -76,8 +76,8 @@ def test_a_large_answer_leaves_little_behind(
     assert len(caplog.text) < most
 
 
-def test_what_is_cut_is_said_all_the_same(world: World) -> None:
-    """S8: the beginning of a message is what a person reads."""
+def test_truncated_message_keeps_its_beginning(world: World) -> None:
+    """S8: a person reads the beginning of the message."""
     world.upstream.dials = [answer({"errorCode": 1002, "personId": "P-1", "message": "超限" + LONG})]
     result = world.trigger()
     assert result["refused"][0]["message"].startswith("超限长")

@@ -1,4 +1,4 @@
-"""Limits of queries and of dials hold over everybody, in every second, and starve nobody."""
+"""Test that the limits of queries and dials hold for all workers in every second, and that every call gets polled."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ CALLS = 120
 
 
 def busiest(times: list[float]) -> int:
-    """The most of these moments that lie in any one second."""
+    """Return the largest number of these moments within one second."""
     times = sorted(times)
     first, most = 0, 0
     for last, moment in enumerate(times):
@@ -26,7 +26,7 @@ def busiest(times: list[float]) -> int:
 
 
 def start(world: World, calls: int = CALLS) -> None:
-    """Have calls watched that never end."""
+    """Watch calls that never end."""
     world.upstream.life = lambda _job, _age: "Executing"
     world.upstream.dials = [[record(job_id(number)) for number in range(calls)]]
     assert world.trigger()["outcome"] == "started"
@@ -37,8 +37,8 @@ def start(world: World, calls: int = CALLS) -> None:
     "world", [{"status_rate": 8}, {"status_rate": 3.5}, {"status_rate": 80}], indirect=True, ids=["8", "3.5", "80"]
 )
 @pytest.mark.no_cover
-def test_no_second_has_more_queries_than_the_limit(world: World) -> None:
-    """Also after everything stood still for a minute: who was late does not make up for it."""
+def test_no_second_exceeds_the_query_limit(world: World) -> None:
+    """Also after a standstill of a minute: late polls do not catch up."""
     rate = world.settings.status_rate
     world.sweeping = 1
     start(world)
@@ -48,11 +48,11 @@ def test_no_second_has_more_queries_than_the_limit(world: World) -> None:
     times = [at for at, _ in world.upstream.queries]
     assert busiest(times) <= math.ceil(rate)
     wanted = min(rate, CALLS / world.settings.poll_interval)
-    assert len(times) >= 0.85 * wanted * 120, "and the limit is made use of"
+    assert len(times) >= 0.85 * wanted * 120, "the limit is used up"
 
 
 @pytest.mark.parametrize("world", [{"status_rate": 8}], indirect=True)
-def test_everybody_gets_a_turn(world: World) -> None:
+def test_every_call_is_polled_under_the_limit(world: World) -> None:
     world.sweeping = 1
     start(world)
     world.run(2 * CALLS / 8 * 1.2)
@@ -62,8 +62,8 @@ def test_everybody_gets_a_turn(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", [{"status_rate": 1}], indirect=True)
-def test_who_waits_long_waits_in_the_store_and_not_in_a_worker(world: World) -> None:
-    """A poll is published when it has its token, so no worker holds a message."""
+def test_throttled_poll_waits_in_the_store(world: World) -> None:
+    """A poll is published once it has its token, so no worker holds a message."""
     start(world)
     world.run(200)
     assert len(world.queue) == 0
@@ -71,8 +71,8 @@ def test_who_waits_long_waits_in_the_store_and_not_in_a_worker(world: World) -> 
 
 
 @pytest.mark.parametrize("world", [{"status_rate": 1}], indirect=True)
-def test_a_look_up_has_precedence_and_counts(world: World) -> None:
-    """S14: a lost answer is looked up though 120 polls wait, and the limit holds for both together."""
+def test_look_up_precedes_polls_and_counts_against_the_limit(world: World) -> None:
+    """S14: a lost answer is looked up while 120 polls wait, and the limit covers both together."""
     start(world)
     world.run(15)
     paced = world.parts.paced
@@ -88,10 +88,10 @@ def test_a_look_up_has_precedence_and_counts(world: World) -> None:
 
 @pytest.mark.parametrize("answer", [None, StoreUnavailable("Redis: ConnectionError")], ids=["none in time", "no store"])
 @pytest.mark.parametrize("question", ["status", "conversations"])
-def test_a_question_without_a_token_is_not_asked(
+def test_query_without_a_token_is_not_sent(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: StoreUnavailable | None, question: str
 ) -> None:
-    """S14 S5: a look-up counts it as not answered; the look before a new call then sends nothing."""
+    """S14 S5: a look-up counts it as unanswered; before a new call, nothing is sent then."""
 
     def reserve_query(*, longest: float) -> None:
         assert longest < 30, "the seconds of a claim (S18)"
@@ -111,7 +111,7 @@ def test_a_question_without_a_token_is_not_asked(
     assert world.upstream.queries == []
 
 
-def test_without_a_limit_nothing_of_it_is_there(world: World) -> None:
+def test_without_a_limit_no_token_is_stored(world: World) -> None:
     start(world)
     world.run(20)
     assert len(world.upstream.queries) == 2 * CALLS

@@ -1,4 +1,4 @@
-"""No second ring: after days without a worker, with half an upstream, past the gate, and while attempts take long."""
+"""Test against second calls: after days without a worker, with half an upstream, past the gate, in slow dials."""
 
 import itertools
 from typing import Any, NoReturn
@@ -24,7 +24,7 @@ LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
 
 
 def killed(world: World, *, sending: bool) -> None:
-    """A worker that was killed during its dial; its message waits to be delivered again."""
+    """A worker that was killed during its dial; its message waits for redelivery."""
     claimed = world.store.claim(PAIR, token="t", task_id="task-1", arguments="{}", expires=None, enabled=True)
     assert claimed == Claimed()
     if sending:
@@ -35,19 +35,21 @@ def killed(world: World, *, sending: bool) -> None:
 
 
 @pytest.mark.parametrize("days", [1.2, 30])
-def test_a_trigger_whose_request_had_left_dials_no_more_after_days(world: World, days: float) -> None:
-    """S18: ledger and handled task id have no time to live before the pair is done."""
+def test_trigger_with_a_sent_request_does_not_dial_after_days(world: World, days: float) -> None:
+    """S18: ledger and handled task id have no time to live until the pair is done."""
     killed(world, sending=True)
     world.clock.sleep(days * DAY)
     world.upstream.dials = [[record(JOB)]]
-    assert world.trigger() is None, "the request left: the copy says nothing until the outcome is known"
+    assert world.trigger() is None, (
+        "the request left: the duplicate delivery returns no result until the outcome is known"
+    )
     world.sweep()
     assert world.trigger()["outcome"] == "unknown"
     assert world.trigger(task_id="task-2")["outcome"] == "skipped"
     assert world.upstream.requests == []
 
 
-def test_a_handled_task_id_lives_for_a_day_after_its_pair_is_done(world: World) -> None:
+def test_handled_task_id_lives_for_a_day_after_its_pair_is_done(world: World) -> None:
     """S17 S18: the time to live begins with `done`."""
     killed(world, sending=True)
     world.clock.sleep(2 * DAY)
@@ -59,8 +61,8 @@ def test_a_handled_task_id_lives_for_a_day_after_its_pair_is_done(world: World) 
     assert world.upstream.requests == []
 
 
-def test_a_watch_outlasts_days_without_a_worker(world: World) -> None:
-    """S25 S28: the call's record is there, it is looked at once more, and its end is told."""
+def test_watch_outlasts_days_without_a_worker(world: World) -> None:
+    """S25 S28: the call keeps its record, is queried once more, and its end is published."""
     world.upstream.dials = [[record(JOB)]]
     assert world.trigger()["outcome"] == "started"
     world.queue.heap.clear()
@@ -72,7 +74,7 @@ def test_a_watch_outlasts_days_without_a_worker(world: World) -> None:
     assert phase(world) == "done"
 
 
-def test_an_open_pair_without_a_ledger_is_looked_up_before_a_call(world: World) -> None:
+def test_open_pair_without_a_ledger_is_looked_up_before_a_call(world: World) -> None:
     """S18 S5: the server lost a key; a telephone may be ringing."""
     world.redis.zadd(world.keys.pairs, {"C-1:20": START + 60})
     world.upstream.dials = [[record(job_id(9))]]
@@ -83,8 +85,8 @@ def test_an_open_pair_without_a_ledger_is_looked_up_before_a_call(world: World) 
 
 
 @pytest.mark.parametrize("active", [True, False])
-def test_the_sweep_remembers_an_open_pair_without_a_ledger(world: World, active: bool) -> None:
-    """S18 S5: nothing is known of it any more, so its next trigger looks upstream first."""
+def test_sweep_remembers_an_open_pair_without_a_ledger(world: World, active: bool) -> None:
+    """S18 S5: its state is lost, so its next trigger queries upstream first."""
     world.redis.zadd(world.keys.pairs, {"C-1:20": START - 1})
     world.sweep()
     assert phase(world) == "done"
@@ -94,8 +96,8 @@ def test_the_sweep_remembers_an_open_pair_without_a_ledger(world: World, active:
 
 
 @five_minutes
-def test_a_lost_ledger_leaves_watched_calls_their_pair(world: World) -> None:
-    """S5 S18: the pair is released with its last call, by the token that its lock holds."""
+def test_lost_ledger_does_not_release_watched_calls(world: World) -> None:
+    """S5 S18: the last call releases the pair, with the token in its lock."""
     world.upstream.dials = [[record(JOB)]]
     world.upstream.life = lambda _job, age: "Succeeded" if age > 10_000 else "Executing"
     world.trigger()
@@ -109,8 +111,8 @@ def test_a_lost_ledger_leaves_watched_calls_their_pair(world: World) -> None:
     assert not world.redis.exists(world.keys.lock(PAIR))
 
 
-def test_a_watched_call_without_a_record_does_not_hold_its_pair_for_ever(world: World) -> None:
-    """S5: the net beneath the watch takes it out, and the next trigger looks first."""
+def test_watched_call_without_a_record_does_not_hold_its_pair_for_ever(world: World) -> None:
+    """S5: the safety limit of the watch removes it, and the next trigger queries upstream first."""
     world.upstream.dials = [[record(JOB)]]
     world.trigger()
     world.redis.delete(world.keys.job(JOB))
@@ -125,8 +127,8 @@ def test_a_watched_call_without_a_record_does_not_hold_its_pair_for_ever(world: 
 # -- half an upstream --------------------------------------------------------------------------------------------------
 
 
-def test_a_status_of_another_mediations_call_denies_nothing(world: World) -> None:
-    """S5: status by case names one call only; without the conversation log nothing is sent."""
+def test_status_of_another_mediations_call_denies_nothing(world: World) -> None:
+    """S5: the status by case names only one call; without the conversation log no request is sent."""
     world.upstream.dials = [LOST]
     world.upstream.log_entries = Unavailable("GET /conversation-log: answer too large")
     assert world.trigger()["outcome"] == "unknown"
@@ -144,8 +146,8 @@ def test_a_status_of_another_mediations_call_denies_nothing(world: World) -> Non
     [(Unavailable("GET /status: ReadTimeout"), "failed"), (ProtocolError("GET /status: data null"), "started")],
     ids=["no answer", "no such call"],
 )
-def test_the_look_needs_an_answer_of_the_status_query_too(world: World, status: Any, outcome: str) -> None:
-    """S5: that there is no such call is an answer."""
+def test_query_before_a_call_also_needs_the_status_answer(world: World, status: Any, outcome: str) -> None:
+    """S5: the answer that there is no such call is sufficient."""
     world.upstream.dials = [LOST]
     assert world.trigger()["outcome"] == "unknown"
     assert world.store.release(PAIR, by="me", why="a test") == "released"
@@ -154,8 +156,8 @@ def test_the_look_needs_an_answer_of_the_status_query_too(world: World, status: 
     assert world.trigger(task_id="task-2")["outcome"] == outcome
 
 
-def test_look_ups_without_an_answer_go_on_until_there_is_one(world: World) -> None:
-    """S14: the call that upstream could not name for an hour is watched when it can, and was never denied."""
+def test_look_ups_continue_until_one_is_answered(world: World) -> None:
+    """S14: a call that upstream did not name for an hour is watched once it appears, and was never reported missing."""
     world.upstream.dials = [LOST]
     world.upstream.log_entries = Unavailable("down")
     world.upstream.life = lambda _job, _age: "Executing"
@@ -168,7 +170,7 @@ def test_look_ups_without_an_answer_go_on_until_there_is_one(world: World) -> No
     assert world.events() == ["unknown"]
     gaps = [later - earlier for earlier, later in itertools.pairwise(looks) if earlier > 130]
     assert len(gaps) > 50
-    assert min(gaps) >= 60, "at the most once a minute"
+    assert min(gaps) >= 60, "at most once a minute"
     world.upstream.log_entries = [entry(JOB)]
     world.upstream.case_status = lambda _case: ProtocolError("data null")
     world.run(70)
@@ -177,7 +179,7 @@ def test_look_ups_without_an_answer_go_on_until_there_is_one(world: World) -> No
     assert phase(world) == "watching"
 
 
-def test_the_window_begins_with_the_first_answer_where_upstream_was_away(world: World) -> None:
+def test_window_begins_with_the_first_answer_after_an_outage(world: World) -> None:
     """S14: 120 s from there, then the hold."""
     world.upstream.dials = [LOST]
     world.upstream.log_entries = Unavailable("down")
@@ -192,8 +194,8 @@ def test_the_window_begins_with_the_first_answer_where_upstream_was_away(world: 
     assert world.store.history("C-1")[-1]["message"] == texts.NOTHING_FOUND
 
 
-def test_a_day_without_an_answer_is_said_and_the_next_trigger_looks_first(world: World) -> None:
-    """S14 S5: upstream could not be asked; the memory of it lasts from the release on."""
+def test_day_without_an_answer_is_published_and_the_next_trigger_queries_first(world: World) -> None:
+    """S14 S5: upstream did not answer; the failure is remembered from the release on."""
     world.upstream.dials = [LOST]
     world.upstream.log_entries = Unavailable("down")
     assert world.trigger()["outcome"] == "unknown"
@@ -215,12 +217,12 @@ def test_a_day_without_an_answer_is_said_and_the_next_trigger_looks_first(world:
 @pytest.mark.parametrize(
     "world", [{"max_poll_duration": 300}, {"max_poll_duration": 300, "history_ttl": 60}], indirect=True, ids=str
 )
-def test_an_ended_call_is_remembered_as_long_as_the_bad_end_of_its_sibling(world: World) -> None:
-    """S5: else it would pass for a new one, and end a second time."""
+def test_ended_call_is_remembered_as_long_as_its_siblings_failure(world: World) -> None:
+    """S5: otherwise it would pass for a new call and end a second time."""
     other = job_id(2, at=START + 2)
     world.upstream.dials = [[record(JOB, person="P-1"), record(other, person="P-2")]]
     world.upstream.life = lambda job, _age: "Succeeded" if job == JOB else "Executing"
-    world.upstream.log_entries = [entry(other, "Succeeded"), entry(JOB, "Executing")]  # the log lags behind
+    world.upstream.log_entries = [entry(other, "Succeeded"), entry(JOB, "Executing")]  # the log is late
     assert world.trigger()["outcome"] == "started"
     world.run(320)
     verdicts = {call.job_id: call.verdict for job in (JOB, other) for call in world.store.calls(job_id=job)}
@@ -231,7 +233,7 @@ def test_an_ended_call_is_remembered_as_long_as_the_bad_end_of_its_sibling(world
     assert world.trigger(task_id="task-2")["outcome"] == "started"
 
 
-def test_a_call_that_upstream_calls_terminal_is_not_watched_again(world: World) -> None:
+def test_terminal_call_is_not_watched_again(world: World) -> None:
     """S5: a newly found call that has ended holds no pair."""
     world.upstream.dials = [LOST]
     assert world.trigger()["outcome"] == "unknown"
@@ -243,7 +245,7 @@ def test_a_call_that_upstream_calls_terminal_is_not_watched_again(world: World) 
 
 
 @pytest.mark.parametrize("status", ["Succeeded", "Executing"])
-def test_an_answer_past_the_deadline_of_its_calls_looks_once(world: World, status: str) -> None:
+def test_answer_past_the_deadline_of_its_calls_queries_once(world: World, status: str) -> None:
     """S25: its sender was stopped for three hours."""
 
     def stopped(_request: CallRequest) -> list[Any]:
@@ -259,8 +261,8 @@ def test_an_answer_past_the_deadline_of_its_calls_looks_once(world: World, statu
     assert world.events() == ["started", "ended" if status == "Succeeded" else "expired"]
 
 
-def test_an_answer_moves_a_call_to_the_mediation_that_it_names(world: World) -> None:
-    """S14: adopted by one mediation's look, named by the other's answer; its end is told of the right one."""
+def test_answer_moves_a_call_to_the_mediation_that_it_names(world: World) -> None:
+    """S14: adopted by one mediation's look-up, named by the other's answer; its end is published for the latter."""
     world.upstream.dials = [LOST]
     assert world.trigger()["outcome"] == "unknown"
     world.sweeping = 5
@@ -282,7 +284,7 @@ def test_an_answer_moves_a_call_to_the_mediation_that_it_names(world: World) -> 
 
 @pytest.fixture
 def without_gate(world: World) -> World:
-    """An upstream client whose connection never asks the gate."""
+    """An upstream client whose connection skips the gate."""
     real = world.upstream.dial
 
     def dial(request: CallRequest, **options: Any) -> Any:
@@ -297,10 +299,10 @@ def without_gate(world: World) -> World:
     [[record(JOB, person="P-1")], OutcomeUnknown("answered past the gate", records=[record(JOB, person="P-1")])],
     ids=["returned", "with the error"],
 )
-def test_an_answer_without_sending_is_an_unknown_outcome_and_its_calls_are_watched(
+def test_answer_without_sending_is_an_unknown_outcome_and_its_calls_are_watched(
     without_gate: World, answer: Any
 ) -> None:
-    """S18: never sent again, and not thrown away."""
+    """S18: never sent again, and not discarded."""
     world = without_gate
     world.upstream.dials = [answer]
     world.upstream.life = lambda _job, _age: "Executing"
@@ -314,8 +316,8 @@ def test_an_answer_without_sending_is_an_unknown_outcome_and_its_calls_are_watch
 
 
 @pytest.mark.parametrize("taken_over", [False, True])
-def test_a_lost_answer_without_sending_is_not_sent_again(without_gate: World, taken_over: bool) -> None:
-    """S18: an hour of sweeps, and one ring; also where the sweep had published the trigger again by then."""
+def test_lost_answer_without_sending_is_not_sent_again(without_gate: World, taken_over: bool) -> None:
+    """S18: an hour of sweeps and one ring, also if the sweep had published the trigger again by then."""
     world = without_gate
 
     def lose(_request: CallRequest) -> NoReturn:
@@ -335,8 +337,8 @@ def test_a_lost_answer_without_sending_is_not_sent_again(without_gate: World, ta
     assert [call.job_id for call in world.store.calls()] == [JOB], "created after the claim, so adopted"
 
 
-def test_a_claim_is_published_again_five_times_and_then_fails(world: World) -> None:
-    """S18: its message ends every worker that takes it up before the request."""
+def test_claim_is_published_again_five_times_and_then_fails(world: World) -> None:
+    """S18: its message crashes every worker before the request."""
     killed(world, sending=False)
     world.sweeping = 10
     copies = 0
@@ -353,11 +355,11 @@ def test_a_claim_is_published_again_five_times_and_then_fails(world: World) -> N
     assert world.upstream.requests == []
 
 
-# -- attempts that take long -------------------------------------------------------------------------------------------
+# slow attempts -----------------------------------------------------------------------------------------------------
 
 
 def test_slow_attempts_keep_their_claim_and_end_as_failed(world: World) -> None:
-    """S18 S12: 7 s for each connect, with sweeps beside it; one flow, one result, no late call."""
+    """S18 S12: 7 s per connection attempt, with sweeps meanwhile; one flow, one result, no late call."""
     attempts: list[float] = []
 
     def connect() -> None:
@@ -372,12 +374,12 @@ def test_slow_attempts_keep_their_claim_and_end_as_failed(world: World) -> None:
     assert len(attempts) == 4
     ends = [began + (within or 0) for began, within in zip(attempts, world.upstream.withins, strict=True)]
     assert ends == [pytest.approx(28)] * 4, "all attempts together, well within the 30 s of a claim"
-    assert len(world.queue) == 0, "no sweep took the claim for abandoned"
+    assert len(world.queue) == 0, "no sweep treated the claim as abandoned"
     assert phase(world) == "done"
 
 
-def test_a_dial_that_has_lost_its_claim_between_attempts_stops(world: World) -> None:
-    """S18: it makes no further connection, for another owner is at work."""
+def test_dial_stops_after_losing_its_claim_between_attempts(world: World) -> None:
+    """S18: it makes no further connection, because another owner is working."""
 
     attempts: list[float] = []
 
@@ -396,8 +398,8 @@ def test_a_dial_that_has_lost_its_claim_between_attempts_stops(world: World) -> 
     assert world.upstream.requests == []
 
 
-def test_a_store_that_is_away_between_attempts_costs_an_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S12: nothing was sent, so it may be tried again."""
+def test_unavailable_store_between_attempts_costs_an_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S12: no request was sent, so the dial may retry."""
     real, failures = RedisStore.renew, [StoreUnavailable("restarting")]
 
     def renew(store: RedisStore, pair: Pair, token: str) -> bool:
@@ -411,11 +413,11 @@ def test_a_store_that_is_away_between_attempts_costs_an_attempt(world: World, mo
     assert world.clock.slept[0] == 0.5
 
 
-# -- a settlement that is sent twice -----------------------------------------------------------------------------------
+# a settlement sent twice -------------------------------------------------------------------------------------------
 
 
 def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None:
-    """S14: the reply was lost while look-ups went on; what they found stays, and no second window begins."""
+    """S14: the reply was lost during the look-ups; found calls stay, and no second window begins."""
     killed(world, sending=True)
     world.upstream.log_entries = [entry(JOB)]
     world.upstream.life = lambda _job, _age: "Succeeded"
@@ -433,12 +435,12 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     assert world.store.counters()["triggers:unknown"] == 1
 
 
-# -- a broker that delivers again --------------------------------------------------------------------------------------
+# a broker that redelivers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("redelivered", "outcome"), [(True, "skipped"), (False, "started")])
-def test_a_message_that_a_broker_kept_for_weeks_dials_no_more(world: World, redelivered: bool, outcome: str) -> None:
-    """S18: its pair is done and its result forgotten (S17). A back end that uses the id anew may call."""
+def test_message_kept_by_the_broker_for_weeks_does_not_dial(world: World, redelivered: bool, outcome: str) -> None:
+    """S18: its pair is done and its result expired (S17). A back end that uses the id again may call."""
     world.upstream.dials = [[record(JOB)], [record(job_id(9))]]
     assert world.trigger()["outcome"] == "started"
     world.run(20)
@@ -453,8 +455,8 @@ def test_a_message_that_a_broker_kept_for_weeks_dials_no_more(world: World, rede
     assert result["message"] == (texts.HANDLED_BEFORE if redelivered else "")
 
 
-def test_requests_are_remembered_for_31_days(world: World) -> None:
-    """S18: the memory is bounded."""
+def test_sent_requests_are_remembered_for_31_days(world: World) -> None:
+    """S18: the record is bounded."""
     world.upstream.dials = [[record(JOB)]]
     world.trigger()
     world.run(20)
@@ -463,9 +465,7 @@ def test_requests_are_remembered_for_31_days(world: World) -> None:
     assert world.redis.zcard(world.keys.dialled) == 0
 
 
-def test_the_task_passes_on_that_its_message_was_delivered_before(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_task_passes_on_that_its_message_was_redelivered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from worker import tasks  # noqa: PLC0415 - the application is configured by then
 
     seen: list[bool] = []
@@ -484,8 +484,8 @@ def test_the_task_passes_on_that_its_message_was_delivered_before(
     assert seen == [True, False]
 
 
-def test_a_claim_that_is_lost_while_connecting_sends_nothing(world: World) -> None:
-    """S18: the step that writes `sending` compares the token."""
+def test_claim_lost_while_connecting_sends_nothing(world: World) -> None:
+    """S18: the script that writes `sending` compares the token."""
 
     def connect() -> None:
         world.redis.hset(world.keys.ledger(PAIR), "token", "another")

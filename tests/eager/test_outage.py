@@ -1,4 +1,4 @@
-"""An outage of the upstream is one event (S29), and a `Retry-After` is obeyed."""
+"""Test that an upstream outage is one event (S29), and that a `Retry-After` is obeyed."""
 
 import itertools
 import logging
@@ -18,7 +18,7 @@ def watching(world: World, jobs: int) -> None:
 
 
 def test_three_minutes_of_outage_lose_no_call(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S29: told once when it begins and once when it ends; polling thins out and recovers within one interval."""
+    """S29: published once at its start and once at its end; polling thins out and recovers within one interval."""
     caplog.set_level(logging.WARNING)
     watching(world, 50)
     world.run(30)
@@ -41,7 +41,7 @@ def test_three_minutes_of_outage_lose_no_call(world: World, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("calls", [1, 4])
-def test_with_fewer_than_five_calls_the_tenth_failure_alone_holds(world: World, calls: int) -> None:
+def test_with_fewer_than_five_calls_only_the_tenth_failure_counts(world: World, calls: int) -> None:
     """S29 S24."""
     watching(world, calls)
     world.upstream.life = lambda _job, _age: DOWN
@@ -49,8 +49,8 @@ def test_with_fewer_than_five_calls_the_tenth_failure_alone_holds(world: World, 
     assert [call.verdict for call in world.store.calls(finished=True)] == ["lost"] * calls
 
 
-def test_five_failing_calls_among_others_that_are_answered_are_no_outage(world: World) -> None:
-    """S29: no query of any call was answered well for one interval."""
+def test_five_failing_calls_among_answered_ones_are_no_outage(world: World) -> None:
+    """S29: an outage requires an interval without any successful query."""
     watching(world, 6)
     world.upstream.life = lambda job, _age: "Executing" if job == job_id(0) else DOWN
     world.run(200)
@@ -58,7 +58,7 @@ def test_five_failing_calls_among_others_that_are_answered_are_no_outage(world: 
 
 
 @pytest.mark.parametrize("world", [{"max_poll_duration": 600}], indirect=True, ids=["10 minutes"])
-def test_the_watch_still_ends_at_its_deadline_during_an_outage(world: World) -> None:
+def test_watch_ends_at_its_deadline_during_an_outage(world: World) -> None:
     """S25 S29."""
     watching(world, 6)
     world.upstream.life = lambda _job, _age: DOWN
@@ -68,7 +68,7 @@ def test_the_watch_still_ends_at_its_deadline_during_an_outage(world: World) -> 
 
 @pytest.mark.parametrize(("asked", "gap"), [(None, 10), (25, 30), (300, 300)], ids=["none", "25 s", "300 s"])
 def test_retry_after_is_obeyed(world: World, asked: float | None, gap: float) -> None:
-    """The due times before it are left out; the grid stays."""
+    """Due times before it are skipped; the grid stays."""
     world.sweeping = 1
     watching(world, 1)
     world.run(10)
@@ -80,8 +80,8 @@ def test_retry_after_is_obeyed(world: World, asked: float | None, gap: float) ->
 
 
 @pytest.mark.parametrize("world", [{"max_poll_duration": 300}], indirect=True, ids=["5 minutes"])
-def test_an_outage_ends_when_fewer_than_five_calls_are_left(world: World) -> None:
-    """S29 S24: its calls have expired; a single failing call is `lost` at its tenth failure as ever."""
+def test_outage_ends_when_fewer_than_five_calls_are_left(world: World) -> None:
+    """S29 S24: its calls have expired; a single failing call is `lost` at its tenth failure, as usual."""
     watching(world, 5)
     world.upstream.life = lambda _job, _age: DOWN
     world.run(320)

@@ -1,4 +1,4 @@
-"""A new version goes on with the records and messages that the one before left (S38)."""
+"""Test that a new version continues with the records and messages of the previous release (S38)."""
 
 import heapq
 import json
@@ -15,7 +15,7 @@ RELEASES = sorted(Path(__file__).parent.glob("release_*.json"))
 
 
 def put_back(world: World, left: dict[str, Any]) -> None:
-    """Let the clock, Redis and the queue be as a release left them."""
+    """Restore the clock, Redis and the queue of a release."""
     world.clock.move_to(left["written_at"])
     write: dict[str, Callable[[str, Any], object]] = {
         "string": world.redis.set,
@@ -35,8 +35,8 @@ def put_back(world: World, left: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
-def test_what_a_release_left_is_brought_to_its_end(world: World, release: Path) -> None:
-    """S38 S18: watched calls, a sender and a claimer that died, an open look-up, tasks that were handled."""
+def test_cases_of_the_previous_release_are_finished(world: World, release: Path) -> None:
+    """S38 S18: watched calls, a dead sender and a dead claimer, an open look-up, handled tasks."""
     left = json.loads(release.read_text(encoding="utf-8"))
     put_back(world, left)
     world.sweeping = 5

@@ -1,4 +1,4 @@
-"""What upstream says of a refusal stays in the trigger's result; everything else carries our texts, bounded (S38)."""
+"""Test that upstream's refusal texts stay in the trigger's result; all other output is ours and bounded (S38)."""
 
 import json
 import time
@@ -24,16 +24,16 @@ def test_s38_upstreams_text_stays_in_the_result_with_the_answers_persons_masked(
     assert refused["person_id"] == "person-0002"
     assert refused["message"] == "***0001 姓名：*** 的号码 *** 已停机 ***0002"
     assert refused["message"] in result["message"]
-    told = caplog.text + repr(result) + json.dumps(world.store.history("C-1"), ensure_ascii=False)
+    output = caplog.text + repr(result) + json.dumps(world.store.history("C-1"), ensure_ascii=False)
     for secret in ("person-000", "张三", PHONE, "停机"):
-        assert secret not in told
+        assert secret not in output
     (event,) = [event for event in world.store.history("C-1") if event["kind"] == "refused"]
     assert (event["error_code"], event["message"], event["person"]) == (1001, "未到下一轮外呼时间,请等待", "***0002")
     assert world.store.refused([state.pair for state in world.store.pairs()]) == [result["refused"]]
 
 
 @pytest.mark.parametrize("code", [13800001111, 110101199003074514, -5, 100_000])
-def test_s37_an_error_code_that_may_be_a_number_of_a_person_is_not_told(
+def test_s37_error_code_that_resembles_a_persons_number_is_not_published(
     world: World, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     world.upstream.dials = [[record(None, code=code, person="person-0002", message="x", startTime=13800001111)]]
@@ -45,10 +45,10 @@ def test_s37_an_error_code_that_may_be_a_number_of_a_person_is_not_told(
     assert str(code) not in repr(result) + caplog.text
 
 
-def test_s38_of_many_refusals_500_are_reported_one_by_one_and_the_rest_as_a_number(
+def test_s38_first_500_refusals_are_reported_singly_and_the_rest_as_a_number(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An answer of a mebibyte has room for tens of thousands; the call that was started is watched all the same."""
+    """An answer of 1 MiB has room for tens of thousands; the started call is still watched."""
     answer = [record(None, code=1002, person=f"person-{number:05}", message="长" * 5_000) for number in range(3_000)]
     world.upstream.dials = [[*answer, record(JOB, person="person-0001")]]
     result = world.trigger()
@@ -65,9 +65,7 @@ def test_s38_of_many_refusals_500_are_reported_one_by_one_and_the_rest_as_a_numb
     assert len(json.dumps(result.data)) < 1_000_000
 
 
-def test_many_records_without_a_job_are_warned_about_in_one_bounded_line(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_many_records_without_a_job_make_one_bounded_warning(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S7."""
     world.upstream.dials = [[record(None, person=f"person-{number:05}") for number in range(1_000)]]
     assert world.trigger()["outcome"] == "unknown"
@@ -76,8 +74,8 @@ def test_many_records_without_a_job_are_warned_about_in_one_bounded_line(
     assert len(line) < 1_000
 
 
-def test_masking_the_persons_of_an_answer_takes_time_linear_in_the_answer(world: World) -> None:
-    """A ratio of two sizes, the better of three runs of each: 8 for linear, 64 for quadratic."""
+def test_masking_the_persons_of_an_answer_takes_linear_time(world: World) -> None:
+    """Compare two sizes, the better of three runs each: the ratio is 8 for linear, 64 for quadratic."""
 
     def seconds(number: int) -> float:
         took = []

@@ -1,4 +1,4 @@
-"""Claims and requests whose owner died are brought to an end by the sweep (S18)."""
+"""Test that the sweep finishes claims and requests of dead owners (S18)."""
 
 import json
 import logging
@@ -32,8 +32,8 @@ def dead_claim(world: World, *, expires: float | None = None, **kwargs: str) -> 
     assert claimed == Claimed()
 
 
-def test_one_sweeps_at_a_time(world: World) -> None:
-    """S28: by a key that lives no longer than one interval."""
+def test_one_sweeper_at_a_time(world: World) -> None:
+    """S28: by a key that lives at most one interval."""
     dead_claim(world)
     world.clock.sleep(31)
     assert world.store.acquire_sweep_lock("another", 1)
@@ -42,8 +42,8 @@ def test_one_sweeps_at_a_time(world: World) -> None:
     assert world.sweep() == 1
 
 
-def test_an_abandoned_claim_is_triggered_again_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S18: claimed for over 30 s: a new token, and the trigger as it was, under its own task id."""
+def test_abandoned_claim_is_triggered_again_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S18: after 30 s as claimed: a new token, and the unchanged trigger under its own task id."""
     caplog.set_level(logging.INFO)
     world.upstream.dials = [[record(JOB)]]
     dead_claim(world, call_person_id="P-9")
@@ -59,8 +59,8 @@ def test_an_abandoned_claim_is_triggered_again_once(world: World, caplog: pytest
     assert len(world.upstream.requests) == 1
 
 
-def test_an_abandoned_claim_is_not_triggered_again_and_again(world: World) -> None:
-    """S18: with no worker to take it, the queue gets it at growing distances."""
+def test_abandoned_claim_is_republished_at_growing_intervals(world: World) -> None:
+    """S18: while no worker takes it."""
     dead_claim(world)
     for _ in range(360):
         world.clock.sleep(10)
@@ -68,7 +68,7 @@ def test_an_abandoned_claim_is_not_triggered_again_and_again(world: World) -> No
     assert 4 <= len(world.queue.published) <= 12
 
 
-def test_an_abandoned_claim_whose_trigger_has_expired_rings_nobody(world: World) -> None:
+def test_abandoned_claim_with_an_expired_trigger_makes_no_call(world: World) -> None:
     """A weekend's backlog does not ring on Monday."""
     dead_claim(world, expires=START + 20)
     world.clock.sleep(31)
@@ -77,8 +77,8 @@ def test_an_abandoned_claim_whose_trigger_has_expired_rings_nobody(world: World)
     assert world.events() == ["dial_failed"]
 
 
-def test_a_sender_that_died_leaves_an_unknown_outcome(world: World) -> None:
-    """S18 S17: only after read, connect and 15 s more; delivered again, its trigger answers `unknown`."""
+def test_dead_sender_leaves_an_unknown_outcome(world: World) -> None:
+    """S18 S17: only after read and connect time-outs and 15 s more; a redelivered trigger returns `unknown`."""
     dead_claim(world)
     world.store.begin_sending(PAIR, "dead")
     world.sweeping = 1
@@ -92,8 +92,8 @@ def test_a_sender_that_died_leaves_an_unknown_outcome(world: World) -> None:
     assert world.upstream.requests == []
 
 
-def test_a_late_answer_of_a_stopped_sender_is_still_kept(world: World) -> None:
-    """S18: an answer is never thrown away, whatever the phase."""
+def test_late_answer_of_a_stopped_sender_is_kept(world: World) -> None:
+    """S18: an answer is never discarded, in any phase."""
 
     def stopped(_request: object) -> list[object]:
         for _ in range(115):
@@ -111,8 +111,8 @@ def test_a_late_answer_of_a_stopped_sender_is_still_kept(world: World) -> None:
     assert world.trigger()["outcome"] == "started"
 
 
-def test_a_pair_without_watched_calls_is_let_go(world: World) -> None:
-    """A net under the release: a pair that watches nothing any more does not wait for its lock to lapse."""
+def test_pair_without_watched_calls_is_released(world: World) -> None:
+    """Safety limit of the release: such a pair does not wait for its lock to expire."""
     watching(world)
     world.redis.delete("t:live:C-1:20")
     world.queue.heap.clear()
@@ -122,8 +122,8 @@ def test_a_pair_without_watched_calls_is_let_go(world: World) -> None:
     assert world.redis.exists("t:lock:C-1:20") == 0
 
 
-def test_what_is_older_than_the_history_is_dropped(world: World) -> None:
-    """S36: also when nothing new is finished."""
+def test_records_older_than_the_history_are_deleted(world: World) -> None:
+    """S36: also while no new call finishes."""
     watching(world)
     world.upstream.life = lambda _job, _age: "Succeeded"
     world.run(20)
@@ -131,7 +131,7 @@ def test_what_is_older_than_the_history_is_dropped(world: World) -> None:
     world.clock.sleep(86_401)
     world.sweep()
     assert world.redis.zcard("t:finished") == world.redis.zcard("t:done") == 0
-    assert world.redis.exists(f"t:job:{JOB}") == 1, "as long as a bad end may be remembered (S5)"
+    assert world.redis.exists(f"t:job:{JOB}") == 1, "as long as a failure may be remembered (S5)"
     world.clock.sleep(world.settings.lock_ttl)
     assert world.redis.exists(f"t:job:{JOB}") == 0
 
@@ -145,10 +145,10 @@ def test_what_is_older_than_the_history_is_dropped(world: World) -> None:
     ],
     ids=["no broker", "no store", "a fault"],
 )
-def test_the_next_sweep_comes_whatever_happens_to_one(
+def test_sweeps_continue_after_an_error(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, line: str
 ) -> None:
-    """S28: the thread says what it was, and publishes the lost poll when it can again."""
+    """S28: the thread logs the error, and publishes the lost poll when it can again."""
     dead_claim(world)
     waits: list[float] = []
     succeeded: list[int] = []
@@ -171,11 +171,11 @@ def test_the_next_sweep_comes_whatever_happens_to_one(
     assert set(waits) == {world.settings.sweep_interval}
     assert line in caplog.messages
     assert [delivery.task_id for delivery in world.queue.heap][:1] == ["task-1"]
-    assert min(succeeded) == 60, "that it succeeds again is noted (S41)"
+    assert min(succeeded) == 60, "the next success is logged (S41)"
 
 
-def test_a_sweep_that_takes_long_does_not_put_off_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S28: they begin an interval apart; one that takes longer is followed at once by the next, not by two."""
+def test_long_sweep_does_not_delay_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S28: sweeps begin an interval apart; after a longer one, the next begins at once, and only one."""
     took = iter((0.0, 0.3, 0.95, 7.0))
     waits: list[float] = []
 
@@ -190,7 +190,7 @@ def test_a_sweep_that_takes_long_does_not_put_off_the_next(world: World, monkeyp
     assert waits == [1, 1, 0.7, 0.1, 0.1]
 
 
-def test_a_pair_whose_step_fails_stands_back_behind_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_pair_is_postponed_behind_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S28: it neither stops the sweep nor stays first."""
     for mediation_id in ("20", "21"):
         world.store.claim(
@@ -206,8 +206,8 @@ def test_a_pair_whose_step_fails_stands_back_behind_the_others(world: World, cap
     assert world.store.pairs_due(limit=10) == [Pair("C-1", "20"), Pair("C-1", "21")]
 
 
-def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> None:
-    """S18: a pair that nothing was published for is not attended to."""
+def test_unavailable_broker_keeps_the_pairs_in_order(world: World) -> None:
+    """S18: a pair without a publication was not attended to."""
     for mediation_id in ("20", "21"):
         world.store.claim(
             Pair("C-1", mediation_id), token="t", task_id=mediation_id, arguments="{}", expires=None, enabled=True
@@ -220,10 +220,8 @@ def test_a_broker_that_is_away_keeps_the_pairs_in_their_places(world: World) -> 
 
 
 @pytest.mark.parametrize("broken", ["pairs_due", "trim"])
-def test_pairs_and_trimming_do_not_wait_for_each_other(
-    world: World, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    """S28: one part of the sweep that fails costs the others nothing, and is reported."""
+def test_pairs_and_trimming_are_independent(world: World, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """S28: a failing part of the sweep stops no other part, and is reported."""
     arguments = '{"case_id": "C-2", "mediation_id": "1"}'
     world.store.claim(Pair("C-2", "1"), token="t", task_id="t", arguments=arguments, expires=None, enabled=True)
     world.redis.zadd(world.keys.done, {"C-9:1": 1})
@@ -239,7 +237,7 @@ def test_pairs_and_trimming_do_not_wait_for_each_other(
     assert world.redis.zcard(world.keys.done) == (1 if broken == "trim" else 0)
 
 
-def test_every_part_that_fails_is_logged(
+def test_every_failing_part_is_logged(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> NoReturn:

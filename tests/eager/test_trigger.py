@@ -1,4 +1,4 @@
-"""A trigger calls once: what is asked, what each answer comes to, what is said, and when the pair is free again."""
+"""Test that a trigger calls once: its queries, the result of each answer, its messages, and the pair's release."""
 
 import logging
 from typing import Any
@@ -18,8 +18,8 @@ def locked(world: World) -> bool:
     return bool(world.redis.exists("t:lock:C-1:20"))
 
 
-def test_a_trigger_calls_and_watches(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S1 S3 S11 S15 S18: the request's defaults, the two log lines, the result, a poll for each call."""
+def test_trigger_calls_and_watches(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S1 S3 S11 S15 S18: the request's defaults, the two log lines, the result, and a poll for each call."""
     caplog.set_level(logging.INFO)
     world.upstream.dials = [
         [record(JOB, person="person-0001", callStatus="Executing"), record(job_id(2), person="P-2")]
@@ -48,13 +48,13 @@ def test_a_trigger_calls_and_watches(world: World, caplog: pytest.LogCaptureFixt
     assert (call.started_at, call.deadline, call.executing_since) == (START, START + 7_200, START)
 
 
-def test_a_started_record_without_a_status_is_scheduling(world: World) -> None:
+def test_started_record_without_a_status_is_scheduling(world: World) -> None:
     """S10."""
     world.upstream.dials = [[record(JOB, callStatus=None)]]
     assert world.trigger()["jobs"][0]["call_status"] == "Scheduling"
 
 
-def test_what_the_trigger_names_travels(world: World) -> None:
+def test_trigger_parameters_reach_upstream(world: World) -> None:
     """S3 S4: a trigger for one person shares the pair's lock."""
     world.upstream.dials = [[record(JOB)]]
     assert world.trigger(call_auto=1, call_person_id="P-7")["outcome"] == "started"
@@ -68,7 +68,7 @@ def test_what_the_trigger_names_travels(world: World) -> None:
     [("", "20"), ("C-1", ""), ("  ", "20"), (None, "20"), ("C-1", None)],
     ids=["empty case", "empty mediation", "blank case", "no case", "no mediation"],
 )
-def test_missing_parameters_call_nobody(
+def test_missing_parameters_make_no_call(
     world: World, caplog: pytest.LogCaptureFixture, case_id: Any, mediation_id: Any
 ) -> None:
     """S2."""
@@ -97,8 +97,8 @@ def test_missing_parameters_call_nobody(
         pytest.param({"call_person_id": {}}, "call_person_id: of type dict, should be a text", id="person"),
     ],
 )
-def test_bad_kwargs_are_named_and_call_nobody(world: World, kwargs: dict[str, Any], reason: str) -> None:
-    """S38: validated again on arrival; one line that names the field, the value's kind and what would be right."""
+def test_invalid_kwargs_are_named_and_make_no_call(world: World, kwargs: dict[str, Any], reason: str) -> None:
+    """S38: validated again on arrival; one line names the field, the value's kind and the expected value."""
     result = world.trigger(**({"case_id": "C-1", "mediation_id": "20"} | kwargs))
     assert result["outcome"] == "invalid"
     assert reason in result["message"]
@@ -106,14 +106,14 @@ def test_bad_kwargs_are_named_and_call_nobody(world: World, kwargs: dict[str, An
     assert world.upstream.requests == []
 
 
-def test_kwargs_of_another_version_are_coped_with(world: World) -> None:
-    """S38: unknown ones are passed over, None is the default."""
+def test_kwargs_of_another_version_are_accepted(world: World) -> None:
+    """S38: unknown ones are ignored, None is the default."""
     world.upstream.dials = [[record(JOB)]]
     assert world.trigger(call_auto=None, call_person_id=None, novelty=1)["outcome"] == "started"
 
 
-def test_some_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S8 S9: warned about together, masked in the log, whole in the result, with what the record names."""
+def test_refused_persons_are_reported_with_the_started_ones(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S8 S9: one warning, masked in the log, complete in the result, with the record's details."""
     world.upstream.dials = [
         [
             record(JOB, person="person-0001"),
@@ -142,8 +142,8 @@ def test_some_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
     assert locked(world)
 
 
-def test_all_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S8 S9: the lock is let go, and nobody is ever called again by itself."""
+def test_all_refused_releases_the_pair(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S8 S9: no person is called again automatically."""
     world.upstream.dials = [
         [record(None, code=1002, person="person-0003", message="已达上限"), record(None, code=7, person=None)]
     ]
@@ -165,7 +165,7 @@ def test_all_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
         pytest.param([record(JOB, code=None)], id="a job without a code"),
     ],
 )
-def test_an_answer_without_a_job_is_unknown(world: World, records: list[Any]) -> None:
+def test_answer_without_a_job_is_unknown(world: World, records: list[Any]) -> None:
     """S7: no record has a jobId."""
     world.upstream.dials = [records]
     result = world.trigger()
@@ -174,20 +174,20 @@ def test_an_answer_without_a_job_is_unknown(world: World, records: list[Any]) ->
     assert world.events()[-1] == "unknown"
 
 
-def test_a_record_without_a_job_among_started_ones_is_warned_about(
+def test_record_without_a_job_among_started_ones_is_warned_about(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S7: a protocol fault of that record; the others are watched."""
+    """S7: a protocol error of that record; the others are watched."""
     world.upstream.dials = [[record(JOB), record(None, person="person-0009")]]
     assert world.trigger()["outcome"] == "started"
     assert "外呼记录缺少 jobId,通话结果未知:***0009" in caplog.messages
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 429])
-def test_a_refused_request_fails_at_once_and_frees_the_pair(
+def test_refused_request_fails_at_once_and_frees_the_pair(
     world: World, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    """S12: one request, nothing tried again."""
+    """S12: one request, no retry."""
     world.upstream.dials = [Rejected(f"POST /call-v2: HTTP {status}")]
     result = world.trigger()
     assert (result["outcome"], result["message"]) == ("failed", "发起外呼失败,请稍后重试")
@@ -197,8 +197,8 @@ def test_a_refused_request_fails_at_once_and_frees_the_pair(
     assert world.events() == ["dial_failed"]
 
 
-def test_what_was_never_sent_is_tried_three_times_more(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S12: backing off, within the 30 s of a claim; then failed, and the pair is free."""
+def test_unsent_request_is_retried_three_times(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S12: with back-off, within the 30 s of a claim; then failed, and the pair is free."""
     world.upstream.dials = [NotSent("POST /call-v2: connection refused")]
     attempts: list[None] = []
     world.upstream.before_connect = lambda: attempts.append(None)
@@ -209,15 +209,15 @@ def test_what_was_never_sent_is_tried_three_times_more(world: World, caplog: pyt
     assert not locked(world)
 
 
-def test_a_second_try_may_succeed(world: World) -> None:
-    """S12: and makes the one request."""
+def test_second_attempt_may_succeed(world: World) -> None:
+    """S12: and makes the only request."""
     world.upstream.dials = [NotSent("refused"), NotSent("refused"), [record(JOB)]]
     assert world.trigger()["outcome"] == "started"
     assert len(world.upstream.requests) == 1
 
 
-def test_a_lost_answer_is_unknown_and_never_sent_again(world: World) -> None:
-    """S13 S14: the lock stays, every further trigger is skipped, and the message says so."""
+def test_lost_answer_is_unknown_and_never_sent_again(world: World) -> None:
+    """S13 S14: the lock stays, every further trigger is skipped, with a message."""
     world.upstream.dials = [OutcomeUnknown("POST /call-v2: ReadTimeout")]
     result = world.trigger()
     assert (result["outcome"], result["message"]) == ("unknown", "外呼结果未知,电话可能已拨出,请勿重复发起")
@@ -236,8 +236,8 @@ ENDS: list[Any] = [
 
 
 @pytest.mark.parametrize(("dial", "outcome"), ENDS)
-def test_a_trigger_delivered_again_never_dials_again(world: World, dial: Any, outcome: str) -> None:
-    """S17: while its pair is held, and after it was let go."""
+def test_redelivered_trigger_never_dials_again(world: World, dial: Any, outcome: str) -> None:
+    """S17: while its pair is held, and after its release."""
     world.upstream.dials = [dial]
     first = world.trigger()
     assert first["outcome"] == outcome
@@ -247,8 +247,8 @@ def test_a_trigger_delivered_again_never_dials_again(world: World, dial: Any, ou
     assert len(world.upstream.requests) == 1
 
 
-def test_skipped_and_disabled_are_recorded_too(world: World) -> None:
-    """S17: a task id already handled gets its recorded outcome, whatever has changed since."""
+def test_skipped_and_disabled_results_are_stored(world: World) -> None:
+    """S17: a handled task id returns its stored result, even if the state has changed since."""
     world.upstream.dials = [[record(JOB)]]
     world.trigger()
     assert world.trigger(task_id="task-2")["outcome"] == "skipped"
@@ -261,7 +261,7 @@ def test_skipped_and_disabled_are_recorded_too(world: World) -> None:
     assert len(world.upstream.requests) == 1
 
 
-def test_a_skipped_trigger_says_so(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_trigger_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S4."""
     caplog.set_level(logging.INFO)
     world.upstream.dials = [[record(JOB)]]
@@ -271,7 +271,7 @@ def test_a_skipped_trigger_says_so(world: World, caplog: pytest.LogCaptureFixtur
     assert "已有活跃外呼任务,跳过发起新外呼" in caplog.messages
 
 
-def test_a_copy_that_arrives_during_the_dial_is_dropped_without_a_result(world: World) -> None:
+def test_duplicate_delivery_during_the_dial_is_dropped_without_a_result(world: World) -> None:
     """S17."""
     copies: list[Any] = []
 
@@ -285,8 +285,8 @@ def test_a_copy_that_arrives_during_the_dial_is_dropped_without_a_result(world: 
     assert len(world.upstream.requests) == 1
 
 
-def test_an_owner_that_was_stopped_for_long_must_not_send(world: World) -> None:
-    """S18: its claim has been taken over; the new owner's call is the only one."""
+def test_owner_that_was_stopped_too_long_does_not_send(world: World) -> None:
+    """S18: its claim has been taken over; only the new owner calls."""
     world.upstream.dials = [[record(JOB)]]
     taken_over: list[Any] = []
 
@@ -301,8 +301,8 @@ def test_an_owner_that_was_stopped_for_long_must_not_send(world: World) -> None:
     assert len(world.upstream.requests) == 1
 
 
-def test_an_owner_whose_claim_was_taken_over_while_it_could_not_connect_changes_nothing(world: World) -> None:
-    """S18 S5: it has no call to tell of, so its failure touches neither the new owner's call nor the lock."""
+def test_former_owner_that_could_not_connect_changes_nothing(world: World) -> None:
+    """S18 S5: it has no call to report, so its failure affects neither the new owner's call nor the lock."""
     world.upstream.life = lambda _job, _age: "Executing"
     world.upstream.dials = [*[NotSent("refused")] * 4, [record(JOB)]]
     attempts: list[Any] = []
@@ -321,7 +321,7 @@ def test_an_owner_whose_claim_was_taken_over_while_it_could_not_connect_changes_
     assert world.trigger()["outcome"] == "started", "the recorded result is the new owner's"
 
 
-def test_an_earlier_owners_late_answer_stops_the_request(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_late_answer_of_an_earlier_owner_stops_the_request(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S18 S4: its call is watched by now, and the trigger that has claimed the pair must not ring again."""
     world.upstream.life = lambda _job, _age: "Executing"
     pair = Pair("C-1", "20")
@@ -332,13 +332,13 @@ def test_an_earlier_owners_late_answer_stops_the_request(world: World, caplog: p
     world.run(1_000)
     assert world.events() == ["unknown", "nothing_found", "released"]
 
-    def the_answer_comes() -> None:
+    def receive_the_answer() -> None:
         result = TriggerResult.of("started", "C-1", "20")
         jobs = [NewJob(JOB, "P-1", "Executing", 5)]
         assert world.store.settle(Settlement(pair, "early", "early", result, "watching", sent_at, jobs, []))
 
     world.upstream.dials = [[record(job_id(2))]]
-    world.upstream.before_connect = the_answer_comes
+    world.upstream.before_connect = receive_the_answer
     caplog.set_level(logging.INFO)
     result = world.trigger()
     assert (result["outcome"], result["message"]) == ("skipped", "已有活跃外呼任务,跳过发起新外呼")
@@ -347,8 +347,8 @@ def test_an_earlier_owners_late_answer_stops_the_request(world: World, caplog: p
     assert locked(world)
 
 
-def test_pausing_between_claim_and_request_stops_the_request(world: World) -> None:
-    """S16: checked when sending too; the pair is free after that."""
+def test_pause_between_claim_and_request_stops_the_request(world: World) -> None:
+    """S16: also checked when sending; the pair is free afterwards."""
     world.upstream.dials = [[record(JOB)]]
     world.upstream.before_connect = lambda: world.store.pause("tests")
     assert world.trigger()["outcome"] == "disabled"
@@ -366,8 +366,8 @@ def test_calls_made_before_a_pause_stay_watched(world: World) -> None:
     assert world.events() == ["started", "status_changed", "ended"]
 
 
-def test_one_failure_stays_with_its_trigger(world: World) -> None:
-    """S12: nothing else stops."""
+def test_failure_affects_only_its_trigger(world: World) -> None:
+    """S12: no other trigger stops."""
     world.upstream.dials = [
         [record(JOB)],
         OutcomeUnknown("reset"),
@@ -381,7 +381,7 @@ def test_one_failure_stays_with_its_trigger(world: World) -> None:
 
 
 class Flaky:
-    """A step of the store that is away for its first calls."""
+    """A method of the store that is unavailable for its first calls."""
 
     def __init__(self, world: World, step: str, failures: int, kind: type[StoreUnavailable] = StoreUnavailable) -> None:
         self._step = getattr(world.store, step)
@@ -396,10 +396,10 @@ class Flaky:
 
 
 @pytest.mark.parametrize("step", ["claim", "begin_sending", "settle"])
-def test_a_store_that_is_away_for_a_moment_is_waited_for(
+def test_trigger_waits_for_a_briefly_unavailable_store(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """S18: an answer is never thrown away, and the request is still made once."""
+    """S18: an answer is never discarded, and the request is still made only once."""
     world.upstream.dials = [[record(JOB)]]
     monkeypatch.setattr(world.store, step, Flaky(world, step, 3), raising=False)
     assert world.trigger()["outcome"] == "started"
@@ -407,28 +407,28 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(
     assert len(world.store.calls()) == 1
 
 
-def test_an_answer_is_kept_for_as_long_as_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S18: this process alone knows it."""
+def test_answer_is_kept_while_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S18: only this process knows it."""
     world.upstream.dials = [[record(JOB)]]
     monkeypatch.setattr(world.store, "settle", Flaky(world, "settle", 100), raising=False)
     assert world.trigger()["outcome"] == "started"
     assert len(world.upstream.requests) == 1
-    assert world.clock.slept[:7] == [0.5, 1, 2, 4, 8, 8, 8], "seconds: a Redis that comes back is not run over"
+    assert world.clock.slept[:7] == [0.5, 1, 2, 4, 8, 8, 8], "seconds: a returning Redis is not flooded"
 
 
 @pytest.mark.parametrize("kind", [StoreUnavailable, StoreRefused])
-def test_an_answer_waits_for_a_store_that_refuses_too(
+def test_answer_waits_for_a_store_that_refuses(
     world: World, monkeypatch: pytest.MonkeyPatch, kind: type[StoreUnavailable]
 ) -> None:
-    """S18: until the store is repaired, the answer is known to this process alone."""
+    """S18: until the store is repaired, only this process knows the answer."""
     world.upstream.dials = [[record(JOB)]]
     monkeypatch.setattr(world.store, "settle", Flaky(world, "settle", 3, kind), raising=False)
     assert world.trigger()["outcome"] == "started"
     assert len(world.upstream.requests) == 1
 
 
-def test_s38_a_trigger_that_the_store_refuses_fails_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds no thread, and is not handed out again for ever."""
+def test_s38_trigger_refused_by_the_store_fails_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It blocks no thread, and is not redelivered for ever."""
     from worker import tasks  # noqa: PLC0415
 
     monkeypatch.setattr(world.store, "claim", Flaky(world, "claim", 1_000, StoreRefused), raising=False)
@@ -439,7 +439,7 @@ def test_s38_a_trigger_that_the_store_refuses_fails_at_once(world: World, monkey
     assert world.upstream.requests == []
 
 
-def test_a_trigger_that_cannot_be_claimed_goes_back_to_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trigger_that_cannot_be_claimed_returns_to_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """S1: it is neither lost nor answered."""
     from worker import tasks  # noqa: PLC0415
 
@@ -449,10 +449,10 @@ def test_a_trigger_that_cannot_be_claimed_goes_back_to_the_queue(world: World, m
     assert world.clock.monotonic() >= 50
 
 
-def test_a_worker_without_a_free_dial_slot_puts_the_trigger_back_unclaimed(
+def test_worker_without_a_free_dial_slot_returns_the_trigger_unclaimed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dials take at most half of the threads of a worker that polls as well; the rest wait a second in the queue."""
+    """Dials occupy at most half of the threads of a worker that polls as well; others wait a second in the queue."""
     from worker import tasks  # noqa: PLC0415
 
     back: list[dict[str, Any]] = []
@@ -471,10 +471,8 @@ def test_a_worker_without_a_free_dial_slot_puts_the_trigger_back_unclaimed(
     assert world.trigger("C-3", task_id="task-3")["outcome"] == "started"
 
 
-def test_s1_a_trigger_without_slot_that_the_broker_does_not_take_back_stays_in_the_queue(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is handed back as it came, neither lost nor answered nor claimed."""
+def test_s1_trigger_rejected_by_the_broker_stays_in_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free slot it returns unchanged, neither lost nor answered nor claimed."""
     from worker import tasks  # noqa: PLC0415
 
     slots = tasks.DialSlots()
@@ -486,14 +484,14 @@ def test_s1_a_trigger_without_slot_that_the_broker_does_not_take_back_stays_in_t
     assert (applied.state, applied.result.requeue) == ("REJECTED", True)
     assert world.store.pairs(finished=True) == []
     slots.give_back()
-    assert slots.take(), "and it has taken no slot along"
+    assert slots.take(), "it occupies no slot"
 
 
 @pytest.mark.parametrize("error", [NotSent("x"), Rejected("x"), OutcomeUnknown("x")])
 def test_persons_and_numbers_stay_out_of_logs_reprs_and_events(
     world: World, caplog: pytest.LogCaptureFixture, error: ApiError
 ) -> None:
-    """S37: whatever comes of the dial."""
+    """S37: for any outcome of the dial."""
     caplog.set_level(logging.DEBUG)
     phone = "138" + "0000" + "1111"
     world.upstream.dials = [error]

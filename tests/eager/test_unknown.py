@@ -1,4 +1,4 @@
-"""A lost answer is an unknown outcome: looked up, adopted, held, released; and the look after a bad end."""
+"""Test the unknown outcome of a lost answer: look-up, adoption, hold, release; and the query after a failure."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def phase(world: World, mediation_id: str = "20") -> str:
 
 
 def look_up(case_id: str) -> str:
-    """Deliver a look-up and return what Flower would show of it."""
+    """Deliver a look-up and return its display in Flower."""
     from worker import tasks  # noqa: PLC0415 - the application is configured by then
 
     return str(tasks.look_up.apply(kwargs={"case_id": case_id, "mediation_id": "20"}, throw=True).result)
@@ -34,8 +34,8 @@ def lose_the_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("where", ["conversation log", "status"])
-def test_a_call_that_turns_up_is_adopted_and_watched_to_its_end(world: World, where: str) -> None:
-    """S14: person unknown, deadline counted from `sending`; either question may fail."""
+def test_found_call_is_adopted_and_watched_to_its_end(world: World, where: str) -> None:
+    """S14: person unknown, deadline counted from `sending`; either query may fail."""
     lose_the_answer(world)
     world.run(30)
     if where == "status":
@@ -53,7 +53,7 @@ def test_a_call_that_turns_up_is_adopted_and_watched_to_its_end(world: World, wh
     assert len(world.upstream.requests) == 1
 
 
-def test_the_first_find_does_not_end_the_window(world: World) -> None:
+def test_first_find_does_not_end_the_window(world: World) -> None:
     """S14: upstream dials one person after the other."""
     lose_the_answer(world)
     world.upstream.life = lambda _job, _age: "Executing"
@@ -66,8 +66,8 @@ def test_the_first_find_does_not_end_the_window(world: World) -> None:
     assert phase(world) == "watching"
 
 
-def test_only_calls_that_may_be_ours_are_adopted(world: World) -> None:
-    """S14: created after `sending` less 60 s, and not known yet."""
+def test_only_possible_calls_of_the_request_are_adopted(world: World) -> None:
+    """S14: created after `sending` less 60 s, and not on record."""
     old, strange = job_id(7, at=START - 60.001), "not-a-time-447e"
     world.upstream.dials = [[record(job_id(5))]]
     world.trigger("C-1", "other", task_id="task-0")
@@ -80,8 +80,8 @@ def test_only_calls_that_may_be_ours_are_adopted(world: World) -> None:
     assert world.events().count("adopted") == 1
 
 
-def test_what_names_no_call_is_passed_over(world: World) -> None:
-    """S14: in the conversation log and in the status of the case; what stands beside it is adopted all the same."""
+def test_entries_without_a_call_are_skipped(world: World) -> None:
+    """S14: in the conversation log and in the status of the case; the calls beside them are still adopted."""
     lose_the_answer(world)
     nameless = ConversationLog.model_validate({"jobId": None, "callStatus": "Executing", "conversations": "[]"})
     world.upstream.life = lambda _job, _age: "Executing"
@@ -91,8 +91,8 @@ def test_what_names_no_call_is_passed_over(world: World) -> None:
     assert [call.job_id for call in world.store.calls()] == [JOB]
 
 
-def test_a_look_up_of_a_pair_that_needs_none_asks_nobody(world: World) -> None:
-    """S14: its message was late, and the pair is watched or free by now."""
+def test_look_up_of_a_pair_without_need_makes_no_query(world: World) -> None:
+    """S14: its message was late, and the pair is watching or free by now."""
     world.upstream.log_entries = [entry(JOB)]
     assert look_up("C-1") == "closed: nothing to look up"
     world.upstream.dials = [[record(job_id(2))]]
@@ -101,8 +101,8 @@ def test_a_look_up_of_a_pair_that_needs_none_asks_nobody(world: World) -> None:
     assert [call.job_id for call in world.store.calls()] == [job_id(2)]
 
 
-def test_a_look_up_without_a_store_is_left_to_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S14: it ends without an error and asks nobody; the window is open as before."""
+def test_look_up_without_a_store_is_left_to_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S14: it ends without an error or a query; the window stays open."""
     lose_the_answer(world)
     world.upstream.log_entries = [entry(JOB)]
 
@@ -117,8 +117,8 @@ def test_a_look_up_without_a_store_is_left_to_the_sweep(world: World, monkeypatc
     assert [call.job_id for call in world.store.calls()] == [JOB]
 
 
-def test_if_nothing_turns_up_the_pair_is_held_and_then_let_go(world: World) -> None:
-    """S14: 120 s of looking, said, 600 s more; never sent again; the next trigger looks first and may call."""
+def test_pair_without_a_find_is_held_and_then_released(world: World) -> None:
+    """S14: 120 s of look-ups, an event, 600 s more; never sent again; the next trigger queries first and may call."""
     lose_the_answer(world)
     world.run(119)
     assert world.events() == ["unknown"]
@@ -135,8 +135,8 @@ def test_if_nothing_turns_up_the_pair_is_held_and_then_let_go(world: World) -> N
     assert world.trigger(task_id="task-3")["outcome"] == "started"
 
 
-def test_a_person_may_release_it_earlier(world: World) -> None:
-    """S14: with who and why in the history; and nothing but an unknown outcome."""
+def test_person_may_release_an_unknown_outcome_earlier(world: World) -> None:
+    """S14: with by and reason in the history; no other phase can be released."""
     lose_the_answer(world)
     pair = Pair("C-1", "20")
     assert world.store.release(pair, by="op", why="asked the party") == "released"
@@ -144,14 +144,14 @@ def test_a_person_may_release_it_earlier(world: World) -> None:
     assert world.store.history("C-1")[-1]["why"] == "asked the party"
     assert phase(world) == "done"
     assert world.store.release(pair, by="op", why="again") == "done"
-    assert world.store.release(Pair("C-1", "nobody"), by="op", why="") == "absent"
+    assert world.store.release(Pair("C-1", "unknown"), by="op", why="") == "absent"
     world.upstream.dials = [[record(job_id(9))]]
     assert world.trigger(task_id="task-3")["outcome"] == "started"
     assert world.store.release(pair, by="op", why="") == "watching"
 
 
-def test_calls_that_were_found_outlast_a_persons_release(world: World) -> None:
-    """S14 S5: they are watched on, and hold the pair."""
+def test_found_calls_outlast_a_persons_release(world: World) -> None:
+    """S14 S5: they stay watched and hold the pair."""
     lose_the_answer(world)
     world.upstream.life = lambda _job, _age: "Executing"
     world.upstream.log_entries = [entry(JOB)]
@@ -162,7 +162,7 @@ def test_calls_that_were_found_outlast_a_persons_release(world: World) -> None:
 
 
 def test_adoption_waits_while_another_mediation_is_sending(world: World) -> None:
-    """S14: the job may be the other one's."""
+    """S14: the job may belong to the other one."""
     lose_the_answer(world)
     world.upstream.log_entries = [entry(JOB)]
     world.upstream.life = lambda _job, _age: "Executing"
@@ -181,7 +181,7 @@ def test_adoption_waits_while_another_mediation_is_sending(world: World) -> None
     assert (call.mediation_id, call.person_id) == ("21", "P-1")
 
 
-def test_a_job_that_two_lost_answers_could_own_is_watched_once_and_holds_both(world: World) -> None:
+def test_job_of_two_possible_owners_is_watched_once_and_holds_both_pairs(world: World) -> None:
     """S14."""
     lose_the_answer(world)
     world.upstream.dials = [LOST]
@@ -198,8 +198,8 @@ def test_a_job_that_two_lost_answers_could_own_is_watched_once_and_holds_both(wo
     assert world.events().count("ended") == 1
 
 
-def test_an_answer_that_comes_after_adoption_names_the_person(world: World) -> None:
-    """S18: kept, and nobody is watched twice."""
+def test_answer_after_an_adoption_names_the_person(world: World) -> None:
+    """S18: it is stored, and no call is watched twice."""
 
     def stopped(_request: object) -> list[object]:
         world.upstream.log_entries = [entry(JOB)]
@@ -214,8 +214,8 @@ def test_an_answer_that_comes_after_adoption_names_the_person(world: World) -> N
     assert [(call.job_id, call.person_id) for call in world.store.calls()] == [(JOB, "P-1")]
 
 
-def test_a_record_without_a_job_is_looked_up_beside_the_watched_ones(world: World) -> None:
-    """S7 S5: the look-up holds the pair, also when the others have ended."""
+def test_record_without_a_job_is_looked_up_beside_watched_ones(world: World) -> None:
+    """S7 S5: the look-up holds the pair, also after the others have ended."""
     world.upstream.dials = [[record(JOB, person="P-1"), record(None, person="P-2")]]
     assert world.trigger()["outcome"] == "started"
     world.sweeping = 5
@@ -230,7 +230,7 @@ def test_a_record_without_a_job_is_looked_up_beside_the_watched_ones(world: Worl
     assert phase(world) == "done"
 
 
-# -- S5: the look before a new call ------------------------------------------------------------------------------------
+# S5: the query before a new call -----------------------------------------------------------------------------------
 
 
 def lose_the_watch(world: World) -> None:
@@ -242,8 +242,8 @@ def lose_the_watch(world: World) -> None:
     world.upstream.dials = [[record(job_id(9))]]
 
 
-def test_a_lost_call_that_is_still_active_is_watched_again(world: World) -> None:
-    """S5: and the new trigger is skipped; the person is not rung a second time."""
+def test_lost_call_that_is_still_active_is_watched_again(world: World) -> None:
+    """S5: and the new trigger is skipped; the person's telephone does not ring a second time."""
     lose_the_watch(world)
     world.upstream.life = lambda _job, age: "Succeeded" if age > 400 else "Executing"
     result = world.trigger(task_id="task-2")
@@ -255,16 +255,16 @@ def test_a_lost_call_that_is_still_active_is_watched_again(world: World) -> None
     assert len(world.upstream.requests) == 1
 
 
-def test_a_lost_call_that_has_ended_meanwhile_frees_the_pair(world: World) -> None:
-    """S5: looked at, found ended, called anew."""
+def test_lost_call_that_has_ended_frees_the_pair(world: World) -> None:
+    """S5: queried, found ended, called again."""
     lose_the_watch(world)
     world.upstream.life = lambda _job, _age: "Failed"
     assert world.trigger(task_id="task-2")["outcome"] == "started"
     assert len(world.upstream.requests) == 2
 
 
-def test_the_look_asks_only_for_calls_whose_end_nobody_saw(world: World) -> None:
-    """S5: neither for one of this pair that has ended nor for another mediation's."""
+def test_only_calls_without_a_known_end_are_queried(world: World) -> None:
+    """S5: neither an ended call of this pair nor another mediation's call."""
     world.upstream.dials = [[record(job_id(3))]]
     assert world.trigger("C-1", "21", task_id="task-0")["outcome"] == "started"
     world.upstream.life = lambda job, _age: "Succeeded" if job == job_id(2) else Unavailable("down")
@@ -280,20 +280,20 @@ def test_the_look_asks_only_for_calls_whose_end_nobody_saw(world: World) -> None
     assert [job for _, job in world.upstream.queries] == [JOB]
 
 
-def test_no_answer_to_the_look_sends_nothing(world: World) -> None:
-    """S5: failed, and the pair is free for another try; the look is still owed then."""
+def test_unanswered_query_sends_nothing(world: World) -> None:
+    """S5: failed, and the pair is free for another trigger, which must query again."""
     lose_the_watch(world)
     world.upstream.log_entries = Unavailable("down")
     assert world.trigger(task_id="task-2")["outcome"] == "failed"
     world.upstream.log_entries = []
-    assert world.trigger(task_id="task-3")["outcome"] == "failed"  # the call's own status is still not answered
+    assert world.trigger(task_id="task-3")["outcome"] == "failed"  # the call's own status is still unanswered
     assert len(world.upstream.requests) == 1
     world.upstream.life = lambda _job, _age: "Failed"
     assert world.trigger(task_id="task-4")["outcome"] == "started"
 
 
-def test_a_call_that_nobody_knew_is_found_by_the_look(world: World) -> None:
-    """S5 S14: after an unknown outcome that was let go."""
+def test_unrecorded_call_is_found_by_the_query(world: World) -> None:
+    """S5 S14: after an unknown outcome that was released."""
     lose_the_answer(world)
     world.run(800)
     assert phase(world) == "done"
@@ -304,7 +304,7 @@ def test_a_call_that_nobody_knew_is_found_by_the_look(world: World) -> None:
     assert len(world.upstream.requests) == 1
 
 
-def test_a_bad_end_is_forgotten_after_a_day(world: World) -> None:
+def test_failure_is_forgotten_after_a_day(world: World) -> None:
     """S5: within 24 h."""
     lose_the_watch(world)
     world.clock.sleep(86_401)
@@ -312,8 +312,8 @@ def test_a_bad_end_is_forgotten_after_a_day(world: World) -> None:
     assert world.trigger(task_id="task-2")["outcome"] == "started"
 
 
-def test_a_call_found_by_the_look_while_another_mediation_is_sending_is_left_to_that_one(world: World) -> None:
-    """S5 S14: it may be the other request's; nothing is sent, and nothing taken."""
+def test_call_found_while_another_mediation_is_sending_is_left_to_it(world: World) -> None:
+    """S5 S14: it may belong to the other request; nothing is sent, and nothing adopted."""
     lose_the_watch(world)
     theirs = job_id(4, at=START + 300)
     found: list[object] = []
@@ -331,8 +331,8 @@ def test_a_call_found_by_the_look_while_another_mediation_is_sending_is_left_to_
     assert (call.mediation_id, call.person_id) == ("21", "P-2")
 
 
-def test_a_call_that_two_answers_name_holds_both_pairs(world: World) -> None:
-    """S5 S14: whoever knew it first; neither pair is called again while it is watched, and both go with it."""
+def test_call_named_by_two_answers_holds_both_pairs(world: World) -> None:
+    """S5 S14: neither pair is called again while it is watched, and its end releases both."""
     lose_the_answer(world)
     world.upstream.life = lambda _job, age: "Succeeded" if age > 400 else "Executing"
     world.upstream.log_entries = [entry(JOB)]
@@ -350,7 +350,7 @@ def test_a_call_that_two_answers_name_holds_both_pairs(world: World) -> None:
 
 
 @pytest.mark.parametrize("again", ["20", "21"])
-def test_a_call_that_holds_two_pairs_is_looked_at_before_either_calls_anew(world: World, again: str) -> None:
+def test_call_that_holds_two_pairs_is_queried_before_either_calls_again(world: World, again: str) -> None:
     """S5 S14: it was lost and is still active; watched again, it holds both."""
     lose_the_answer(world)
     world.upstream.dials = [LOST]
@@ -370,8 +370,8 @@ def test_a_call_that_holds_two_pairs_is_looked_at_before_either_calls_anew(world
     assert len(world.upstream.requests) == 2
 
 
-def test_a_late_answer_that_names_a_lost_call_makes_the_next_trigger_look(world: World) -> None:
-    """S5: whichever mediation it was watched for."""
+def test_late_answer_with_a_lost_call_makes_the_next_trigger_query(world: World) -> None:
+    """S5: for whichever mediation it was watched."""
     lose_the_answer(world)
     world.upstream.life = lambda _job, _age: Unavailable("down")
     world.upstream.log_entries = [entry(JOB)]
@@ -386,7 +386,7 @@ def test_a_late_answer_that_names_a_lost_call_makes_the_next_trigger_look(world:
 
 
 @pytest.mark.parametrize("world", [{"history_ttl": 60}], indirect=True, ids=["a minute of history"])
-def test_a_bad_end_is_remembered_for_a_day_however_short_the_history(world: World) -> None:
+def test_failure_is_remembered_for_a_day_even_with_a_short_history(world: World) -> None:
     """S5: within 24 h."""
     lose_the_watch(world)
     world.clock.sleep(3_600)

@@ -1,4 +1,4 @@
-"""A call is watched from its start to its end: cadence, failures, deadline, fence, what is said."""
+"""Test a watch from its start to its end: cadence, failures, deadline, fence and messages."""
 
 import itertools
 import logging
@@ -17,7 +17,7 @@ JOB = job_id(1)
 
 
 def life(*steps: tuple[float, str]) -> Callable[[str, float], StatusAnswer]:
-    """A call that has each status from its second on."""
+    """A call that has each status from that second on."""
 
     def status(_job: str, age: float) -> str:
         return next(name for start, name in reversed(steps) if age >= start)
@@ -34,8 +34,8 @@ def verdict(world: World, job: str = JOB) -> str | None:
     return world.store.calls(job_id=job)[0].verdict
 
 
-def test_a_call_is_watched_to_its_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S20 S22 S30: a poll every 10 s, a progress event for each change, silence after the end."""
+def test_call_is_watched_to_its_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S20 S22 S30: a poll every 10 s, a progress event for each change, no event after the end."""
     caplog.set_level(logging.DEBUG)
     world.upstream.life = life((0, "Scheduling"), (15, "Executing"), (35, "Succeeded"))
     start(world)
@@ -51,7 +51,7 @@ def test_a_call_is_watched_to_its_end(world: World, caplog: pytest.LogCaptureFix
     assert len(world.queue) == 0
 
 
-def test_a_call_may_end_between_two_polls(world: World) -> None:
+def test_call_may_end_between_two_polls(world: World) -> None:
     """S27: Scheduling → Succeeded."""
     world.upstream.life = life((0, "Scheduling"), (12, "Succeeded"))
     start(world)
@@ -60,8 +60,8 @@ def test_a_call_may_end_between_two_polls(world: World) -> None:
     assert len(world.upstream.queries) <= 2
 
 
-def test_one_ends_and_the_others_go_on(world: World) -> None:
-    """S22 S5: the pair is let go with the last one, and may be called again."""
+def test_one_call_ends_and_the_others_continue(world: World) -> None:
+    """S22 S5: the last one releases the pair, which may be called again."""
     world.upstream.life = lambda job, age: "Succeeded" if job == JOB or age > 100 else "Executing"
     start(world, JOB, job_id(2))
     world.run(60)
@@ -73,10 +73,10 @@ def test_one_ends_and_the_others_go_on(world: World) -> None:
 
 
 @pytest.mark.no_cover
-def test_two_hours_are_720_polls(
+def test_two_hours_have_720_polls(
     world: World, record_property: Callable[[str, float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S20 S25: and then the watch expires, without a word to the user."""
+    """S20 S25: then the watch expires, without a message to the user."""
     world.upstream.life = lambda _job, _age: "Scheduling"
     before = time.perf_counter()
     start(world)
@@ -90,8 +90,8 @@ def test_two_hours_are_720_polls(
     record_property("seconds", time.perf_counter() - before)
 
 
-def test_a_slow_answer_shifts_nothing(world: World) -> None:
-    """S20: from due to due."""
+def test_slow_answer_does_not_shift_the_cadence(world: World) -> None:
+    """S20: from due time to due time."""
     world.upstream.life = lambda _job, _age: "Executing"
     world.upstream.slow = 7
     start(world)
@@ -108,10 +108,10 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_the_tenth_failure_in_a_row_loses_the_watch(
+def test_tenth_failure_in_a_row_loses_the_watch(
     world: World, failure: ApiError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S23 S24: same cadence; told to the person and to the log."""
+    """S23 S24: the same cadence; published to the person and logged."""
     world.upstream.life = lambda _job, _age: failure
     start(world)
     lines = world.run(600)
@@ -123,7 +123,7 @@ def test_the_tenth_failure_in_a_row_loses_the_watch(
     assert world.store.history("C-1")[-1]["message"] == "获取通话状态失败,请检查网络连接"
 
 
-def test_a_good_answer_resets_the_count(world: World) -> None:
+def test_successful_answer_resets_the_failures(world: World) -> None:
     """S23: nine failures, an answer, nine failures, an answer … never lost."""
     asked = iter(range(10_000))
     world.upstream.life = lambda _job, _age: "Executing" if next(asked) % 10 == 9 else Unavailable("down")
@@ -133,7 +133,7 @@ def test_a_good_answer_resets_the_count(world: World) -> None:
     assert verdict(world) is None
 
 
-def test_an_unheard_of_status_is_shown_raw_and_watched_on(world: World) -> None:
+def test_unknown_status_is_shown_unchanged_and_watched(world: World) -> None:
     """S19 S30."""
     world.upstream.life = lambda _job, _age: "Ringing"
     start(world)
@@ -141,8 +141,8 @@ def test_an_unheard_of_status_is_shown_raw_and_watched_on(world: World) -> None:
     assert verdict(world) is None
 
 
-def test_a_poll_that_comes_after_the_deadline_looks_once_more(world: World) -> None:
-    """S25: it was late, so news may be waiting."""
+def test_poll_after_the_deadline_queries_once_more(world: World) -> None:
+    """S25: the poll was late, so the call may have ended meanwhile."""
     world.upstream.life = life((0, "Scheduling"), (7_000, "Succeeded"))
     start(world)
     world.clock.move_to(START + 9_000)
@@ -153,8 +153,8 @@ def test_a_poll_that_comes_after_the_deadline_looks_once_more(world: World) -> N
 @pytest.mark.parametrize(
     "answer", [pytest.param("Executing", id="still active"), pytest.param(Unavailable("x"), id="failed")]
 )
-def test_a_last_look_that_brings_no_end_expires(world: World, answer: str | ApiError) -> None:
-    """S25: it says nothing about the call."""
+def test_last_query_without_an_end_expires(world: World, answer: str | ApiError) -> None:
+    """S25: the verdict does not describe the call."""
     world.upstream.life = lambda _job, _age: answer
     start(world)
     world.clock.move_to(START + 9_000)
@@ -163,8 +163,8 @@ def test_a_last_look_that_brings_no_end_expires(world: World, answer: str | ApiE
     assert len(world.upstream.queries) == 1
 
 
-def test_every_poll_message_delivered_twice_makes_one_chain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S28: the second copy is dropped before any request."""
+def test_duplicated_poll_messages_make_one_chain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S28: the duplicate delivery is dropped before its query."""
     world.upstream.life = life((0, "Scheduling"), (95, "Succeeded"))
     start(world)
     from worker import tasks  # noqa: PLC0415
@@ -183,7 +183,7 @@ def test_every_poll_message_delivered_twice_makes_one_chain(world: World, monkey
     assert world.events() == ["started", "ended"]
 
 
-def test_the_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> None:
+def test_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> None:
     """S20 S38: the state of the watch travels in the message."""
     world.upstream.life = lambda _job, _age: Unavailable("down")
     start(world)
@@ -197,7 +197,7 @@ def test_the_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> No
     assert message["deadline"] == START + 7_200
 
 
-def test_kwargs_of_another_version_are_coped_with(world: World) -> None:
+def test_kwargs_of_another_version_are_accepted(world: World) -> None:
     """S38: unknown ones ignored, missing ones taken from the record."""
     start(world)
     world.clock.sleep(10)
@@ -215,15 +215,15 @@ def test_kwargs_of_another_version_are_coped_with(world: World) -> None:
         pytest.param({"job_id": "j-unknown", "poll_no": 1}, id="no record"),
     ],
 )
-def test_a_poll_that_means_nothing_is_dropped(world: World, kwargs: dict[str, object]) -> None:
-    """S20 S38: and asks nobody."""
+def test_invalid_poll_is_dropped(world: World, kwargs: dict[str, object]) -> None:
+    """S20 S38: and makes no query."""
     start(world)
     assert world.poll(**kwargs).startswith("dropped:")
     assert world.upstream.queries == []
 
 
-def test_an_overtaken_polls_answer_counts_only_if_terminal(world: World) -> None:
-    """S28: the end of a poll is fenced too; a terminal status counts all the same."""
+def test_overtaken_answer_counts_only_if_terminal(world: World) -> None:
+    """S28: the end of a poll is fenced as well, except for a terminal status."""
     world.upstream.life = lambda _job, _age: "Executing"
     start(world)
     number = 1
@@ -242,7 +242,7 @@ def test_an_overtaken_polls_answer_counts_only_if_terminal(world: World) -> None
     assert world.poll(job_id=JOB, poll_no=number + 4) == "dropped: finished"
 
 
-def test_a_verdict_that_stands_is_not_announced_twice(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_verdict_is_published_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S27: one terminal event."""
     start(world)
     world.clock.sleep(10)
@@ -258,8 +258,8 @@ def test_a_verdict_that_stands_is_not_announced_twice(world: World, caplog: pyte
     assert caplog.messages.count(f"检测到终态,移除 jobId: {JOB}") <= 1
 
 
-def test_a_store_that_is_away_ends_a_poll_quietly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S28: the poll gives up; its lease brings it back."""
+def test_unavailable_store_ends_a_poll_without_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S28: the poll gives up; its lease repeats it."""
     start(world)
 
     def away(*_: object) -> None:
@@ -269,8 +269,8 @@ def test_a_store_that_is_away_ends_a_poll_quietly(world: World, monkeypatch: pyt
     assert set(world.run(11)) == {"given up, the store has it: Redis: ConnectionError"}
 
 
-def test_flower_is_shown_changes_of_a_call_and_no_other_poll(world: World) -> None:
-    """One line a call, under its job id, its trigger as the root: the first poll, each change, the end."""
+def test_flower_shows_only_polls_that_change_a_call(world: World) -> None:
+    """One line per call, under its job id, with its trigger as the root: the first poll, each change, the end."""
     world.upstream.life = life((0, "Scheduling"), (95, "Executing"), (135, "Succeeded"))
     start(world)
     lines = world.run(3_600)
@@ -287,8 +287,8 @@ def test_flower_is_shown_changes_of_a_call_and_no_other_poll(world: World) -> No
     assert 135 <= world.shown[-1][1]["runtime"] < 150
 
 
-def test_flower_is_shown_every_failure_and_the_verdict(world: World) -> None:
-    """S23 S24: failures count up where an operator sees them, and go away with a good answer."""
+def test_flower_shows_every_failure_and_the_verdict(world: World) -> None:
+    """S23 S24: operators see the failures count up, and reset with a successful answer."""
     world.upstream.life = lambda _job, age: Unavailable("GET /status: time-out") if age > 15 else "Scheduling"
     start(world)
     world.run(3_600)
@@ -297,8 +297,8 @@ def test_flower_is_shown_every_failure_and_the_verdict(world: World) -> None:
     assert world.shown[-1][0] == "task-lost"
 
 
-def test_s37_flower_is_shown_no_person(world: World) -> None:
-    """Case, mediation and job are there to be searched for."""
+def test_s37_flower_shows_no_person(world: World) -> None:
+    """Case, mediation and job are searchable."""
     start(world)
     world.run(60)
     assert "P-0000" not in str(world.shown)
@@ -306,8 +306,8 @@ def test_s37_flower_is_shown_no_person(world: World) -> None:
     assert f"'job_id': '{JOB}', 'person_id': '***0'" in world.shown[0][1]["kwargs"]
 
 
-def test_s37_a_message_of_several_calls_names_each_in_flower(world: World) -> None:
-    """With `CALLWATCH_POLL_EVENTS=all` messages are shown: whose calls they carry can be searched for."""
+def test_s37_flower_names_each_call_of_a_shared_message(world: World) -> None:
+    """With `CALLWATCH_POLL_EVENTS=all` messages are shown, and their calls are searchable."""
     start(world, JOB, job_id(2))
     polls = world.store.take_due(limit=10).polls
     assert polls == []

@@ -1,4 +1,4 @@
-"""Calls found upstream after a lost answer: until an answer names them, each pair that may have made them is held."""
+"""Test the calls found after a lost answer: each possible pair is held until an answer names the owner."""
 
 from typing import Any
 
@@ -27,15 +27,15 @@ def outcome(world: World, mediation_id: str, task_id: str) -> str:
 
 
 def lose_both(world: World) -> None:
-    """Both mediations' answers get lost, the second one's half a minute later; their calls go on for hours."""
+    """Lose both mediations' answers, the second one's half a minute later; their calls continue for hours."""
     world.upstream.dials = [LOST]
     world.upstream.life = lambda _job, _age: "Scheduling"
     world.sweeping = 5
     assert outcome(world, A, "a-1") == "unknown"
 
 
-def test_after_an_outage_the_call_that_one_look_took_still_holds_the_other_pair(world: World) -> None:
-    """S5, S14: no look-up was answered and a person released both pairs; each looks again before it would call."""
+def test_call_taken_by_one_look_up_still_holds_the_other_pair_after_an_outage(world: World) -> None:
+    """S5, S14: no look-up was answered and a person released both pairs; each queries again before a call."""
     lose_both(world)
     world.upstream.log_entries = Unavailable("down")
     world.run(30)
@@ -54,8 +54,8 @@ def test_after_an_outage_the_call_that_one_look_took_still_holds_the_other_pair(
     assert not world.redis.exists(world.keys.lock(Pair("C-1", A)), world.keys.lock(Pair("C-1", B)))
 
 
-def test_a_look_up_shares_a_call_that_was_found_for_another_pair(world: World) -> None:
-    """S14: the first mediation's new trigger takes the second's call before the second's own look-up has seen it."""
+def test_look_up_shares_a_call_found_for_another_pair(world: World) -> None:
+    """S14: the first mediation's new trigger adopts the second's call before the second's own look-up finds it."""
     world.upstream.dials = [[record(FIRST)]]
     world.upstream.life = lambda _job, age: Unavailable("down") if age < 600 else "Scheduling"
     world.sweeping = 5
@@ -77,12 +77,12 @@ def test_a_look_up_shares_a_call_that_was_found_for_another_pair(world: World) -
 
 
 @pytest.mark.parametrize("released", [A, B])
-def test_what_a_person_releases_is_still_held_by_the_call_that_turns_up(world: World, released: str) -> None:
-    """S5, S14: released before the calls showed; the other pair's look-up or look finds them all."""
+def test_released_pair_is_held_by_a_call_that_appears_later(world: World, released: str) -> None:
+    """S5, S14: released before the calls appeared; the other pair's look-up or query finds all of them."""
     lose_both(world)
     world.run(30)
     assert outcome(world, B, "b-1") == "unknown"
-    assert world.store.release(Pair("C-1", released), by="me", why="nobody's telephone rang") == "released"
+    assert world.store.release(Pair("C-1", released), by="me", why="no telephone rang") == "released"
     world.upstream.log_entries = [entry(SECOND, "Scheduling"), entry(FIRST, "Scheduling")]
     world.run(60)
     assert outcome(world, released, "again") == "skipped"
@@ -91,8 +91,8 @@ def test_what_a_person_releases_is_still_held_by_the_call_that_turns_up(world: W
     assert (requests(world, A), requests(world, B)) == (1, 1)
 
 
-def test_a_call_on_record_before_the_request_does_not_end_the_search_for_its_own(world: World) -> None:
-    """S14: it may be the pair's by its time, and holds it; the pair's own call may still turn up."""
+def test_call_recorded_before_the_request_does_not_end_its_look_up(world: World) -> None:
+    """S14: by its time it may belong to the pair, and it holds the pair; the pair's own call may still appear."""
     world.upstream.dials = [LOST]
     world.upstream.life = lambda _job, age: "Scheduling" if age < 60 else "Succeeded"
     world.upstream.log_entries = [entry(FIRST)]
@@ -110,7 +110,7 @@ def test_a_call_on_record_before_the_request_does_not_end_the_search_for_its_own
     assert world.redis.exists(world.keys.lock(Pair("C-1", B)))
 
 
-def test_a_lost_watch_of_a_shared_call_holds_whoever_looks(world: World) -> None:
+def test_lost_watch_of_a_shared_call_holds_both_pairs(world: World) -> None:
     """S5: found for one pair, lost, and still active: the other pair's new trigger watches it again for both."""
     lose_both(world)
     world.run(30)
@@ -131,8 +131,8 @@ def test_a_lost_watch_of_a_shared_call_holds_whoever_looks(world: World) -> None
     assert (requests(world, A), requests(world, B)) == (1, 1)
 
 
-def test_a_call_found_late_and_lost_leaves_the_memory_of_when_the_trouble_began(world: World) -> None:
-    """S5: the lost request's second call turns up only after its first one's watch was lost."""
+def test_late_and_lost_call_keeps_the_time_of_the_first_failure(world: World) -> None:
+    """S5: the lost request's second call appears only after its first one's watch was lost."""
     lose_both(world)
     world.upstream.log_entries = Unavailable("down")
     world.run(900)
@@ -147,8 +147,8 @@ def test_a_call_found_late_and_lost_leaves_the_memory_of_when_the_trouble_began(
     assert requests(world, A) == 1
 
 
-def test_a_slow_look_ends_and_its_claim_stays_its_own(world: World) -> None:
-    """S5, S18: four lost calls, nine seconds for each answer; sweeps go on meanwhile."""
+def test_slow_query_keeps_its_claim(world: World) -> None:
+    """S5, S18: four lost calls, nine seconds per answer; sweeps continue meanwhile."""
     jobs = [job_id(number, at=START + number) for number in range(1, 5)]
     world.upstream.dials = [[record(job, person=f"P-{job[-4:]}") for job in jobs]]
     world.upstream.life = lambda _job, age: Unavailable("down") if age < 600 else "Failed"
@@ -168,8 +168,8 @@ def test_a_slow_look_ends_and_its_claim_stays_its_own(world: World) -> None:
     assert len(world.upstream.requests) == 2
 
 
-def test_a_look_that_takes_too_long_calls_nobody(world: World) -> None:
-    """S5: no answer to the look; the pair is free, and the back end hears of it."""
+def test_query_that_takes_too_long_makes_no_call(world: World) -> None:
+    """S5: the query is unanswered; the pair is free, and the back end is notified."""
     jobs = [job_id(number, at=START + number) for number in range(1, 5)]
     world.upstream.dials = [[record(job, person=f"P-{job[-4:]}") for job in jobs]]
     world.upstream.life = lambda _job, _age: Unavailable("down")
@@ -184,8 +184,8 @@ def test_a_look_that_takes_too_long_calls_nobody(world: World) -> None:
     assert [one.phase for one in world.store.pairs(finished=True)] == ["done"]
 
 
-def test_whoever_lost_its_claim_during_a_look_says_nothing(world: World) -> None:
-    """S17, S18: stopped for longer than its claim; the copy that got the claim answers."""
+def test_trigger_that_lost_its_claim_during_a_query_returns_no_result(world: World) -> None:
+    """S17, S18: stopped for longer than its claim; the duplicate delivery with the claim answers."""
     world.upstream.dials = [[record(FIRST), record(SECOND, person="P-2")]]
     world.upstream.life = lambda _job, _age: Unavailable("down")
     world.sweeping = 5
@@ -204,11 +204,11 @@ def test_whoever_lost_its_claim_during_a_look_says_nothing(world: World) -> None
     world.upstream.life = stopped
     assert world.trigger("C-1", A, task_id="a-2") is None
     assert len(world.upstream.requests) == 2
-    assert len(world.upstream.queries) == asked + 1 + 2, "it does not ask for the second call as well"
+    assert len(world.upstream.queries) == asked + 1 + 2, "it does not query the second call"
 
 
-def test_a_call_that_comes_between_claim_and_request_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S4: an earlier owner's late answer; the trigger that makes no request says what is being watched, in the end."""
+def test_call_that_appears_between_claim_and_request_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S4: an earlier owner's late answer; the trigger makes no request and its result names the watched call."""
     pair = Pair("C-1", A)
 
     def late() -> None:
@@ -230,11 +230,11 @@ def test_a_call_that_comes_between_claim_and_request_is_named(world: World, monk
     assert world.upstream.requests == []
 
 
-# -- a step whose answer got lost is sent again ------------------------------------------------------------------------
+# a script whose reply was lost is sent again -----------------------------------------------------------------------
 
 
 def lose_the_first_reply(world: World, monkeypatch: pytest.MonkeyPatch, *, meanwhile: Any = lambda: None) -> None:
-    """The step that settles is taken, and its reply gets lost once."""
+    """The settling script runs, and its first reply is lost."""
     real, replies = RedisStore.settle, []
 
     def settle(store: RedisStore, settlement: Settlement) -> Settled | None:
@@ -252,7 +252,7 @@ def lose_the_first_reply(world: World, monkeypatch: pytest.MonkeyPatch, *, meanw
     [([record(FIRST)], "started"), (Rejected("HTTP 400"), "dial_failed"), (LOST, "unknown")],
     ids=["started", "failed", "unknown"],
 )
-def test_a_settlement_sent_twice_is_told_once(
+def test_settlement_sent_twice_is_published_once(
     world: World, monkeypatch: pytest.MonkeyPatch, dial: Any, kind: str
 ) -> None:
     """S35: one event, so one notice."""
@@ -262,8 +262,8 @@ def test_a_settlement_sent_twice_is_told_once(
     assert world.events() == [kind]
 
 
-def test_a_settlement_sent_twice_is_watched_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S20: its first polls are due from the first time on."""
+def test_settlement_sent_twice_is_watched_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S20: its first polls keep the due times of the first run."""
     world.upstream.dials = [[record(FIRST)]]
     lose_the_first_reply(world, monkeypatch)
     assert world.trigger()["outcome"] == "started"
@@ -272,9 +272,7 @@ def test_a_settlement_sent_twice_is_watched_once(world: World, monkeypatch: pyte
     assert world.events() == ["started", "ended"]
 
 
-def test_who_settled_hears_its_result_though_the_pair_has_another_owner_by_then(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settling_trigger_gets_its_result_under_another_owner(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def claim() -> None:
         world.store.claim(Pair("C-1", "20"), token="x", task_id="y", arguments="{}", expires=None, enabled=True)
 
@@ -284,7 +282,7 @@ def test_who_settled_hears_its_result_though_the_pair_has_another_owner_by_then(
     assert world.store.counters()["triggers:failed"] == 1
 
 
-def test_a_lost_answer_that_comes_when_all_is_over_opens_nothing(world: World) -> None:
+def test_late_answer_after_the_end_opens_no_look_up(world: World) -> None:
     """S14: its sender was stopped; its call was adopted, watched and has ended meanwhile."""
     pair, store = Pair("C-1", "20"), world.store
     store.claim(pair, token="tok", task_id="task-1", arguments="{}", expires=None, enabled=True)

@@ -1,4 +1,4 @@
-"""What must hold when nothing goes wrong any more and everything has come to its end."""
+"""Check the final state after all faults have ended and all work is done."""
 
 import json
 from collections import Counter
@@ -13,11 +13,11 @@ VERDICTS = ("ended", "expired", "lost")
 
 
 def judge(machine: "Machine") -> None:
-    """Look at all that is left; AssertionError where a rule is broken."""
+    """Check all remaining state; raise AssertionError where a rule is broken."""
     keys, redis, memory = machine.keys, machine.redis, machine.invariants.memory
     names = {str(name) for name in redis.scan_iter("*", count=1_000)}
     left = [name for name in names if name.startswith((f"{keys.prefix}:lock:", f"{keys.prefix}:live:"))]
-    assert not left, f"left behind: {left}"
+    assert not left, f"unfinished: {left}"
     assert not names & {keys.due, keys.pairs, keys.outage}
     assert {state.phase for state in machine.store.pairs(finished=True)} <= {"done"}
     bounded = {keys.finished, keys.done, keys.events, keys.paused, keys.counters, keys.dialled, keys.audit}
@@ -34,7 +34,7 @@ def judge(machine: "Machine") -> None:
 
 
 def _judge_verdicts(machine: "Machine", events: list[dict[str, Any]]) -> None:
-    """One verdict a call, and one more for each time that it was watched again."""
+    """Each call has one verdict, plus one for each time its watch was reopened."""
     calls = machine.invariants.memory.calls
     verdicts = Counter(event["job_id"] for event in events if event["kind"] in VERDICTS)
     assert verdicts.keys() <= calls.keys()
@@ -44,12 +44,12 @@ def _judge_verdicts(machine: "Machine", events: list[dict[str, Any]]) -> None:
 
 
 def _judge_surfacing(events: list[dict[str, Any]], request: Request) -> None:
-    """A request whose outcome nobody knows was told of (S13, S35)."""
-    told = [
+    """A request with an unknown outcome was published (S13, S35)."""
+    published = [
         event
         for event in events
         if event["kind"] == "unknown"
         and (event["case_id"], event["mediation_id"]) == (request.pair.case_id, request.pair.mediation_id)
         and event["at"] >= request.at - ROUNDING
     ]
-    assert told or request.outcome not in ("", "unknown"), f"nobody was told that {request} is unknown"
+    assert published or request.outcome not in ("", "unknown"), f"the unknown outcome of {request} was not published"

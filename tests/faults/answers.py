@@ -1,4 +1,4 @@
-"""Rules of an answer: it is stored once, by its owner, and lost calls are found (S14, S18)."""
+"""Rules of answers: an answer is stored once, by its owner, and lost calls are found (S14, S18)."""
 
 import json
 from typing import TYPE_CHECKING, cast
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """Judges what is stored of an answer, and what a look-up adopts."""
+    """Judge each stored answer and each adoption of a look-up."""
 
     def __init__(self, machine: "Machine", memory: Memory, ringing: Ringing) -> None:
         self._machine, self._memory, self._ringing = machine, memory, ringing
@@ -21,14 +21,14 @@ class Answers:
         self._recorded: str | None = None
 
     def before_settle(self, settlement: Settlement) -> None:
-        """Look at whose pair it is, and at the trigger's recorded result."""
+        """Record the owner of the pair and the trigger's stored result."""
         redis, keys = self._machine.redis, self._machine.keys
         found = cast("list[str | None]", redis.hmget(keys.ledger(settlement.pair), ["token", "phase"]))
         self._owner, self._phase = (value or "" for value in found)
         self._recorded = cast("str | None", redis.get(keys.task(settlement.task_id)))
 
     def after_settle(self, process: Process, reply: Settled | None, settlement: Settlement) -> None:
-        """One owner stores an answer, and its calls are watched even if the pair has another owner by now."""
+        """One owner stores an answer, and its calls are watched even if the pair has another owner meanwhile."""
         memory, counts = self._memory, self._machine.counts
         recorded = self._recorded is not None and json.loads(self._recorded) == settlement.result.data
         if self._owner != settlement.token and not settlement.jobs:
@@ -50,13 +50,13 @@ class Answers:
             request.outcome, request.look_up = settlement.result["outcome"], settlement.look_up
             open_one = self._machine.store.open_look_up(settlement.pair)
             own = open_one is not None and open_one.token == settlement.token
-            if own and self._phase != "unknown":  # else the window has begun before the answer came
+            if own and self._phase != "unknown":  # otherwise the window began before the answer arrived
                 request.settled_at = self._machine.now
 
     def after_adopt(
         self, _process: Process, reply: Settled | None, pair: Pair, look_up: LookUp, jobs: list[NewJob], **_: object
     ) -> None:
-        """A call that a look-up finds is watched once, and holds each pair that may have made it (S14)."""
+        """An adopted call is watched once and holds each pair that may have made it (S14)."""
         memory, now = self._memory, self._machine.now
         if reply is None:
             return
@@ -82,7 +82,7 @@ class Answers:
             assert not unknown, f"{unknown} found for {pair} and not watched"
 
     def on_release(self, pair: Pair) -> None:
-        """A person has released an unknown outcome."""
+        """Record that a person has released an unknown outcome."""
         self._memory.note_release(pair)
         for request in self._memory.requests.values():
             request.released |= request.pair == pair

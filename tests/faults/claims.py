@@ -1,4 +1,4 @@
-"""Rules of a claim: one sender each, which keeps it while it is at work, and an end (S17, S18)."""
+"""Rules of claims: one sender each, which keeps its claim while it works, and a bounded length (S17, S18)."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, cast
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Claims:
-    """Judges the owner of a claim and its length."""
+    """Judge the owner and the length of each claim."""
 
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
@@ -22,7 +22,7 @@ class Claims:
         self._token = self._phase = ""
 
     def before_claim(self, pair: Pair, **_: object) -> None:
-        """Look at whose claim it is."""
+        """Record the owner of the claim."""
         names = ["token", "phase"]
         found = self._machine.redis.hmget(self._machine.keys.ledger(pair), names)
         self._token, self._phase = (str(value or "") for value in cast("list[str | None]", found))
@@ -30,16 +30,16 @@ class Claims:
     before_attend = before_claim
 
     def after_claim(self, process: Process, reply: object, pair: Pair, *, token: str, **_: object) -> None:
-        """A claim passes to another owner only when its sender is dead, or was stopped (S18)."""
+        """A claim passes to another owner only if its sender is dead or was stopped (S18)."""
         if not isinstance(reply, Claimed):
             return
         if self._phase == "claimed" and self._token != token:
             self._judge_taken(pair)
         self._holders[token] = process
-        self._memory.claimed_at.setdefault(process, self._machine.now)  # it may be sent twice
+        self._memory.claimed_at.setdefault(process, self._machine.now)  # the client may resend it
 
     def after_attend(self, _process: Process, reply: object, pair: Pair, **_: object) -> None:
-        """The same where a sweep replaces its token; and a claim is not published again for ever (S18)."""
+        """The same rule where a sweep replaces the token; and republications of a claim are bounded (S18)."""
         if not isinstance(reply, AbandonedClaim) or self._phase != "claimed":
             return
         self._judge_taken(pair)
@@ -48,7 +48,7 @@ class Claims:
         assert times <= REPUBLISHED, f"{reply.task_id} published again {times} times without reaching `sending`"
 
     def after_begin_sending(self, process: Process, reply: object, *_: object, **__: object) -> None:
-        """A trigger that has sent starts a new count."""
+        """Reset the count of republications of a trigger that has sent."""
         if isinstance(reply, float):
             del self._republished[process.task_id]
 

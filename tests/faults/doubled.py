@@ -1,4 +1,4 @@
-"""A worker that publishes every poll twice: `celery -A tests.faults.doubled worker`."""
+"""Run a worker that publishes every poll twice: `celery -A tests.faults.doubled worker`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Upstream's endpoints: each is away, slow or wrong on its own, for a while."""
+"""Simulate upstream's endpoints: each can be away, slow or wrong on its own, for a while."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,9 +6,9 @@ from typing import Literal
 Endpoint = Literal["call", "status by job", "status by case", "log"]
 Manner = Literal["away", "slow", "denies", "strays"]
 
-STRAYS = 90_000  # seconds that an endpoint strays longer than it is away: it is how it is made
+STRAYS = 90_000  # seconds that an endpoint strays longer than it is away: this matches its construction
 QUERY_TIME_OUT = 10  # seconds for which a query waits for its answer
-PROMPT = 0.05  # seconds that an answer takes as long as all is well
+PROMPT = 0.05  # seconds that an answer takes normally
 PACES = (0.6, 4, 9.5, 40)  # seconds that it takes where an endpoint is slow
 
 Disturbance = tuple[tuple[Endpoint, ...], Manner]
@@ -29,7 +29,7 @@ DISTURBANCES: tuple[Disturbance, ...] = (
     (("log", "status by case"), "away"),
     (("status by job",), "denies"),
 )
-SILENCES: tuple[tuple[Disturbance, ...], ...] = (  # in which upstream shows little of a case
+SILENCES: tuple[tuple[Disturbance, ...], ...] = (  # during which upstream shows little of a case
     *((STRAYING,), (LOG_AWAY,), (STRAYING, LOG_AWAY)),
     *((ALL_AWAY,), (DENYING,), (ALL_SLOW,)),
 )
@@ -37,17 +37,17 @@ SILENCES: tuple[tuple[Disturbance, ...], ...] = (  # in which upstream shows lit
 
 @dataclass
 class Endpoints:
-    """How each endpoint stands: what is wrong with it, until which epoch second.
+    """State of each endpoint: its disturbance and its end in epoch seconds.
 
-    `away`: its answers are errors. `slow`: they take long, some longer than the time-out. `denies`: it says that there
-    is no such call. `strays`: it names the oldest call of the case, not the newest.
+    `away`: its answers are errors. `slow`: its answers take long, some longer than the time-out. `denies`: it answers
+    that there is no such call. `strays`: it names the oldest call of the case instead of the newest.
     """
 
     _until: dict[tuple[Endpoint, Manner], float] = field(default_factory=dict)
     _pace: float = PROMPT
 
     def disturb(self, disturbance: Disturbance, until: float, *, pace: float = PACES[-1]) -> str:
-        """Let a disturbance begin; returns what it is. A slow endpoint takes `pace` seconds for an answer."""
+        """Begin a disturbance and return it; a slow endpoint takes `pace` seconds per answer."""
         endpoints, manner = disturbance
         if manner == "slow":
             self._pace = pace
@@ -56,11 +56,11 @@ class Endpoints:
         return f"{', '.join(endpoints)}: {manner}"
 
     def is_(self, manner: Manner, endpoint: Endpoint, now: float) -> bool:
-        """Tell whether that is wrong with an endpoint at the moment."""
+        """Tell whether an endpoint has that disturbance now."""
         return self._until.get((endpoint, manner), 0) > now
 
     def latency(self, endpoint: Endpoint, now: float) -> float:
-        """Return the seconds that an answer takes."""
+        """Return the duration of an answer in seconds."""
         return self._pace if self.is_("slow", endpoint, now) else PROMPT
 
     def recover(self) -> None:

@@ -1,6 +1,7 @@
-"""A worker that dies by SIGKILL at one chosen effect, once: `celery -A tests.faults.fused worker`.
+"""Run a worker that dies by SIGKILL at one chosen effect, once: `celery -A tests.faults.fused worker`.
 
-FUSE names the effect (`before settle`, `after publish` …). It blows while the file FUSE_FILE exists, and takes it away.
+FUSE names the effect (`before settle`, `after publish` …). The fuse blows while the file FUSE_FILE exists, and deletes
+it.
 """
 
 import dataclasses
@@ -21,14 +22,14 @@ FILE = Path(os.environ["FUSE_FILE"])
 
 
 def blow(when: str, effect: str) -> None:
-    """Die here, if this is the place."""
+    """Die here if this is the chosen effect."""
     if (when, effect) == (WHEN, EFFECT) and FILE.exists():
         FILE.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Fused:
-    """Passes every call on, with a place to die before and after it."""
+    """Pass every call on, with a chance to die before and after it."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -41,7 +42,7 @@ class Fused:
         def call(*args: Any, **kwargs: Any) -> Any:
             blow("before", name)
             answer = attribute(*args, **kwargs)
-            if answer not in (False, [], DuePolls([])):  # a turn that was not taken, nothing due: no effect
+            if answer not in (False, [], DuePolls([])):  # no lock acquired, no poll due: no effect
                 blow("after", name)
             return answer
 

@@ -1,4 +1,4 @@
-"""The rules that hold whatever goes wrong, checked at every effect; the figures are those of docs/rules.md."""
+"""Check the rules that hold under all faults, at every effect; the figures come from docs/rules.md."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def unstoppable() -> Iterator[None]:
-    """Let an AssertionError past every process that handles errors."""
+    """Convert an AssertionError into an exception that no process handles."""
     try:
         yield
     except AssertionError as error:
@@ -29,9 +29,9 @@ def unstoppable() -> Iterator[None]:
 
 
 class Invariants:
-    """Follows a machine by groups of rules; every method raises RuleBroken from an AssertionError where one is broken.
+    """Follow a machine with groups of rules; every method raises RuleBroken from an AssertionError where one is broken.
 
-    A group looks at a step of the store before it in `before_{step}` and after it in `after_{step}`.
+    A group checks a method of the store before it runs in `before_{step}` and afterwards in `after_{step}`.
     """
 
     def __init__(self, machine: "Machine") -> None:
@@ -44,19 +44,19 @@ class Invariants:
         self._checks: dict[str, list[Callable[..., None]]] = {}
 
     def before(self, step: str, *args: Any, **kwargs: Any) -> None:
-        """Look at what a step of the store will find."""
+        """Check the state before a method of the store."""
         for check in self._of(f"before_{step}"):
             with unstoppable():
                 check(*args, **kwargs)
 
     def after(self, step: str, process: Process, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Any) -> None:
-        """Look at what a step of the store has done."""
+        """Check the effects of a method of the store."""
         for check in self._of(f"after_{step}"):
             with unstoppable():
                 check(process, reply, *args, **kwargs)
 
     def on_connected(self, process: Process, began: float) -> None:
-        """An attempt to connect that began then has come to its end."""
+        """An attempt to connect that began then has ended."""
         with unstoppable():
             self.claims.on_connected(process, began)
 
@@ -71,7 +71,7 @@ class Invariants:
             self.watching.on_query(process, job_id)
 
     def on_answer(self, process: Process, endpoint: Endpoint, statuses: Mapping[str, str], asked: str = "") -> None:
-        """Upstream has answered a query; `statuses` by job are empty where there is no such call as the `asked` one."""
+        """Upstream has answered a query; `statuses` by job are empty if the `asked` call does not exist."""
         self.ringing.on_answer(process, endpoint, statuses, asked)
         self.windows.on_answer(process, endpoint)
 
@@ -80,7 +80,7 @@ class Invariants:
         self.answers.on_release(pair)
 
     def on_calm(self) -> None:
-        """Time has passed since all faults have ended; this one raises AssertionError itself."""
+        """Time has passed since all faults ended; this method raises AssertionError itself."""
         self.windows.on_calm()
 
     def _of(self, name: str) -> list[Callable[..., None]]:

@@ -1,4 +1,4 @@
-"""The memory of the rules: every request and every call of a run, also those that callwatch has forgotten."""
+"""Remember every request and every call of a run for the rules, also those that callwatch has forgotten."""
 
 import math
 from collections import defaultdict
@@ -12,12 +12,12 @@ from worker.store.keys import member
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
 
-INTERVAL, AGAIN = 10, 2  # a poll that is begun and not ended comes again after its lease
+INTERVAL, AGAIN = 10, 2  # an unfinished poll is dispatched again after its lease
 FAILURES = 10
 SENDING, LOOK_UP, HOLD = 20 + 3 + 15, 40, 90  # of the machine's settings
 DIAL = 30  # seconds for all attempts of one dial (S18)
-REPUBLISHED = 5  # times that a claim is published again at the most (S18)
-DAY = 86_400  # seconds for which a bad end is remembered (S5), and for which finished calls are kept (S36)
+REPUBLISHED = 5  # most republications of a claim (S18)
+DAY = 86_400  # seconds for which a failure is remembered (S5) and finished calls are kept (S36)
 TERMINAL = ("Succeeded", "Failed", "Cancelled")
 ROUNDING = 0.002  # seconds: the store's times have three digits
 
@@ -55,7 +55,7 @@ class Known:
     """It was queried in the watch that goes on, or an outage kept its polls from asking."""
 
     def holds(self, pair: Pair) -> bool:
-        """Tell whether the call belongs to a pair, or holds it as well."""
+        """Tell whether the call belongs to a pair or also holds it."""
         return pair in self.answers or self.owned(pair) or member(pair) in self.record.get("shared_with", "").split()
 
     def owned(self, pair: Pair) -> bool:
@@ -64,17 +64,17 @@ class Known:
 
     @property
     def verdict(self) -> str:
-        """The verdict that stands; empty while the call is watched."""
+        """The current verdict; empty while the call is watched."""
         return self.record.get("verdict", "")
 
     @property
     def finished_at(self) -> float:
-        """When the verdict was written, in epoch seconds; infinity while the call is watched."""
+        """Time of the verdict in epoch seconds; infinity while the call is watched."""
         return float(self.record.get("finished_at", "inf"))
 
 
 class Memory:
-    """Shared by all rules of a machine."""
+    """Memory shared by all rules of a machine."""
 
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
@@ -87,11 +87,11 @@ class Memory:
 
     @property
     def watched(self) -> list[str]:
-        """The calls that have no verdict."""
+        """The calls without a verdict."""
         return [job_id for job_id, call in self.calls.items() if not call.verdict]
 
     def note_release(self, pair: Pair) -> None:
-        """Note whether a step has released a pair."""
+        """Record whether a script has released a pair."""
         keys, redis = self._machine.keys, self._machine.redis
         phase, done_at = cast("list[str | None]", redis.hmget(keys.ledger(pair), ["phase", "done_at"]))
         if phase != "done" or not done_at:
@@ -101,7 +101,7 @@ class Memory:
                 request.done_at = min(request.done_at, float(done_at))
 
     def unknown_requests(self, pair: Pair) -> list[Request]:
-        """Return the requests of a pair whose outcome is not known, or not known of all persons."""
+        """Return the requests of a pair with an unknown outcome, in whole or for some persons."""
         return [
             request
             for request in self.requests.values()
@@ -119,7 +119,7 @@ class Memory:
         return now >= unknown_since + LOOK_UP + (0 if found else HOLD) - ROUNDING
 
     def look_at(self, job_id: str, *, step: str) -> None:
-        """Compare a record with what it was before a step."""
+        """Compare a record with its state before a script."""
         machine = self._machine
         record = cast("dict[str, str]", machine.redis.hgetall(machine.keys.job(job_id)))
         call = self.calls.get(job_id)
@@ -138,13 +138,13 @@ class Memory:
             assert record["verdict"] == before["verdict"], f"{job_id}: {before['verdict']} became {record['verdict']}"
         assert not (reopened and before["verdict"] == "ended"), f"{job_id} is watched after its end"
         if before["call_status"] in TERMINAL:
-            assert record["call_status"] == before["call_status"], f"{job_id} came back to life"
+            assert record["call_status"] == before["call_status"], f"{job_id} is watched after its verdict"
         if record.get("verdict") == "ended":
             now = machine.reality.jobs[job_id].status(machine.now)
             assert record["call_status"] == now, f"{job_id} is {now}"
 
     def watched_again(self, job_id: str) -> None:
-        """Note that a call with a verdict is watched once more; a record that was forgotten begins anew (S5, S27)."""
+        """Record that the watch of a call was reopened; a forgotten record begins anew (S5, S27)."""
         call, machine = self.calls[job_id], self._machine
         assert call.verdict, f"{job_id} is watched twice"
         assert call.verdict != "ended", f"{job_id} has ended and is watched again"

@@ -1,4 +1,4 @@
-"""Rules broken on purpose, each with the pattern of the message and the seed by which the simulation finds it."""
+"""Break rules on purpose, each with the pattern of the message and the seed by which the simulation finds it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def without(module: ModuleType, script: str, *changes: tuple[str, str]) -> Break:
-    """Change fragments of a step's Lua, each of which must be there."""
+    """Change fragments of a script, each of which must occur exactly once."""
 
     def apply(monkeypatch: pytest.MonkeyPatch) -> None:
         source = getattr(module, script)
@@ -28,7 +28,7 @@ def without(module: ModuleType, script: str, *changes: tuple[str, str]) -> Break
 
 
 def both(*breaks: Break) -> Break:
-    """Break several things: each of them alone would still prevent the fault."""
+    """Apply several breaks: each of them alone would still prevent the fault."""
 
     def apply(monkeypatch: pytest.MonkeyPatch) -> None:
         for one in breaks:
@@ -38,7 +38,7 @@ def both(*breaks: Break) -> Break:
 
 
 def unguarded(change: Break) -> Break:
-    """Break a step, and let the guard of phases pass what it would refuse."""
+    """Break a script, and let the phase guard accept the transitions that it would refuse."""
     guard = "if not after then error('illegal transition: ' .. event .. ' in phase ' .. (before or 'absent')) end"
     target = "for key, value in pairs(TRANSITIONS) do if string.match(key, '^%a+') == event then after = value end end"
     return both(without(base, "PRELUDE", (guard, target)), change)
@@ -54,7 +54,7 @@ def lost_at_the_eleventh(answer: Any, poll: Poll, policy: Policy, **times: float
 
 
 def either_answers(*args: Any, **look: Any) -> lookup.Sightings:
-    """A look before a call takes one answer for both; a look-up, which renews nothing, does not."""
+    """Accept one answer for both queries before a call, but not in a look-up, which renews no claim."""
     seen = _LOOK(*args, **look)
     if "go_on" in look:
         seen.log_read = seen.status_answered = seen.log_read or seen.status_answered
@@ -126,7 +126,7 @@ BROKEN = [
         ),
         "put .* over",
         3,
-        id="S27 a verdict over a verdict",
+        id="S27 a verdict overwrites a verdict",
     ),
     pytest.param(
         without(polls, "FINISH_POLL", (" and state[2] == 'watching' and not state[3]", "")),
@@ -138,7 +138,7 @@ BROKEN = [
         instead(lookup, "may_belong_to", lambda _job_id, _sending_at: True),
         "adopted for a request",
         0,
-        id="S14 calls of any age adopted",
+        id="S14 calls of any age are adopted",
     ),
     pytest.param(
         instead(poll, "decide", lost_at_the_eleventh),
@@ -146,7 +146,7 @@ BROKEN = [
         2,
         id="S24 lost at the eleventh failure",
     ),
-    # Faults that needed days, slow connections or a failing endpoint: each repair is taken out again.
+    # Faults that took days, slow connections or a failing endpoint to find: each fix is undone.
     pytest.param(
         both(
             without(
@@ -166,13 +166,13 @@ BROKEN = [
         ),
         "a second request",
         8,
-        id="S18 an open pair that is forgotten",
+        id="S18 an open pair is forgotten",
     ),
     pytest.param(
         instead(lookup, "look", either_answers),
         "called again: .* is under way, and .* has read",
         3,
-        id="S5 a look that takes one answer for both",
+        id="S5 one answer counts for both queries",
     ),
     pytest.param(
         instead(dial, "DIAL_LIMIT", 300),
@@ -191,13 +191,13 @@ BROKEN = [
         ),
         "closed after .* without an answer",
         1,
-        id="S14 a window that closes unanswered",
+        id="S14 a window closes unanswered",
     ),
     pytest.param(
-        without(polls, "HEAR", (" or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS", "")),
+        without(polls, "DETECT_OUTAGE", (" or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS", "")),
         "polled within an outage",
         2,
-        id="S29 an outage of no calls",
+        id="S29 an outage without calls",
     ),
     pytest.param(
         both(
@@ -216,12 +216,12 @@ BROKEN = [
         ),
         "watched again",
         2,
-        id="S27 an ended call that is forgotten too soon",
+        id="S27 an ended call is forgotten too soon",
     ),
     pytest.param(
         instead(poll, "may_query", lambda one, *_, **__: one.due < one.deadline),
         "expired without one query",
         0,
-        id="S25 no look at what comes too late",
+        id="S25 a late poll makes no query",
     ),
 ]

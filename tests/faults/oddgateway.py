@@ -1,7 +1,7 @@
-"""A gateway that dies at one chosen point, once, or that has another pace: `python -m tests.faults.oddgateway`.
+"""Run a gateway that dies at one chosen point, once, or has another pace: `python -m tests.faults.oddgateway`.
 
-FUSE names the point (`before publish`, `after publish`); it blows while the file FUSE_FILE exists, and takes it away.
-PACE is JSON with fields of gateway.feed.Pace.
+FUSE names the point (`before publish`, `after publish`); the fuse blows while the file FUSE_FILE exists, and deletes
+it. PACE is JSON with fields of gateway.feed.Pace.
 """
 
 import json
@@ -20,14 +20,14 @@ _publish, _build = Producer.publish, process.build_gateway
 
 
 def blow(point: str) -> None:
-    """Die here, if this is the place."""
+    """Die here if this is the chosen point."""
     if point == FUSE and FILE.exists():
         FILE.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def publish(self: Producer, *args: Any, **named: Any) -> Any:
-    """Publish, with a place to die before and after it."""
+    """Publish, with a chance to die before and after it."""
     blow("before publish")
     result = _publish(self, *args, **named)
     blow("after publish")
@@ -35,7 +35,7 @@ def publish(self: Producer, *args: Any, **named: Any) -> Any:
 
 
 def build(*args: Any, **named: Any) -> Gateway:
-    """Build the gateway, and change its pace."""
+    """Build the gateway and change its pace."""
     gateway = _build(*args, **named)
     gateway.feed.pace = Pace(**json.loads(os.environ.get("PACE", "{}")))
     return gateway

@@ -1,4 +1,4 @@
-"""Rules of an outage: one event of five calls at least; with fewer each counts its failures (S24, S29)."""
+"""Rules of an outage: one event of at least five calls; with fewer, each call counts its failures (S24, S29)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Outages:
-    """Judges when failures are not counted."""
+    """Judge which failures are not counted."""
 
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
@@ -22,11 +22,11 @@ class Outages:
     def after_begin_polls(
         self, _process: Process, reply: list[PollStarted | PollDropped], polls: Sequence[tuple[str, int]]
     ) -> None:
-        """With fewer than five calls no poll begins within an outage."""
+        """No poll begins within an outage while fewer than five calls are watched."""
         for (job_id, _), start in zip(polls, reply, strict=True):
             if not isinstance(start, PollStarted) or not start.outage:
                 continue
-            self._memory.calls[job_id].asked = True  # an outage may keep it from asking to its end
+            self._memory.calls[job_id].asked = True  # an outage may delay it until its end
             self._machine.counts["within an outage"] += 1
             watched = len(self._memory.watched)
             assert watched >= OUTAGE_CALLS, f"{job_id} is polled within an outage of {watched} calls"

@@ -1,4 +1,4 @@
-"""Processes that run one at a time and can be stopped, killed or cut off at any effect; and what they work on."""
+"""Run processes one at a time, with stops, kills and lost replies at any effect; define their messages."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-TOLERANCE = 0.01  # seconds by which a process may go on late without having been stopped
+TOLERANCE = 0.01  # seconds by which a process may run late without having been stopped
 
 Order = Literal["go", "die", "die after", "fail", "fail after", "twice", "stop"]
 """What becomes of a process at its next effect.
@@ -33,9 +33,10 @@ class Message:
 
 
 class Trap(NamedTuple):
-    """What waits for the next process of a kind: `order` at its effect number `point`.
+    """A fault for the next process of a kind: `order` at its effect number `point`.
 
-    If that stops it, it goes on when another process with the same subject comes to its effect number `meets`.
+    If the fault stops the process, it continues when another process with the same subject reaches its effect number
+    `meets`.
     """
 
     kind: str
@@ -45,15 +46,15 @@ class Trap(NamedTuple):
 
 
 class Died(BaseException):
-    """The process is no more; nothing that handles errors sees this."""
+    """The process is dead; error handlers cannot catch this."""
 
 
 class RuleBroken(BaseException):
-    """A rule is broken, for the reason that caused this: nothing that handles errors in a process stops it."""
+    """A rule is broken, caused by the chained exception: no error handler of a process catches it."""
 
 
 class Process:
-    """One execution of a task, in a thread that has the baton only between `resume` and its next effect."""
+    """One execution of a task, in a thread that runs only between `resume` and its next effect."""
 
     def __init__(self, kind: str, number: int, subject: str, task_id: str, body: Callable[["Process"], None]) -> None:
         self.kind, self.number, self.subject, self.task_id = kind, number, subject, task_id
@@ -78,17 +79,17 @@ class Process:
 
     @property
     def disturbed(self) -> bool:
-        """Tell whether it has ever stood still at an effect, as it may do now, or was ordered anything but to go on."""
+        """Tell whether it has ever stood still at an effect, or received any other order than `go`."""
         stands = self._thread is not None and time.time() > max(self._came_at, self.until) + TOLERANCE
         return self._disturbed or (stands and not self.done)
 
     def delay(self, until: float) -> None:
-        """Let it stand still until then (epoch seconds)."""
+        """Let the process stand still until then (epoch seconds)."""
         self.until, self._disturbed = max(self.until, until), True
 
     def resume(self, order: Order) -> None:
-        """Let the process go on to its next effect; raises whatever went wrong in it that its task does not expect."""
-        assert not self.done, f"{self} has ended"  # it would never hand the baton back
+        """Continue the process up to its next effect; raise any error that its task does not expect."""
+        assert not self.done, f"{self} has ended"  # it would never return control
         self._order = order
         self._disturbed = self.disturbed or order != "go"
         if self._thread is None:
@@ -101,14 +102,14 @@ class Process:
             raise self._error
 
     def next_order(self) -> Order:
-        """Return what the trap that was set for this process has for its next effect."""
+        """Return the order of the trap for this process's next effect."""
         if self.trap is None or self.points < self.trap[0]:
             return "go"
         (_, order), self.trap = self.trap, None
         return order
 
     def point(self, label: str, until: float = 0) -> Order:
-        """Hand the baton back before an effect, not to be resumed before the epoch second `until`."""
+        """Return control before an effect, to be resumed at `until` (epoch seconds) at the earliest."""
         self.label, self.until, self._came_at = label, until, time.time()
         self.points += 1
         self._back.release()
@@ -118,14 +119,14 @@ class Process:
         return self._order
 
     def wait(self, label: str, until: float = 0) -> bool:
-        """Hand the baton back where there is no effect but waiting; False where what is waited for fails."""
+        """Return control for a wait without an effect; return False if the wait fails."""
         order = self.point(label, until)
         if order == "die after":
             raise Died
         return order not in ("fail", "fail after")
 
     def effect(self, label: str, act: Callable[[], T], failure: Callable[[], Exception]) -> T:
-        """Carry an effect out as ordered; `failure` makes the error by which the outside world says that it cannot."""
+        """Run an effect as ordered; `failure` creates the error that the outside reports."""
         order = self.point(label)
         if order == "fail":
             raise failure()
@@ -140,7 +141,7 @@ class Process:
         return result
 
     def end(self) -> None:
-        """Kill the process if it is still there."""
+        """Kill the process if it still runs."""
         while self._thread is not None and not self.done:
             self._order = "die"
             self._mine.release()
@@ -158,7 +159,7 @@ class Process:
             self.died = True
         except RuleBroken as broken:
             self._error = broken.__cause__
-        except BaseException as error:  # noqa: BLE001 - the machine fails by it
+        except BaseException as error:  # noqa: BLE001 - the machine fails with it
             self._error = error
         self.done = True
         self._back.release()

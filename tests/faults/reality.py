@@ -1,6 +1,6 @@
-"""The upstream as it is: the telephones that ring, with or without a record in callwatch.
+"""Simulate the real upstream: the telephones that ring, with or without a record in callwatch.
 
-A request that is received makes calls, one after the other; each goes its own way, and its queries may fail.
+A received request makes calls one after the other; each call has its own course, and its queries may fail.
 """
 
 import itertools
@@ -24,12 +24,12 @@ LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
     ((0, "Scheduling"), (7_200, "Executing"), (7_230, "Succeeded")),
     ((0, "Paused"), (100_000, "Cancelled")),
 )
-FOR_EVER, LASTING = 4, (4, 6, 7)  # the life that never ends, and those that outlast a look-up, its hold and a watch
+FOR_EVER, LASTING = 4, (4, 6, 7)  # the endless life, and those that outlast a look-up, its hold and a watch
 MUTE = ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER), (4, 135), (30, 70), (0, NEVER))  # seconds: its queries fail
-VISIBLE = (0, 0, 18, 60, NEVER)  # seconds after which a call stands in the conversation log
-SELDOM = (3, 4, 0)  # of these, the ones that keep a call out of it until it is called for, and one that does not
+VISIBLE = (0, 0, 18, 60, NEVER)  # seconds after which a call appears in the conversation log
+SELDOM = (3, 4, 0)  # of these, the ones that delay a call until the next request, and one that does not
 GAPS = (0.3, 2.0, 5.0)  # seconds between two calls of one request
-SPREADS = (0, 1, 4)  # how far the calls of one request differ in what they go through
+SPREADS = (0, 1, 4)  # variation between the calls of one request
 CONNECTS = (0, 0, 0, 7.5, 12, 40)  # seconds that each attempt to connect takes, name resolution included
 ENDINGS = (
     *("answered", "answered", "answered", "answered"),
@@ -40,7 +40,7 @@ ENDINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How one request will go: its ending, the calls that it makes, and how long each attempt to connect takes."""
+    """Plan of one request: its ending, its calls, and the duration of each attempt to connect."""
 
     ending: str = "answered"
     persons: int = 1
@@ -53,7 +53,7 @@ class Plan:
 
     @classmethod
     def of(cls, number: int) -> "Plan":
-        """Return one of the PLANS plans; 0 is the plainest."""
+        """Return one of the PLANS plans; 0 is the simplest."""
         parts = []
         for choices in CHOICES:
             number, part = divmod(number, choices)
@@ -70,10 +70,10 @@ for _choices in CHOICES:
 
 @dataclass(frozen=True)
 class Job:
-    """One call, as upstream knows it; `created` in epoch seconds on the store's clock.
+    """One call as upstream knows it; `created` in epoch seconds on the store's clock.
 
-    `life`, `mute` and `visible` number what it goes through; `task_id` is the trigger whose request made it, empty for
-    a stranger's.
+    `life`, `mute` and `visible` number its course; `task_id` is the trigger that requested it, empty for a foreign
+    call.
     """
 
     job_id: str
@@ -86,26 +86,26 @@ class Job:
     visible: int
 
     def status(self, now: float) -> str:
-        """Return how the call stands."""
+        """Return the status of the call."""
         return next(name for start, name in reversed(LIVES[self.life]) if now >= self.created + start)
 
     def active(self, now: float) -> bool:
-        """Tell whether the call is under way."""
+        """Tell whether the call is running."""
         return now >= self.created and self.status(now) not in TERMINAL
 
     def mute_at(self, now: float) -> bool:
-        """Tell whether queries for it fail at the moment."""
+        """Tell whether its queries fail now."""
         begin, end = MUTE[self.mute]
         return self.created + begin <= now < self.created + end
 
     def visible_at(self, now: float) -> bool:
-        """Tell whether it stands in the conversation log."""
+        """Tell whether it appears in the conversation log."""
         return now >= self.created + VISIBLE[self.visible]
 
 
 @dataclass
 class Received:
-    """What one request that was received came to: its answer, or one word for an error, and when the caller has it."""
+    """Result of one received request: its answer or one word for an error, and the time of its arrival."""
 
     jobs: list[Job]
     answer: list[CallRecord] | str
@@ -114,18 +114,18 @@ class Received:
 
 @dataclass
 class Reality:
-    """All calls of a run. `skew` is the seconds by which upstream's clock is ahead of the store's."""
+    """All calls of a run. `skew` is the lead of upstream's clock over the store's in seconds."""
 
     skew: float = 0
     jobs: dict[str, Job] = field(default_factory=dict)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def stranger(self, pair: Pair) -> None:
-        """Make a call of the case for which nobody here asked, long before the run."""
+        """Make a foreign call of the case, long before the run."""
         self._create(pair, "", START - 500, Plan(life=FOR_EVER))
 
     def receive(self, pair: Pair, task_id: str, plan: Plan, now: float) -> Received:
-        """Make the calls of a request, and return what its sender will get."""
+        """Make the calls of a request, and return its sender's answer."""
         if plan.ending == "rejected":
             return Received([], "rejected", now + 0.2)
         made = 0 if plan.ending in ("lost before any call", "all refused") else plan.persons
@@ -143,7 +143,7 @@ class Reality:
         return Received(jobs, records, ready_at)
 
     def under_way(self, pair: Pair, now: float) -> list[Job]:
-        """Return the pair's calls that requests of it have made and that are under way."""
+        """Return the running calls that the pair's requests have made."""
         return [job for job in self.jobs.values() if job.pair == pair and job.task_id and job.active(now)]
 
     def log(self, case_id: str, now: float) -> list[Job]:
@@ -152,7 +152,7 @@ class Reality:
         return sorted(seen, key=lambda job: job.created, reverse=True)
 
     def of_case(self, case_id: str, now: float) -> list[Job]:
-        """Return the calls of a case that exist by now; each case has one at least."""
+        """Return the existing calls of a case; each case has at least one."""
         return [job for job in self.jobs.values() if job.pair.case_id == case_id and now >= job.created]
 
     def _create(self, pair: Pair, task_id: str, at: float, plan: Plan, person: int = 0) -> Job:

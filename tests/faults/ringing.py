@@ -1,4 +1,4 @@
-"""Rules of a request: no telephone rings twice, judged by the calls under way in reality (S4, S5, S14, S16, S17)."""
+"""Rules of a request: no telephone rings twice, judged by the calls running in reality (S4, S5, S14, S16, S17)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,12 +29,12 @@ class Look:
     """The jobs that the status by job does not know."""
 
     def denies(self, job_id: str) -> bool:
-        """Tell whether upstream was asked for the calls of the case and it has not named this one (S5)."""
+        """Tell whether upstream was queried for the case's calls and did not name this one (S5)."""
         return self.log is not None and self.by_case and job_id not in self.statuses
 
 
 class Ringing:
-    """Judges requests at the moment at which upstream receives them."""
+    """Judge each request at the moment when upstream receives it."""
 
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
@@ -44,11 +44,11 @@ class Ringing:
         self._excused: set[str] = set()
 
     def before_begin_sending(self, pair: Pair, *_: object, **__: object) -> None:
-        """Look at whose pair it is."""
+        """Record the owner of the pair."""
         self._owner = cast("str | None", self._machine.redis.hget(self._machine.keys.ledger(pair), "token"))
 
     def after_begin_sending(self, process: Process, reply: object, pair: Pair, token: str, **_: object) -> None:
-        """`sending` is written by the pair's owner alone, while none of its calls is watched (S5, S16, S18)."""
+        """Only the pair's owner writes `sending`, and only while none of its calls is watched (S5, S16, S18)."""
         if self._owner != token:
             assert reply == "taken", f"{process} may call {pair}, which is another's"
             self._machine.counts["taken"] += 1
@@ -60,7 +60,7 @@ class Ringing:
         assert not self._machine.store.paused(), f"{process} may call {pair} while new calls are stopped"
 
     def on_answer(self, process: Process, endpoint: Endpoint, statuses: Mapping[str, str], asked: str = "") -> None:
-        """Note an answer to a trigger."""
+        """Record an answer to a trigger."""
         if process.kind != "trigger":
             return
         look = self._looks.setdefault(process, Look())
@@ -77,9 +77,9 @@ class Ringing:
         return self._looks.get(process, Look()).statuses
 
     def on_request(self, process: Process, pair: Pair) -> None:
-        """Judge a request for calls at the moment at which upstream receives it."""
+        """Judge a request for calls at the moment when upstream receives it."""
         memory, at = self._memory, self._sending_at[process]
-        if before := memory.requests.get(process.task_id):  # every further delivery is one that the broker marks (S18)
+        if before := memory.requests.get(process.task_id):  # every further delivery is marked by the broker (S18)
             assert memory.claimed_at[process] - before.at > DIALLED_KEPT, f"a second request of {process.task_id}"
         for earlier in memory.requests.values():
             assert earlier.pair != pair or memory.over(earlier, at), f"{pair} called again: {earlier} is not over"
@@ -94,7 +94,7 @@ class Ringing:
         self._machine.counts["requests"] += 1
 
     def _judge(self, process: Process, pair: Pair, job: Job) -> None:
-        """A call of the pair is under way: upstream was asked and denied it, or its bad end is a day ago."""
+        """A call of the pair is running: upstream was queried and denied it, or its failure is a day old."""
         memory, claimed = self._memory, self._memory.claimed_at[process]
         call, request = memory.calls.get(job.job_id), memory.requests[job.task_id]
         if call is not None and claimed - call.finished_at <= DAY + ROUNDING:
@@ -106,7 +106,7 @@ class Ringing:
         self._machine.counts["denied" if look.denies(job.job_id) else "out of memory"] += 1
 
     def _judge_record(self, process: Process, pair: Pair, job_id: str, *, own: bool = False) -> None:
-        """A call with a record is asked for by its id: only if upstream denies that as well may the pair be called."""
+        """A call with a record is queried by its id: the pair may be called only if upstream denies that as well."""
         call, job = self._memory.calls[job_id], self._machine.reality.jobs[job_id]
         claimed = self._memory.claimed_at[process]
         known = call.finished_at < claimed if call.verdict else float(call.record["watched_at"]) < claimed

@@ -1,4 +1,4 @@
-"""How a drawn list of numbers becomes a run of the machine."""
+"""Convert a drawn list of numbers into a run of the machine."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -18,14 +18,14 @@ Step = tuple[str, int, int]
 SECONDS = (0.1, 1, 2.1, 5, 8, 9.1, 10, 12.5, 15, 31, 45, 62, 110, 121, 200)
 LONG = (45, 121, 200, 900, 3_600, 10_800, 100_000)  # seconds for which an endpoint is away
 DAYS = (3_600, 86_400, 86_400, 97_200, 30 * 86_400)  # seconds for which nothing works …
-AROUND = (-200, -121, -110, -62, -31, -5, 0, 5, 31, 62, 121, 200)  # … and so many more: memories end about then
-EXPIRES = 3_600  # seconds after which a back end does not want its trigger carried out any more
+AROUND = (-200, -121, -110, -62, -31, -5, 0, 5, 31, 62, 121, 200)  # … plus so many more: records expire about then
+EXPIRES = 3_600  # seconds after which a trigger expires
 ORDERS: tuple[Order, ...] = ("stop", "stop", "stop", "die", "die after", "fail", "fail after", "twice")
 KINDS = ("trigger", "poll", "lookup", "sweep", "trigger", "poll", "dispatch")
 
 
 def draw(seed: int) -> tuple[list[Step], float]:
-    """Return the script of a seed and the skew to play it with."""
+    """Return the script of a seed and the skew for its run."""
     chance = random.Random(seed)  # noqa: S311 - it draws faults
     script = [
         (chance.choice(DRAWN), chance.randrange(64), chance.randrange(2**14)) for _ in range(chance.randint(40, 80))
@@ -34,14 +34,14 @@ def draw(seed: int) -> tuple[list[Step], float]:
 
 
 def play(machine: Machine, steps: Iterable[Step]) -> None:
-    """Carry drawn steps out."""
+    """Run drawn steps."""
     for name, a, b in steps:
         ACTIONS[name](machine, a, b)
         machine.counts["drawn steps"] += 1
 
 
 def reduce(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int = 100) -> list[Step]:
-    """Leave out of a failing script what it fails without: runs of half its length, a quarter, …, at most `tries`."""
+    """Shorten a failing script: remove runs of half its length, a quarter, …, in at most `tries` tries."""
     size = len(steps) // 2
     while size:
         start = 0
@@ -97,21 +97,21 @@ def _wake(machine: Machine, a: int, b: int) -> None:
 
 
 def _trap(machine: Machine, a: int, b: int) -> None:
-    """Something will happen to the next process of a kind."""
+    """Set a trap for the next process of a kind."""
     trap = Trap(KINDS[a % len(KINDS)], a // len(KINDS) % 8, ORDERS[b % len(ORDERS)], b // len(ORDERS) % 8)
     machine.traps.append(trap)
     machine.say(f"{trap}")
 
 
 def _stall(machine: Machine, a: int, b: int) -> None:
-    """A trigger that is stopped until its claim has passed to another owner, and wakes when that one is at work."""
+    """Stop a trigger until its claim has passed to another owner, and resume it while that one works."""
     machine.traps.insert(0, Trap("trigger", 1 + b % 6, "stop", b // 6 % 8))
     _trigger(machine, a, b)
     machine.go(CLAIM_STALE_AFTER + 2)
 
 
 def _straggle(machine: Machine, a: int, b: int) -> None:
-    """A poll that is stopped until another one is taken for its successor."""
+    """Stop a poll until its successor is taken."""
     machine.traps.insert(0, Trap("poll", 2 + a % 3, "stop", 1 + b % 5))
     machine.go(SETTINGS.poll_interval + 2 * SETTINGS.overdue_grace)
 
@@ -147,7 +147,7 @@ def _sweeping(machine: Machine, a: int, _b: int) -> None:
     machine.say(f"sweepers at work: {machine.sweeping}")
 
 
-def _trouble(machine: Machine, a: int, b: int) -> None:
+def _disturb_long(machine: Machine, a: int, b: int) -> None:
     _disturb_for(machine, DISTURBANCES[a % len(DISTURBANCES)], LONG[b % len(LONG)], pace=PACES[b % len(PACES)])
 
 
@@ -157,7 +157,7 @@ def _disturb_for(machine: Machine, disturbance: Disturbance, seconds: float, *, 
 
 
 def _silence(machine: Machine, a: int, b: int) -> None:
-    """An answer is lost, upstream shows little of its calls, and the pair is triggered again after window and hold."""
+    """Lose an answer, let upstream show few of its calls, and trigger the pair again after window and hold."""
     pair, life = PAIRS[a % len(PAIRS)], LASTING[b % len(LASTING)]
     for disturbance in SILENCES[b // 3 % len(SILENCES)]:
         _disturb_for(machine, disturbance, LONG[b // 20 % len(LONG)])
@@ -169,7 +169,7 @@ def _silence(machine: Machine, a: int, b: int) -> None:
 
 
 def _day_later(machine: Machine, a: int, b: int) -> None:
-    """A pair is triggered again about a day after a request of it, when the memory of it ends."""
+    """Trigger a pair again about a day after its request, when the last failure expires."""
     requests = list(machine.invariants.memory.requests.values())
     if request := _pick(requests, a):
         machine.go(SECONDS[-1])
@@ -178,7 +178,7 @@ def _day_later(machine: Machine, a: int, b: int) -> None:
 
 
 def _outage(machine: Machine, a: int, b: int) -> None:
-    """Several calls at once, and no query of theirs is answered."""
+    """Leave the queries of several calls at once unanswered."""
     for pair in PAIRS[a % 2 :: 2]:
         machine.trigger(pair, Plan(persons=3, life=a % len(LIVES), spread=SPREADS[b % len(SPREADS)]))
     machine.go(SECONDS[b % 9])
@@ -187,7 +187,7 @@ def _outage(machine: Machine, a: int, b: int) -> None:
 
 
 def _days(machine: Machine, a: int, b: int) -> None:
-    """Nothing works for hours or days: all processes are dead, or stand still."""
+    """Stop everything for hours or days: all processes are dead or stand still."""
     dead, seconds = b // len(AROUND) % 3 > 0, DAYS[a % len(DAYS)] + AROUND[b % len(AROUND)]
     machine.say(f"all {'dead' if dead else 'stopped'} for {seconds} s")
     if dead:
@@ -196,7 +196,7 @@ def _days(machine: Machine, a: int, b: int) -> None:
 
 
 def _cut_short(machine: Machine, a: int, b: int) -> None:
-    """A sender dies in the midst of its dial, and nothing works for hours or days."""
+    """Kill a sender during its dial, and stop everything for hours or days."""
     machine.traps.insert(0, Trap("trigger", 3 + a % 5, ("die", "die after")[b % 2], 0))
     _trigger(machine, a, b)
     machine.go(SECONDS[b % 9])
@@ -209,7 +209,7 @@ def _person(machine: Machine, a: int, b: int) -> None:
         machine.store.pause("by a person")
     elif a % 4 < 3:
         machine.store.resume()
-    elif machine.store.release(pair, by="somebody", why="") == "released":
+    elif machine.store.release(pair, by="operator", why="") == "released":
         machine.invariants.on_release(pair)
     machine.say(f"a person: {('pause', 'resume', 'resume', f'release {pair}')[a % 4]}")
 
@@ -231,7 +231,7 @@ ACTIONS: dict[str, Callable[[Machine, int, int], None]] = {
     "delay": _delay,
     "sweep": _sweep,
     "sweeping": _sweeping,
-    "trouble": _trouble,
+    "disturbance": _disturb_long,
     "silence": _silence,
     "day later": _day_later,
     "outage": _outage,
@@ -251,7 +251,7 @@ OFTEN = {
     "straggle": 2,
     "deliver": 3,
     "sweep": 2,
-    "trouble": 3,
+    "disturbance": 3,
     "silence": 3,
     "day later": 2,
     "days": 2,

@@ -1,4 +1,4 @@
-"""Search for a script that breaks a rule: one seed after the other, each reducible to the few steps that it takes."""
+"""Search for a script that breaks a rule: one seed after the other, each reducible to its necessary steps."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ from tests.faults.simulation import Machine
 
 
 class Broken(Exception):  # noqa: N818 - named for what it is
-    """A rule is broken by the script of `seed`, for the reason that caused this, after `steps` steps of the search."""
+    """A rule is broken by the script of `seed`, caused by the chained exception, after `steps` steps of the search."""
 
     def __init__(self, seed: int, steps: int) -> None:
         super().__init__(f"seed {seed}, after {steps} steps")
@@ -25,7 +25,7 @@ class Broken(Exception):  # noqa: N818 - named for what it is
 def enact(
     client: redis.Redis, scene: Callable[[Machine], None], *, skew: float = 0
 ) -> tuple[Machine, BaseException | None]:
-    """Play a scene on a new machine and let everything come to its end; returns the machine, and what went wrong."""
+    """Play a scene on a new machine until everything has ended; return the machine and its error."""
     client.flushall()
     with virtual_time() as traveller:
         machine = Machine(traveller, client, skew=skew)
@@ -33,7 +33,7 @@ def enact(
             scene(machine)
             machine.settle_down()
             judge(machine)
-        except Exception as error:  # noqa: BLE001 - to be looked at from several sides
+        except Exception as error:  # noqa: BLE001 - examined by several callers
             return machine, error
         finally:
             machine.end()
@@ -41,14 +41,14 @@ def enact(
 
 
 def run(client: redis.Redis, script: list[Step], skew: float) -> tuple[Machine, BaseException | None]:
-    """Play a script on a new machine; returns the machine, and what went wrong."""
+    """Play a script on a new machine; return the machine and its error."""
     return enact(client, partial(play, steps=script), skew=skew)
 
 
 def search(client: redis.Redis, pattern: str = "", *, steps: int, first: int = 0) -> Counter[str]:
-    """Run the scripts of the seeds from `first` on until so many steps are taken, and return the counts of all.
+    """Run the scripts of the seeds from `first` on for at least `steps` steps, and return the counts of all.
 
-    Broken at the first message that matches `pattern`; others are passed over.
+    Raise Broken at the first message that matches `pattern`; other messages are skipped.
     """
     total: Counter[str] = Counter()
     for seed in itertools.count(first):
@@ -62,7 +62,7 @@ def search(client: redis.Redis, pattern: str = "", *, steps: int, first: int = 0
 
 
 def explained(client: redis.Redis, broken: Broken) -> str:
-    """Return the shortest script that was found to break the same rule, and its trace."""
+    """Return the shortest script found to break the same rule, and its trace."""
     where = _where(broken.__cause__)
     script, skew = draw(broken.seed)
     script = reduce(script, lambda shorter: _where(run(client, shorter, skew)[1]) == where)

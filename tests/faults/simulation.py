@@ -1,4 +1,4 @@
-"""The machine: processes, messages, time and faults around the real store and the real flows, one step at a time."""
+"""Simulate processes, messages, time and faults around the real store and the real flows, one step at a time."""
 
 import itertools
 import json
@@ -27,14 +27,14 @@ from worker.store import Keys, RedisStore
 from worker.store.keys import LEASED
 
 PAIRS = tuple(Pair(case_id, mediation_id) for case_id in ("C-1", "C-2") for mediation_id in ("20", "21"))
-VISIBILITY = 60  # seconds after which the broker hands out again what a dead process held: beyond a dial's time-outs
-LATEST = 3 * 3_600  # seconds within which everything must be over once nothing goes wrong any more
-AWAKE = (0, 35, 80, 200)  # seconds until those that are stopped at the end of all faults go on
-MOMENT = 0.001  # seconds: the store's times are no finer
+VISIBILITY = 60  # seconds until the broker redelivers a dead process's message: beyond a dial's time-outs
+LATEST = 3 * 3_600  # seconds within which everything must end after the last fault
+AWAKE = (0, 35, 80, 200)  # seconds after which processes stopped at the end of all faults continue
+MOMENT = 0.001  # seconds: the resolution of the store's times
 
 
 class Machine:
-    """A deployment on a virtual clock, in which nothing happens but by these methods. `skew` as in Reality."""
+    """A deployment on a virtual clock; nothing happens except through these methods. `skew` as in Reality."""
 
     def __init__(self, traveller: time_machine.Traveller, client: redis.Redis, *, skew: float = 0) -> None:
         self.redis, self.keys = client, Keys(SETTINGS.key_prefix)
@@ -65,30 +65,30 @@ class Machine:
 
     @property
     def now(self) -> float:
-        """Epoch seconds."""
+        """Return epoch seconds."""
         return time.time()
 
     def reached(self, moment: float) -> bool:
-        """Tell whether an epoch second is there; clocks of microseconds do not stop at it exactly."""
+        """Tell whether an epoch second is reached; clocks of microseconds do not stop at it exactly."""
         return moment <= self.now + MOMENT / 2
 
     def say(self, line: str) -> None:
-        """Note what happens."""
+        """Log an event of the run."""
         self.trace.append(f"{self.now - START:9.3f}  {line}")
 
-    # -- what the upstream does ----------------------------------------------------------------------------------------
+    # -- upstream's behaviour -----------------------------------------------------------------------------------------
 
     def plan(self, task_id: str) -> Plan:
-        """Return how the request of a trigger will go."""
+        """Return the plan for the request of a trigger."""
         plan = self._plans[task_id]
         return replace(plan, ending="answered", connect=0) if self.calm else plan
 
     def mute(self, job: Job | None) -> bool:
-        """Tell whether queries for a call get no answer at the moment."""
+        """Tell whether queries for a call are unanswered now."""
         return not self.calm and job is not None and job.mute_at(self.now)
 
     def named(self, case_id: str, now: float) -> Job:
-        """Return the call that the status by case names: the newest, or where it strays the oldest."""
+        """Return the call that the status by case names: the newest, or the oldest while the endpoint strays."""
         calls, strays = self.reality.of_case(case_id, now), self.endpoints.is_("strays", "status by case", now)
         return sorted(calls, key=lambda job: job.created)[0 if strays else -1]
 
@@ -101,7 +101,7 @@ class Machine:
         return self.queue[-1]
 
     def trigger(self, pair: Pair, plan: Plan, *, expires: float | None = None) -> None:
-        """Enqueue a trigger, as a back end does; its request, if there is one, will go as planned."""
+        """Enqueue a trigger like a back end; its request follows the plan."""
         kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
         ends = None if expires is None else self.now + expires
         message = self.put("trigger", kwargs, task_id=f"load:{len(self.triggers)}", expires=ends)
@@ -110,7 +110,7 @@ class Machine:
         self.say(f"enqueue {message.task_id} for {pair.case_id}:{pair.mediation_id}, {plan}")
 
     def again(self, message: Message, *, countdown: float = 0) -> None:
-        """Hand a message out once more, as brokers do."""
+        """Redeliver a message, as brokers do."""
         self.say(f"in {countdown} s once more: {message.task} {message.task_id or message.kwargs}")
         more = {"task_id": message.task_id, "expires": message.expires, "redelivered": True}
         self.put(message.task, message.kwargs, countdown=countdown, **more)
@@ -121,7 +121,7 @@ class Machine:
         self.queue.remove(message)
 
     def deliver(self, message: Message) -> None:
-        """Hand a message to a worker, which begins with it at its next step."""
+        """Deliver a message to a worker, which starts at its next step."""
         self.queue.remove(message)
         if message.expires is not None and self.now > message.expires:
             self.say(f"expired: {message.task} {message.kwargs}")
@@ -134,15 +134,15 @@ class Machine:
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def sweep(self, owner: str) -> None:
-        """Let a sweeper wake up."""
+        """Start a sweep."""
         self._begin("sweep", "", "", partial(self._tasks.sweep, owner))
 
     def dispatch(self) -> None:
-        """Let a dispatcher take its turn."""
+        """Start a round of a dispatcher."""
         self._begin("dispatch", "", "", self._tasks.dispatch)
 
     def step(self, process: Process, order: Order = "go", *, redelivered: bool = True) -> None:
-        """Let one process go on to its next effect."""
+        """Continue one process up to its next effect."""
         self.say(f"{process}: {process.label}{'' if order == 'go' else f' [{order}]'}")
         self.steps += 1
         self.counts[order] += 1
@@ -159,28 +159,28 @@ class Machine:
             self._meet(process)
 
     def run(self, process: Process) -> None:
-        """Let one process go on for as long as it has something to do by now."""
+        """Continue one process while it has work now."""
         while not (process.done or process.stopped) and self.reached(process.until):
             self.step(process, "go" if self.calm else process.next_order())
 
     def blackout(self) -> None:
-        """Kill all processes; the broker keeps what they held."""
+        """Kill all processes; the broker keeps their messages."""
         for process in list(self.processes):
             self.step(process, "die")
 
     def ready(self) -> list[Process]:
-        """Return the processes that could go on at once, stopped ones too."""
+        """Return the processes that could continue at once, including stopped ones."""
         return [process for process in self.processes if self.reached(process.until)]
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining processes."""
         for process in self.processes:
             process.end()
 
     def _meet(self, process: Process) -> None:
-        """Wake those that were waiting for another process to come just as far as this one has."""
+        """Resume the processes that wait for another one to reach this point."""
         for other in [one for one in self.processes if one.stopped and one.meets == process.points]:
-            if other.stopped and other is not process and other.subject == process.subject:  # others may have met it
+            if other.stopped and other is not process and other.subject == process.subject:  # others may have done so
                 self.step(other)
                 self.run(other)
 
@@ -200,7 +200,7 @@ class Machine:
         self.clock.move_to(self.now + seconds)
 
     def go(self, seconds: float) -> None:
-        """Let time pass with everybody at work who is not stopped."""
+        """Let time pass while all processes work that are not stopped."""
         end = self.now + seconds
         self._work()
         while not self.reached(end):
@@ -228,7 +228,7 @@ class Machine:
         return not (self.processes or self.queue or self._sweep_due() < float("inf"))
 
     def _work(self) -> None:
-        """Do all that can be done by now."""
+        """Do all the work that is possible now."""
         while True:
             for message in sorted(message for message in self.queue if self.reached(message.at)):
                 self.deliver(message)
@@ -247,14 +247,14 @@ class Machine:
                 self.run(process)
 
     def _upcoming(self) -> float:
-        """Return when the next thing happens by itself, in epoch seconds."""
+        """Return the time of the next scheduled event, in epoch seconds."""
         times = [message.at for message in self.queue]
         times += [process.until for process in self.processes if not process.stopped]
         times += [self._next_renewal()]
         return min([*times, self._sweep_due(), self._next_dispatch()] if self.sweeping else times)
 
     def _renew(self) -> None:
-        """Let every process at work renew the leases of its polls."""
+        """Let every working process renew the leases of its polls."""
         self._renewed_at = self.now
         for process in self.processes:
             if process.leases and not process.stopped:
@@ -262,18 +262,18 @@ class Machine:
                 self.dirty = True
 
     def _next_renewal(self) -> float:
-        """Return when the leases of processes at work are to be renewed; infinity where there are none."""
+        """Return the time of the next renewal of leases; infinity if there is none."""
         if not any(process.leases and not process.stopped for process in self.processes):
             return float("inf")
         return self._renewed_at + SETTINGS.overdue_grace / RENEWALS
 
     def _sweep_due(self) -> float:
-        """Return when the next sweep finds something; those that find nothing are left out."""
+        """Return the time of the next sweep that finds work; others are omitted."""
         self._look()
         return max(self._due, self._swept_at + SETTINGS.sweep_interval)
 
     def _next_dispatch(self) -> float:
-        """Return when the next dispatcher finds something due, or a lease that has ended."""
+        """Return the time at which a dispatcher next finds a due poll or an expired lease."""
         self._look()
         return max(self._dispatch_due, self._dispatched_at + TICK)
 
@@ -285,6 +285,6 @@ class Machine:
             self.dirty = False
 
     def _least(self, name: str, least: float = 0) -> float:
-        """Return the lowest score from `least` on in a sorted set of the store; infinity where there is none."""
+        """Return the lowest score from `least` on in a sorted set of the store; infinity if there is none."""
         entries: Any = self.redis.zrange(name, least, "+inf", byscore=True, offset=0, num=1, withscores=True)
         return float(entries[0][1]) if entries else float("inf")

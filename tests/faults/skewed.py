@@ -1,4 +1,4 @@
-"""A worker with a wall clock that is SKEW seconds off: `celery -A tests.faults.skewed worker`."""
+"""Run a worker with a wall clock that is SKEW seconds off: `celery -A tests.faults.skewed worker`."""
 
 import os
 from datetime import UTC, datetime, timedelta

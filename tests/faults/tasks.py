@@ -1,4 +1,4 @@
-"""The tasks as worker.tasks has them, over the ports of one process, with messages that pass through the machine."""
+"""Run the tasks like worker.tasks, over the interfaces of one process; messages pass through the machine."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from api_client import CallStatus
 from config.settings import Settings
 from tests.fakes import run_through
-from tests.faults.ports import ClockPort, StorePort, UpstreamPort
+from tests.faults.interfaces import ClockPort, StorePort, UpstreamPort
 from tests.faults.processes import Message, Process
 from worker.core.decision import Policy
 from worker.core.interfaces import ScheduleFailed, Store, StoreUnavailable, Upstream
@@ -26,13 +26,13 @@ from worker.runtime.poll_executor import MOST
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
 
-SETTINGS = Settings(  # shorter than a deployment's, so that a run of some minutes crosses every one of them
+SETTINGS = Settings(  # shorter than a deployment's, so that a run of some minutes reaches each of them
     key_prefix="t", max_poll_duration=150, call_timeout=20, unknown_lookup=40, unknown_hold=90
 )
 
 
 class Tasks:
-    """What a worker of the machine carries out; each method is the body of a process."""
+    """Tasks of a worker of the machine; each method is the body of a process."""
 
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
@@ -56,7 +56,7 @@ class Tasks:
             self._returned(process, "copy" if result is None else result["outcome"])
 
     def poll(self, message: "Message", process: Process) -> None:
-        """Let the polls of a message pass the fence, ask how each call stands, and write what it heard."""
+        """Let the polls of a message pass the fence, query each call and write the results."""
         policy = Policy(SETTINGS.poll_interval, SETTINGS.max_retry_count)
         store, upstream = self._ports(process)
         flow = PollFlow(store, lambda _news: None, ClockPort(process), policy)
@@ -126,28 +126,28 @@ class Tasks:
 
 
 class PollQueue:
-    """The queue of polls, as a dispatcher sees it."""
+    """The queue of polls for a dispatcher."""
 
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
 
     def waiting(self) -> int:
-        """Return how many messages of polls wait."""
+        """Return the number of waiting messages of polls."""
         return sum(message.task == "poll" and message.at <= self._machine.now for message in self._machine.queue)
 
     def __call__(self, polls: Sequence[PollMessage]) -> None:
-        """Publish a message: a process may die between any two of them."""
+        """Publish a message: a process may die between two messages."""
         publish(self._machine, self._process, "poll", polls_kwargs(polls))
 
 
 class Publisher:
-    """What a sweep sends to the queues."""
+    """The queues as the sweep uses them."""
 
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
 
     def trigger(self, abandoned: AbandonedClaim) -> None:
-        """Publish a trigger again as it was."""
+        """Publish a trigger again, unchanged."""
         kwargs, more = json.loads(abandoned.arguments), {"task_id": abandoned.task_id, "expires": abandoned.expires}
         publish(self._machine, self._process, "trigger", kwargs, **more)
 

@@ -1,4 +1,4 @@
-"""Wall clocks differ between hosts: only a message's countdown is read by them, and the record puts it right."""
+"""Test that differing wall clocks delay no poll for good: they affect a countdown only, and the record corrects it."""
 
 import itertools
 
@@ -10,8 +10,8 @@ INTERVAL, GRACE, SWEEP = 5, 1, 1
 
 
 @pytest.mark.parametrize("skew", [30, -30], ids=["30 s ahead", "30 s behind"])
-def test_a_worker_whose_clock_is_off_neither_loses_nor_doubles_a_call(redis_url: str, skew: int) -> None:
-    """S18 S20 S28: beside one whose clock is right; a poll it holds for too long is reissued, an early one put back."""
+def test_worker_with_a_wrong_clock_neither_loses_nor_doubles_a_call(redis_url: str, skew: int) -> None:
+    """S18 S20 S28: beside a worker with a correct clock; a delayed poll is reissued, an early one is put back."""
     with Deployment(redis_url, poll_interval=INTERVAL, overdue_grace=GRACE, sweep_interval=SWEEP) as deployment:
         deployment.simulator.script("*", life="talking")
         deployment.skewed_worker(skew, name="off")
@@ -27,4 +27,4 @@ def test_a_worker_whose_clock_is_off_neither_loses_nor_doubles_a_call(redis_url:
             assert call.deadline - call.started_at == pytest.approx(7_200)
             gaps = [b["at"] - a["at"] for a, b in itertools.pairwise(deployment.simulator.status_requests(job))]
             assert deployment.polled_by_one(job)
-            assert max(gaps) < 30  # held for as long as the clock is off, it would be lost for that long each time
+            assert max(gaps) < 30  # delayed by the clock error, it would be lost for that long each time

@@ -1,4 +1,4 @@
-"""The machine under Redis loses its power: what was on disk when the telephone rang forbids a second call (S18)."""
+"""Test a power failure under Redis: the data on disk when the telephone rang forbids a second call (S18)."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ SETTINGS = {
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that these tests may harm, flushing its file each second at the most."""
+    """A server for destructive tests that flushes its file once a second."""
     with EmbeddedServer(appendfsync="everysec") as one:
         yield one
 
@@ -32,15 +32,15 @@ def tail(server: EmbeddedServer) -> int:
 
 
 def cut(server: EmbeddedServer, size: int) -> None:
-    """Take away what was written behind a length: a kill alone leaves it in the system's memory."""
+    """Cut the file at a length: after a kill alone, the operating system would still write the rest."""
     (file,) = server.data_dir.rglob("*.incr.aof")
     assert file.stat().st_size > size
     with file.open("r+b") as handle:
         handle.truncate(size)
 
 
-def test_what_is_lost_with_the_tail_of_the_file_rings_nobody_twice(server: EmbeddedServer) -> None:
-    """S14 S18: the request had left; answer, jobs and outcome are gone with the tail, the trigger comes again."""
+def test_lost_tail_of_the_append_only_file_causes_no_second_call(server: EmbeddedServer) -> None:
+    """S14 S18: the request has left; answer, jobs and outcome are lost with the tail; the trigger is redelivered."""
     with Deployment(server.url, **SETTINGS) as deployment:
         deployment.simulator.script("*", life=[["Scheduling", 0], ["Executing", 4], ["Succeeded", 30]])
         deployment.simulator.fault("delay", "call-v2", seconds=1)

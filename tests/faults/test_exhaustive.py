@@ -1,6 +1,6 @@
-"""Every interleaving of small scopes, by the real flows and the real scripts: nothing is drawn, so nothing is left out.
+"""Explore every interleaving of small scopes with the real flows and the real scripts, without random choice.
 
-`SOAK_STEPS` in the environment adds the larger scopes: minutes instead of seconds.
+`SOAK_STEPS` in the environment adds the larger scopes, which take minutes instead of seconds.
 """
 
 import logging
@@ -31,7 +31,7 @@ RELEASED = Scope(("20:1",), Budget(release=1))
 BOTH = Scope(("21:1",), Budget(), before=("20:1",))
 CLOSED = Scope(("20:1", "20:2:P"), Budget(faults=1, stop=1), opens=100)
 
-# Each with the states that it has at the least: a scope that shrinks has lost something.
+# Each scope with its least number of states: fewer states mean that a fault is no longer explored.
 SMALL = [
     pytest.param(ONE._replace(left=ANY._replace(faults=2)), 40_000, id="one trigger, any two faults"),
     pytest.param(Scope(("20:1",), Budget(faults=1, lost=1, copy=1, bypass=1, refused=2)), 1_000, id="past the gate"),
@@ -52,7 +52,7 @@ LARGE = [
 
 @pytest.fixture(autouse=True)
 def quietly() -> Iterator[None]:
-    """Log nothing, and stop the clock."""
+    """Disable logging and stop the clock."""
     logging.disable(logging.CRITICAL)
     with virtual_time():
         yield
@@ -63,7 +63,7 @@ def quietly() -> Iterator[None]:
 def test_no_interleaving_breaks_a_rule(
     scope: Scope, least: int, record_property: Callable[[str, object], None]
 ) -> None:
-    """S4 S5 S14 S16 S17 S18 S27 S28: each rule stands in tests/faults/exhaustive/rules.py."""
+    """S4 S5 S14 S16 S17 S18 S27 S28: the rules are in tests/faults/exhaustive/rules.py."""
     found = search(scope)
     for name in ("states", "transitions", "steps", "seconds"):
         record_property(name, getattr(found, name))
@@ -72,8 +72,8 @@ def test_no_interleaving_breaks_a_rule(
 
 
 @pytest.mark.parametrize("scope", [ONE._replace(left=Budget(faults=1, crash=1, lost=1)), AGAIN])
-def test_what_a_snapshot_leaves_out_makes_no_difference(scope: Scope) -> None:
-    """With every field as it is in Redis, the same states are reached, but for the fields that are left out."""
+def test_details_omitted_from_snapshots_change_no_state(scope: Scope) -> None:
+    """With every field as in Redis, the search reaches the same states, except for the omitted fields."""
     reached = []
     for is_plain in (True, False):
         exploration = Exploration(scope, plain=is_plain)
@@ -83,7 +83,7 @@ def test_what_a_snapshot_leaves_out_makes_no_difference(scope: Scope) -> None:
 
 
 def _outline(state: State) -> tuple[Any, ...]:
-    """Return a state without what is left out or rounded."""
+    """Return a state without omitted and rounded fields."""
     entries = [plain(entry, KEYS)[:2] for entry in state.store.entries]
     store = frozenset((name, _without_rounded(value)) for name, value in entries)
     processes = sorted(
@@ -96,13 +96,13 @@ def _without_rounded(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(item for item in value[1] if item[0] != "last_failure_at")
 
 
-# -- each script that is broken on purpose is found --------------------------------------------------------------------
+# each broken script is found ---------------------------------------------------------------------------------------
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def change(module: ModuleType, script: str, old: str, new: str = "") -> Break:
-    """Change a fragment of a script, which must be there."""
+    """Change a fragment of a script; the fragment must occur exactly once."""
 
     def apply(monkeypatch: pytest.MonkeyPatch) -> None:
         source = getattr(module, script)
@@ -121,19 +121,19 @@ BROKEN = [
         change(claims, "CLAIM", HANDLED, "if false then"),
         ONE,
         "S18: a handled task expires",
-        id="CLAIM a task twice",
+        id="CLAIM handles a task twice",
     ),
     pytest.param(
         unguarded(change(claims, "CLAIM", TAKEN, "redis.call('DEL', lock)")),
         TWO,
         "S5: .* is called",
-        id="CLAIM a held pair",
+        id="CLAIM takes a held pair",
     ),
     pytest.param(
         change(claims, "CLAIM", "    remember_failure(ledger, last[1], tonumber(last[2]), last[3])\n"),
         TWO,
         "S5: .* is called",
-        id="CLAIM without the memory of a bad end",
+        id="CLAIM without the last failure",
     ),
     pytest.param(
         change(claims, "RENEW", "if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end"),
@@ -170,7 +170,7 @@ BROKEN = [
             change(settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"),
         ),
         ONE,
-        "S14: nothing is said to be found",
+        "S14: reported as not found",
         id="SETTLE an unknown outcome twice",
     ),
     pytest.param(
@@ -189,19 +189,19 @@ BROKEN = [
         change(sweeps, "ATTEND", SENDING_IS_OVER, "release_pair(member, s.token, t) if t then return {'none'} end"),
         ONE,
         "S14: a call was never watched",
-        id="ATTEND releases what may ring",
+        id="ATTEND releases a pair that may ring",
     ),
     pytest.param(
         change(sweeps, "ATTEND", "if not answered and t < s.lookup_from + UNANSWERED_FOR then", "if false then"),
         ONE,
         "S14: a call was never watched",
-        id="ATTEND closes a window that was never answered",
+        id="ATTEND closes an unanswered window",
     ),
     pytest.param(
         change(lookups, "ADOPT", "s[1] ~= token or not s[2] or s[4]", "not s[1]"),
         RELEASED,
         "S5: .* is done and held",
-        id="ADOPT for a look-up that is over",
+        id="ADOPT for a closed look-up",
     ),
     pytest.param(
         change(lookups, "ADOPT", "if other ~= member and o[1] == 'sending' then return false end"),
@@ -239,14 +239,14 @@ BROKEN = [
         change(polls, "FINISH_POLL", "remember_failure(ledger, p.verdict, t, state[4] or state[5] or stamp(t))"),
         TWO,
         "S5: .* is called",
-        id="FINISH_POLL without the memory of a bad end",
+        id="FINISH_POLL without the last failure",
     ),
 ]
 
 
-@pytest.mark.parametrize(("apply", "scope", "told"), BROKEN)
-def test_a_broken_script_is_found(monkeypatch: pytest.MonkeyPatch, apply: Break, scope: Scope, told: str) -> None:
-    """The search fails where a script is broken, so where it passes the scripts keep the rules."""
+@pytest.mark.parametrize(("apply", "scope", "message"), BROKEN)
+def test_broken_script_is_found(monkeypatch: pytest.MonkeyPatch, apply: Break, scope: Scope, message: str) -> None:
+    """The search fails with a broken script, so its success shows that the scripts keep the rules."""
     apply(monkeypatch)
     found = search(scope)
-    assert re.search(told, found.broken), found
+    assert re.search(message, found.broken), found

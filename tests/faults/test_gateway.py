@@ -1,4 +1,4 @@
-"""Gateway, worker and Redis die at any moment: one request upstream for each key, and pages show the records again."""
+"""Test deaths of gateway, worker and Redis at any moment: one request per key, and pages show the records again."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,16 @@ from tests.system.test_gateway_stream import shows_the_records
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that these tests may harm."""
+    """A server for destructive tests."""
     with EmbeddedServer() as one:
         yield one
 
 
 @pytest.mark.parametrize("point", ["before publish", "after publish"])
-def test_s42_killed_around_publishing_the_same_key_calls_once(redis_url: str, tmp_path: Path, point: str) -> None:
-    """The key is kept and the trigger is enqueued, or not: the back end cannot know, and repeats it."""
+def test_s42_gateway_killed_around_publishing_makes_one_call_per_key(
+    redis_url: str, tmp_path: Path, point: str
+) -> None:
+    """The trigger is stored and enqueued, or not: the back end cannot know, and repeats its key."""
     fuse = tmp_path / "fuse"
     fuse.touch()
     with Deployment(redis_url, poll_interval=2) as deployment:
@@ -46,8 +48,8 @@ def test_s42_killed_around_publishing_the_same_key_calls_once(redis_url: str, tm
             assert deployment.simulator.calls_per_pair() == {("C-1", "20"): 1}
 
 
-def test_while_redis_is_away_it_says_so_and_recovers_by_itself(server: EmbeddedServer) -> None:
-    """503 with Retry-After and the word that the same key may come again; streams stay open."""
+def test_gateway_reports_a_missing_redis_and_recovers(server: EmbeddedServer) -> None:
+    """It answers 503 with Retry-After and the permission to repeat the key; streams stay open."""
     with Gateway(environment(server.url)) as gateway, gateway.follow("C-1") as page:
         wait_until(lambda: page.events)
         server.kill()
@@ -66,8 +68,8 @@ def test_while_redis_is_away_it_says_so_and_recovers_by_itself(server: EmbeddedS
         assert not page.ended.is_set()
 
 
-def test_s34_at_rest_a_page_shows_the_records_whatever_died(server: EmbeddedServer) -> None:
-    """Redis, worker and gateway are killed in turn while calls go on; a page reconnects with the last id it saw."""
+def test_s34_idle_page_shows_the_records_after_any_death(server: EmbeddedServer) -> None:
+    """Redis, worker and gateway are killed in turn during calls; a page reconnects with the last id it received."""
     life = [["Scheduling", 0], ["Executing", 3], ["Succeeded", 12]]
     with Deployment(server.url, **SETTINGS | {"poll_interval": 1, "status_timeout": 1}) as deployment:
         deployment.simulator.script("*", life=life)
@@ -88,11 +90,11 @@ def test_s34_at_rest_a_page_shows_the_records_whatever_died(server: EmbeddedServ
             back = gateway.follow("C-1", Last_Event_ID=page.last_id)
             wait_until(lambda: deployment.finished(2), limit=120)
             wait_until(lambda: shows_the_records(back, deployment.store, "C-1"))
-            assert not told_twice(page, back)
+            assert not delivered_again(page, back)
             back.close()
         assert set(deployment.simulator.calls_per_pair().values()) == {1}
 
 
-def told_twice(page: Stream, back: Stream) -> set[str]:
-    """The notices that a page got again after it had come back with the last id that it had seen."""
+def delivered_again(page: Stream, back: Stream) -> set[str]:
+    """Return the notices that a page received again after reconnecting with its last id."""
     return page.shown.notices.keys() & back.shown.notices.keys()

@@ -1,4 +1,4 @@
-"""kill -9 at every point: judged from the simulator's log, nobody is rung twice and no call is lost (S14, S18, S28)."""
+"""Test kill -9 at every point: by the simulator's log, no telephone rings twice and no call is lost (S14, S18, S28)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ POINTS = [
     "after claim",
     "before begin_sending",
     "after begin_sending",
-    "before settle",  # the answer has come and is not stored
+    "before settle",  # the answer has arrived and is not stored
     "after settle",
     "before take_due",
     "after take_due",  # leased, and not published
@@ -22,7 +22,7 @@ POINTS = [
     "before begin_polls",
     "after begin_polls",
     "after status",
-    "before write_polls",  # the answer has come and is not stored
+    "before write_polls",  # the answer has arrived and is not stored
     "after write_polls",
     "after take_sweep",
 ]
@@ -39,16 +39,16 @@ SETTINGS = {
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that these tests may harm."""
+    """A server for destructive tests."""
     with EmbeddedServer() as one:
         yield one
 
 
 @pytest.mark.parametrize("points", [POINTS[first::4] for first in range(4)], ids=["a", "b", "c", "d"])
-def test_killed_at_every_point_nobody_is_rung_twice_and_no_call_is_lost(
+def test_death_at_any_point_causes_no_second_call_and_loses_none(
     server: EmbeddedServer, tmp_path: Path, points: list[str]
 ) -> None:
-    """Each point kills a worker in the middle of a case; then one good worker has to put everything right."""
+    """Each point kills a worker in the middle of a case; then one healthy worker must finish all cases."""
     cases = [f"K-{number}" for number in range(len(points))]
     with Deployment(server.url, **SETTINGS) as deployment:
         deployment.simulator.script("*", life=[["Scheduling", 0], ["Executing", 4], ["Succeeded", 8]])
@@ -74,18 +74,18 @@ def test_killed_at_every_point_nobody_is_rung_twice_and_no_call_is_lost(
             kinds = [event["kind"] for event in deployment.store.history(case)]
             if (case, "20") in called:
                 assert kinds.count("ended") == 2
-            else:  # died between `sending` and the request: nobody can know, so it is said and not sent again
+            else:  # died between `sending` and the request: the outcome is published as unknown, nothing is sent again
                 assert kinds == ["unknown", "nothing_found", "released"]
 
 
 def settled(deployment: Deployment, cases: list[str]) -> bool:
-    """Tell whether every case has come to an end."""
+    """Tell whether every case has ended."""
     done = {one.pair.case_id for one in deployment.store.pairs(finished=True) if one.phase == "done"}
     return done == set(cases)
 
 
-def test_killed_during_a_hanging_dial_the_calls_are_found_and_nobody_is_rung_twice(server: EmbeddedServer) -> None:
-    """S14: the request had left, the telephone rang; the pair is looked up, and the calls are watched to their end."""
+def test_death_during_a_hanging_dial_causes_no_second_call(server: EmbeddedServer) -> None:
+    """S14: the request had left and the telephone rang; the look-up finds the calls, and they are watched."""
     with Deployment(server.url, speed=1, **SETTINGS) as deployment:
         deployment.simulator.script("*", life=[["Scheduling", 0], ["Executing", 4], ["Succeeded", 40]])
         deployment.simulator.fault("hang", "call-v2", count=2, processed=True)
@@ -103,8 +103,8 @@ def test_killed_during_a_hanging_dial_the_calls_are_found_and_nobody_is_rung_twi
         wait_until(lambda: deployment.store.pairs() == [])
 
 
-def test_a_stopped_process_does_not_dial_poll_or_write_when_it_wakes(server: EmbeddedServer) -> None:
-    """S18: SIGSTOP for longer than every lease, then SIGCONT; the other worker has gone on meanwhile."""
+def test_stopped_process_does_not_dial_poll_or_write_after_waking(server: EmbeddedServer) -> None:
+    """S18: SIGSTOP for longer than every lease, then SIGCONT; the other worker has taken over meanwhile."""
     with Deployment(server.url, speed=1, **SETTINGS) as deployment:
         deployment.simulator.script("*", life="talking")
         zombie = deployment.worker(name="zombie")

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back: the same worker process goes on by itself (S28), and nobody is rung twice (S4)."""
+"""Test a Redis that fails and returns: the same worker process continues (S28) and makes no second call (S4)."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from tests.deployment import Deployment, Worker, wait_until
 
 CASES = 12  # of two calls each
 INTERVAL = 0.5  # seconds
-POLLS = 10  # after which a call counts as watched again
-MOST_POLLS = 1.5  # in an interval: two chains ask twice; one may ask again what its fault left without an answer
+POLLS = 10  # within which a call counts as watched again
+MOST_POLLS = 1.5  # per interval: two chains would query twice; one may repeat a query that the fault left unanswered
 SOCKET_TIMEOUT = 15  # seconds, see worker/app.py
 LOST, REFUSED = "Connection to broker lost", "Connection refused"
 
@@ -25,14 +25,14 @@ Fault = Callable[[EmbeddedServer, Worker], None]
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that the test may harm."""
+    """A server for destructive tests."""
     with EmbeddedServer(appendfsync="everysec") as one:
         yield one
 
 
 @pytest.fixture
 def deployment(server: EmbeddedServer) -> Iterator[Deployment]:
-    """One worker that has to outlive the fault, with calls that never end."""
+    """One worker that must survive the fault, with calls that never end."""
     with Deployment(server.url, poll_interval=INTERVAL, status_timeout=1) as one:
         one.simulator.script("*", life="talking")
         one.worker("-E")
@@ -41,9 +41,9 @@ def deployment(server: EmbeddedServer) -> Iterator[Deployment]:
 
 
 def call(deployment: Deployment, cases: set[str]) -> set[str]:
-    """Enqueue triggers and return the jobs that come of them, once each has been polled."""
+    """Enqueue triggers and return their jobs, once each job has been polled."""
     for case in cases:
-        deployment.trigger(case, ignore_result=True)  # or the producer would listen on a connection that gets cut
+        deployment.trigger(case, ignore_result=True)  # otherwise the producer would wait on a connection that gets cut
     jobs: set[str] = set()
 
     def made() -> bool:
@@ -56,7 +56,7 @@ def call(deployment: Deployment, cases: set[str]) -> set[str]:
 
 
 def polls(deployment: Deployment, *, since: float = 0) -> dict[str, list[float]]:
-    """Return when upstream was asked for each job."""
+    """Return the times of upstream's queries for each job."""
     arrivals = defaultdict(list)
     for entry in deployment.simulator.log("status"):
         if entry["at"] > since:
@@ -65,13 +65,13 @@ def polls(deployment: Deployment, *, since: float = 0) -> dict[str, list[float]]
 
 
 def from_now(worker: Worker, text: str) -> Callable[[], None]:
-    """Return what waits until the worker has logged a text again."""
+    """Return a function that waits until the worker has logged a text again."""
     before = worker.log.count(text)
     return lambda: wait_until(lambda: worker.log.count(text) > before or worker.gone())
 
 
 def restarts(server: EmbeddedServer, worker: Worker) -> None:
-    """Killed, and back with its data when the worker has noticed."""
+    """Kill the server, and restart it with its data once the worker has noticed."""
     noticed = from_now(worker, REFUSED)
     server.kill()
     noticed()
@@ -79,7 +79,7 @@ def restarts(server: EmbeddedServer, worker: Worker) -> None:
 
 
 def cuts_connections(server: EmbeddedServer, worker: Worker) -> None:
-    """The second time while the worker connects again."""
+    """Cut all connections, the second time during the worker's reconnection."""
     lost = from_now(worker, LOST)
     with redis.Redis.from_url(server.url) as client:
         for kind in ("pubsub", "normal"):
@@ -90,7 +90,7 @@ def cuts_connections(server: EmbeddedServer, worker: Worker) -> None:
 
 
 def stalls(server: EmbeddedServer, worker: Worker) -> None:
-    """Connections stay open and nobody answers, for longer than the socket time-out."""
+    """Stop the server for longer than the socket time-out; connections stay open without an answer."""
     end = time.monotonic() + (60 if "SOAK_STEPS" in os.environ else 1.1 * SOCKET_TIMEOUT)
     os.kill(server.pid, signal.SIGSTOP)
     try:
@@ -100,17 +100,17 @@ def stalls(server: EmbeddedServer, worker: Worker) -> None:
 
 
 def becomes_a_replica(server: EmbeddedServer, worker: Worker) -> None:
-    """As in a failover: it is there and answers, and refuses every write."""
+    """Make the server a replica, as in a failover: it answers, and refuses every write."""
     refused = from_now(worker, LOST)
     with redis.Redis.from_url(server.url) as client:
-        client.replicaof(HOST, 1)  # where nobody is
+        client.replicaof(HOST, 1)  # an unused port
         refused()
         client.replicaof("NO", "ONE")
 
 
 @pytest.mark.parametrize("fault", [restarts, cuts_connections, stalls, becomes_a_replica])
-def test_the_worker_goes_on(deployment: Deployment, server: EmbeddedServer, fault: Fault) -> None:
-    """S28: the calls of before stay watched, new ones are made."""
+def test_worker_continues_after_a_fault_of_redis(deployment: Deployment, server: EmbeddedServer, fault: Fault) -> None:
+    """S28: earlier calls stay watched, new calls are made."""
     jobs = set(polls(deployment))
     fault(server, deployment.workers[0])
     back = time.time()
@@ -118,8 +118,8 @@ def test_the_worker_goes_on(deployment: Deployment, server: EmbeddedServer, faul
     assert_watched(deployment, jobs, since=back)
 
 
-def test_the_worker_goes_on_with_a_redis_that_forgot_everything(deployment: Deployment, server: EmbeddedServer) -> None:
-    """No append-only file survived: what was watched is lost with its records, what comes now is called and watched."""
+def test_worker_continues_with_an_emptied_redis(deployment: Deployment, server: EmbeddedServer) -> None:
+    """The append-only file is lost: earlier calls are lost with their records, new calls are made and watched."""
     noticed = from_now(deployment.workers[0], REFUSED)
     server.kill()
     for file in server.data_dir.rglob("*.aof*"):
@@ -130,7 +130,7 @@ def test_the_worker_goes_on_with_a_redis_that_forgot_everything(deployment: Depl
     assert_watched(deployment, call(deployment, {"new-1", "new-2"}), since=back)
 
 
-def test_the_worker_leaves_in_order_while_redis_is_away(deployment: Deployment, server: EmbeddedServer) -> None:
+def test_worker_shuts_down_in_order_while_redis_is_away(deployment: Deployment, server: EmbeddedServer) -> None:
     noticed = from_now(deployment.workers[0], REFUSED)
     server.kill()
     noticed()
@@ -138,7 +138,7 @@ def test_the_worker_leaves_in_order_while_redis_is_away(deployment: Deployment, 
 
 
 def assert_watched(deployment: Deployment, jobs: set[str], *, since: float) -> None:
-    """Assert that each job is polled on, by one chain, and that the worker is the one that it was."""
+    """Assert that each job is polled on by one chain, and that the worker process is the same."""
     worker = deployment.workers[0]
     arrivals: dict[str, list[float]] = {}
 
@@ -155,6 +155,6 @@ def assert_watched(deployment: Deployment, jobs: set[str], *, since: float) -> N
     assert not worker.gone(), worker.log[-3_000:]
     assert {job: at for job, at in arrivals.items() if len(at) > MOST_POLLS * (at[-1] - at[0]) / INTERVAL + 2} == {}
     assert set(deployment.simulator.calls_per_pair().values()) == {1}
-    with deployment.producer.connection() as connection:  # anew: the faults cut the connections of tests as well
+    with deployment.producer.connection() as connection:  # a new connection: the faults cut those of tests too
         control = deployment.producer.control.inspect(timeout=0.5, connection=connection)
         wait_until(control.ping)

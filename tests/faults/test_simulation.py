@@ -1,6 +1,6 @@
-"""Drawn faults on the real store and flows: no telephone rings twice, no call is lost sight of, all comes to an end.
+"""Inject random faults into the real store and flows: no second ring, no lost call, and every case ends.
 
-`SOAK_STEPS=1000000` in the environment makes it a soak of about that many steps, other ones in each run.
+`SOAK_STEPS=1000000` in the environment runs about that many steps, different ones each time.
 """
 
 import logging
@@ -21,13 +21,13 @@ from tests.faults.simulation import PAIRS, Machine
 from tests.faults.tasks import SETTINGS
 
 SOAK = int(os.environ.get("SOAK_STEPS", "0"))
-STEPS = SOAK or 14_000  # and half as many again under limits
+STEPS = SOAK or 14_000  # plus half as many under limits
 FIRST = random.SystemRandom().randrange(2**32) if SOAK else 0  # the seed
 
 
 @pytest.fixture(autouse=True)
 def quietly() -> Iterator[None]:
-    """Thousands of calls that go wrong have nothing to say."""
+    """Disable logging: thousands of failing calls would flood it."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -41,8 +41,8 @@ def client() -> Iterator[redis.Redis]:
         yield client
 
 
-def test_whatever_goes_wrong(client: redis.Redis, record_property: Callable[[str, object], None]) -> None:
-    """S4 S5 S14 S17 S18 S20 S24 S25 S27 S28 S29: see the rules; and enough has happened for them to mean something."""
+def test_random_faults_break_no_rule(client: redis.Redis, record_property: Callable[[str, object], None]) -> None:
+    """S4 S5 S14 S17 S18 S20 S24 S25 S27 S28 S29: the run also contains enough events of each kind."""
     try:
         total = search(client, steps=STEPS, first=FIRST)
     except Broken as broken:
@@ -60,8 +60,8 @@ def test_whatever_goes_wrong(client: redis.Redis, record_property: Callable[[str
     assert min(days.values()) >= 1, days
 
 
-def test_whatever_goes_wrong_under_limits(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S4 S17 S28: the same where queries and requests are limited, so that polls wait and triggers are deferred."""
+def test_random_faults_break_no_rule_under_limits(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S4 S17 S28: with limited queries and requests, polls wait and triggers are deferred."""
     limited = SETTINGS.model_copy(update={"status_rate": 1.0, "dial_rate": 0.1})
     monkeypatch.setattr(simulation, "SETTINGS", limited)
     try:
@@ -71,8 +71,8 @@ def test_whatever_goes_wrong_under_limits(client: redis.Redis, monkeypatch: pyte
     assert min(total[name] for name in ("deferred", "started", "ended", "reissued", "adopted")) >= 5, total
 
 
-def test_an_answer_that_comes_when_another_has_the_pair_opens_no_look_up(client: redis.Redis) -> None:
-    """S14: it lacks a job id, and its calls were looked for before the pair was released. Found by a million steps."""
+def test_late_answer_for_a_pair_with_another_owner_opens_no_look_up(client: redis.Redis) -> None:
+    """S14: it lacks a job id, and its calls were looked for before the release. Found by a million steps."""
 
     def scene(machine: Machine) -> None:
         machine.traps += [Trap("trigger", 1, "die", 6), Trap("trigger", 0, "die after", 7)]
@@ -88,10 +88,10 @@ def test_an_answer_that_comes_when_another_has_the_pair_opens_no_look_up(client:
 
 
 @pytest.mark.parametrize(("apply", "pattern", "first"), BROKEN)
-def test_a_broken_rule_is_found(
+def test_broken_rule_is_found(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch, apply: Break, pattern: str, first: int
 ) -> None:
-    """The simulation fails where a rule is broken, so where it passes the rules are kept."""
+    """The simulation fails where a rule is broken, so its success shows that the rules are kept."""
     apply(monkeypatch)
     with pytest.raises(Broken):
         search(client, pattern, steps=2 * STEPS, first=first)

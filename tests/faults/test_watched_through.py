@@ -1,4 +1,4 @@
-"""Watching goes on through a bad upstream, doubled messages and a rolling restart; judged from upstream's own log."""
+"""Test that watches survive bad upstream answers, duplicate deliveries and a rolling restart, by upstream's log."""
 
 import itertools
 import time
@@ -37,7 +37,7 @@ def deployment(redis_url: str) -> Iterator[Deployment]:
 
 
 def watched(deployment: Deployment, *, app: str = "worker.app") -> list[str]:
-    """Set calls off that never end by themselves; returns their jobs, each polled."""
+    """Start calls that never end by themselves; return their jobs, each polled."""
     deployment.simulator.script("*", life="talking")
     deployment.worker(name="first", app=app)
     for number in range(CASES):
@@ -47,12 +47,12 @@ def watched(deployment: Deployment, *, app: str = "worker.app") -> list[str]:
 
 
 def polls(deployment: Deployment, *, since: float = 0) -> Counter[str]:
-    """Return how often upstream was asked for each job."""
+    """Return the number of upstream's queries for each job."""
     return Counter(entry["job_id"] for entry in deployment.simulator.log("status") if entry["at"] > since)
 
 
 def end_all(deployment: Deployment, jobs: list[str]) -> None:
-    """Let every call end, and see that each has one verdict and its pair is free."""
+    """End every call, and check that each has one verdict and its pair is free."""
     for job_id in jobs:
         deployment.simulator.end(job_id)
     wait_until(lambda: deployment.finished(len(jobs)))
@@ -63,8 +63,8 @@ def end_all(deployment: Deployment, jobs: list[str]) -> None:
     assert set(deployment.simulator.calls_per_pair().values()) == {1}
 
 
-def test_whatever_the_upstream_answers(deployment: Deployment) -> None:
-    """S23 S29: each kind of bad answer meets some calls; all are watched to their end."""
+def test_bad_upstream_answers_lose_no_call(deployment: Deployment) -> None:
+    """S23 S29: each kind of bad answer affects some calls; all are watched to their end."""
     jobs = watched(deployment)
     half = len(DISTURBED) // 2  # at most nine failures in a row, or the watch is lost
     for faults, disturbed in ((DISTURBED[:half], jobs[:4]), (DISTURBED[half:], jobs[4:8])):
@@ -77,8 +77,8 @@ def test_whatever_the_upstream_answers(deployment: Deployment) -> None:
     end_all(deployment, jobs)
 
 
-def test_every_poll_message_twice(deployment: Deployment) -> None:
-    """S20 S28: one chain a call all the same."""
+def test_duplicated_poll_messages_make_one_chain_per_call(deployment: Deployment) -> None:
+    """S20 S28."""
     jobs = watched(deployment, app="tests.faults.doubled")
     begin = max(entry["at"] for entry in deployment.simulator.log("status"))
     wait_until(lambda: min(polls(deployment, since=begin)[job_id] for job_id in jobs) >= 10)
@@ -88,8 +88,8 @@ def test_every_poll_message_twice(deployment: Deployment) -> None:
     end_all(deployment, jobs)
 
 
-def test_a_rolling_restart_under_load(deployment: Deployment) -> None:
-    """S28: each worker leaves in order and hands over what it holds; no poll comes much late, none is lost."""
+def test_rolling_restart_under_load_delays_and_loses_no_poll(deployment: Deployment) -> None:
+    """S28: each worker shuts down in order and hands over its messages; no poll is very late, none is lost."""
     jobs = watched(deployment)
     deployment.worker(name="second")
     for name in ("third", "fourth"):
@@ -104,8 +104,8 @@ def test_a_rolling_restart_under_load(deployment: Deployment) -> None:
     end_all(deployment, [job["job_id"] for job in deployment.simulator.jobs()])
 
 
-def test_s28_an_upstream_that_turns_slow_is_heard(redis_url: str) -> None:
-    """Its answers come within the time-out, and later than a lease: each is written, hardly one asked twice."""
+def test_s28_answers_of_a_slow_upstream_are_written(redis_url: str) -> None:
+    """Its answers arrive within the time-out and after the lease: each is written, and hardly a query is repeated."""
     with Deployment(redis_url, poll_interval=2, status_timeout=20, connect_timeout=1, overdue_grace=1) as deployment:
         jobs = watched(deployment)
         begin = time.time()

@@ -1,4 +1,4 @@
-"""Rules of a watch: one chain of polls a call, one verdict, and no call is lost sight of (S20, S24, S25, S27, S28)."""
+"""Rules of a watch: one chain of polls per call, one verdict, and no lost call (S20, S24, S25, S27, S28)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Watching:
-    """Judges the polls of each call."""
+    """Judge the polls of each call."""
 
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
@@ -21,7 +21,7 @@ class Watching:
         self._asked: set[tuple[str, int, int]] = set()
 
     def after_take_due(self, _process: Process, reply: DuePolls, **_: object) -> None:
-        """A poll is dispatched with the number that its record waits for (S28)."""
+        """A poll is dispatched with the number that its record expects (S28)."""
         self._machine.counts["reissued"] += reply.reissued
         for message in reply.polls:
             number = int(self._memory.calls[message.job_id].record["poll_no"])
@@ -31,7 +31,7 @@ class Watching:
     def after_begin_polls(
         self, process: Process, reply: list[PollStarted | PollDropped], polls: Sequence[tuple[str, int]]
     ) -> None:
-        """Of all copies of a poll one passes the fence, in time (S20, S28)."""
+        """Of all deliveries of a poll only one passes the fence, and on time (S20, S28)."""
         for (job_id, poll_no), start in zip(polls, reply, strict=True):
             if isinstance(start, PollStarted):
                 self._begun(process, job_id, poll_no, start)
@@ -47,7 +47,7 @@ class Watching:
         if call.begun and not last:
             before, last_due = call.begun[-1]
             if abs(due - last_due) < ROUNDING:
-                assert now - before >= AGAIN - ROUNDING, f"{process} was begun {now - before} s after its like"
+                assert now - before >= AGAIN - ROUNDING, f"{process} began {now - before} s after the previous poll"
                 self._machine.counts["begun again"] += 1
             elif not call.reopened:
                 assert due - last_due >= INTERVAL - ROUNDING, f"{job_id} is due at {last_due} and {due}"
@@ -56,9 +56,9 @@ class Watching:
         self._memory.look_at(job_id, step="begin_polls")
 
     def on_query(self, process: Process, job_id: str) -> None:
-        """Judge a query of a poll at the moment at which upstream receives it (S28)."""
+        """Judge a poll's query at the moment when upstream receives it (S28)."""
         asked = (job_id, self._memory.calls[job_id].watches, self._polling[process, job_id])
-        assert asked not in self._asked, f"{job_id} asked for twice as poll {asked[-1]}"
+        assert asked not in self._asked, f"{job_id} queried twice as poll {asked[-1]}"
         self._asked.add(asked)
         self._memory.calls[job_id].asked = True
         self._machine.counts["queries"] += 1
@@ -66,7 +66,7 @@ class Watching:
     def after_write_polls(
         self, process: Process, reply: list[OutageChange | Exception | None], ends: list[PollEnd]
     ) -> None:
-        """A poll writes only under the number that it moved on to (S28)."""
+        """A poll writes only under the number that it moved the record to (S28)."""
         for change, end in zip(reply, ends, strict=True):
             assert not isinstance(change, Exception), f"{end} cannot be written"
             if isinstance(end.follows, Next):
@@ -84,14 +84,14 @@ class Watching:
         self._memory.look_at(job_id, step="write_polls")
 
     def _finished(self, process: Process, reply: OutageChange | None, job_id: str, poll_no: int, end: Finish) -> None:
-        """One verdict a call, each for its reason, and its pairs are free only if their requests are over."""
+        """Each call gets one verdict with its own reason, and its pairs are free only when their requests are over."""
         memory, machine = self._memory, self._machine
         call, verdict = memory.calls[job_id], end.verdict
         number, stood, asked = int(call.record["poll_no"]), call.verdict, call.asked
         memory.look_at(job_id, step="write_polls")
         if reply is None:
             machine.counts["fenced at the end"] += 1
-            assert verdict != "ended" or stood, f"{process} brought news of {job_id} that was not stored"
+            assert verdict != "ended" or stood, f"{process} read a new status of {job_id} that was not stored"
             return
         assert not stood, f"{process} put {verdict} over {stood} of {job_id}"
         assert verdict != "lost" or poll_no == number, f"{process} gave {job_id} up, which is at {number}"

@@ -1,4 +1,4 @@
-"""Rules of a look-up's window: it closes only after upstream could be asked, and its pair is not free before (S14)."""
+"""Rules of a look-up's window: it closes only after upstream answered, and its pair is not free earlier (S14)."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, cast
@@ -12,11 +12,11 @@ from worker.core.model import Pair, PollEnd, Settlement
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
 
-SLACK = 200  # seconds by which a lock may outlast what it stands for, all waits between two tries included
+SLACK = 200  # seconds by which a lock may outlast its purpose, including all waits between two tries
 
 
 class Windows:
-    """Judges when an unknown outcome counts as looked for."""
+    """Judge when the look-up for an unknown outcome is complete."""
 
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
@@ -26,11 +26,11 @@ class Windows:
         self._before: tuple[str, bool, float] = ("", False, 0)
 
     def before_attend(self, pair: Pair, **_: object) -> None:
-        """Look at the pair's window."""
+        """Record the pair's window."""
         self._before = self._state(pair)
 
     def after_attend(self, _process: Process, _reply: object, pair: Pair, **_: object) -> None:
-        """Judge a window that closes, and note an outcome that becomes unknown."""
+        """Judge a closing window, and record an outcome that becomes unknown."""
         (was, was_open, since), (phase, is_open) = self._before, self._state(pair)[:2]
         now = self._machine.now
         self._memory.note_release(pair)
@@ -50,34 +50,34 @@ class Windows:
             request.bad_end = min(request.bad_end, now)
 
     def after_postpone(self, process: Process, *_: object, **__: object) -> None:
-        """A sweep puts a pair aside only where the store has failed it."""
+        """A sweep postpones a pair only where the store has failed."""
         assert process.disturbed, f"{process} could not attend to a pair"
 
     def after_settle(self, process: Process, _reply: object, settlement: Settlement) -> None:
-        """Note an outcome that is unknown."""
+        """Record an unknown outcome."""
         self._memory.note_release(settlement.pair)
         request = self._memory.sent.get(process)
         if request is not None and request.outcome == "unknown":
             request.bad_end = min(request.bad_end, self._machine.now)
 
     def after_write_polls(self, _process: Process, _reply: object, ends: list[PollEnd]) -> None:
-        """Note the pairs that a verdict has released."""
+        """Record the pairs that a verdict has released."""
         if any(isinstance(end.follows, Finish) for end in ends):
             for pair in {request.pair for request in self._memory.requests.values()}:
                 self._memory.note_release(pair)
 
     def on_answer(self, process: Process, endpoint: Endpoint) -> None:
-        """Note what was answered to a look-up."""
+        """Record an answer to a look-up."""
         if process.kind == "lookup":
             self._heard[process].add(endpoint)
 
     def after_adopt(self, process: Process, reply: object, pair: Pair, *_: object, **__: object) -> None:
-        """A look-up is answered if the log was read and the status was answered, as S5 has it."""
+        """A look-up is answered if the log was read and the status was answered (S5)."""
         if reply is not None and self._heard[process] == {"log", "status by case"}:
             self._answered[pair].append(self._machine.now)
 
     def on_calm(self) -> None:
-        """No lock outlives what it stands for by more than the look-up and the hold (S5, S14)."""
+        """No lock outlives its purpose by more than the look-up and the hold (S5, S14)."""
         memory, machine = self._memory, self._machine
         for pair in {request.pair for request in memory.requests.values()}:
             busy = any(memory.calls[job_id].holds(pair) for job_id in memory.watched)
@@ -92,7 +92,7 @@ class Windows:
             request.bad_end = now
 
     def _state(self, pair: Pair) -> tuple[str, bool, float]:
-        """Return the pair's phase, whether a look-up of it goes on, and since when."""
+        """Return the pair's phase, whether its look-up is open, and its start."""
         names = ["phase", "lookup", "held_until", "lookup_from"]
         found = cast("list[str | None]", self._machine.redis.hmget(self._machine.keys.ledger(pair), names))
         phase, look_up, held_until, since = found

@@ -1,4 +1,4 @@
-"""The shared state in Redis, whole: every change of it is one atomic step."""
+"""Keep the shared state in Redis: every change of it is one atomic script."""
 
 from worker.store.base import Scripts
 from worker.store.cases import CaseQueries
@@ -34,4 +34,4 @@ class RedisStore(
     ServerStatus,
     Metrics,
 ):
-    """The Store of worker.core.interfaces on a Redis 6.2 or newer, or a Valkey; it can be shared by threads."""
+    """Implement worker.core.interfaces.Store on Redis 6.2 or newer, or on Valkey; threads may share an instance."""

@@ -1,4 +1,4 @@
-"""What every step of the store shares: the client, the key names, the times to live, and the Lua prelude."""
+"""Run the store's scripts: the client, the key names, the times to live, and the Lua prelude that all scripts share."""
 
 import json
 import re
@@ -22,10 +22,10 @@ from worker.store.terms import LAST_FAILURE_KEPT, Terms, constants
 
 PRELUDE = (
     f"local EVENTS_KEPT, HISTORY_KEPT, LAST_FAILURE_TTL = {EVENTS_KEPT}, {HISTORY_KEPT}, {LAST_FAILURE_KEPT * 1_000}\n"
-    f"local TOLD = {{{', '.join(f'{kind} = true' for kind in KINDS)}}}\n"
+    f"local NOTICE_KINDS = {{{', '.join(f'{kind} = true' for kind in KINDS)}}}\n"
     f"local TRANSITIONS = {lua_table()}\n"
     """
--- The one clock of all processes: the server's (S18).
+-- Redis' time in epoch seconds, the only clock of all processes (S18).
 local function now()
   local t = redis.call('TIME')
   return tonumber(t[1]) + tonumber(t[2]) / 1000000
@@ -33,12 +33,12 @@ end
 
 local function stamp(t) return string.format('%.3f', t) end
 
--- What happens is counted in the step that makes it happen: once, whichever process took the step.
+-- A script counts an event in the same step that causes it: exactly once, whichever process ran the script.
 local function count(field, by) redis.call('HINCRBY', PREFIX .. ':counters', field, by or 1) end
 """
     + OUTBOX_LUA
     + """
--- Write an event to the live stream and count it; return its id there, its text and its kind.
+-- Write an event to the live stream and count it; return its stream id, its text and its kind.
 local function announce(events, t, json)
   local entry = '{"at":' .. stamp(t) .. ',' .. string.sub(json, 2)
   local id = redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', entry)
@@ -47,31 +47,31 @@ local function announce(events, t, json)
   return id, entry, kind
 end
 
--- A change is told in the step that makes it: to the live stream, to the case's history (which keeps the stream's id),
--- and to back ends.
+-- Publish a change in the script that makes it: to the live stream, to the case's history (which keeps the stream id),
+-- and to the back ends' outboxes.
 local function emit(events, history, ttl, t, json)
   local id, entry, kind = announce(events, t, json)
-  if TOLD[kind] then post(id, entry) end
+  if NOTICE_KINDS[kind] then enqueue_notice(id, entry) end
   redis.call('RPUSH', history, '{"id":"' .. id .. '",' .. string.sub(entry, 2))
   redis.call('LTRIM', history, -HISTORY_KEPT, -1)
   redis.call('PEXPIRE', history, ttl)
 end
 
--- Change the phase of a pair, and write the other fields with it: the only place that writes a phase (S18). `before` is
--- the phase as the step has read it, false where there is no ledger.
+-- Change the phase of a pair and write further fields with it. No other code writes a phase (S18). `before` is the
+-- phase that the script has read, false where the pair has no ledger.
 local function enter(ledger, event, before, ...)
   local after = TRANSITIONS[event .. ' ' .. (before or 'absent')]
   if not after then error('illegal transition: ' .. event .. ' in phase ' .. (before or 'absent')) end
   redis.call('HSET', ledger, 'phase', after, ...)
 end
 
--- A key lives for so many milliseconds more at the least.
+-- Extend a key's time to live to at least `ttl` milliseconds.
 local function keep(key, ttl)
   if redis.call('PTTL', key) < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
 end
 
--- While a pair of the case is open, all that is kept of the case stays: a forgotten record, an ended call's too, would
--- pass for a call that was not seen before (S5, S14).
+-- Keep the case's records without a time to live while one of its pairs is open: without its record, even an ended call
+-- would pass for a new one (S5, S14).
 local function hold_case(member)
   local case = string.match(member, '^[^:]*')
   local mediations, jobs = PREFIX .. ':mediations:' .. case, PREFIX .. ':jobs:' .. case
@@ -81,7 +81,7 @@ local function hold_case(member)
   for _, id in ipairs(redis.call('SMEMBERS', jobs)) do redis.call('PERSIST', PREFIX .. ':job:' .. id) end
 end
 
--- With the last open pair of a case, what is kept of the case begins to age; its records outlive the memory of trouble.
+-- Start the times to live of a case's records once its last open pair is done; the records outlive the last failure.
 local function age_case(member)
   local case = string.match(member, '^[^:]*')
   local mediations, jobs = PREFIX .. ':mediations:' .. case, PREFIX .. ':jobs:' .. case
@@ -94,8 +94,8 @@ local function age_case(member)
   for _, id in ipairs(redis.call('SMEMBERS', jobs)) do keep(PREFIX .. ':job:' .. id, JOB_TTL) end
 end
 
--- Release the pair (S5): delete the lock if it holds the owner's token, mark the ledger done. From here on, and not
--- before, ledger and handled task id have a time to live (S18).
+-- Release the pair (S5): delete the lock if it holds the owner's token, mark the ledger done. Only from here on do the
+-- ledger and the handled task id have a time to live (S18).
 local function release_pair(member, token, t)
   local lock, ledger, done = PREFIX .. ':lock:' .. member, PREFIX .. ':ledger:' .. member, PREFIX .. ':done'
   if redis.call('GET', lock) == token then redis.call('DEL', lock) end
@@ -109,8 +109,9 @@ local function release_pair(member, token, t)
   age_case(member)
 end
 
--- Remember a bad end: the pair's next trigger looks upstream first, for calls created since (S5). A pair that is done,
--- or whose ledger has expired, may share a call that another pair watches: the memory lives for a day from now.
+-- Remember a failure: the pair's next trigger first queries upstream for calls created since (S5). A done pair, or one
+-- whose ledger has expired, may share a call that another pair watches: the failure is then remembered for a day from
+-- now.
 local function remember_failure(ledger, kind, t, since)
   redis.call('HSET', ledger, 'last_failure', kind, 'last_failure_at', stamp(t), 'last_failure_since', since)
   local phase = redis.call('HGET', ledger, 'phase')
@@ -118,8 +119,9 @@ local function remember_failure(ledger, kind, t, since)
   if not phase or phase == 'done' then redis.call('PEXPIRE', ledger, math.max(HISTORY_TTL, LAST_FAILURE_TTL)) end
 end
 
--- End the look-up: the pair is held by its watched calls, or by nothing. The memory of the unknown outcome begins anew,
--- for a look-up may go on for a day. A watched call whose record is gone was lost sight of.
+-- Close the look-up: hold the pair for its watched calls, or release it if there are none. The unknown outcome is
+-- remembered for a full day from here, because a look-up may last a day. A watched call without a record counts as
+-- lost.
 local function close_look_up(ledger, live, pairs_key, member, token, t)
   local state = redis.call('HMGET', ledger, 'lookup', 'last_failure', 'last_failure_since', 'sending_at')
   for _, id in ipairs(redis.call('SMEMBERS', live)) do
@@ -138,7 +140,7 @@ local function close_look_up(ledger, live, pairs_key, member, token, t)
   end
 end
 
--- One more pair is held by a call; false where it was before.
+-- Let one more pair hold a call; return false if the pair holds it already.
 local function hold(key, member)
   local r = redis.call('HMGET', key, 'member', 'shared_with')
   local shared = r[2] or ''
@@ -147,8 +149,8 @@ local function hold(key, member)
   return true
 end
 
--- An answer names the pair of a call that a look had taken for another mediation's: the record moves to it, and the
--- other pair goes on sharing the call.
+-- Move a call's record to the pair that upstream's answer names, after a look-up had adopted the call for another
+-- mediation. The other pair keeps sharing the call.
 local function move(key, member, mediation_id, task_id)
   local r = redis.call('HMGET', key, 'member', 'shared_with')
   local case = string.match(member, '^[^:]*:')
@@ -160,8 +162,8 @@ local function move(key, member, mediation_id, task_id)
   redis.call('HSET', key, 'member', member, 'mediation_id', mediation_id, 'shared_with', shared, 'root', task_id)
 end
 
--- A new record of a watched call (S11), with its trigger's task and its first due time; the caller has seen that there
--- is none. It has no time to live while the call is watched: the verdict gives it one.
+-- Write a new record of a watched call (S11) with its trigger's task id and its first due time; the caller has checked
+-- that no record exists. The record has no time to live until the verdict sets one.
 local function watch(member, task_id, job, t, started_at, deadline)
   local key, first = PREFIX .. ':job:' .. job.job_id, math.min(t + job.first_delay, deadline)
   redis.call('HSET', key, 'started_at', stamp(started_at), 'watched_at', stamp(t), 'deadline', stamp(deadline),
@@ -178,7 +180,13 @@ end
 
 
 class Scripts:
-    """Base of the groups of steps."""
+    """Compile and run a group of scripts.
+
+    One convention holds for every script. Settings and constants are compiled in as upper-case locals
+    (`Terms.compiled`, `constants`). Keys whose names the caller knows come as KEYS, everything else as ARGV. The first
+    statements give both their names with `unpack`; by position a script reads only the items of a list (records,
+    polls). Keys that depend on data the script reads itself are built from PREFIX.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         self.client = client
@@ -187,15 +195,15 @@ class Scripts:
         self.terms = terms
 
     def script(self, source: str) -> Script:
-        """Return a step that can be run."""
+        """Compile a script: settings, prelude and source."""
         channels = ", ".join(f"'{channel}'" for channel in self.terms.channels)
         head = f"local CHANNELS = {{{channels}}}\n" + constants(PREFIX=self.keys.prefix, **self.terms.compiled)
         return self.client.register_script(head + PRELUDE + source)
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
-        """Run a step over this thread's own connection; StoreUnavailable where Redis did not answer well.
+        """Run a script over this thread's own connection; raise StoreUnavailable where Redis failed.
 
-        What the library does around a script's call is 4 % of a poll; it is needed where the server has forgotten it.
+        Calling the library's Script object costs 4 % of a poll; it is needed only where the server has lost the script.
         """
         with self.translated():
             client = self._own.client
@@ -205,7 +213,7 @@ class Scripts:
                 return script(keys=keys, args=args, client=client)
 
     def now(self) -> float:
-        """Return the server's time in epoch seconds, the one that all records are written in."""
+        """Return the server's time in epoch seconds; all records use this clock."""
         with self.translated():
             seconds, micros = self.client.time()
         return seconds + micros / 1_000_000
@@ -213,7 +221,7 @@ class Scripts:
     @staticmethod
     @contextmanager
     def translated() -> Iterator[None]:
-        """Let nothing of the Redis library past the store."""
+        """Translate every error of the Redis library into StoreUnavailable or StoreRefused."""
         try:
             yield
         except redis.RedisError as error:
@@ -222,21 +230,20 @@ class Scripts:
 
 
 AWAY = (
-    *(redis.ConnectionError, redis.TimeoutError),  # LOADING and a refused password among them
+    *(redis.ConnectionError, redis.TimeoutError),  # includes LOADING and a refused password
     *(redis.ReadOnlyError, redis.OutOfMemoryError, MasterDownError),
 )
-AWAY_TEXT = re.compile(
-    r"(?:.* -)?(?:BUSY|MISCONF|NOREPLICAS|OOM|READONLY|LOADING|MASTERDOWN) "
-)  # in a script's, before 7
+# The error text of a script on Redis before 7 has a prefix.
+AWAY_TEXT = re.compile(r"(?:.* -)?(?:BUSY|MISCONF|NOREPLICAS|OOM|READONLY|LOADING|MASTERDOWN) ")
 
 
 def is_away(error: redis.RedisError) -> bool:
-    """Tell whether a server that failed may do better later; otherwise it would fail the same step again."""
+    """Tell whether a failed server may recover; any other error would fail the same script again."""
     return isinstance(error, AWAY) or (isinstance(error, redis.ResponseError) and bool(AWAY_TEXT.match(str(error))))
 
 
 def event_json(event: Event | None) -> str:
-    """Return an event as the text that a script completes with its time; an empty one where nothing is to be told."""
+    """Return an event as the text to which a script adds the time; an empty text for no event."""
     if event is None:
         return ""
     fields = {name: value for name, value in asdict(event).items() if name != "detail" and value != ""}

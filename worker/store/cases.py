@@ -1,4 +1,4 @@
-"""Read many cases in one round trip: calls, pairs and latest events, each case in one atomic step."""
+"""Read many cases in one round trip: calls, pairs and latest events, each case in one atomic script."""
 
 import json
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ from worker.store.keys import Keys, pair_of
 from worker.store.queries import call_of, stop_of
 from worker.store.terms import Terms, constants
 
-CALLS_SHOWN = 100  # calls of one case: those that are watched, and of the others the newest by their ids
+CALLS_SHOWN = 100  # calls of one case: the watched ones, then the newest others by id
 
-# Read only. The events are those after a position of the live stream, sought from the history's newest end; an entry of
-# an earlier release carries no id and ends the search. Names are arguments: for KEYS Redis wants the right to write.
+# Read only. Returns the events after a position of the live stream, searched from the newest end of the history; an
+# entry of an earlier release has no id and ends the search. Key names come as ARGV, because Redis requires the right to
+# write for KEYS.
 READ_CASE = """
 local after_ms, after_seq, history, case_jobs, mediations = unpack(ARGV)
 after_ms, after_seq = tonumber(after_ms), tonumber(after_seq)
@@ -57,7 +58,7 @@ return {newest, events, pairs_found, jobs}
 
 @dataclass(frozen=True, slots=True)
 class CasePair:
-    """How the last trigger of a pair stands; `until` (epoch seconds) where it waits or is held till then."""
+    """State of a pair's last trigger; `until` (epoch seconds) is set while it waits or is held."""
 
     pair: Pair
     phase: Phase
@@ -66,9 +67,9 @@ class CasePair:
 
 @dataclass(frozen=True, slots=True)
 class CaseState:
-    """A case as one step has read it; `newest` is the id of its newest event, empty where none is kept.
+    """A case as read by one script; `newest` is the id of its newest event, empty where no event is kept.
 
-    `events` are those after the position asked for, the oldest first.
+    `events` are the events after the requested position, the oldest first.
     """
 
     case_id: str
@@ -80,7 +81,7 @@ class CaseState:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What holds for all cases at `now` (epoch seconds): since when upstream is away, and who stopped new calls."""
+    """State common to all cases at `now` (epoch seconds): start of the outage, and the stop of new calls."""
 
     now: float
     outage_since: float | None
@@ -88,7 +89,7 @@ class Surroundings:
 
 
 class CaseQueries(Scripts):
-    """Reads for those who show cases to people. All raise StoreUnavailable."""
+    """Read cases for displays. All methods raise StoreUnavailable."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
@@ -99,7 +100,7 @@ class CaseQueries(Scripts):
         with self.translated():
             try:
                 replies = self._ask(wanted)
-            except NoScriptError:  # the server was started anew
+            except NoScriptError:  # a restarted server has no scripts
                 self.client.script_load(self._read_case.script)
                 replies = self._ask(wanted)
         (seconds, micros), since, stop, *cases = replies

@@ -1,4 +1,4 @@
-"""The first steps of a trigger in Redis: claim the pair, write `sending`."""
+"""Start a trigger in Redis: claim the pair, then write `sending`."""
 
 import functools
 import json
@@ -17,14 +17,14 @@ from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
 from worker.store.terms import Terms, constants
 
-CLAIM_STALE_AFTER = 30  # seconds: a claim that has not sent by then has lost its owner (S18)
-FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to be on disk: within the 2 s of its gate
+CLAIM_STALE_AFTER = 30  # seconds: a claim older than that and not `sending` has lost its owner (S18)
+FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to reach the disk: less than the 2 s of its gate
 
 REFUSALS = ("paused", "taken", "watched", "closed")
 
-# Invariant: of all triggers of a pair one alone holds its lock, and a task that was handled is never handled again.
-# A pair that is listed as open and has lost its ledger may be ringing: the claim looks upstream first (S18).
-# One trigger waits for each pair, the first; an equal one extends its expiry, any other is skipped.
+# Invariant: only one trigger of a pair holds its lock, and a handled task is never handled again. A pair that is listed
+# as open but has no ledger may be ringing: its claim queries upstream first (S18). At most one trigger waits per pair,
+# the first one; an equal trigger extends its expiry, any other is skipped.
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred_head,
@@ -37,7 +37,7 @@ if handled and not (phase == 'sending' and state[2] == task_id) then
   count('triggers:handled')
   return {'handled', handled}
 end
--- Delivered once more after its result was forgotten: by a broker that has kept it through weeks without a worker.
+-- A redelivery after its result expired: the broker kept the message for weeks without a worker.
 local at_work = state[2] == task_id and phase ~= 'done'
 if redelivered == '1' and not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
   count('triggers:handled')
@@ -48,7 +48,7 @@ local t = now()
 local function claimed()
   return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
 end
-local function take()  -- the memory of the last trigger and the place in the limit's queue outlive it
+local function take()  -- keep the last failure and the place in the rate limit's queue
   local last =
     redis.call('HMGET', ledger, 'last_failure', 'last_failure_at', 'last_failure_since', 'rate_slot', 'republished')
   local without_ledger = not phase and redis.call('ZSCORE', pairs_key, member)
@@ -80,7 +80,7 @@ local function skip()
   return {'skipped', result}
 end
 
-if holder == token then return claimed() end  -- this very step, sent twice over a broken connection
+if holder == token then return claimed() end  -- this claim, sent twice over a broken connection
 
 if phase == 'waiting' then
   local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1
@@ -125,8 +125,8 @@ if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'}
 return take()
 """
 
-# Invariant: an owner keeps its claim while it is at work (each attempt to dial, each query of a look), and never takes
-# it back. One that has written `sending` and provably sent nothing is still the owner.
+# Invariant: an owner keeps its claim while it works (each dial attempt and each query renews it) and never takes a lost
+# claim back. An owner that has written `sending` and provably sent nothing is still the owner.
 RENEW = """
 local lock, ledger, pairs_key = unpack(KEYS)
 local token, member = unpack(ARGV)
@@ -140,9 +140,9 @@ redis.call('ZADD', pairs_key, t + STALE_AFTER, member)
 return 1
 """
 
-# Invariant: the request leaves only under a claim that is still ours, while new calls are not stopped and no call of
-# the pair is being watched (an earlier owner's late answer may have brought one). From here on its task counts as
-# handled, and stays so until the pair is done and for a day more: delivered again after weeks, it does not dial (S18).
+# Invariant: a request leaves only under the owner's own claim, while new calls are not stopped and no call of the pair
+# is being watched (an earlier owner's late answer may have started a watch). From here on its task counts as handled
+# until the pair is done and for a day more: a redelivery weeks later does not dial (S18).
 BEGIN_SENDING = """
 local lock, ledger, live, paused, pairs_key, bucket = unpack(KEYS)
 local token, member, unknown, closes = unpack(ARGV)
@@ -173,7 +173,7 @@ return stamp(t)
 
 
 class ClaimScripts(Scripts):
-    """Claiming and sending; see worker.core.interfaces.Store."""
+    """Claim pairs and write `sending`; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
@@ -193,25 +193,26 @@ class ClaimScripts(Scripts):
         enabled: bool,
         redelivered: bool = False,
     ) -> Claimed | ClaimAnswered | DuplicateDelivery:
-        """Take the pair for a new call, or say why not (S4, S16, S17).
+        """Claim the pair for a new call, or return why the trigger may not call (S4, S16, S17).
 
-        A `redelivered` message whose request left within the last 31 days dials no more (S18).
+        A `redelivered` message whose request left within the last 31 days does not dial again (S18).
         """
         k = self.keys
         case_id, mediation_id = pair.case_id, pair.mediation_id
         skipped = TriggerResult.of("skipped", case_id, mediation_id, message=texts.ALREADY_ACTIVE)
         head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
         disabled = TriggerResult.of("disabled", case_id, mediation_id, message=texts.DISABLED)
-        again = TriggerResult.of("skipped", case_id, mediation_id, message=texts.HANDLED_BEFORE)
-        told = event_json(Event("disabled", case_id, mediation_id, detail={"message": texts.DISABLED}))
-        waits = json.dumps(deferred(pair, 0).data, ensure_ascii=False).removesuffix("0}")
+        handled_before = TriggerResult.of("skipped", case_id, mediation_id, message=texts.HANDLED_BEFORE)
+        disabled_event = event_json(Event("disabled", case_id, mediation_id, detail={"message": texts.DISABLED}))
+        deferred_head = json.dumps(deferred(pair, 0).data, ensure_ascii=False).removesuffix("0}")
         reply = self.run(
             self._claim,
             [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
             [
                 *(token, task_id, arguments, expires or "", int(enabled), member(pair)),
-                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False), waits, told),
-                *(int(redelivered), json.dumps(again.data, ensure_ascii=False)),
+                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False)),
+                *(deferred_head, disabled_event),
+                *(int(redelivered), json.dumps(handled_before.data, ensure_ascii=False)),
             ],
         )
         match reply:
@@ -223,23 +224,23 @@ class ClaimScripts(Scripts):
         return ClaimAnswered(why, TriggerResult(json.loads(text)))
 
     def renew(self, pair: Pair, token: str) -> bool:
-        """Let a claim begin anew, for its owner is at work; False where its owner is another one or none (S18)."""
+        """Renew the claim of a working owner; return False if the pair has another owner or none (S18)."""
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.pairs]
         return bool(self.run(self._renew, keys, [token, member(pair)]))
 
     @functools.cached_property
     def durability(self) -> Durability:
-        """How this server says that `sending` is on disk."""
+        """How this server confirms that `sending` is on disk."""
         with self.translated():
             return durability_of(self.client)
 
     def begin_sending(
         self, pair: Pair, token: str, *, closes: float | None = None
     ) -> float | RetryAt | Literal["paused", "taken", "watched", "closed"]:
-        """Write `sending`, see it on disk, and return the store's time, or say why nothing may be sent (S16, S18).
+        """Write `sending`, wait until it is on disk, return the store's time or why nothing may be sent (S16, S18).
 
-        Nothing is sent from `closes` (epoch seconds) on, nor without a token of the limit of requests.
+        No request leaves from `closes` (epoch seconds) on, nor without a token of the request limit.
         """
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
@@ -247,18 +248,18 @@ class ClaimScripts(Scripts):
         args: list[str | float] = [
             *(token, member(pair), json.dumps(unknown.data, ensure_ascii=False), closes or ""),
         ]
-        step = self._durably if self.durability == "waitaof" else self._plainly
-        reply = step(keys, args)
+        send = self._send_durably if self.durability == "waitaof" else self._send
+        reply = send(keys, args)
         if reply.startswith("later"):
             _, now, at = reply.split()
             return RetryAt(float(now), float(at))
         return reply if reply in REFUSALS else float(reply)  # type: ignore[return-value]
 
-    def _plainly(self, keys: list[str], args: list[str | float]) -> str:
+    def _send(self, keys: list[str], args: list[str | float]) -> str:
         return str(self.run(self._begin_sending, keys, args))
 
-    def _durably(self, keys: list[str], args: list[str | float]) -> str:
-        """Run the step and wait, on the same connection, until the server says that it is on disk."""
+    def _send_durably(self, keys: list[str], args: list[str | float]) -> str:
+        """Run the script and wait on the same connection until the server confirms the write to disk."""
         with self.translated(), self.client.pipeline(transaction=False) as pipeline:
             self._begin_sending(keys, args, client=pipeline)
             pipeline.execute_command("WAITAOF", 1, 0, FSYNC_WAIT)  # type: ignore[no-untyped-call]

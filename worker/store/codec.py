@@ -1,4 +1,4 @@
-"""How started calls pass between Python and the scripts that store them."""
+"""Encode started calls for the scripts that store them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from worker.core.model import NewJob, Pair
 
 
 def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:
-    """Return a job as the scripts read it."""
+    """Return a job in the form that the scripts read."""
     return {
         "job_id": job.job_id,
         "first_delay": job.first_delay,

@@ -1,4 +1,4 @@
-"""Connections to Redis: how they are made, one for each thread, and whether the server keeps what it acknowledges."""
+"""Connect to Redis: one connection per thread, and a check that the server keeps acknowledged writes."""
 
 import functools
 import threading
@@ -16,9 +16,10 @@ NOT_DURABLE = (
 
 
 def connect(url: str, *, max_connections: int, limit: float = 15) -> redis.Redis:
-    """Return a client for the store: bounded in time, so that a half-open connection never hangs a worker.
+    """Return a client for the store, with time-outs, so that a half-open connection never blocks a worker.
 
-    An answer may take `limit` seconds; one silent retry over a fresh connection is safe: each step can be taken twice.
+    A response may take `limit` seconds. One silent retry over a fresh connection is safe, because every script can run
+    twice.
     """
     return redis.Redis.from_url(
         url,
@@ -33,10 +34,10 @@ def connect(url: str, *, max_connections: int, limit: float = 15) -> redis.Redis
 
 
 class ThreadClient(threading.local):
-    """A client for each thread, with a connection of its own.
+    """Give each thread a client with a connection of its own.
 
-    To take a connection from the pool, see whether it is sound and put it back is a quarter of a command's CPU time.
-    One that has broken is noticed when it is used, and made anew by the library's retry.
+    Taking a connection from the pool, checking it and returning it costs a quarter of a command's CPU time. A broken
+    connection is detected on use and replaced by the library's retry.
     """
 
     def __init__(self, shared: redis.Redis) -> None:
@@ -44,12 +45,12 @@ class ThreadClient(threading.local):
 
     @functools.cached_property
     def client(self) -> redis.Redis:
-        """Return this thread's; connects when first asked for."""
+        """Return this thread's client; connects on first use."""
         return cast("redis.Redis", self._shared.client())  # type: ignore[no-untyped-call]
 
 
 def durability_of(client: redis.Redis) -> Durability:
-    """Return what the server offers; a server that hides its configuration is asked for a proof instead."""
+    """Return the durability that the server offers; probe a server that hides its configuration."""
     try:
         configured = {**client.config_get("appendonly"), **client.config_get("appendfsync")}
     except redis.ResponseError:
@@ -58,6 +59,6 @@ def durability_of(client: redis.Redis) -> Durability:
         return "none"
     try:
         client.execute_command("WAITAOF", 1, 0, 1)  # type: ignore[no-untyped-call]
-    except redis.ResponseError:  # before Redis 7.2, or without an append-only file after all
+    except redis.ResponseError:  # before Redis 7.2, or without an append-only file
         return "always" if configured.get("appendfsync") == "always" else "none"
     return "waitaof"

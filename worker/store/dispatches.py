@@ -1,4 +1,4 @@
-"""The step of the dispatcher in Redis: take the polls that are due, each under a lease."""
+"""Take due polls in Redis, each under a lease."""
 
 import redis
 
@@ -9,15 +9,15 @@ from worker.store.keys import LEASED, Keys
 from worker.store.limits import SPARE
 from worker.store.terms import Terms, constants, milliseconds
 
-PROBES = 5  # queries in each interval of an outage: one at the least (S29)
-AHEAD = 0.2  # seconds for which tokens of a limit are given out ahead: two turns of a dispatcher
-RETURNED = 1_000  # ended leases in one step: a few milliseconds of Redis' only thread
+PROBES = 5  # queries per interval of an outage: at least one (S29)
+AHEAD = 0.2  # seconds by which tokens of a limit are given out ahead: two rounds of a dispatcher
+RETURNED = 1_000  # expired leases per script: a few milliseconds of Redis' only thread
 
-# Invariant: a poll is taken by one dispatcher at a time, the longest overdue first, with the number that its record
-# waits for (S28). A lease that has ended returns the call with its own due time, so that it goes before what came due
-# later. Nothing is taken without a token where queries are limited; tokens are a fixed distance apart, and none is
-# saved up. During an outage probes alone are taken: for all other calls this due time is left out, and nothing counted
-# as a failure (S29). A poll that only ends its watch asks nothing, so it needs neither.
+# Invariant: one dispatcher at a time takes a poll, the longest overdue first, with the number that its record expects
+# (S28). An expired lease returns the call with its own due time, so that it precedes calls that became due later. Where
+# queries are limited, each poll needs a token; tokens are a fixed distance apart and never accumulate. During an outage
+# only probes are taken: all other calls skip this due time, and the skip does not count as a failure (S29). A poll that
+# only ends its watch makes no query, so it needs neither a token nor a probe.
 TAKE_DUE = """
 local due_key, outage, probe, bucket = unpack(KEYS)
 local limit = unpack(ARGV)
@@ -43,7 +43,7 @@ for _, id in ipairs(ids) do
   local r = redis.call('HMGET', job, 'poll_no', 'due', 'deadline', 'retry_count', 'case_id', 'mediation_id',
     'person_id', 'root', 'last_polled_at', 'watched_at', 'verdict')
   local due, deadline, not_before = tonumber(r[2] or 0), tonumber(r[3] or 0), 0
-  local asks = due < deadline or r[1] == '1' or t - due >= INTERVAL  -- as may_look in worker/core/decision.py has it
+  local asks = due < deadline or r[1] == '1' or t - due >= INTERVAL  -- see may_query in core/decision.py
   if not r[1] or r[11] then
     redis.call('ZREM', due_key, id)
   elseif probed and due < deadline then
@@ -74,7 +74,7 @@ return {returned, taken}
 
 
 class DispatchScripts(Scripts):
-    """What a dispatcher does; see worker.core.interfaces.Store."""
+    """Take due polls for the dispatcher; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
@@ -83,9 +83,9 @@ class DispatchScripts(Scripts):
         self._take_due = self.script(names + TAKE_DUE)
 
     def take_due(self, *, limit: int) -> DuePolls:
-        """Take at most `limit` polls that are due, the longest overdue first, and return those that lost their lease.
+        """Take at most `limit` due polls, the longest overdue first, and return the polls whose leases have expired.
 
-        With a limit of 0 nothing is taken, and leases that have ended are returned all the same.
+        With a limit of 0 no poll is taken; expired leases are still returned.
         """
         k = self.keys
         returned, taken = self.run(self._take_due, [k.due, k.outage, k.probe, k.bucket("status")], [limit])

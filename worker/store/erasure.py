@@ -1,4 +1,4 @@
-"""The step that takes away what is kept of a case, and what has to be looked for key by key around it."""
+"""Erase the records of a case: one script for the records by name, a key scan for the others."""
 
 import json
 import re
@@ -18,8 +18,9 @@ from worker.store.terms import Terms, constants
 
 ERASED_RESULT = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
 
-# Invariant: nothing is taken away under a call that may be ringing or is being watched, nor, unless a person says so,
-# the memory that a pair's next trigger has to look upstream first (S5). What only waits goes: it has rung nobody.
+# Invariant: no record is erased under a call that may be ringing or is being watched. The last failure, which makes the
+# pair's next trigger query upstream first, is erased only on a person's explicit order (S5). Waiting triggers are
+# erased: they have not dialled.
 ERASE = """
 local history, case_jobs, mediations = unpack(KEYS)
 local anyway, event = unpack(ARGV)
@@ -52,10 +53,10 @@ return removed
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many things of a case were taken away: events of its history, records of calls, ledgers of pairs.
+    """Numbers of erased records: events of the history, records of calls, ledgers of pairs.
 
-    `told` are entries of the stream for lookers-on, `letters` notices that wait or were given up, `triggers` remembered
-    results; their task ids stay, without the case, so that a late copy of a trigger still calls nobody (S17).
+    `told` counts entries of the live stream, `letters` outbox entries and dead letters, `triggers` remembered results.
+    Their task ids stay, without the case, so that a late duplicate delivery of a trigger still makes no call (S17).
     """
 
     events: int
@@ -68,7 +69,7 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class NotErased:
-    """Why a case must not be erased: `pair` is in `phase`, or its bad end is remembered `until` (epoch seconds)."""
+    """Reason to keep a case: its `pair` is in `phase`, or its failure is kept `until` (epoch seconds)."""
 
     pair: Pair
     phase: str
@@ -76,23 +77,23 @@ class NotErased:
 
 
 class ErasureScripts(OutboxScripts):
-    """What is done with all that is kept of a case."""
+    """Erase all records of a case."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         self._erase = self.script(constants(ERASED_RESULT=ERASED_RESULT) + ERASE)
 
     def erase(self, case_id: str, *, anyway: bool) -> Erased | NotErased:
-        """Take away what is kept of a case, or say why not; `anyway`: also the memory of a bad end (S5).
+        """Erase the records of a case, or return why they must stay; `anyway` also erases the last failure (S5).
 
-        What was cut off in the middle is completed by erasing again.
+        A second run completes an interrupted erasure.
         """
         k = self.keys
-        told = event_json(Event("erased", case_id, ""))
+        event = event_json(Event("erased", case_id, ""))
         reply: Any = self.run(
             self._erase,
             [k.history(case_id), k.jobs(case_id), k.mediations(case_id)],
-            [int(anyway), told],
+            [int(anyway), event],
         )
         if reply[0] == "busy":
             return NotErased(pair_of(reply[1]), reply[2])
@@ -100,33 +101,33 @@ class ErasureScripts(OutboxScripts):
             return NotErased(pair_of(reply[1]), "done", float(reply[2]))
         _, events, calls, pairs = reply
         with self.translated():
-            triggers = self._forget_triggers(case_id)
-            self._forget_requests(case_id)
+            triggers = self._blank_triggers(case_id)
+            self._blank_requests(case_id)
         letters = self.delete_dead_letters(case_id)
-        with self.translated():  # last: a reader has had the time to see that the case was erased
-            seen = max(0, self._forget_told(case_id) - 1)
+        with self.translated():  # last: observers have had time to read the event `erased`
+            seen = max(0, self._delete_live_events(case_id) - 1)
         return Erased(events, calls, pairs, seen, triggers, letters)
 
-    def _forget_told(self, case_id: str) -> int:
-        """Take the case's entries out of the stream of lookers-on."""
+    def _delete_live_events(self, case_id: str) -> int:
+        """Delete the case's entries of the live stream."""
         return sum(self.client.xdel(self.keys.events, entry) for entry, _ in self.entries(self.keys.events, case_id))
 
-    def _forget_triggers(self, case_id: str) -> int:
-        """Let the case's handled triggers stay handled, and hold nothing of it."""
+    def _blank_triggers(self, case_id: str) -> int:
+        """Keep the case's handled task ids, and delete the data of the case under them."""
         found = 0
         for name, _ in self._kept(self.keys.task(""), case_id):
             self.client.set(name, ERASED_RESULT, keepttl=True, xx=True)
             found += 1
         return found
 
-    def _forget_requests(self, case_id: str) -> None:
-        """Let the case's requests over HTTP keep their ids, so that a repetition is known as one, and nothing more."""
+    def _blank_requests(self, case_id: str) -> None:
+        """Keep the ids of the case's HTTP requests, to recognise repetitions; delete the data of the case."""
         for name, request in self._kept(self.keys.request(""), case_id):
             text = json.dumps(request | {"case_id": "", "mediation_id": ""}, ensure_ascii=False)
             self.client.set(name, text, keepttl=True, xx=True)
 
     def _kept(self, prefix: str, case_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the keys under a prefix whose JSON names the case, and what it says."""
+        """Yield the keys under a prefix whose JSON names the case, with that JSON."""
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         for name in self.client.scan_iter(pattern, count=BATCH):
             text = cast("str | None", self.client.get(name))

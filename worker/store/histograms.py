@@ -1,4 +1,4 @@
-"""Histograms as fields of the counters' hash: one for each bucket, and one for the sum in microseconds."""
+"""Store histograms as fields of the counters' hash: one per bucket, and one for the sum in microseconds."""
 
 from bisect import bisect_left
 
@@ -6,14 +6,15 @@ from worker.core.model import QueryResult, Timing
 
 MICROSECONDS = 1_000_000
 
-# Upper bounds in seconds, as texts: they are the names of fields. A poll is to begin within a second of its due time.
+# Upper bounds in seconds, as texts, because they are names of fields. A poll should begin within a second of its due
+# time.
 LATENESS_BOUNDS = ("0.01", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "300")
 LATENCY_BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "120")
 BEYOND = "Inf"
 
 _LATENESS, _LATENCY = ([float(bound) for bound in bounds] for bounds in (LATENESS_BOUNDS, LATENCY_BOUNDS))
 
-# For the one histogram whose seconds only a step knows: between two of them, on Redis' clock.
+# Used by the only histogram whose seconds a script measures, between two scripts on Redis' clock.
 OBSERVE = (
     f"local LATENCY = {{{', '.join(map(repr, LATENCY_BOUNDS))}}}"
     """
@@ -30,9 +31,9 @@ end
 
 
 def poll_counts(heard: QueryResult, timing: Timing | None) -> list[str | int]:
-    """Return what the end of a poll counts: a field and a number, again and again, as the scripts take them.
+    """Return the counters that the end of a poll increases: field, number, field, number …, as the scripts take them.
 
-    The bucket is found here: in Lua it would cost Redis' only thread as much as the counting itself.
+    The bucket is found here, because Lua would spend as much of Redis' only thread on it as on the counting itself.
     """
     counts: list[str | int] = [f"polls:{heard}", 1]
     if timing is not None:

@@ -1,16 +1,17 @@
-"""The token buckets that all workers share, in Lua; polls take theirs as they are dispatched (dispatch_steps.py)."""
+"""Share token buckets among all workers, in Lua; the dispatcher takes the tokens of polls (dispatches.py)."""
 
-SPARE = 0.05  # of a limit that is held back for the jitter between a token and the wire
+SPARE = 0.05  # share of a limit held back for the jitter between a token and the wire
 EARLY_BY = 1  # seconds by which a process's clock may be ahead of the store's
 
-# Invariant: tokens are a fixed distance apart, so that no more than `rate` have their time in any one second, whoever
-# asks and however late. Returns the seconds until the token's time; or nil and a time of one's own to come back at, so
-# that those who wait do not all come at once. Who came at its time in vain goes before those who are new.
-# `slot` is the time that was told before, nil for the first time; `ahead` the longest wait for a token.
+# Invariant: tokens are a fixed distance apart, so that at most `rate` requests fall into any one second, however late
+# the callers are. Returns the seconds until the token's time; a throttled caller gets nil and a retry time of its own,
+# so that waiting callers do not return all at once. A caller that returns at its retry time and is throttled again
+# precedes new ones. `slot` is the retry time given before, nil on the first attempt; `ahead` is the longest wait for a
+# token.
 ADMIT = (
     f"local SPARE, SLOT_EARLY = {SPARE}, {EARLY_BY}"
     """
-local function fine(t) return string.format('%.6f', t) end  -- a thousand tokens a second need more than milliseconds
+local function fine(t) return string.format('%.6f', t) end  -- milliseconds are too coarse for 1,000 tokens a second
 
 local function admit(bucket, rate, t, slot, ahead)
   local b = redis.call('HMGET', bucket, 'next', 'tail', 'front')
@@ -34,8 +35,8 @@ end
 """
 )
 
-# Invariant: whoever asks outside a poll takes its token ahead of time and waits for it, or is sent away: never more
-# than `longest` seconds ahead, so that polls find tokens as well.
+# Invariant: a query outside a poll reserves its token ahead and waits for it, or is refused. Reservations reach at most
+# `longest` seconds ahead, so that polls get tokens too.
 RESERVE = """
 local bucket = unpack(KEYS)
 local longest = unpack(ARGV)

@@ -1,4 +1,4 @@
-"""The steps of a look-up in Redis: is one open, adopt what was found, let go by a person's word."""
+"""Run look-ups in Redis: read the open one, adopt found calls, release an unknown outcome by a person's order."""
 
 import json
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, RESERVE
 from worker.store.terms import Terms, constants
 
-# Invariant: a job found for a case is not taken for a lost answer's while another mediation of the case may just be
-# making it; and one that two lost answers could own is watched once and holds both pairs (S14), whichever look finds
-# it first: an adopted call has no person. The time of the first answered look-up is kept: from then the window counts
-# where upstream was away before.
+# Invariant: a found job is not adopted for a lost answer while another mediation of the case may be creating it. A job
+# that could belong to two lost answers is watched once and holds both pairs (S14), whichever look-up finds it first: an
+# adopted call has no person. The time of the first answered look-up is kept: the window starts there if upstream was
+# away before.
 ADOPT = """
 local ledger, mediations, events, history = unpack(KEYS, 1, 4)
 local member, token, found, answered = unpack(ARGV)
@@ -37,10 +37,10 @@ local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(cjson.decode(found)) do
   local key = KEYS[4 + i]
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at')
-  if known[1] then  -- found before, by a look for another pair: it may be this one's as well until an answer names it
+  if known[1] then  -- found by another pair's look-up: it may also belong to this pair until an answer names its owner
     if not known[2] and known[3] == '' and hold(key, member) then
       redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
-      -- one that was on record when the request left is not what the look-up is for: that one may still turn up
+      -- a call on record before the request left is not the missing one, which may still appear
       if tonumber(known[4] or t) >= started_at then redis.call('HINCRBY', ledger, 'found', 1) end
     end
   else
@@ -62,7 +62,7 @@ end
 return watched
 """
 
-# Invariant: a person releases an unknown outcome, and nothing else; calls that were found stay watched and hold it.
+# Invariant: a person can release only an unknown outcome; found calls stay watched and hold the pair.
 RELEASE = """
 local ledger, live, pairs_key, events, history = unpack(KEYS)
 local member, event = unpack(ARGV)
@@ -77,7 +77,7 @@ return 'released'
 
 
 class LookUpScripts(Scripts):
-    """What a look-up does; see worker.core.interfaces.Store."""
+    """Look up lost answers; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
@@ -86,9 +86,9 @@ class LookUpScripts(Scripts):
         self._reserve = self.script(ADMIT + RESERVE)
 
     def reserve_query(self, *, longest: float) -> float | None:
-        """Take a token for one status query outside a poll; returns the seconds to wait for it.
+        """Reserve a token for one status query outside a poll; return the seconds to wait for it.
 
-        None, and no token, where that would be more than `longest`.
+        Return None, and take no token, if the wait would exceed `longest` seconds.
         """
         if not self.terms.status_rate:
             return 0
@@ -104,9 +104,9 @@ class LookUpScripts(Scripts):
         return LookUp(str(token), float(sending_at)) if token and is_open and sending_at and not held_until else None
 
     def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob], *, answered: bool) -> Settled | None:
-        """Watch jobs that have no record; None where that must wait for another mediation's request (S14).
+        """Watch jobs that have no record; return None while another mediation's request may own them (S14).
 
-        `answered` says that upstream could be asked: the window counts from the first look-up that was answered.
+        `answered` states that upstream answered: the window starts at the first answered look-up.
         """
         k = self.keys
         found = [
@@ -128,9 +128,9 @@ class LookUpScripts(Scripts):
         return None if reply is None else Settled(reply)
 
     def release(self, pair: Pair, *, by: str, why: str) -> str:
-        """Let an unknown outcome go by a person's word (S14); returns `released`, or the phase that forbids it.
+        """Release an unknown outcome by a person's order (S14); return `released`, or the phase that forbids it.
 
-        `absent` is the phase of a pair that nobody knows.
+        The phase is `absent` for an unknown pair.
         """
         k = self.keys
         event = Event("released", pair.case_id, pair.mediation_id, detail={"by": by, "why": why})

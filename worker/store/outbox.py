@@ -1,4 +1,4 @@
-"""The steps of notices in Redis: whose turn it is to deliver, what waits, what was taken, what was given up."""
+"""Manage notices in Redis: the leader lock of delivery, waiting entries, delivered entries, dead letters."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,46 +13,47 @@ from worker.store.base import Scripts
 from worker.store.keys import Keys
 from worker.store.terms import Terms, milliseconds
 
-BATCH = 500  # letters in one step: a few milliseconds of the server's time
+BATCH = 500  # entries per script: a few milliseconds of the server's time
 
-# Invariant: of all workers one delivers over a channel; it keeps the turn as long as it renews it.
-TAKE_TURN = """
+# Invariant: one worker at a time delivers over a channel; it holds the leader lock while it renews it.
+ACQUIRE_LEADER_LOCK = """
 local notifier = unpack(KEYS)
-local token, turn = unpack(ARGV)
-if redis.call('GET', notifier) == token then return redis.call('PEXPIRE', notifier, turn) end
-return redis.call('SET', notifier, token, 'NX', 'PX', turn) and 1 or 0
+local token, ttl = unpack(ARGV)
+if redis.call('GET', notifier) == token then return redis.call('PEXPIRE', notifier, ttl) end
+return redis.call('SET', notifier, token, 'NX', 'PX', ttl) and 1 or 0
 """
 
-LOOK = """
+CHECK_ENTRY = """
 local notifier, outbox = unpack(KEYS)
 local token, position = unpack(ARGV)
 if redis.call('GET', notifier) ~= token then return 'not ours' end
 return #redis.call('XRANGE', outbox, position, position) == 0 and 'gone' or 'here'
 """
 
-# A delivery is counted whether or not the letter still stands: one that was pushed out meanwhile was taken all the same
+# A delivery counts even if the entry is gone: a notice that was pushed out during its delivery has still been
+# delivered.
 DELIVERED = """
 local outbox, notices = unpack(KEYS)
 local channel, position = unpack(ARGV)
 local found = redis.call('XRANGE', outbox, position, position)
-if #found > 0 then strike(channel, position, found[1][2]) end
+if #found > 0 then remove_entry(channel, position, found[1][2]) end
 redis.call('HINCRBY', notices, channel .. ':delivered', 1)
 """
 
-# Invariant: a letter leaves the outbox because it was taken, or together with its entry among the dead ones.
+# Invariant: an entry leaves the outbox only when it was delivered, or in the step that adds it to the dead letters.
 GIVE_UP = """
 local outbox, notices = unpack(KEYS)
 local channel, position, reason = unpack(ARGV)
 local t, found = now(), redis.call('XRANGE', outbox, position, position)
 if #found == 0 then return 1 end
 if t - tonumber(string.match(position, '^%d+')) / 1000 < NOTICE_AGE then return 0 end
-strike(channel, position, found[1][2])
-bury(channel, found[1][2], reason, t)
+remove_entry(channel, position, found[1][2])
+add_dead_letter(channel, found[1][2], reason, t)
 redis.call('HINCRBY', notices, channel .. ':given_up', 1)
 return 1
 """
 
-# Invariant: a dead letter goes back into the outbox that it came from, or stays; the oldest one first.
+# Invariant: a dead letter returns to the outbox that it came from, or stays; the oldest one first.
 REPLAY = """
 local dead = unpack(KEYS)
 local limit = unpack(ARGV)
@@ -63,9 +64,9 @@ for _ = 1, tonumber(limit) do
   local letter = cjson.decode(text)
   local outbox = PREFIX .. ':outbox:' .. letter.channel
   if redis.call('XLEN', outbox) >= OUTBOX_KEPT then break end
-  enclose(letter.channel, letter.id, letter.event)
+  add_entry(letter.channel, letter.id, letter.event)
   redis.call('RPOP', dead)
-  tally(PREFIX .. ':buried', case_of(letter.event), -1)
+  adjust_count(PREFIX .. ':buried', case_of(letter.event), -1)
   moved = moved + 1
 end
 return moved
@@ -74,7 +75,7 @@ return moved
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How one channel stands: letters that wait, since when the oldest (epoch seconds), and how many had which end."""
+    """State of one channel: number of waiting entries, time of the oldest (epoch seconds), counters of ends."""
 
     channel: NoticeChannel
     waiting: int
@@ -86,7 +87,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A notice that was given up `died_at` (epoch seconds), and why."""
+    """A notice that was given up at `died_at` (epoch seconds), with the reason."""
 
     channel: str
     notice_id: str
@@ -96,50 +97,52 @@ class DeadLetter:
 
 
 class RedisOutbox:
-    """The outbox of one channel; see worker.core.interfaces.Outbox."""
+    """Outbox of one channel; see worker.core.interfaces.Outbox."""
 
-    def __init__(self, steps: "OutboxScripts", channel: NoticeChannel) -> None:
+    def __init__(self, scripts: "OutboxScripts", channel: NoticeChannel) -> None:
         self.channel = channel
-        self._steps = steps
-        self._outbox = steps.keys.outbox(channel)
-        self._notifier = steps.keys.notifier(channel)
+        self._scripts = scripts
+        self._outbox = scripts.keys.outbox(channel)
+        self._notifier = scripts.keys.notifier(channel)
 
     def acquire_leader_lock(self, token: str, seconds: float) -> bool:
-        """Take or keep the turn to deliver for so long; False where another one has it."""
-        return bool(self._steps.run(self._steps.acquire_leader_lock, [self._notifier], [token, milliseconds(seconds)]))
+        """Acquire or renew the leader lock of the channel for `seconds`; return False if another worker holds it."""
+        return bool(
+            self._scripts.run(self._scripts.acquire_leader_lock, [self._notifier], [token, milliseconds(seconds)])
+        )
 
     def read(self, after: str, *, limit: int) -> list[OutboxEntry]:
-        """Return letters after a position (`-`: from the beginning), the oldest first."""
+        """Return at most `limit` entries after a position (`-`: from the beginning), the oldest first."""
         first = after if after == "-" else f"({after}"
-        with self._steps.translated():
+        with self._scripts.translated():
             found = cast(
-                "list[tuple[str, dict[str, str]]]", self._steps.client.xrange(self._outbox, first, "+", count=limit)
+                "list[tuple[str, dict[str, str]]]", self._scripts.client.xrange(self._outbox, first, "+", count=limit)
             )
         return [OutboxEntry(position, fields["id"], json.loads(fields["event"])) for position, fields in found]
 
-    def look(self, letter: OutboxEntry, token: str) -> Literal["here", "gone", "not ours"]:
-        """Tell whether a letter still has to be delivered, and by this turn."""
-        keys, args = [self._notifier, self._outbox], [token, letter.position]
-        return cast('Literal["here", "gone", "not ours"]', self._steps.run(self._steps.look, keys, args))
+    def look(self, entry: OutboxEntry, token: str) -> Literal["here", "gone", "not ours"]:
+        """Return whether an entry still waits for delivery and this worker still holds the leader lock."""
+        keys, args = [self._notifier, self._outbox], [token, entry.position]
+        return cast('Literal["here", "gone", "not ours"]', self._scripts.run(self._scripts.look, keys, args))
 
-    def delivered(self, letter: OutboxEntry) -> None:
-        """Strike a letter out."""
-        keys = [self._outbox, self._steps.keys.notices]
-        self._steps.run(self._steps.delivered, keys, [self.channel, letter.position])
+    def delivered(self, entry: OutboxEntry) -> None:
+        """Remove a delivered entry and count the delivery."""
+        keys = [self._outbox, self._scripts.keys.notices]
+        self._scripts.run(self._scripts.delivered, keys, [self.channel, entry.position])
 
-    def give_up(self, letter: OutboxEntry, reason: str) -> bool:
-        """Put a letter that is too old with the dead ones; False where it is to be tried again."""
-        keys = [self._outbox, self._steps.keys.notices]
-        return bool(self._steps.run(self._steps.give_up, keys, [self.channel, letter.position, reason]))
+    def give_up(self, entry: OutboxEntry, reason: str) -> bool:
+        """Move an entry that is too old to the dead letters; return False if it must be retried."""
+        keys = [self._outbox, self._scripts.keys.notices]
+        return bool(self._scripts.run(self._scripts.give_up, keys, [self.channel, entry.position, reason]))
 
 
 class OutboxScripts(Scripts):
-    """What is done with notices."""
+    """Deliver, give up and replay notices."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self.acquire_leader_lock = self.script(TAKE_TURN)
-        self.look = self.script(LOOK)
+        self.acquire_leader_lock = self.script(ACQUIRE_LEADER_LOCK)
+        self.look = self.script(CHECK_ENTRY)
         self.delivered = self.script(DELIVERED)
         self.give_up = self.script(GIVE_UP)
         self._replay = self.script(REPLAY)
@@ -149,15 +152,15 @@ class OutboxScripts(Scripts):
         return RedisOutbox(self, channel)
 
     def notices(self) -> list[Waiting]:
-        """Return how each channel stands that is told over, or has letters left from when it was."""
+        """Return the state of each channel that is configured or still has entries."""
         oldest: dict[str, float] = {}
         for channel in CHANNELS:
-            for letter in self.outbox(channel).read("-", limit=1):
-                oldest[channel] = float(letter.position.partition("-")[0]) / 1000
+            for entry in self.outbox(channel).read("-", limit=1):
+                oldest[channel] = float(entry.position.partition("-")[0]) / 1000
         return self.waiting(oldest)
 
     def waiting(self, oldest: Mapping[str, float]) -> list[Waiting]:
-        """Return the same without a look at any letter; `oldest` says since when each channel's oldest waits."""
+        """Return the same without reading entries; `oldest` gives the time of each channel's oldest entry."""
         with self.translated():
             counts = cast("dict[str, str]", self.client.hgetall(self.keys.notices))
             sizes = {one: int(self.client.xlen(self.keys.outbox(one))) for one in CHANNELS}
@@ -173,50 +176,50 @@ class OutboxScripts(Scripts):
         ]
 
     def number_of_dead_letters(self) -> int:
-        """Return how many dead letters are kept."""
+        """Return the number of dead letters."""
         with self.translated():
             return int(self.client.llen(self.keys.dead))
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters, the newest first."""
         with self.translated():
-            texts = cast("list[str]", self.client.lrange(self.keys.dead, 0, -1))
-        return [_dead(json.loads(text)) for text in texts]
+            found = cast("list[str]", self.client.lrange(self.keys.dead, 0, -1))
+        return [_dead(json.loads(text)) for text in found]
 
     def replay(self) -> int:
-        """Put the dead letters back into their outboxes, the oldest first; returns how many found room."""
+        """Move the dead letters back into their outboxes, the oldest first; return how many found room."""
         left, moved = self.number_of_dead_letters(), 0
         while moved < left:
-            step = int(self.run(self._replay, [self.keys.dead], [min(BATCH, left - moved)]))
-            if not step:
+            batch = int(self.run(self._replay, [self.keys.dead], [min(BATCH, left - moved)]))
+            if not batch:
                 break
-            moved += step
+            moved += batch
         return moved
 
     def delete_dead_letters(self, case_id: str) -> int:
-        """Delete every outbox entry and dead letter of a case; returns how many there were."""
+        """Delete every outbox entry and dead letter of a case; return their number."""
         found = 0
         with self.translated():
             for channel in CHANNELS:
                 name = self.keys.outbox(channel)
                 found += sum(self.client.xdel(name, entry) for entry, _ in self.entries(name, case_id))
-            found += self._forget_dead(case_id)
+            found += self._delete_dead(case_id)
             for name in (*map(self.keys.outbox_cases, CHANNELS), self.keys.dead_cases):
                 self.client.hdel(name, case_id)
         return found
 
     def entries(self, stream: str, case_id: str) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield a stream's entries that hold an event of the case, read in pieces of `BATCH`."""
+        """Yield a stream's entries with an event of the case, read in batches of `BATCH`."""
         first = "-"
         while found := cast("list[tuple[str, dict[str, str]]]", self.client.xrange(stream, first, "+", count=BATCH)):
             yield from (one for one in found if json.loads(one[1]["event"]).get("case_id") == case_id)
             first = f"({found[-1][0]}"
 
-    def _forget_dead(self, case_id: str) -> int:
-        """Delete the dead letters of a case, read from the oldest on: new ones come in at the other end of the list."""
+    def _delete_dead(self, case_id: str) -> int:
+        """Delete the dead letters of a case, read from the oldest on, because new ones are added at the other end."""
         deleted = kept = 0
-        while texts := cast("list[str]", self.client.lrange(self.keys.dead, -kept - BATCH, -kept - 1)):
-            for text in texts:
+        while found := cast("list[str]", self.client.lrange(self.keys.dead, -kept - BATCH, -kept - 1)):
+            for text in found:
                 if _dead(json.loads(text)).event.get("case_id") == case_id:
                     deleted += int(self.client.lrem(self.keys.dead, -1, text))
                 else:

@@ -1,6 +1,6 @@
-"""The steps of a poll in Redis: pass the fence, renew the lease, write the successor or the verdict.
+"""Run polls in Redis: pass the fence, renew the lease, write the successor or the verdict.
 
-Each step serves several polls, and each poll in it on its own: what fails for one is reported for that one.
+Each script handles a batch of polls independently: a failure of one poll is reported for that poll only.
 """
 
 import json
@@ -16,9 +16,9 @@ from worker.store.histograms import poll_counts
 from worker.store.keys import LEASED, Keys, member
 from worker.store.terms import Terms, constants
 
-# Invariant: of all copies of a poll one alone gets past, for the number that it carries then has gone (S28). From here
-# on the lease is the process's that carries the poll out; a record whose last poll was begun and never written has
-# had a failed query, for it outlasted its lease.
+# Invariant: of all deliveries of a poll only one passes the fence, because it moves the expected number on (S28). From
+# here on the lease belongs to the process that runs the poll. A poll that began and was never written outlasted its
+# lease, so it counts as a failed query.
 BEGIN_POLLS = """
 local due_key, outage = unpack(KEYS)
 local t, away, replies = now(), redis.call('EXISTS', outage) == 1, {}
@@ -41,7 +41,7 @@ for i = 1, #ARGV, 2 do replies[#replies + 1] = begin(ARGV[i], ARGV[i + 1]) end
 return {away and 1 or 0, replies}
 """
 
-# Invariant: a lease is renewed for the poll that began last, and for no other one.
+# Invariant: a lease is renewed only for the poll that began last.
 RENEW_POLLS = """
 local due_key = unpack(KEYS)
 local t = now()
@@ -51,12 +51,12 @@ for i = 1, #ARGV, 2 do
 end
 """
 
-# Invariant: an outage is one event (S29). It begins when five calls failed and no query was answered well for one
-# interval. It ends with the first good answer, or when fewer than five calls are left: then S24 alone holds again.
-# Each change is announced once, by the poll that makes it.
-HEAR = """
+# Invariant: an outage is one event (S29). It begins when five calls have failed and no query has succeeded for one
+# interval. It ends with the first successful answer, or when fewer than five calls are left: then only S24 applies. The
+# poll that makes the change announces it, once.
+DETECT_OUTAGE = """
 local good_noted = false
-local function hear(heard, job_id, t)
+local function detect_outage(heard, job_id, t)
   local outage, good, failing = PREFIX .. ':outage', PREFIX .. ':good', PREFIX .. ':failing'
   if heard == 'answer' then
     if good_noted then return '' end
@@ -87,14 +87,14 @@ local function hear(heard, job_id, t)
 end
 """
 
-# Invariant: a poll writes only while the number is still the one that it moved on to, and never over a verdict (S28).
-# Record and successor are one step; the successor's due time alone makes a dispatcher publish it.
+# Invariant: a poll writes only while the record still has the number that the poll moved it to, and never over a
+# verdict (S28). Record and successor are written in one step; the dispatcher publishes the successor by its due time.
 CONTINUE_POLL = """
-local function go_on(p, t, counted)
+local function continue_watch(p, t, counted)
   local job = PREFIX .. ':job:' .. p.job_id
   local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'executing_since', 'due', 'call_status')
   if not r[1] or r[2] or tonumber(r[1]) ~= p.poll_no then return false end
-  local again = r[4] == p.due  -- this very step, sent twice over a broken connection
+  local again = r[4] == p.due  -- this write, sent twice over a broken connection
   local status = p.call_status ~= '' and p.call_status or r[5] or ''
   redis.call('HSET', job, 'due', p.due, 'retry_count', p.retry_count, 'last_polled_at', stamp(t), 'call_status', status)
   redis.call('HDEL', job, 'begun_at')
@@ -104,13 +104,13 @@ local function go_on(p, t, counted)
     counted()
     if p.event ~= '' then emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event) end
   end
-  return hear(p.heard, p.job_id, t)
+  return detect_outage(p.heard, p.job_id, t)
 end
 """
 
-# Invariant: one verdict a call, and a pair is released with its last watched call (S5): never by a stranger's token,
-# never while a look-up is open. A terminal status counts even from a poll that has been overtaken, and so does the end
-# of the watch once its deadline has passed (S28).
+# Invariant: a call gets one verdict, and its last watched call releases a pair (S5): never with another owner's token,
+# never while a look-up is open. A terminal status counts even from an overtaken poll, and so does the end of the watch
+# after its deadline (S28).
 FINISH_POLL = """
 local function finish(p, t, counted)
   local job = PREFIX .. ':job:' .. p.job_id
@@ -131,22 +131,22 @@ local function finish(p, t, counted)
     local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
     redis.call('SREM', live, p.job_id)
     local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'last_failure_since')
-    if p.verdict ~= 'ended' then  -- a call that a look found is of the request the trouble began with
+    if p.verdict ~= 'ended' then  -- an adopted call belongs to the request of the last failure
       remember_failure(ledger, p.verdict, t, state[4] or state[5] or stamp(t))
     end
     if redis.call('SCARD', live) == 0 and state[2] == 'watching' and not state[3] then
       release_pair(holder, state[1], t)
     end
   end
-  age_case(p.member)  -- where no pair of the case is open any more, the record gets its time to live here
+  age_case(p.member)  -- with no open pair left in the case, the record gets its time to live here
   emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event)
   redis.call('ZREM', PREFIX .. ':failing', p.job_id)
-  return hear(p.heard, p.job_id, t)
+  return detect_outage(p.heard, p.job_id, t)
 end
 """
 
-# Invariant: what the fence refuses is not counted as a poll (only as overtaken), and what fails for one poll leaves
-# the others written.
+# Invariant: a write that the fence refuses counts only as overtaken, and a failure of one poll leaves the others
+# written.
 WRITE_POLLS = """
 local t, totals, replies = now(), {}, {}
 local function total(field, by) totals[field] = (totals[field] or 0) + by end
@@ -156,7 +156,7 @@ for i, text in ipairs(ARGV) do
     local function counted()
       for n = 1, #p.counts, 2 do total(p.counts[n], p.counts[n + 1]) end
     end
-    return (p.verdict and finish or go_on)(p, t, counted)
+    return (p.verdict and finish or continue_watch)(p, t, counted)
   end)
   if well and reply == false then total('polls:overtaken', 1) end
   replies[i] = well and (reply or 'overtaken') or 'failed'
@@ -167,30 +167,30 @@ return replies
 
 
 class PollScripts(Scripts):
-    """The two ends of a poll; see worker.core.interfaces.Store."""
+    """Begin and end polls; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         names = constants(LEASED=LEASED, OUTAGE_CALLS=OUTAGE_CALLS)
         self._begin_polls = self.script(names + BEGIN_POLLS)
         self._renew_polls = self.script(names + RENEW_POLLS)
-        self._write_polls = self.script(names + HEAR + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS)
+        self._write_polls = self.script(names + DETECT_OUTAGE + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS)
 
     def begin_polls(self, polls: Sequence[tuple[str, int]]) -> list[PollStarted | PollDropped]:
-        """Let polls, given by job and number, pass the fence, or say for each why not (S28)."""
+        """Let polls, given by job and number, pass the fence; return for each a start, or why it is dropped (S28)."""
         args = [part for poll in polls for part in poll]
         away, replies = self.run(self._begin_polls, [self.keys.due, self.keys.outage], args)
-        return [_begun(reply, number, away=bool(away)) for (_, number), reply in zip(polls, replies, strict=True)]
+        return [_started(reply, number, away=bool(away)) for (_, number), reply in zip(polls, replies, strict=True)]
 
     def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
-        """Renew the leases of polls at work, given by job and by the number that the fence moved on to (S28)."""
+        """Renew the leases of running polls, given by job and by the number that the fence moved on to (S28)."""
         self.run(self._renew_polls, [self.keys.due], [part for poll in polls for part in poll])
 
     def write_polls(self, ends: Sequence[PollEnd]) -> list[OutageChange | Exception | None]:
-        """Write the ends of polls, each with its successor or its verdict, and say for each what it changed.
+        """Write the ends of polls, each with its successor or its verdict, and return each one's effect on the outage.
 
-        None where another poll has moved the number on, or a verdict stands (S28); an exception where it could not be
-        written at all. The last call of a pair releases it (S5).
+        None means that another poll has moved the number on or a verdict exists (S28); an exception means that the
+        write failed. The last call of a pair releases it (S5).
         """
         replies = self.run(self._write_polls, [], [self._as_json(end) for end in ends])
         return [_written(reply) for reply in replies]
@@ -213,7 +213,7 @@ class PollScripts(Scripts):
         return json.dumps(fields | {"member": pair, "case": pair.partition(":")[0]}, ensure_ascii=False)
 
 
-def _begun(reply: list[str], poll_no: int, *, away: bool) -> PollStarted | PollDropped:
+def _started(reply: list[str], poll_no: int, *, away: bool) -> PollStarted | PollDropped:
     if len(reply) == 1:
         return PollDropped(cast("Any", reply[0]))
     _, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply

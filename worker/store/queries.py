@@ -1,4 +1,4 @@
-"""What can be read of the state: calls, pairs, events; and the switch that stops new calls."""
+"""Read calls, pairs and events for operators, and switch new calls off and on."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from worker.store.keys import AUDIT_KEPT, Keys, pair_of
 from worker.store.terms import Terms, constants
 
 NOTE = """
--- What a person did is announced, and kept for a while.
+-- Announce an operator's action and keep it in the audit list.
 local function note(t, event)
   local _, entry = announce(PREFIX .. ':events', t, event)
   redis.call('LPUSH', PREFIX .. ':audit', entry)
@@ -21,7 +21,8 @@ local function note(t, event)
 end
 """
 
-# Invariant: while new calls are stopped, the flag says who stopped them, why and when; the latest word counts (S16).
+# Invariant: while new calls are stopped, the flag states by, reason and time; the latest stop replaces earlier ones
+# (S16).
 PAUSE = """
 local paused = unpack(KEYS)
 local stop, event = unpack(ARGV)
@@ -31,7 +32,7 @@ note(t, event)
 return before
 """
 
-# Invariant: the flag goes by a person's word, which is kept; where it was not set nothing happened (S16).
+# Invariant: only an operator's order removes the flag, and the order is kept; without a flag nothing changes (S16).
 RESUME = """
 local paused = unpack(KEYS)
 local event = unpack(ARGV)
@@ -42,7 +43,7 @@ return before
 
 
 class Queries(Scripts):
-    """Reads for operators, and S16's switch. All raise StoreUnavailable."""
+    """Read the state for operators, and switch new calls (S16). All methods raise StoreUnavailable."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
@@ -51,7 +52,7 @@ class Queries(Scripts):
         self._resume = self.script(note + RESUME)
 
     def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
-        """Return the watched calls, and the finished ones if asked, the oldest first."""
+        """Return the watched calls, and on request the finished ones, the oldest first."""
         with self.translated():
             if job_id is not None:
                 ids = {job_id}
@@ -70,7 +71,7 @@ class Queries(Scripts):
         )
 
     def pairs(self, *, case_id: str | None = None, finished: bool = False) -> list[PairState]:
-        """Return the pairs whose last trigger is not done, and the done ones if asked, the oldest first."""
+        """Return the pairs whose last trigger is not done, and on request the done ones, the oldest first."""
         with self.translated():
             members = self._members(self.keys.pairs)
             if finished:
@@ -84,7 +85,7 @@ class Queries(Scripts):
         ]
 
     def refused(self, pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
-        """Return for each pair the refusals of its last trigger, with upstream's own texts and whole person ids."""
+        """Return the refusals of each pair's last trigger, with upstream's own texts and unmasked person ids."""
         with self.translated():
             pipeline = self.client.pipeline(transaction=False)
             for pair in pairs:
@@ -99,9 +100,9 @@ class Queries(Scripts):
             return [json.loads(entry) for entry in self.client.lrange(self.keys.history(case_id), 0, -1)]
 
     def events(self, after: str, *, wait: float, limit: int | None = None) -> list[tuple[str, dict[str, Any]]]:
-        """Return what changed after the entry `after` (`$`: from now on), waiting up to `wait` seconds for one.
+        """Return the events after the entry `after` (`$`: from now on), waiting up to `wait` seconds for one.
 
-        At the most `limit` entries, the oldest ones.
+        At most `limit` events are returned, the oldest ones.
         """
         with self.translated():
             reply = cast(
@@ -119,24 +120,24 @@ class Queries(Scripts):
     def pause(self, why: str, *, by: str = "") -> bool:
         """Stop new calls at once (S16); return whether they were stopped before."""
         stop = json.dumps({"by": by, "why": why}, ensure_ascii=False)
-        return bool(self.run(self._pause, [self.keys.paused], [stop, _by_a_person("paused", by, why)]))
+        return bool(self.run(self._pause, [self.keys.paused], [stop, _operator_event("paused", by, why)]))
 
     def resume(self, why: str = "", *, by: str = "") -> bool:
-        """Allow new calls again; False where they were not stopped."""
-        return bool(self.run(self._resume, [self.keys.paused], [_by_a_person("resumed", by, why)]))
+        """Allow new calls again; return False if they were not stopped."""
+        return bool(self.run(self._resume, [self.keys.paused], [_operator_event("resumed", by, why)]))
 
     def is_paused(self) -> bool:
-        """Tell whether new calls are stopped, without a look at the reason."""
+        """Return whether new calls are stopped, without reading the reason."""
         with self.translated():
             return bool(self.client.exists(self.keys.paused))
 
     def paused(self) -> Pause | None:
-        """Return who stopped new calls, why and when; None where they are allowed."""
+        """Return by, reason and time of the stop of new calls; None while they are allowed."""
         with self.translated():
             return stop_of(cast("str | None", self.client.get(self.keys.paused)))
 
     def audit(self) -> list[dict[str, Any]]:
-        """Return who stopped and allowed new calls, the newest first."""
+        """Return the audit list of stops and releases, the newest first."""
         with self.translated():
             return [json.loads(entry) for entry in self.client.lrange(self.keys.audit, 0, -1)]
 
@@ -151,7 +152,7 @@ class Queries(Scripts):
 
 
 def stop_of(text: str | None) -> Pause | None:
-    """Return what the flag says, None where there is none; an earlier release wrote the reason alone."""
+    """Parse the stop flag; None if it is absent. An earlier release wrote the reason alone."""
     if text is None:
         return None
     try:
@@ -161,12 +162,12 @@ def stop_of(text: str | None) -> Pause | None:
         return Pause("", text, None)
 
 
-def _by_a_person(kind: EventKind, by: str, why: str) -> str:
+def _operator_event(kind: EventKind, by: str, why: str) -> str:
     return event_json(Event(kind, "", "", detail={"by": by, "why": why}))
 
 
 def call_of(record: dict[str, str]) -> Call:
-    """Return the call that a record (a hash as Redis gives it) tells of."""
+    """Return the call of a record (a hash as read from Redis)."""
 
     def moment(name: str) -> float | None:
         return float(record[name]) if record.get(name) else None

@@ -1,4 +1,4 @@
-"""Remember what back ends ask for under keys of their own, and read how each request stands."""
+"""Remember the HTTP requests of back ends under their task ids, and read the state of each."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from worker.store.base import Scripts
 from worker.store.keys import Keys
 from worker.store.terms import Terms, milliseconds
 
-# Invariant: a task id stands for one request; the first one asked for it stays, whatever comes later (S42).
+# Invariant: a task id stands for one request; the first request under it stays (S42). The task's key comes as ARGV,
+# because the gateway may only read it and Redis requires the right to write for KEYS.
 REMEMBER = """
 local request = unpack(KEYS)
 local text, ttl, task = unpack(ARGV)
@@ -23,9 +24,9 @@ return {redis.call('GET', request), redis.call('EXISTS', task)}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a back end asked for under a key: by the name `client`, `at` (epoch seconds), dropped at `expires`.
+    """A back end's request: sent under the name `client`, `at` (epoch seconds), dropped at `expires`.
 
-    Of an erased case both ids are empty.
+    After the erasure of its case both ids are empty.
     """
 
     client: str
@@ -38,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The phase of a request's pair, where the pair's last trigger is this request, and its recorded result."""
+    """Phase of a request's pair if the pair's last trigger is this request, and the request's stored result."""
 
     now: float
     phase: Phase | None
@@ -47,14 +48,14 @@ class Standing:
 
 
 class RequestScripts(Scripts):
-    """What is kept of requests. All raise StoreUnavailable."""
+    """Store and read requests. All methods raise StoreUnavailable."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         self._remember = self.script(REMEMBER)
 
     def remember(self, task_id: str, request: Request) -> tuple[Request, bool]:
-        """Keep what is asked for under a task id; return what was asked for first, and whether it was handled."""
+        """Store a request under a task id; return the first request under it, and whether it was handled."""
         lives = self.terms.task_ttl + max(0.0, request.expires - request.at)
         reply = self.run(
             self._remember,
@@ -64,13 +65,13 @@ class RequestScripts(Scripts):
         return _request(reply[0]), bool(reply[1])
 
     def request(self, task_id: str) -> Request | None:
-        """Return what was asked for under a task id, None where nothing is kept of it."""
+        """Return the request under a task id, None where none is kept."""
         with self.translated():
             text = cast("str | None", self.client.get(self.keys.request(task_id)))
         return _request(text) if text is not None else None
 
     def standing(self, task_id: str, pair: Pair) -> Standing:
-        """Return how the trigger of a task id stands, in one step."""
+        """Return the state of a task id's trigger, in one step."""
         with self.translated(), self.client.pipeline() as pipeline:
             pipeline.time()
             pipeline.hmget(self.keys.ledger(pair), ["task_id", "phase", "until"])

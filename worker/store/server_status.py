@@ -1,4 +1,4 @@
-"""What can be read of the state's health: who sweeps, whether upstream is away, how the server is set."""
+"""Read the server's health: the last sweep, the upstream outage, memory and eviction settings."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -11,7 +11,7 @@ from worker.store.base import Scripts
 
 @dataclass(frozen=True, slots=True)
 class LastSweep:
-    """A turn to sweep was last taken at `at` (epoch seconds) by `owner`."""
+    """The leader lock of the sweep was last acquired at `at` (epoch seconds) by `owner`."""
 
     at: float
     owner: str
@@ -19,7 +19,7 @@ class LastSweep:
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """What the server does when `maxmemory` bytes (0: no bound) are used up."""
+    """The server's eviction policy once `maxmemory` bytes (0: no bound) are used."""
 
     policy: str
     maxmemory: int
@@ -27,26 +27,26 @@ class Eviction:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that a server uses, and beyond which it refuses writes; 0 where it has no limit of its own."""
+    """Bytes that a server uses, and the limit beyond which it refuses writes; 0 is no limit."""
 
     used: int
     limit: int
 
 
 def memory_of(client: redis.Redis) -> Memory | None:
-    """Return how much memory a server uses; None where it does not tell. Raises RedisError."""
+    """Return the memory use of a server; None where the server hides it. Raises RedisError."""
     try:
-        told = client.info("memory")
+        info = client.info("memory")
     except redis.ResponseError:
         return None
-    return Memory(int(told.get("used_memory", 0)), int(told.get("maxmemory", 0)))
+    return Memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
 
 
 class ServerStatus(Scripts):
-    """Reads for the diagnosis of an installation. All raise StoreUnavailable."""
+    """Read the state of an installation for its diagnosis. All methods raise StoreUnavailable."""
 
     def last_sweep(self) -> LastSweep | None:
-        """Return the last turn to sweep; None where none was taken within a day (S28)."""
+        """Return the last sweep; None if none ran within a day (S28)."""
         with self.translated():
             text = cast("str | None", self.client.get(self.keys.swept))
         if text is None:
@@ -55,41 +55,41 @@ class ServerStatus(Scripts):
         return LastSweep(float(at), owner)
 
     def outage_since(self) -> float | None:
-        """Return since when upstream has been away, in epoch seconds; None while it answers (S29)."""
+        """Return the start of the upstream outage in epoch seconds; None while upstream answers (S29)."""
         with self.translated():
             since = cast("str | None", self.client.hget(self.keys.outage, "since"))
         return None if since is None else float(since)
 
     def watched(self, pair: Pair) -> int:
-        """Return how many calls hold the pair (S5)."""
+        """Return the number of calls that hold the pair (S5)."""
         with self.translated():
             return int(self.client.scard(self.keys.live(pair)))
 
     def number_of_calls(self) -> int:
-        """Return how many calls are being watched."""
+        """Return the number of watched calls."""
         with self.translated():
             return int(self.client.zcard(self.keys.due))
 
     def eviction(self) -> Eviction | None:
-        """Return what the server drops when it is full; None where it does not tell."""
+        """Return the server's eviction settings; None where the server hides them."""
         with self.translated():
             try:
-                told = cast("dict[str, str]", self.client.config_get("maxmemory*"))
+                info = cast("dict[str, str]", self.client.config_get("maxmemory*"))
             except redis.ResponseError:
                 return None
-        return Eviction(told.get("maxmemory-policy", ""), int(told.get("maxmemory", 0)))
+        return Eviction(info.get("maxmemory-policy", ""), int(info.get("maxmemory", 0)))
 
     def memory(self) -> Memory | None:
-        """Return how much memory the server uses; None where it does not tell."""
+        """Return the server's memory use; None where the server hides it."""
         with self.translated():
             return memory_of(self.client)
 
     def version(self) -> str:
-        """Return the server's name and version, `of unknown version` where it does not tell."""
+        """Return the server's name and version, or `of unknown version` where the server hides it."""
         with self.translated():
             try:
-                told = self.client.info("server")
+                info = self.client.info("server")
             except redis.ResponseError:
                 return "of unknown version"
-        valkey = told.get("valkey_version")
-        return f"Valkey {valkey}" if valkey else f"Redis {told.get('redis_version', 'of unknown version')}"
+        valkey = info.get("valkey_version")
+        return f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version', 'of unknown version')}"

@@ -1,4 +1,4 @@
-"""The last steps of a trigger in Redis: store what the dial came to, or let it wait for a time when it may call."""
+"""End a trigger in Redis: store the outcome of the dial, or defer the trigger until it may call."""
 
 import json
 
@@ -11,8 +11,8 @@ from worker.store.histograms import OBSERVE
 from worker.store.keys import Keys, member
 from worker.store.terms import Terms
 
-# Invariant: an answer is stored whole or not at all, and a started call is watched whoever owns the pair by now.
-# An unknown outcome of which no `sending` was written (a request that left past the gate) holds the pair all the same.
+# Invariant: an answer is stored whole or not at all, and a started call is watched whichever owner has the pair. An
+# unknown outcome without a written `sending` (a request that left past the gate) still holds the pair.
 SETTLE = """
 local lock, ledger, live, task, pairs_key, done, events, history = unpack(KEYS, 1, 8)
 local token, task_id, member, phase, look_up, result, answer, sent_at = unpack(ARGV)
@@ -22,14 +22,14 @@ local before, watched = state[2] or 'done', {}
 local past_the_gate = phase == 'unknown' and sent_at == ''
 local ours = state[1] == token or past_the_gate and (before == 'claimed' or before == 'waiting' or before == 'done')
 
-local stored = redis.call('GET', task) == result  -- of an unknown outcome it was when the request left
--- A copy of this trigger may have said the same; the pair is settled by the one that has the claim.
+local stored = redis.call('GET', task) == result  -- an unknown outcome is stored when its request leaves
+-- A duplicate delivery of this trigger may have stored the same result; only the owner of the claim settles the pair.
 local unsettled = ours and (before == 'claimed' or before == 'sending')
-if stored and not unsettled then return watched end  -- sent twice over a broken connection, or the look-up goes on
+if stored and not unsettled then return watched end  -- sent twice over a broken connection, or the look-up continues
 if not ours and #new.jobs == 0 then return false end
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
-local resumed = phase == 'unknown' and before == 'unknown'  -- the sweep has made it unknown; refusals were not told
+local resumed = phase == 'unknown' and before == 'unknown'  -- unknown by the sweep; refusals were not published
 for _, event in ipairs(new.events) do
   if not (resumed and string.find(event, '^{"kind": "unknown"')) then emit(events, history, HISTORY_TTL, t, event) end
 end
@@ -56,7 +56,7 @@ for i, job in ipairs(new.jobs) do
       redis.call('SADD', PREFIX .. ':live:' .. holder, job.job_id)
     end
     watched[#watched + 1] = job.job_id
-  else  -- known before its answer came: it names person and mediation, and holds this pair as well unless it has ended
+  else  -- on record before its answer, which names person and mediation; unless ended, it holds this pair too
     if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
     if known[3] == '' and (sent_at ~= '' or past_the_gate) then move(key, member, job.mediation_id, task_id) end
     if known[2] ~= 'ended' then hold(key, member) end
@@ -88,7 +88,7 @@ redis.call('SET', lock, token, 'PX', LOCK_TTL, 'NX')
 enter(ledger, phase == 'unknown' and 'lose' or 'watch', state[2], 'token', token, 'task_id', task_id,
   phase .. '_at', stamp(t))
 redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
-local attend_at = deadline + 60  -- its last poll has ended the watch by then; this look is the net beneath it
+local attend_at = deadline + 60  -- the last poll has ended the watch by then; this attention is a safety limit
 if phase == 'unknown' then remember_failure(ledger, 'unknown', t, stamp(started_at)) end
 if phase == 'unknown' or look_up == '1' then
   redis.call('HSET', ledger, 'sending_at', stamp(started_at), 'lookup', 1, 'lookup_from', stamp(t),
@@ -102,13 +102,13 @@ redis.call('ZREM', done, member)
 return watched
 """
 
-# Invariant: a trigger that waits holds no lock; all that it needs later stands in its ledger, which outlives the wait.
-# Its owner may have written `sending` and not sent, and alone knows that: its task is then not handled after all.
+# Invariant: a waiting trigger holds no lock; its ledger keeps everything it needs later and outlives the wait. If its
+# owner has written `sending` and not sent, only the owner knows that: the task then counts as not handled.
 DEFER = """
 local lock, ledger, pairs_key, events, history = unpack(KEYS)
 local member, token, wait_until, event = unpack(ARGV)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'expires', 'task_id')
-if state[1] == token and state[2] == 'waiting' then return 1 end  -- this very step, sent twice
+if state[1] == token and state[2] == 'waiting' then return 1 end  -- this deferral, sent twice
 if redis.call('GET', lock) ~= token or state[1] ~= token then return 0 end
 if state[2] ~= 'claimed' and state[2] ~= 'sending' then return 0 end
 local t, ends = now(), tonumber(state[3] or '') or math.huge
@@ -124,7 +124,7 @@ return 1
 
 
 class SettlementScripts(Scripts):
-    """Settling and deferring; see worker.core.interfaces.Store."""
+    """Settle and defer triggers; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
@@ -132,7 +132,7 @@ class SettlementScripts(Scripts):
         self._defer = self.script(DEFER)
 
     def defer(self, pair: Pair, token: str, *, until: float, event: Event) -> bool:
-        """Let a claimed trigger wait until then (epoch seconds); False where the claim is another owner's."""
+        """Defer a claimed trigger until `until` (epoch seconds); return False if another owner has the claim."""
         k = self.keys
         reply = self.run(
             self._defer,
@@ -142,7 +142,7 @@ class SettlementScripts(Scripts):
         return bool(reply)
 
     def settle(self, settlement: Settlement) -> Settled | None:
-        """Store what a dial came to; None where the claim has passed to another owner and no call was started."""
+        """Store the outcome of a dial; return None if another owner has the claim and no call was started."""
         k, pair = self.keys, settlement.pair
         answer = {
             "jobs": [job_fields(job, pair) for job in settlement.jobs],

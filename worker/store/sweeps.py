@@ -1,4 +1,4 @@
-"""The steps of the sweep in Redis: one sweeper at a time, and pairs that must be attended to."""
+"""Run the sweep's scripts in Redis: the leader lock, and pairs that need attention."""
 
 import json
 from collections.abc import Iterator
@@ -14,41 +14,42 @@ from worker.store.claims import CLAIM_STALE_AFTER
 from worker.store.keys import DIALLED_KEPT, Keys, member, pair_of
 from worker.store.terms import Terms, constants, milliseconds
 
-LONGEST_WAIT_OF_TRIGGER = 600  # seconds between two publications of an abandoned trigger: never a storm
-MOST_REPUBLICATIONS = 5  # of a claim that never reached `sending` (S18)
-LOOK_UP_SELDOM = 60  # seconds between two look-ups once a whole window went by without an answer (S14) …
-UNANSWERED_FOR = 86_400  # … for so long
+LONGEST_WAIT_OF_TRIGGER = 600  # seconds between publications of an abandoned trigger, against floods
+MOST_REPUBLICATIONS = 5  # publications of a claim that never reached `sending` (S18)
+LOOK_UP_SELDOM = 60  # seconds between two look-ups after a whole window without an answer (S14) …
+UNANSWERED_FOR = 86_400  # … for that many seconds
 
-# Invariant: of all workers one has the turn to sweep; that it was taken is remembered longer than it lasts (S28).
-TAKE_SWEEP = """
+# Invariant: one worker at a time holds the leader lock of the sweep; its acquisition is remembered longer than the lock
+# lives (S28).
+ACQUIRE_SWEEP_LOCK = """
 local sweeper, swept = unpack(KEYS)
-local owner, turn = unpack(ARGV)
-if not redis.call('SET', sweeper, owner, 'NX', 'PX', turn) then return 0 end
+local owner, ttl = unpack(ARGV)
+if not redis.call('SET', sweeper, owner, 'NX', 'PX', ttl) then return 0 end
 redis.call('SET', swept, stamp(now()) .. ' ' .. owner, 'EX', 86400)
 return 1
 """
 
-# Invariant: a phase is left only when its owner cannot act any more: its token is replaced, or its time is over (S18).
-# A look-up that upstream never answered denies nothing, so it does not end the window (S14).
+# Invariant: a pair leaves a phase here only when its owner cannot act any more: its token is replaced, or its time has
+# passed (S18). Upstream's silence proves nothing, so look-ups without an answer do not end the window (S14).
 ATTEND = """
 local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
 local member, token, unknown_event, nothing_event, unasked_event, released_event, expired_event, failed_event, failed =
   unpack(ARGV)
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
-if not due or tonumber(due) > t then return {'none'} end  -- another sweep was here
+if not due or tonumber(due) > t then return {'none'} end  -- another sweep has attended to it
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
   'found', 'held_until', 'until', 'answered_at', 'republished'}
 local s = {}
 for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
 local function later(at) redis.call('ZADD', pairs_key, at, member) end
-local function tell(event) emit(events, history, HISTORY_TTL, t, event) end
+local function notify(event) emit(events, history, HISTORY_TTL, t, event) end
 local function close() close_look_up(ledger, live, pairs_key, member, s.token, t) end
-local function look(after)
+local function query_upstream(after)
   later(t + after)
   return {'look'}
 end
 
-if not s.phase then  -- its ledger is lost, so its telephones may be ringing: the next trigger looks first (S18)
+if not s.phase then  -- the ledger is lost, telephones may be ringing: the next trigger queries upstream first (S18)
   s.token = redis.call('GET', lock) or token
   redis.call('HSET', ledger, 'token', s.token)
   remember_failure(ledger, 'unknown', t, '0')
@@ -60,7 +61,7 @@ if s.phase == 'done' then
   return {'none'}
 end
 
--- Published again at growing distances; kept no longer than its back end wants it.
+-- Publish again at growing intervals, until the trigger expires.
 local function publish_again()
   local times = redis.call('HINCRBY', ledger, 'republished', 1)
   redis.call('HSET', ledger, 'requeued', 1)
@@ -77,25 +78,25 @@ if s.phase == 'waiting' and not expired then
   return publish_again()
 end
 
-if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to ring
+if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to call
   redis.call('HDEL', ledger, 'until', 'rate_slot')
   release_pair(member, s.token, t)
-  tell(expired_event)
+  notify(expired_event)
   return {'none'}
 end
 
 if s.phase == 'claimed' then
   if t <= s.claimed_at + STALE_AFTER then later(s.claimed_at + STALE_AFTER) return {'none'} end
   local task = PREFIX .. ':task:' .. s.task_id
-  if redis.call('EXISTS', task) == 1 then  -- an earlier owner has come to its end after all
+  if redis.call('EXISTS', task) == 1 then  -- an earlier owner has finished after all
     close()
     return {'none'}
   end
-  if tonumber(s.republished or '0') >= MOST_REPUBLICATIONS then  -- it ends its workers, or never reaches the request
+  if tonumber(s.republished or '0') >= MOST_REPUBLICATIONS then  -- it crashes its workers, or never reaches the request
     redis.call('SET', task, failed)
     count('triggers:failed')
     release_pair(member, s.token, t)
-    tell(failed_event)
+    notify(failed_event)
     return {'none'}
   end
   redis.call('HSET', ledger, 'token', token)
@@ -107,25 +108,25 @@ if s.phase == 'sending' then
   if t <= s.sending_at + SENDING_LIMIT then later(s.sending_at + SENDING_LIMIT) return {'none'} end
   enter(ledger, 'lose', s.phase, 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
   remember_failure(ledger, 'unknown', t, s.sending_at)
-  tell(unknown_event)
+  notify(unknown_event)
   s.lookup, s.lookup_from, s.found = '1', t, 0
 end
 
 if s.lookup and s.held_until then
   if t < tonumber(s.held_until) then later(s.held_until) return {'none'} end
-  tell(released_event)
+  notify(released_event)
   close()
   return {'none'}
 end
 if s.lookup then
   local answered, ends = tonumber(s.answered_at or ''), s.lookup_from + LOOK_UP_WINDOW
   if answered and answered > ends then ends = answered + LOOK_UP_WINDOW end
-  if t < ends then return look(INTERVAL) end
-  if not answered and t < s.lookup_from + UNANSWERED_FOR then return look(math.max(INTERVAL, LOOK_UP_SELDOM)) end
+  if t < ends then return query_upstream(INTERVAL) end
+  if not answered and t < s.lookup_from + UNANSWERED_FOR then return query_upstream(RARE_INTERVAL) end
   if tonumber(s.found) == 0 then
     redis.call('HSET', ledger, 'held_until', stamp(t + HOLD_DURATION))
     later(t + HOLD_DURATION)
-    tell(answered and nothing_event or unasked_event)
+    notify(answered and nothing_event or unasked_event)
     return {'none'}
   end
 end
@@ -135,32 +136,32 @@ return {'none'}
 
 
 class SweepScripts(Scripts):
-    """What the sweep does; see worker.core.interfaces.Store."""
+    """Sweep pairs; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._take_sweep = self.script(TAKE_SWEEP)
+        self._acquire_lock = self.script(ACQUIRE_SWEEP_LOCK)
         names = constants(
             STALE_AFTER=CLAIM_STALE_AFTER,
             LONGEST_WAIT=LONGEST_WAIT_OF_TRIGGER,
             MOST_REPUBLICATIONS=MOST_REPUBLICATIONS,
-            LOOK_UP_SELDOM=LOOK_UP_SELDOM,
+            RARE_INTERVAL=max(terms.interval, LOOK_UP_SELDOM),
             UNANSWERED_FOR=UNANSWERED_FOR,
         )
         self._attend = self.script(names + ATTEND)
 
     def acquire_sweep_lock(self, owner: str, interval: float) -> bool:
-        """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
-        return bool(self.run(self._take_sweep, [self.keys.sweeper, self.keys.swept], [owner, milliseconds(interval)]))
+        """Acquire the leader lock of the sweep for `interval` seconds; False if another worker holds it (S28)."""
+        return bool(self.run(self._acquire_lock, [self.keys.sweeper, self.keys.swept], [owner, milliseconds(interval)]))
 
     def pairs_due(self, *, limit: int) -> list[Pair]:
-        """Return the pairs at which somebody has to look by now (S18)."""
+        """Return at most `limit` pairs that need attention now (S18)."""
         with self.translated():
             members = self.client.zrange(self.keys.pairs, "-inf", self.now(), byscore=True, offset=0, num=limit)
         return [pair_of(str(one)) for one in members]
 
     def attend(self, pair: Pair, *, token: str) -> AbandonedClaim | Literal["look", "none"]:
-        """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
+        """Take the step that is due for a pair; return the work left for the sweep (S14, S18)."""
         k = self.keys
         failed = TriggerResult.of("failed", pair.case_id, pair.mediation_id, message=texts.DIAL_FAILED)
         reply = self.run(
@@ -178,12 +179,12 @@ class SweepScripts(Scripts):
         return "look" if reply[0] == "look" else "none"
 
     def postpone(self, pair: Pair, *, seconds: float) -> None:
-        """Move a pair back in the order of the sweep, behind those that can be attended to."""
+        """Postpone a pair in the order of the sweep, behind pairs that can be attended to."""
         with self.translated():
             self.client.zadd(self.keys.pairs, {member(pair): self.now() + seconds}, xx=True)
 
     def trim(self) -> None:
-        """Drop what is older than the history (S36)."""
+        """Delete records older than the history (S36)."""
         with self.translated():
             horizon = self.now() - self.terms.history_ttl
             for name in (self.keys.finished, self.keys.done):
@@ -193,7 +194,7 @@ class SweepScripts(Scripts):
 
 def _events(pair: Pair) -> Iterator[Event]:
     """Yield the events that `attend` may emit, in the order of its arguments."""
-    told: tuple[tuple[EventKind, dict[str, str]], ...] = (
+    events: tuple[tuple[EventKind, dict[str, str]], ...] = (
         ("unknown", {"message": texts.OUTCOME_UNKNOWN}),
         ("nothing_found", {"message": texts.NOTHING_FOUND}),
         ("nothing_found", {"message": texts.NOT_ASKED}),
@@ -201,4 +202,4 @@ def _events(pair: Pair) -> Iterator[Event]:
         ("dial_failed", {"message": texts.TRIGGER_EXPIRED}),
         ("dial_failed", {"message": texts.DIAL_FAILED}),
     )
-    return (Event(kind, pair.case_id, pair.mediation_id, detail=detail) for kind, detail in told)
+    return (Event(kind, pair.case_id, pair.mediation_id, detail=detail) for kind, detail in events)

@@ -1,22 +1,24 @@
-"""Hold the settings of the store, and compile them and other constants into Lua."""
+"""Define the settings of the store, and compile them and other constants into Lua."""
 
 from dataclasses import dataclass
 
 from worker.core.notice import NoticeChannel
 
-LAST_FAILURE_KEPT = 86_400  # seconds for which a bad end makes the next trigger look first (S5)
+LAST_FAILURE_KEPT = 86_400  # seconds for which the next trigger queries upstream first after a failure (S5)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """For how long things are kept, watched and waited for, in seconds.
+    """Settings of the store, in seconds unless stated otherwise.
 
-    `lock_ttl` is the net under the lock (S5), `history_ttl` the age to which finished things are kept (S36),
-    `max_poll_duration` the length of a watch and `interval` the time between two polls (S20), `lease` how long a
-    poll is given to a process that does not renew it (S28), `sending_limit` how long a request may take at the most
-    before its outcome is unknown (S18), `look_up` and `hold` how long a lost answer is looked for and its pair held
-    after that (S14). Back ends are told over `channels`, and a notice is tried until it is `notice_age` old.
-    All workers together send at most `status_rate` queries and `dial_rate` call requests a second; 0 is no limit.
+    - `lock_ttl`: safety limit of the lock (S5)
+    - `history_ttl`: age up to which finished records are kept (S36)
+    - `max_poll_duration`: length of a watch; `interval`: time between two polls (S20)
+    - `lease`: time until a poll passes to another process, unless its process renews it (S28)
+    - `sending_limit`: longest duration of a request before its outcome is unknown (S18)
+    - `look_up`: length of the look-up for a lost answer; `hold`: time for which its pair is held afterwards (S14)
+    - `channels`: channels that notify back ends; `notice_age`: age up to which a notice is retried
+    - `status_rate`, `dial_rate`: status queries and call requests per second of all workers together; 0 is no limit
     """
 
     lock_ttl: float
@@ -34,17 +36,17 @@ class Terms:
 
     @property
     def task_ttl(self) -> float:
-        """Handled triggers are remembered as long as the history, and never shorter than the lock lives (S17)."""
+        """Return how long handled triggers are remembered: the history's age, at least the lock's lifetime (S17)."""
         return max(self.history_ttl, self.lock_ttl)
 
     @property
     def job_ttl(self) -> float:
-        """A record outlives its watch by the history's age, and by the day for which a bad end is remembered (S5)."""
+        """Return a record's time to live: the watch, then the history's age or the day of the last failure (S5)."""
         return self.lock_ttl + max(self.history_ttl, LAST_FAILURE_KEPT)
 
     @property
     def compiled(self) -> dict[str, float]:
-        """Return the settings under the names that scripts use: times to live in milliseconds, the rest in seconds."""
+        """Return the settings under their names in scripts: times to live in milliseconds, others unchanged."""
         return {
             "HISTORY_TTL": milliseconds(self.history_ttl),
             "TASK_TTL": milliseconds(self.task_ttl),
@@ -63,7 +65,7 @@ class Terms:
 
 
 def constants(**values: str | float) -> str:
-    """Return Lua that defines values under the names given: the head of a script that needs them."""
+    """Return Lua that defines the given constants; scripts that need them are compiled after it."""
     texts = (_lua_text(value) if isinstance(value, str) else str(value) for value in values.values())
     return f"local {', '.join(values)} = {', '.join(texts)}\n"
 
@@ -73,5 +75,5 @@ def _lua_text(text: str) -> str:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a time to live as Redis wants it."""
+    """Convert a time to live for Redis: whole milliseconds, at least 1."""
     return max(1, round(seconds * 1000))

@@ -1,8 +1,8 @@
 """Run the real flows effect by effect: a process is the list of the replies that it has received so far.
 
-To find out what a process does next, its flow runs from the beginning. Its interfaces return the replies that it has
-had and suspend it at the first effect without one. So a process can be kept, compared and continued in several ways, as
-a content of the store can, and a flow runs once for each list of replies.
+The next effect of a process is found by running its flow from the beginning. The interfaces return the earlier replies
+and suspend the flow at the first effect without one. A process can therefore be stored, compared and continued in
+several ways, like the content of the store, and a flow runs once for each list of replies.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from worker.container import Container
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.model import AbandonedClaim, Pair
 
-GATE = 2  # seconds from the writing of `sending` to the first byte, above which a dial sends nothing (S18)
+GATE = 2  # seconds from writing `sending` to the first byte, beyond which a dial sends nothing (S18)
 OPEN_FOR = 1e6  # seconds
 
-# One look-up in its window: each further one is one more round of the same steps.
+# One look-up in its window: each further one repeats the same steps.
 SETTINGS = Settings(key_prefix="t", call_timeout=20, unknown_lookup=10, unknown_hold=90)
 
 AT_ONCE: dict[str, Any] = {"acquire_sweep_lock": True, "trim": None, "count": None, "reserve_query": 0}
@@ -32,9 +32,9 @@ AT_ONCE: dict[str, Any] = {"acquire_sweep_lock": True, "trim": None, "count": No
 
 
 class Message(NamedTuple):
-    """A message for a task; `task` is trigger, lookup or sweep, which needs none.
+    """A message for a task; `task` is trigger, lookup or sweep (without a message).
 
-    `redelivered` is the broker's mark of what it hands out again.
+    `redelivered` is the broker's mark of a redelivery.
     """
 
     task: str
@@ -55,7 +55,7 @@ class Raised(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a process does next: `where` is `store`, `upstream` or `queue`."""
+    """The next effect of a process: `where` is `store`, `upstream` or `queue`."""
 
     where: str
     name: str
@@ -64,21 +64,21 @@ class Effect(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A reply to an effect, and the epoch second at which it came, if the flow has read its clock before the next."""
+    """A reply to an effect, and the epoch second of its arrival if the flow has read its clock before the next one."""
 
     value: Any
     at: float | None
 
 
 class Ended(NamedTuple):
-    """A process has come to its end; `again` if its message has to be delivered once more."""
+    """A process has ended; `again` if its message must be redelivered."""
 
     outcome: str
     again: bool = False
 
 
 class Suspended(BaseException):
-    """The next effect has no reply yet; nothing that handles errors sees this."""
+    """The next effect has no reply yet; error handlers cannot catch this."""
 
     def __init__(self, effect: Effect) -> None:
         super().__init__(effect)
@@ -86,7 +86,7 @@ class Suspended(BaseException):
 
 
 class Process:
-    """One execution of a task; two with equal histories are one object. `key` stands for its next effect."""
+    """One execution of a task; equal histories share one object. `key` stands for the next effect."""
 
     def __init__(self, message: Message, token: str, past: tuple[Reply, ...], *, hours: bool) -> None:
         self.message, self.token, self.past = message, token, past
@@ -107,7 +107,7 @@ class Process:
 
 
 class Replay:
-    """The clock of one process, and the replies to its effects."""
+    """The clock of one process and the replies to its effects."""
 
     def __init__(self, past: tuple[Reply, ...]) -> None:
         self._past = past
@@ -115,7 +115,7 @@ class Replay:
         self.read: set[int] = set()
 
     def effect(self, effect: Effect) -> Any:
-        """Return the reply that an effect has had; Suspended where it has none."""
+        """Return the earlier reply to an effect; raise Suspended if there is none."""
         if self._position == len(self._past):
             raise Suspended(effect)
         reply = self._past[self._position].value
@@ -125,21 +125,21 @@ class Replay:
         return reply
 
     def monotonic(self) -> float:
-        """Return when the last reply came: up to its next effect a process takes no time."""
+        """Return the time of the last reply: until its next effect a process takes no time."""
         self.read.add(self._position - 1)
         return self._past[self._position - 1].at or 0.0
 
     def sleep(self, seconds: float) -> None:
-        """Wait for no time at all: the process may stand still at its next effect."""
+        """Return at once: the process may stand still at its next effect instead."""
 
     def window(self, now: float) -> Window:
-        """Return the calling hours as they are by now."""
+        """Return the calling hours at this time."""
         opens = self.effect(Effect("upstream", "hours", (now,)))
         return Window(opens, opens + OPEN_FOR)
 
 
 class StorePort:
-    """The store, each step an effect."""
+    """The store; each method is an effect."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
@@ -151,7 +151,7 @@ class StorePort:
 
 
 class UpstreamPort:
-    """The upstream: connecting, sending and the answer are effects of their own, and replies are plain values."""
+    """The upstream: connecting, sending and the answer are separate effects, and replies are plain values."""
 
     def __init__(self, replay: Replay, message: Message) -> None:
         self._replay, self._message = replay, message
@@ -159,7 +159,7 @@ class UpstreamPort:
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Request calls, in the order of the real client: connect, `sending`, the gate, the request, its answer."""
+        """Request calls in the order of the real client: connect, `sending`, the gate, the request, its answer."""
         if within is not None and within <= 0:
             raise NotSent("POST /call-v2: no time is left to connect")
         past_the_gate = self._replay.effect(Effect("upstream", "connect"))
@@ -177,24 +177,24 @@ class UpstreamPort:
         return records
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Ask for one call."""
+        """Query the status of one call."""
         found, status = self._replay.effect(Effect("upstream", "status", (job_id,)))
         return CallStatus.model_validate({"jobId": found, "callStatus": status, "caseRef": case_ref})
 
     def conversations(self, *, case_id: str) -> list[ConversationLog]:  # noqa: ARG002 - there is one case
-        """Ask for the calls of the case."""
+        """Query the conversation log of the case."""
         entries = self._replay.effect(Effect("upstream", "log"))
         return [ConversationLog.model_validate({"jobId": job, "callStatus": status}) for job, status in entries]
 
 
 class Publisher:
-    """What a sweep sends to the queues."""
+    """The queues as the sweep uses them."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
 
     def trigger(self, abandoned: AbandonedClaim) -> None:
-        """Publish a trigger again as it was."""
+        """Publish a trigger again, unchanged."""
         sent = json.loads(abandoned.arguments)
         pair = Pair(sent["case_id"], sent["mediation_id"])
         message = Message("trigger", pair, abandoned.task_id, sent["call_person_id"], abandoned.expires)
@@ -206,7 +206,7 @@ class Publisher:
 
 
 class Cast:
-    """All processes that have been seen; `hours` where calls are made within calling hours only."""
+    """All processes seen so far; `hours` if calls are made within calling hours only."""
 
     def __init__(self, *, hours: bool) -> None:
         self._hours = hours
@@ -214,14 +214,14 @@ class Cast:
         self._begun: dict[tuple[Message, str], Process] = {}
 
     def begin(self, message: Message, token: str) -> Process:
-        """Return a process that has done nothing yet."""
+        """Return a process that has not begun."""
         process = self._begun.get((message, token))
         if process is None:
             process = self._begun[message, token] = self._get(message, token, (Reply(None, START),))
         return process
 
     def go_on(self, process: Process, reply: Any) -> Process:
-        """Return the process as it is after one more reply, which has come now."""
+        """Return the process after one more reply, received now."""
         key: Any = reply
         try:
             after = process.after.get(key)
@@ -233,7 +233,7 @@ class Cast:
         return after
 
     def later(self, process: Process, seconds: int) -> Process:
-        """Return the process as it is when time has passed."""
+        """Return the process after time has passed."""
         return self._get(moved(process.message, seconds), process.token, moved(process.past, seconds))
 
     def _get(self, message: Message, token: str, past: tuple[Reply, ...]) -> Process:
@@ -249,7 +249,7 @@ class Cast:
 
 
 def as_bytes(value: Any) -> bytes:
-    """Return equal bytes for equal values, whichever objects they share."""
+    """Return equal bytes for equal values, independent of shared objects."""
     pickler = pickle.Pickler(buffer := io.BytesIO())
     pickler.fast = True
     pickler.dump(value)
@@ -257,7 +257,7 @@ def as_bytes(value: Any) -> bytes:
 
 
 def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> Ended:
-    """Run a flow as worker.tasks does."""
+    """Run a flow like worker.tasks."""
     store, upstream = cast("Any", StorePort(replay)), cast("Any", UpstreamPort(replay, message))
     parts = Container(SETTINGS, store, upstream, cast("Any", replay))
     if message.task == "lookup":

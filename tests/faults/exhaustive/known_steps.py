@@ -1,4 +1,4 @@
-"""Carry the steps of the store out on fakeredis, each of them once on a content."""
+"""Run the store's scripts on fakeredis, each only once per content of the store."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import fakeredis
 
 from tests.faults.exhaustive.flows import SETTINGS
 from tests.faults.exhaustive.rules import Violation
-from tests.faults.exhaustive.snapshots import Shelf, Snapshot, Told
+from tests.faults.exhaustive.snapshots import Published, Shelf, Snapshot
 from tests.faults.exhaustive.state import KEYS
 from worker.container import terms
 from worker.core.interfaces import StoreUnavailable
@@ -14,7 +14,7 @@ from worker.store import RedisStore
 
 
 class CompiledOnce:
-    """A Lua runtime that compiles each script once; fakeredis compiles it anew for each run."""
+    """A Lua runtime that compiles each script once; fakeredis would compile it for each run."""
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
@@ -32,7 +32,7 @@ class CompiledOnce:
 
 
 class KnownSteps:
-    """The real store, with the outcomes of all steps that were carried out; `plain` as for Shelf."""
+    """The real store with a memory of all outcomes; `plain` as in Shelf."""
 
     def __init__(self, *, plain: bool) -> None:
         server = fakeredis.FakeServer()
@@ -41,13 +41,18 @@ class KnownSteps:
         server._lua_runtime = CompiledOnce(server._lua_runtime)
         self.shelf = Shelf(server, KEYS, plain=plain)
         self._store = RedisStore(client, KEYS, terms(SETTINGS))
-        self._outcomes: dict[tuple[Snapshot, Any], tuple[Any, Snapshot, list[Told]]] = {}
+        self._outcomes: dict[tuple[Snapshot, Any], tuple[Any, Snapshot, list[Published]]] = {}
 
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def take(self, before: Snapshot, key: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Snapshot, list[Told]]:
-        """Return a step's reply, what it leaves and what it told; `key` stands for its name and arguments."""
+    def take(
+        self, before: Snapshot, key: Any, name: str, args: Any, kwargs: Any
+    ) -> tuple[Any, Snapshot, list[Published]]:
+        """Return a script's reply, the new content and the published events.
+
+        `key` stands for its name and arguments.
+        """
         known = self._outcomes.get((before, key))
         if known is None:
             self.shelf.put(before)

@@ -1,10 +1,10 @@
-"""What must hold: in every content of the store, at every step, and when everything has come to its end."""
+"""Rules that hold in every content of the store, at every step, and after all work is done."""
 
 from typing import Any
 
 from tests.fakes import START
 from tests.faults.exhaustive.flows import SETTINGS, Effect, Message
-from tests.faults.exhaustive.snapshots import Snapshot, Told
+from tests.faults.exhaustive.snapshots import Published, Snapshot
 from tests.faults.exhaustive.state import KEYS, Budget, Request, State
 from worker.core.model import Pair, Settlement
 from worker.store.keys import member, pair_of
@@ -18,7 +18,7 @@ class Violation(Exception):  # noqa: N818 - named for what it is
 
 
 def require(holds: object, rule: str, *what: object) -> None:
-    """Violation unless a rule holds."""
+    """Raise Violation unless a rule holds."""
     if not holds:
         raise Violation(" ".join(map(str, (rule, *what))))
 
@@ -27,11 +27,11 @@ def require(holds: object, rule: str, *what: object) -> None:
 
 
 def judge_request(state: State, message: Message, *, denied: bool) -> None:
-    """S17: one task makes one request. S4 S5 S14: no request while a call of the pair is under way in reality.
+    """S17: one task makes one request. S4 S5 S14: no request while a call of the pair is actually running.
 
-    A task id is remembered until its pair is done and for a day more; then it may be used anew, but a message that the
-    broker has marked is not a new use of it (S18). A bad end is remembered for a day. Where upstream has denied calls
-    (`denied`), they may be dialled again.
+    A task id is remembered until its pair is done and for a day more. After that it may be used again, but a message
+    that the broker marks as redelivered is not a new use (S18). A failure is remembered for a day. Calls that upstream
+    has denied (`denied`) may be dialled again.
     """
     pair = message.pair
     for request in state.requests:
@@ -46,8 +46,8 @@ def judge_request(state: State, message: Message, *, denied: bool) -> None:
 # -- at a step of the store --------------------------------------------------------------------------------------------
 
 
-def judge_step(state: State, effect: Effect, reply: Any, after: State, told: list[Told]) -> None:
-    """Judge one step by what it found, what it wrote and what it said."""
+def judge_step(state: State, effect: Effect, reply: Any, after: State, events: list[Published]) -> None:
+    """Judge one script by the state before it, its writes and its published events."""
     if effect.name in ("renew", "begin_sending", "adopt", "settle", "defer"):
         _judge_ownership(state, effect, after)
     if effect.name == "begin_sending" and isinstance(reply, float):
@@ -57,13 +57,13 @@ def judge_step(state: State, effect: Effect, reply: Any, after: State, told: lis
         _judge_settlement(state, effect.args[0], reply, after)
     if effect.name == "adopt":
         _judge_adoption(state, effect.args[0], after)
-    for event in told:
+    for event in events:
         if event.kind == "nothing_found":
             _judge_nothing_found(state, event)
 
 
 def _judge_ownership(state: State, effect: Effect, after: State) -> None:
-    """S18: a step under another token than the ledger's changes nothing, but for calls that an answer names."""
+    """S18: a script under a token that is not the ledger's changes nothing, except for calls that an answer names."""
     first = effect.args[0]
     if isinstance(first, Settlement):
         pair, token, jobs = first.pair, first.token, bool(first.jobs)
@@ -75,14 +75,14 @@ def _judge_ownership(state: State, effect: Effect, after: State) -> None:
 
 
 def _judge_settlement(state: State, settlement: Settlement, reply: Any, after: State) -> None:
-    """S18: an answer is never thrown away. S14: a call belongs to the pair whose answer names it.
+    """S18: no answer is discarded. S14: a call belongs to the pair whose answer names it.
 
-    A call that a look before the request has found may be another mediation's whose answer was lost; one that an answer
-    of another mediation has named is not taken.
+    A call that was found before the request may belong to another mediation whose answer was lost; a call that another
+    mediation's answer has named is not taken.
     """
     pair, answered = member(settlement.pair), settlement.sent_at is not None or settlement.phase == "unknown"
     if reply is None and not answered:
-        return  # its successor looks as well
+        return  # its successor queries upstream as well
     for job in settlement.jobs:
         record = after.store.records.get(job.job_id)
         require(reply is not None and record, "S18: an answer's call has no record:", job.job_id)
@@ -95,33 +95,33 @@ def _judge_settlement(state: State, settlement: Settlement, reply: Any, after: S
 
 
 def _judge_adoption(state: State, pair: Pair, after: State) -> None:
-    """S14: no call is adopted for a pair while another mediation's own request for it is under way."""
+    """S14: no call is adopted for a pair while another mediation's own request for it is running."""
     for call in state.calls:
         if call.job_id in after.store.records.keys() - state.store.records.keys() and call.pair != pair:
             phase = state.store.ledgers.get(member(call.pair), {}).get("phase")
             require(phase != "sending", "S14: adopted for another mediation than its own:", call.number)
 
 
-def _judge_nothing_found(state: State, event: Told) -> None:
-    """S14: what is said to be missing was not found."""
+def _judge_nothing_found(state: State, event: Published) -> None:
+    """S14: a call reported as missing was not found."""
     for call in state.calls:
         record = state.store.records.get(call.job_id)
         ledger = state.store.ledgers.get(member(call.pair), {})
         made_by_it = ledger.get("task_id") == call.task_id and float(ledger.get("sending_at", START)) <= call.created
         if record and made_by_it and call.pair.mediation_id == event.mediation_id:
             found = member(call.pair) in _holders(record)
-            require(not found, "S14: nothing is said to be found, but there is", call.job_id)
+            require(not found, "S14: reported as not found, but there is", call.job_id)
 
 
 def judge_watch_end(state: State, after: State) -> None:
-    """S5: a pair is not released by the end of a call while a look-up is open; S14: the first find does not end it."""
+    """S5: the end of a call does not release a pair during a look-up; S14: the first find does not end the look-up."""
     for name, ledger in after.store.ledgers.items():
         was_open = "lookup" in state.store.ledgers[name]
         require(not was_open or ledger["phase"] != "done", "S5:", name, "is released while it is looked up")
 
 
 def judge_release(state: State, name: str, after: State) -> None:
-    """S14: a person releases a pair whose outcome is unknown, and no other one."""
+    """S14: a person releases only pairs with an unknown outcome."""
     phase = state.store.ledgers[name]["phase"]
     require(phase == "unknown" or after.store is state.store, "S14: a person has released", name, phase)
 
@@ -130,14 +130,14 @@ def judge_release(state: State, name: str, after: State) -> None:
 
 
 class Judge:
-    """Judges states; a content that has been judged is remembered. `left` is what could go wrong at the beginning."""
+    """Judge states, each content once. `left` is the budget of faults at the beginning."""
 
     def __init__(self, left: Budget) -> None:
         self._left = left
         self._judged: set[tuple[Snapshot, tuple[Request, ...], bool]] = set()
 
     def __call__(self, state: State) -> None:
-        """Violation where a rule is broken."""
+        """Raise Violation where a rule is broken."""
         aged = state.left.expiry < self._left.expiry  # days have passed, so keys may have expired
         if (key := (state.store, state.requests, aged)) not in self._judged:
             self._judged.add(key)
@@ -174,7 +174,7 @@ def _judge_ledgers(store: Snapshot, *, aged: bool) -> None:
 
 
 def _judge_watches(store: Snapshot) -> None:
-    """S28: a watched call has its due time, and holds its pairs."""
+    """S28: a watched call has its due time and holds its pairs."""
     watched = {record["job_id"]: record for record in store.watched}
     for job_id, record in watched.items():
         require(job_id in store.scores(KEYS.due), "S28: no poll is due for", job_id)
@@ -187,12 +187,12 @@ def _judge_watches(store: Snapshot) -> None:
 
 
 def _is_watched_again(record: dict[str, str]) -> bool:
-    """Tell whether a watch was reopened: its other pairs may be done by then, and it holds them all the same."""
+    """Tell whether a watch was reopened: its other pairs may be done, and it still holds them."""
     return record["poll_no"] != "1"
 
 
 def _judge_lasting(store: Snapshot, requests: tuple[Request, ...]) -> None:
-    """S18: an open pair is protected without a time to live, by its ledger and by the handled task that has dialled."""
+    """S18: an open pair is protected without a time to live, by its ledger and its handled task that has dialled."""
     expiries = {name: expires for name, _, expires in store.entries}
     for name, ledger in store.ledgers.items():
         if ledger["phase"] != "done":
@@ -203,31 +203,31 @@ def _judge_lasting(store: Snapshot, requests: tuple[Request, ...]) -> None:
 
 
 def _judge_rest(state: State) -> None:
-    """S5: when everything is over, pairs are done."""
+    """S5: after all work is done, pairs are done."""
     require(not state.store.scores(KEYS.due), "S28: polls are left")
     for name, ledger in state.store.ledgers.items():
         require(ledger["phase"] == "done", "S18:", name, "stays", ledger["phase"])
 
 
 def _judge_calls(state: State) -> None:
-    """S14 S28: when everything is over, every call was watched, unless a person has released its pair."""
+    """S14 S28: after all work is done, every call was watched, unless a person has released its pair."""
     for call in state.calls:
         watched = call.job_id in state.store.records or call.given_up is not None
         require(watched, "S14: a call was never watched:", call.number)
 
 
 def _judge_outcomes(state: State) -> None:
-    """S17: when everything is over, triggers have outcomes, and those that were told to wait were carried out."""
+    """S17: after all work is done, triggers have outcomes, and deferred ones have run."""
     for request in state.requests:
         require(state.store.text(KEYS.task(request.task_id)), "S17: no outcome of", request.task_id)
     for message in state.waiting:
         asked = any(_asks_the_same(message, request.task_id) for request in state.requests)
         ended = '"deferred"' not in (state.store.text(KEYS.task(message.task_id)) or '"deferred"')
-        require(asked or ended, "S16: a trigger that was told to wait is never carried out:", message.task_id)
+        require(asked or ended, "S16: a deferred trigger never runs:", message.task_id)
 
 
 def _asks_the_same(message: Message, task_id: str) -> bool:
-    """Tell whether another task is for the same mediation and person; the two stand for each other."""
+    """Tell whether another task has the same mediation and person; the two are interchangeable."""
     mediation_id, _, person = f"{task_id}::".split(":")[:3]
     return (message.pair.mediation_id, message.person) == (mediation_id, person)
 

@@ -1,4 +1,4 @@
-"""Visit every state that can be reached, the nearest first, so that the way to a broken rule is as short as can be."""
+"""Visit every reachable state, the nearest first, so that the trace to a broken rule is as short as possible."""
 
 import time
 from array import array
@@ -11,7 +11,7 @@ from tests.faults.exhaustive.world import World
 
 @dataclass
 class Found:
-    """What a search came across: `broken` is the rule that was broken, and `trace` the way there."""
+    """Result of a search: `broken` is the broken rule, `trace` the steps that lead to it."""
 
     broken: str = ""
     trace: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Found:
 
 
 def search(scope: Scope) -> Found:
-    """Visit all states of a scope, until a rule is broken."""
+    """Visit all states of a scope until a rule is broken."""
     began = time.process_time()
     found, exploration = Found(), Exploration(scope)
     try:
@@ -38,7 +38,7 @@ def search(scope: Scope) -> Found:
 
 
 class Exploration:
-    """All states of a scope by their numbers, and how they were come to."""
+    """All states of a scope by number, with the steps that led to them."""
 
     def __init__(self, scope: Scope, *, plain: bool = True) -> None:
         self.world = World(scope, plain=plain)
@@ -52,7 +52,7 @@ class Exploration:
         self._at = 0
 
     def visit_all(self) -> None:
-        """Visit every state; Violation where a rule is broken."""
+        """Visit every state; raise Violation where a rule is broken."""
         states, known, parents, (source, target) = self.states, self._known, self._parents, self._calm
         while self._at < len(states):
             state, at = states[self._at], self._at
@@ -69,7 +69,7 @@ class Exploration:
             self._at += 1
 
     def judge_ends(self) -> None:
-        """From every state everything can come to its end if nothing more goes wrong; Violation where it cannot."""
+        """Check that every state can reach an end without further faults; raise Violation otherwise."""
         before: list[list[int]] = [[] for _ in self.states]
         for source, target in zip(*self._calm, strict=True):
             before[target].append(source)
@@ -82,10 +82,10 @@ class Exploration:
                     todo.append(source)
         if not all(ending):
             self._at = ending.index(False)
-            raise Violation("S18: this never comes to an end")
+            raise Violation("S18: this never ends")
 
     def trace(self) -> list[str]:
-        """Return the way to the state that was looked at last."""
+        """Return the steps to the last visited state."""
         lines: list[str] = []
         at = self._at
         while at:

@@ -1,8 +1,8 @@
-"""Copy the store's content out of fakeredis and back, and move all of its times at once.
+"""Copy the store's content out of fakeredis and back, and shift all of its times.
 
-A script of the store depends on its keys, its arguments and Redis' time. So the clock of the search stands still: when
-time passes, every time in the state moves into the past instead. Two states that differ only by when they were reached
-are then equal, and a step that was carried out once on a content is never carried out on it again.
+A script depends on its keys, its arguments and Redis' time. The clock of the search therefore stands still: when time
+passes, every time in the state is shifted into the past. States that differ only by the moment they were reached are
+then equal, and a script runs only once per content.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ _UNREAD = frozenset(
 )
 
 
-class Told(NamedTuple):
-    """An event that a step emitted."""
+class Published(NamedTuple):
+    """An event that a script published."""
 
     kind: str
     mediation_id: str
@@ -42,7 +42,7 @@ class Told(NamedTuple):
 
 
 class Snapshot:
-    """The content of the store; two equal ones are one object."""
+    """The content of the store; equal contents share one object."""
 
     def __init__(self, entries: tuple[Entry, ...], keys: Keys) -> None:
         self.entries = entries
@@ -50,91 +50,91 @@ class Snapshot:
         self._keys = keys
 
     def text(self, name: str) -> str | None:
-        """Return a string, None where there is none."""
+        """Return a string; None if there is none."""
         return cast("str | None", self._values.get(name))
 
     def fields(self, name: str) -> dict[str, str]:
-        """Return a hash; it is empty where there is none."""
+        """Return a hash; empty if there is none."""
         return dict(self._values[name][1]) if name in self._values else {}
 
     def members(self, name: str) -> frozenset[str]:
-        """Return a set; it is empty where there is none."""
+        """Return a set; empty if there is none."""
         return frozenset(self._values[name][1]) if name in self._values else frozenset()
 
     def scores(self, name: str) -> dict[str, float]:
-        """Return a sorted set; it is empty where there is none."""
+        """Return a sorted set; empty if there is none."""
         return dict(self._values[name][1]) if name in self._values else {}
 
     def under(self, prefix: str) -> list[str]:
-        """Return what the names of keys have after a prefix."""
+        """Return the remainders of all key names that begin with a prefix."""
         return [name.removeprefix(prefix) for name in self._values if name.startswith(prefix)]
 
     @functools.cached_property
     def ledgers(self) -> dict[str, dict[str, str]]:
-        """The ledgers by their pairs."""
+        """The ledgers by pair."""
         prefix = f"{self._keys.prefix}:ledger:"
         return {name: self.fields(prefix + name) for name in self.under(prefix)}
 
     @functools.cached_property
     def records(self) -> dict[str, dict[str, str]]:
-        """The records of calls by their job ids."""
+        """The records of calls by job id."""
         return {name: self.fields(self._keys.job(name)) for name in self.under(self._keys.job(""))}
 
     @functools.cached_property
     def watched(self) -> list[dict[str, str]]:
-        """The records of calls that are watched."""
+        """The records of watched calls."""
         return [record for record in self.records.values() if "verdict" not in record]
 
     @functools.cached_property
     def tokens(self) -> frozenset[str]:
-        """The owner tokens that stand in the store."""
+        """The owner tokens in the store."""
         prefix = f"{self._keys.prefix}:lock:"
         locks = {self.text(prefix + name) or "" for name in self.under(prefix)}
         return frozenset(locks | {ledger.get("token", "") for ledger in self.ledgers.values()})
 
     @functools.cached_property
     def attended_at(self) -> float:
-        """When the sweep has to attend to a pair, in epoch seconds."""
+        """Time of the sweep's next attention to a pair, in epoch seconds."""
         return min(self.scores(self._keys.pairs).values(), default=math.inf)
 
     @functools.cached_property
     def quiet(self) -> bool:
-        """Whether nothing happens any more by itself."""
+        """Whether nothing more happens without an external event."""
         return self.attended_at == math.inf and not self.watched
 
 
 class Shelf:
-    """Keeps the contents of one fake server."""
+    """Store the contents of one fake server."""
 
     def __init__(self, server: fakeredis.FakeServer, keys: Keys, *, plain: bool) -> None:
         self._database, self._keys, self._plain = server.dbs[0], keys, plain
         self._history = keys.history("")
-        # Written here and read by none of these steps: outages take five calls, and views are for operators.
+        # Written here and read by none of these scripts: outages need five calls, and views are for operators.
         self._trails = (keys.events, keys.counters, keys.good, keys.failing, keys.done, keys.finished)
         self._kept: dict[tuple[Entry, ...], Snapshot] = {}
         self._moved: dict[tuple[Snapshot, int], Snapshot] = {}
 
-    def take(self) -> tuple[Snapshot, list[Told]]:
-        """Return what the server holds, and the events of the histories, which are left out of it."""
-        told: list[Told] = []
+    def take(self) -> tuple[Snapshot, list[Published]]:
+        """Return the server's content without histories, and the events of the histories."""
+        events: list[Published] = []
         entries: list[Entry] = []
-        for key, item in self._database._dict.items():  # through commands it takes twenty times as long
+        for key, item in self._database._dict.items():  # commands would take twenty times as long
             name = key.decode()
             if name.startswith(self._history):
-                told += [_told(entry) for entry in item.value]
+                events += [_published(entry) for entry in item.value]
             elif name not in self._trails:
                 entries.append((name, _value(item.value), item.expireat))
-        return self._keep(entries), told
+        return self._keep(entries), events
 
     def put(self, snapshot: Snapshot) -> None:
-        """Let the server hold a content, and nothing else."""
+        """Replace the server's content."""
         self._database._dict.clear()
         for name, value, expires in snapshot.entries:
             self._database._dict[name.encode()] = item = Item(_model(value))
             item.expireat = expires
 
     def later(self, snapshot: Snapshot, seconds: int) -> Snapshot:
-        """Return what is left of a content when time has passed: every time is earlier, what has expired is gone."""
+        """Return a content after time has passed: every time is earlier, and expired keys are gone."""
         known = self._moved.get((snapshot, seconds))
         if known is None:
             entries = [
@@ -173,7 +173,7 @@ def moved(value: Any, seconds: int) -> Any:
 
 
 def plain(entry: Entry, keys: Keys) -> Entry:
-    """Return an entry without what makes no difference to any step of the search; a test shows that it makes none."""
+    """Return an entry without details that change no step of the search; a test proves that they change none."""
     name, value, expires = entry
     if expires is not None:
         expires = START + math.ceil((expires - START) / HOUR) * HOUR
@@ -191,9 +191,9 @@ def plain(entry: Entry, keys: Keys) -> Entry:
     return name, ("hash", tuple(fields.items())), expires
 
 
-def _told(entry: bytes) -> Told:
+def _published(entry: bytes) -> Published:
     event = json.loads(entry)
-    return Told(event["kind"], event.get("mediation_id", ""), event.get("job_id", ""))
+    return Published(event["kind"], event.get("mediation_id", ""), event.get("job_id", ""))
 
 
 def _value(model: Any) -> Any:
@@ -210,7 +210,7 @@ def _value(model: Any) -> Any:
 
 
 def _model(value: Any) -> Any:
-    """Return what `_value` was given."""
+    """Return the argument of `_value`."""
     if isinstance(value, str):
         return value.encode()
     kind, items = value

@@ -1,4 +1,4 @@
-"""The state of the search as one value: store, processes, messages, reality, and what may still go wrong."""
+"""Represent the state of the search as one value: store, processes, messages, reality and the remaining faults."""
 
 import functools
 from collections.abc import Iterable
@@ -16,24 +16,24 @@ FAULTS = ("crash", "stop", "lost", "expiry", "copy")
 
 
 class Budget(NamedTuple):
-    """How often each thing may still go wrong; `faults` bounds the next five together."""
+    """Number of remaining faults of each kind; `faults` bounds the next five kinds together."""
 
     faults: int = 0
     crash: int = 0  # a process dies between two effects
     stop: int = 0  # a process stands still while time passes
-    lost: int = 0  # a step was taken, and its reply is lost, or the client takes it once more
+    lost: int = 0  # a script ran, and its reply is lost, or the client resends it
     expiry: int = 0  # the system stands still for days, and keys expire
-    copy: int = 0  # a trigger is delivered once more
-    silent: int = 0  # a look-up's question has no answer
-    hidden: int = 0  # a look-up's question is answered as if no call were under way
+    copy: int = 0  # a trigger is delivered a second time
+    silent: int = 0  # a look-up's query has no answer
+    hidden: int = 0  # a look-up's query is answered as if no call were running
     refused: int = 0  # a connection for a dial is refused
-    bypass: int = 0  # a dial's request leaves without `sending` having been written
+    bypass: int = 0  # a dial's request leaves without a written `sending`
     unwatched: int = 0  # ten polls of a call fail in a row
     release: int = 0  # a person releases a pair whose outcome is unknown
 
     @functools.cache  # noqa: B019 - there are few budgets
     def without(self, kind: str) -> "Budget | None":
-        """Return what is left after one more of a kind; None where it may not happen any more."""
+        """Return the budget after one more fault of a kind; None if none is left."""
         number = getattr(self, kind)
         if not number:
             return None
@@ -43,12 +43,12 @@ class Budget(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What a search explores.
+    """Scope of a search.
 
-    `triggers` may be delivered at any time, `days` are the hours for which everything may stand still, `rings` how many
-    telephones a request may make ring, `endings` how it may end: it is answered, or its answer is lost. Calls are made
-    `opens` seconds after the beginning at the earliest. `before` are triggers whose calls ring and whose answers were
-    lost before the search begins.
+    `triggers` may be delivered at any time, `days` are possible hours of standstill, `rings` possible numbers of
+    telephones that a request rings, `endings` possible ends of a request: it is answered, or its answer is lost. Calls
+    are made `opens` seconds after the beginning at the earliest. `before` are triggers whose calls ring and whose
+    answers were lost before the search begins.
     """
 
     triggers: tuple[str, ...]
@@ -61,10 +61,10 @@ class Scope(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call as it is in reality; it is under way until a look or a poll has seen its end.
+    """One real call; it is running until a look-up or a poll has seen its end.
 
-    `told` once its watch has ended with its end; `given_up` when its watch ended without, or when its pair was released
-    before it was found (epoch seconds).
+    `published` is set once its watch has ended with its end; `given_up` (epoch seconds) is set when its watch ended
+    otherwise, or when its pair was released before the call was found.
     """
 
     number: int
@@ -72,32 +72,32 @@ class Call(NamedTuple):
     task_id: str
     created: float
     ended: bool = False
-    told: bool = False
+    published: bool = False
     given_up: float | None = None
 
     @property
     def job_id(self) -> str:
-        """The id that upstream has given it."""
+        """The job id from upstream."""
         return job_id(self.number, at=self.created)
 
     @property
     def status(self) -> str:
-        """How upstream says that it stands."""
+        """The call's status at upstream."""
         return "Succeeded" if self.ended else "Executing"
 
 
 class Request(NamedTuple):
-    """A request that a task has made; `forgotten` once its pair was done and days have passed (S17)."""
+    """A request of a task; `forgotten` once its pair was done and days have passed (S17)."""
 
     task_id: str
     forgotten: bool = False
 
 
 class State(NamedTuple):
-    """All that is.
+    """The whole state.
 
-    `later` holds messages that may come at any time, `waiting` those whose back ends were told that they wait; `opens`
-    is when calls may be made (epoch seconds).
+    `later` holds messages that may arrive at any time, `waiting` those whose back ends got `deferred`; `opens` is the
+    start of calling hours (epoch seconds).
     """
 
     store: Snapshot
@@ -113,11 +113,11 @@ class State(NamedTuple):
 
     @property
     def at_rest(self) -> bool:
-        """Nothing happens any more by itself."""
+        """Whether nothing more happens without an external event."""
         return not (self.processes or self.queue or self.later) and self.store.quiet
 
     def spend(self, kind: str) -> "State | None":
-        """Return the state with one fault less to come; None where it may not happen any more."""
+        """Return the state with one fault less to come; None if none is left."""
         left = self.left.without(kind)
         return None if left is None else self._replace(left=left)
 
@@ -131,7 +131,7 @@ class State(NamedTuple):
         return self._replace(processes=without(self.processes, process), stopped=stopped)
 
     def with_message(self, message: Message, *, later: bool = False) -> "State":
-        """Return the state with one more message; a second look-up would do nothing that the first does not."""
+        """Return the state with one more message; a second look-up would repeat the first one."""
         if later:
             return self._replace(later=sorted_messages((*self.later, message)))
         if message.task == "lookup" and message in self.queue:
@@ -139,7 +139,7 @@ class State(NamedTuple):
         return self._replace(queue=sorted_messages((*self.queue, message)))
 
     def with_call(self, call: Call) -> "State":
-        """Return the state with a call as it is now."""
+        """Return the state with the updated call."""
         return self._replace(calls=tuple(call if call.number == one.number else one for one in self.calls))
 
 
@@ -150,12 +150,12 @@ def message_of(trigger: str) -> Message:
 
 
 def in_order(processes: Iterable[Process]) -> tuple[Process, ...]:
-    """Return processes in the one order in which a state holds them."""
+    """Return processes in the canonical order of a state."""
     return tuple(sorted(processes, key=lambda process: process.number))
 
 
 def sorted_messages(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Return messages in the one order in which a state holds them."""
+    """Return messages in the canonical order of a state."""
     return tuple(sorted(messages, key=lambda message: (message.task, message.task_id, message.pair.mediation_id)))
 
 

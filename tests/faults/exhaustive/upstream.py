@@ -1,4 +1,4 @@
-"""The upstream: what each question and each request may come to."""
+"""Simulate upstream: every possible reply to each query and each request."""
 
 import itertools
 from collections.abc import Iterator
@@ -17,22 +17,23 @@ LIMIT_REACHED = 1002
 
 
 class Upstream:
-    """Tells the truth if it answers, unless it lags behind: its log holds every call, its status is of the newest."""
+    """Answer truthfully unless the status lags behind: the log holds every call, the status names the newest."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     def at_once(self, state: State, effect: Effect) -> tuple[Any] | None:
-        """Return the only reply to an effect that touches nothing which others touch; None for all other effects.
+        """Return the only possible reply to an effect on private state; None for all other effects.
 
-        Whatever the others do commutes with it, so it may as well happen right after the process's last effect.
+        Such an effect commutes with all effects of other processes, so it may follow the process's last effect
+        directly.
         """
         if effect.name == "connect" and not state.left.refused and not state.left.bypass:
             return (False,)
         return (state.opens,) if effect.name == "hours" else None
 
     def __call__(self, state: State, effect: Effect) -> Iterator[Answer]:
-        """Yield every reply that may come, and the state that it leaves."""
+        """Yield every possible reply with the state that it leaves."""
         yield from getattr(self, f"_{effect.name}")(state, *effect.args)
 
     def _connect(self, state: State) -> Iterator[Answer]:
@@ -86,7 +87,7 @@ class Upstream:
 
 
 def _fates(calls: tuple[Call, ...], seen: range | list[int]) -> Iterator[tuple[Call, ...]]:
-    """Yield how the calls that are asked for may stand: those that are under way may have come to their ends."""
+    """Yield the possible states of the queried calls: running ones may have ended."""
     yield from itertools.product(
         *(
             (call, call._replace(ended=True)) if number in seen and not call.ended else (call,)

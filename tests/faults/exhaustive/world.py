@@ -1,4 +1,4 @@
-"""Every step that can follow a state: of a worker, the sweep, a poll, a person, and time."""
+"""Generate every step that can follow a state: of a worker, the sweep, a poll, a person, and time."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from tests.fakes import START
 from tests.faults.exhaustive.flows import SETTINGS, Cast, Effect, Message, Process, Raised
 from tests.faults.exhaustive.known_steps import KnownSteps
 from tests.faults.exhaustive.rules import DAY, judge_release, judge_step, judge_watch_end, require
-from tests.faults.exhaustive.snapshots import Told, moved
+from tests.faults.exhaustive.snapshots import Published, moved
 from tests.faults.exhaustive.state import (
     CASE,
     Budget,
@@ -37,7 +37,7 @@ Move = tuple[Label, State]
 
 
 class World:
-    """Carries the steps of a scope out on the real store."""
+    """Run the steps of a scope on the real store."""
 
     def __init__(self, scope: Scope, *, plain: bool = True) -> None:
         self._scope = scope
@@ -46,7 +46,7 @@ class World:
         self._upstream = Upstream(scope)
 
     def begin(self) -> State:
-        """Return the state at which the search begins."""
+        """Return the initial state of the search."""
         store, later = self.steps.shelf.take()[0], sorted_messages(map(message_of, self._scope.triggers))
         opens = START + (self._scope.opens or 0.0)
         state = State(store, (), None, (), (), (), (), (), opens, Budget())
@@ -55,7 +55,7 @@ class World:
         return state._replace(later=later, left=self._scope.left)
 
     def _alone(self, state: State, message: Message) -> State:
-        """Carry a trigger out to its end, one way only: its call rings, and its answer is lost."""
+        """Run a trigger to its end in one way only: its call rings, and its answer is lost."""
         self._upstream = Upstream(self._scope._replace(rings=(1,), endings=("lost",)))
         ((_, state),) = self._begin(state, message)
         while state.processes:
@@ -64,7 +64,7 @@ class World:
         return state
 
     def moves(self, state: State) -> Iterator[Move]:
-        """Yield each state that can follow, and what leads to it; Violation where a rule is broken on the way."""
+        """Yield each following state with the step that leads to it; raise Violation where a rule is broken."""
         yield from self._deliveries(state)
         for process in state.processes:
             yield from self._steps(state, process)
@@ -73,15 +73,15 @@ class World:
         yield from self._releases(state)
         yield from self._jumps(state)
 
-    def _take(self, state: State, key: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, State, list[Told]]:
-        """Carry a step of the store out; `key` stands for its name and arguments."""
-        reply, store, told = self.steps.take(state.store, key, name, args, kwargs)
-        return reply, state._replace(store=store), told
+    def _take(self, state: State, key: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, State, list[Published]]:
+        """Run a script of the store; `key` stands for its name and arguments."""
+        reply, store, events = self.steps.take(state.store, key, name, args, kwargs)
+        return reply, state._replace(store=store), events
 
     # -- messages and processes ----------------------------------------------------------------------------------------
 
     def _deliveries(self, state: State) -> Iterator[Move]:
-        """Let a free worker take a message."""
+        """Let a free worker receive a message."""
         if not _has_free_worker(state):
             return
         for message in dict.fromkeys(state.queue):
@@ -95,9 +95,9 @@ class World:
                 yield from self._begin(copied.with_message(marked, later=True), message)
 
     def _begin(self, state: State, message: Message) -> Iterator[Move]:
-        """Begin a process with its first effect: until then it has touched nothing, so it may as well begin later."""
+        """Begin a process with its first effect; before that it touches nothing, so its start may be postponed."""
         used = state.store.tokens | {process.token for process in state.processes}
-        # A token that is nowhere any more is as good as a new one, and keeps states alike.
+        # A token that is stored nowhere any more equals a new one, which keeps states alike.
         token = next(token for number in itertools.count(1) if (token := f"k{number}") not in used)
         process = self._cast.begin(message, token)
         yield from self._steps(state.with_process(process), process)
@@ -107,7 +107,7 @@ class World:
         assert isinstance(effect, Effect)
         if crashed := state.spend("crash"):
             after = crashed.without_process(process)
-            if process.message.task != "sweep":  # the broker hands out again what was not acknowledged
+            if process.message.task != "sweep":  # the broker redelivers an unacknowledged message
                 after = after.with_message(process.message._replace(redelivered=True), later=True)
             yield (process, "dies before", effect.name), after
         for label, reply, after in self._replies(state, process, effect):
@@ -119,7 +119,7 @@ class World:
         return self._on_queue(state, effect) if effect.where == "queue" else self._upstream(state, effect)
 
     def _replied(self, state: State, process: Process, reply: Any) -> State:
-        """Let a process go on with a reply until it comes to its next effect."""
+        """Continue a process with a reply until its next effect."""
         after = self._cast.go_on(process, reply)
         while isinstance(after.next, Effect) and (plain := self._upstream.at_once(state, after.next)):
             after = self._cast.go_on(after, plain[0])
@@ -133,9 +133,9 @@ class World:
         return state
 
     def _on_store(self, state: State, process: Process, effect: Effect) -> Iterator[Answer]:
-        """Carry a step of the store out; its reply may be lost, or the client may carry it out twice."""
-        reply, after, told = self._take(state, process.key, effect.name, effect.args, effect.kwargs)
-        judge_step(state, effect, reply, after, told)
+        """Run a script of the store; its reply may be lost, or the client may resend it."""
+        reply, after, events = self._take(state, process.key, effect.name, effect.args, effect.kwargs)
+        judge_step(state, effect, reply, after, events)
         if isinstance(reply, Claimed) and not process.message.redelivered:
             after = _used_anew(after, process.message.task_id)
         yield (effect.name, "->", reply), reply, after
@@ -143,12 +143,12 @@ class World:
         if lost:
             yield (effect.name, "-> reply lost:", reply), Raised(StoreUnavailable), lost
         if lost and after.store is not state.store:
-            again, twice, told = self._take(lost, process.key, effect.name, effect.args, effect.kwargs)
-            judge_step(lost, effect, again, twice, told)
+            again, twice, events = self._take(lost, process.key, effect.name, effect.args, effect.kwargs)
+            judge_step(lost, effect, again, twice, events)
             yield (effect.name, "twice ->", reply, again), again, twice
 
     def _on_queue(self, state: State, effect: Effect) -> Iterator[Answer]:
-        """Publish a message; it may be taken though the broker did not say so."""
+        """Publish a message; the broker may have accepted it without a confirmation."""
         (message,) = effect.args
         after = state.with_message(message)
         yield ("publishes", message), None, after
@@ -158,7 +158,7 @@ class World:
     # -- the sweep, polls, a person ------------------------------------------------------------------------------------
 
     def _sweeps(self, state: State) -> Iterator[Move]:
-        """Let a sweep begin where it finds something; a second one only while the first one stands still."""
+        """Begin a sweep where it finds work; a second one only while the first one stands still."""
         if state.store.attended_at > START:
             return
         sweeps = [process for process in state.processes if process.message.task == "sweep"]
@@ -169,8 +169,8 @@ class World:
         """End the watch of a call."""
         for record in state.store.watched:
             call = next(call for call in state.calls if call.job_id == record["job_id"])
-            require(not call.told, "S27: the end of a call is told twice:", call.number)
-            yield self._poll(state, record, call._replace(ended=True, told=True), "ended")
+            require(not call.published, "S27: the end of a call is published twice:", call.number)
+            yield self._poll(state, record, call._replace(ended=True, published=True), "ended")
             given_up = call._replace(given_up=START)
             if not call.ended and (unwatched := state.spend("unwatched")):
                 yield self._poll(unwatched, record, given_up, "lost")
@@ -194,7 +194,7 @@ class World:
         return ("call", call.number, verdict), after.with_call(call)
 
     def _releases(self, state: State) -> Iterator[Move]:
-        """Let a person release a pair whose outcome is unknown."""
+        """Let a person release a pair with an unknown outcome."""
         if released := state.spend("release"):
             for name in state.store.ledgers:
                 pair, why = pair_of(name), {"by": "a person", "why": ""}
@@ -206,9 +206,9 @@ class World:
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def _jumps(self, state: State) -> Iterator[Move]:
-        """Let time pass: days in which everything stands still, else to the moment at which the sweep has work.
+        """Let time pass: days of standstill, or up to the moment of the sweep's next work.
 
-        Between two such moments no step of the store has another outcome, so one stands for all times between them.
+        Between two such moments no script has a different outcome, so one moment stands for all of them.
         """
         if expired := state.spend("expiry"):
             for hours in self._scope.days:
@@ -218,7 +218,7 @@ class World:
             yield from self._pass(state, int(due - START) + 1)
 
     def _pass(self, state: State, seconds: int) -> Iterator[Move]:
-        """Let time pass for all; one process that has something to do, or a message, may stand still for so long."""
+        """Let time pass; one process with work to do, or one message, may stand still meanwhile."""
         ready: list[Any] = [one for one in state.processes if one is not state.stopped and not _waits(one, seconds)]
         if _has_free_worker(state) and seconds < DAY:
             ready += state.queue
@@ -243,7 +243,9 @@ class World:
             stopped=None if state.stopped is None else processes[state.stopped],
             queue=sorted_messages(moved(message, seconds) for message in queue),
             later=sorted_messages(moved(message, seconds) for message in state.later),
-            calls=tuple(moved(call, seconds)._replace(told=call.told and seconds < DAY) for call in state.calls),
+            calls=tuple(
+                moved(call, seconds)._replace(published=call.published and seconds < DAY) for call in state.calls
+            ),
             requests=_forgotten(state) if seconds >= DAY else state.requests,
             waiting=moved(state.waiting, seconds),
             opens=max(START - HOUR, state.opens - seconds),
@@ -256,13 +258,13 @@ def _has_free_worker(state: State) -> bool:
 
 
 def _waits(process: Process, seconds: int) -> bool:
-    """Tell whether a process has nothing to do for so long: it waits for the answer to its request."""
+    """Tell whether a process has nothing to do for `seconds`: it waits for the answer to its request."""
     effect = process.next
     return isinstance(effect, Effect) and effect.name == "answer" and START + seconds <= effect.args[1] + ANSWER_WITHIN
 
 
 def _given_up(state: State, pair: Pair) -> State:
-    """Note that the calls of a pair that were not found were released with it."""
+    """Record that calls of a pair were released with it before they were found."""
     for call in state.calls:
         if call.pair == pair and call.job_id not in state.store.records:
             state = state.with_call(call._replace(given_up=START))
@@ -270,12 +272,12 @@ def _given_up(state: State, pair: Pair) -> State:
 
 
 def _forgotten(state: State) -> tuple[Request, ...]:
-    """Return the requests as they are remembered after days: those of pairs that were done are not."""
+    """Return the requests that are still remembered after days, without those of done pairs."""
     kept = {ledger["task_id"] for ledger in state.store.ledgers.values() if ledger["phase"] != "done"}
     return tuple(one._replace(forgotten=one.forgotten or one.task_id not in kept) for one in state.requests)
 
 
 def _used_anew(state: State, task_id: str) -> State:
-    """Return the state once a task id that was forgotten is used anew: by a message that the broker has not marked."""
+    """Return the state after a forgotten task id is used again, by a message that the broker has not marked."""
     kept = tuple(one for one in state.requests if one.task_id != task_id or not one.forgotten)
     return state if kept == state.requests else state._replace(requests=kept)

@@ -1,4 +1,4 @@
-"""The ports of one process: every effect on the world around it is a point at which anything may happen to it."""
+"""Provide the interfaces of one process: every effect on the outside is a point at which a fault may strike."""
 
 import time
 from collections.abc import Callable
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GATE = 2  # seconds from the connection to the first byte, above which a dial sends nothing (S18)
+GATE = 2  # seconds from the connection to the first byte, beyond which a dial sends nothing (S18)
 
 
 class StorePort:
-    """The real store, one effect for each step; the invariants see each step's reply, even one that is lost."""
+    """The real store, one effect per method; the invariants see each reply, even a lost one."""
 
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
@@ -53,7 +53,7 @@ class StorePort:
 
 
 class UpstreamPort:
-    """The upstream as one process sees it."""
+    """The upstream as seen by one process."""
 
     def __init__(self, process: Process, machine: "Machine") -> None:
         self._process, self._machine = process, machine
@@ -62,9 +62,9 @@ class UpstreamPort:
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Request calls, in the order of the real client: connect, `sending`, the gate, the request, its answer.
+        """Request calls in the order of the real client: connect, `sending`, the gate, the request, its answer.
 
-        The connection must stand `within` so many seconds; without that an attempt takes the time that was drawn.
+        The connection must be established within `within` seconds; otherwise an attempt takes the drawn time.
         """
         process, machine = self._process, self._machine
         plan = machine.plan(process.task_id)
@@ -100,7 +100,7 @@ class UpstreamPort:
             raise NotSent("POST /call-v2: refused")
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Answer as the call stands when the question comes; without a job, as one of the case's calls does."""
+        """Answer with the status at the time of the query; without a job, with that of one of the case's calls."""
         process, machine = self._process, self._machine
         endpoint: Endpoint = "status by case" if job_id is None else "status by job"
         asked = None if job_id is None else machine.reality.jobs[job_id]
@@ -120,7 +120,7 @@ class UpstreamPort:
         return status
 
     def conversations(self, *, case_id: str) -> list[ConversationLog]:
-        """Answer with the calls that stand in the log when the question comes."""
+        """Answer with the conversation log at the time of the query."""
 
         def read(now: float) -> list[ConversationLog]:
             return [_entry(job, now) for job in self._machine.reality.log(case_id, now)]
@@ -131,15 +131,15 @@ class UpstreamPort:
         return entries
 
     def _query(self, endpoint: Endpoint, about: str, read: Callable[[float], T], job: Job | None = None) -> T:
-        """Ask one question: Unavailable or ProtocolError where no answer to it comes."""
+        """Send one query; raise Unavailable or ProtocolError if it is not answered."""
         process, endpoints = self._process, self._machine.endpoints
         well = process.wait(f"ask {about}")
         now = time.time()
         answer, denied = read(now), endpoints.is_("denies", endpoint, now)
         away = endpoints.is_("away", endpoint, now) or self._machine.mute(job)
         latency = endpoints.latency(endpoint, now)
-        told = process.wait(f"told by {endpoint}", now + min(latency, QUERY_TIME_OUT))
-        if away or not well or not told or latency > QUERY_TIME_OUT:
+        answered = process.wait(f"answered by {endpoint}", now + min(latency, QUERY_TIME_OUT))
+        if away or not well or not answered or latency > QUERY_TIME_OUT:
             raise Unavailable(f"{endpoint}: ReadTimeout")
         if denied:
             raise ProtocolError(f"{endpoint}: data null")
@@ -152,7 +152,7 @@ def _entry(job: Job, now: float) -> ConversationLog:
 
 
 class ClockPort:
-    """The process's own clock, which goes on while it is stopped."""
+    """The process's own clock, which continues while the process is stopped."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
