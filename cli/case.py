@@ -80,9 +80,9 @@ def erase(case_id: str, *, anyway: bool, as_json: bool) -> int:
         "history_events": erased.events,
         "calls": erased.calls,
         "pairs": erased.pairs,
-        "live_events": erased.told,
+        "live_events": erased.live_events,
         "triggers": erased.triggers,
-        "notices": erased.letters,
+        "notices": erased.notices,
         "results": _forget_results(settings, case_id),
         "malformed_messages": _forget_malformed(settings, case_id),
     }

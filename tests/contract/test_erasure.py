@@ -78,7 +78,7 @@ def test_erasure_deletes_every_record_of_the_case(store: RedisStore, client: red
     erased = store.erase("C/1", anyway=False)
     calls = 1 if phase == "ended" else 0
     events = 2 if phase == "ended" else 1
-    assert erased == Erased(events=events, calls=calls, pairs=1, told=events, triggers=1, letters=0)
+    assert erased == Erased(events=events, calls=calls, pairs=1, live_events=events, triggers=1, notices=0)
     assert found(client, '"C/1"', "'C/1'", "C%2F1:") == []
     task_ids = {"t:task:task-job-1", "t:dialled"}  # handled tasks remain handled, without the case (S17, S18)
     assert [name for name in found(client, "job-1") if name not in task_ids] == []
@@ -169,7 +169,7 @@ def test_erasure_reads_in_batches(client: redis.Redis, monkeypatch: pytest.Monke
     monkeypatch.setattr(client, "execute_command", watched)
     erased = store.erase("C/1", anyway=False)
     assert isinstance(erased, Erased)
-    assert (erased.told, erased.letters) == (19, 3 * 19)
+    assert (erased.live_events, erased.notices) == (19, 3 * 19)
     assert max(replies) == 10
     assert [client.xlen(f"t:outbox:{channel}") for channel in CHANNELS] == [26, 26]
     assert client.llen("t:dead") == 26

@@ -203,7 +203,7 @@ def test_erased_case_has_no_entries_left(notifying: RedisStore, client: redis.Re
     for entry in outbox.read("-", limit=2):  # one entry per case
         outbox.give_up(entry, "gone")
     erased = notifying.erase(PAIR.case_id, anyway=False)
-    assert getattr(erased, "letters", 0) == 2
+    assert getattr(erased, "notices", 0) == 2
     assert found(client, '"C/1"', '"C/1\\"') == []
     assert [one.pair.case_id for one in entries(notifying)] == ["C/12"]
     assert [entry.event["case_id"] for entry in notifying.dead_letters()] == ["C/12"]

@@ -55,16 +55,17 @@ return removed
 class Erased:
     """Numbers of erased records: events of the history, records of calls, ledgers of pairs.
 
-    `told` counts entries of the live stream, `letters` outbox entries and dead letters, `triggers` remembered results.
-    Their task ids stay, without the case, so that a late duplicate delivery of a trigger still makes no call (S17).
+    `live_events` counts entries of the live stream, `notices` outbox entries and dead letters, `triggers` remembered
+    results. Their task ids stay, without the case, so that a late duplicate delivery of a trigger still makes no call
+    (S17).
     """
 
     events: int
     calls: int
     pairs: int
-    told: int
+    live_events: int
     triggers: int
-    letters: int
+    notices: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,10 @@ class ErasureScripts(OutboxScripts):
         with self.translated():
             triggers = self._blank_triggers(case_id)
             self._blank_requests(case_id)
-        letters = self.delete_dead_letters(case_id)
+        notices = self.delete_dead_letters(case_id)
         with self.translated():  # last: observers have had time to read the event `erased`
             seen = max(0, self._delete_live_events(case_id) - 1)
-        return Erased(events, calls, pairs, seen, triggers, letters)
+        return Erased(events, calls, pairs, seen, triggers, notices)
 
     def _delete_live_events(self, case_id: str) -> int:
         """Delete the case's entries of the live stream."""
