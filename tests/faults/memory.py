@@ -34,9 +34,9 @@ class Request:
     look_up: bool = False
     released: bool = False
     done_at: float = math.inf
-    """When its pair was released."""
+    """Time of its pair's release."""
     bad_end: float = math.inf
-    """Since when its outcome counts as unknown, for the memory of a day (S5)."""
+    """Time at which its outcome became unknown; it is remembered for a day (S5)."""
 
 
 @dataclass
@@ -45,14 +45,14 @@ class Known:
 
     record: dict[str, str]
     begun: list[tuple[float, float]] = field(default_factory=list)
-    """When each of its polls passed the fence, and the due time of each."""
+    """Time at which each of its polls passed the fence, and the due time of each."""
     reopened: int = 0
     answers: set[Pair] = field(default_factory=set)
     """The pairs of the answers that named it."""
     watches: int = 1
-    """How many records it has had: one that is forgotten may be found again."""
+    """Number of records it has had: a forgotten call may be found again."""
     asked: bool = False
-    """It was queried in the watch that goes on, or an outage kept its polls from asking."""
+    """It was queried in the current watch, or an outage prevented the queries."""
 
     def holds(self, pair: Pair) -> bool:
         """Tell whether the call belongs to a pair or also holds it."""

@@ -11,11 +11,11 @@ T = TypeVar("T")
 TOLERANCE = 0.01  # seconds by which a process may run late without having been stopped
 
 Order = Literal["go", "die", "die after", "fail", "fail after", "twice", "stop"]
-"""What becomes of a process at its next effect.
+"""Fate of a process at its next effect.
 
 `go`: the effect happens. `die`, `die after`: the process ends before or after it. `fail`, `fail after`: an error is
-reported, before or after it happened. `twice`: its answer is lost and the client carries it out once more. `stop`: the
-process stands still before it until it is woken.
+reported, before or after it happened. `twice`: its answer is lost and the client repeats it. `stop`: the
+process stands still before it until it is resumed.
 """
 
 
@@ -64,7 +64,7 @@ class Process:
         self.trap: tuple[int, Order] | None = None
         self.meets = 0
         self.leases: list[tuple[str, int]] = []
-        """Polls at work, which it renews while it is neither stopped nor dead."""
+        """Running polls, whose leases it renews while it is neither stopped nor dead."""
         self._error: BaseException | None = None
         self._body = body
         self._order: Order = "go"

@@ -20,9 +20,9 @@ class Look:
     """Upstream's answers to one trigger before its request."""
 
     log: Mapping[str, str] | None = None
-    """The conversation log, None where it was not read."""
+    """The conversation log; None if it was not read."""
     by_case: bool = False
-    """The status by case was answered; that there is no such call is an answer."""
+    """The status by case was answered; a denial is an answer."""
     statuses: dict[str, str] = field(default_factory=dict)
     """Every status in them, by job."""
     denied: set[str] = field(default_factory=set)

@@ -58,7 +58,7 @@ class Machine:
         self._plans: dict[str, Plan] = {}
         self._held: dict[Process, Message] = {}
         self.dirty = True
-        """The store was written to, so the next sweep's time is to be asked for anew."""
+        """The store has changed, so the next sweep's time must be read again."""
         self._due = self._swept_at = 0.0
         self._dispatch_due = self._dispatched_at = self._renewed_at = 0.0
         self._numbers = itertools.count(1)

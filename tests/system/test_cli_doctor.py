@@ -85,7 +85,7 @@ def test_an_installation_without_workers(doctor: Doctor, redis_url: str) -> None
     assert list(seen) == CHECKS
     assert [name for name, (status, _) in seen.items() if status != "ok"] == ["durability", "sweep", "workers"]
     assert re.search(r"^Valkey \d+\.\d+\.\d+ at redis://\*\*\*@127.0.0.1:\d+/\d+, answers in", seen["redis"][1])
-    assert seen["durability"][1].startswith("a crash of Redis may forget that a telephone rang")
+    assert seen["durability"][1].startswith("a crash of Redis may lose the record of a call request")
     assert seen["sweep"][1].startswith("nobody has swept within a day")
     assert seen["workers"][1].startswith("none answered within")
     assert seen["queues"][1] == "outbound.trigger 0, outbound.poll 0, outbound.control 0"

@@ -171,7 +171,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 DIALS, POLLS = (TRIGGER_QUEUE, POLL_QUEUE), (POLL_QUEUE, CONTROL_QUEUE)
-WARNING = "a crash of Redis may forget that a telephone rang: it needs appendonly yes"
+WARNING = "a crash of Redis may lose the record of a call request: set appendonly yes"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Literal, cast
 import redis
 
 Durability = Literal["waitaof", "always", "none"]
-"""`waitaof`: it can be asked after each write; `always`: it writes through; `none`: a crash may forget a request."""
+"""`waitaof`: each write can be confirmed; `always`: each write is flushed; `none`: a crash may lose a request."""
 
 NOT_DURABLE = (
-    "a crash of Redis may forget that a telephone rang: it needs appendonly yes and, from Redis 7.2 on, appendfsync "
-    "everysec, before that always"
+    "a crash of Redis may lose the record of a call request: set appendonly yes, and appendfsync everysec (from Redis "
+    "7.2 on) or always (older servers)"
 )
 
 

@@ -28,7 +28,7 @@ OPEN_FOR = 1e6  # seconds
 SETTINGS = Settings(key_prefix="t", call_timeout=20, unknown_lookup=10, unknown_hold=90)
 
 AT_ONCE: dict[str, Any] = {"acquire_sweep_lock": True, "trim": None, "count": None, "reserve_query": 0}
-"""Steps of the store that are no part of the search, and their replies."""
+"""Methods of the store that are outside the search, and their replies."""
 
 
 class Message(NamedTuple):

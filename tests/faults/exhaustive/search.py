@@ -18,7 +18,7 @@ class Found:
     states: int = 0
     transitions: int = 0
     steps: int = 0
-    """Steps that were carried out on the store; all others were known."""
+    """Number of scripts that ran on the store; all other outcomes were known."""
     seconds: float = 0
 
 
@@ -48,7 +48,7 @@ class Exploration:
         self._known = {self.states[0]: 0}
         self._parents = array("i", [0])
         self._calm = (array("i"), array("i"))
-        """The transitions in which nothing goes wrong, from and to."""
+        """The transitions without a fault: from and to."""
         self._at = 0
 
     def visit_all(self) -> None:
