@@ -24,7 +24,7 @@ POINTS = [
     "after status",
     "before write_polls",  # the answer has arrived and is not stored
     "after write_polls",
-    "after take_sweep",
+    "after acquire_sweep_lock",
 ]
 SETTINGS = {
     "poll_interval": 2,
