@@ -1,1 +1,1 @@
-"""The distributed part: triggering calls exactly once and watching each to its end."""
+"""The distributed part: place each call exactly once, and watch it until it ends."""

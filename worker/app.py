@@ -1,4 +1,4 @@
-"""The Celery application: create it, and refuse to start a worker that could not keep its promises."""
+"""The Celery application: create it, and start no worker that could place a call twice."""
 
 import logging
 import os
@@ -23,13 +23,13 @@ CELERY_VARIABLES = {
 def create_app(settings: Settings) -> Celery:
     """Return the application.
 
-    Celery lets some variables of the environment overrule its configuration. A worker on another broker than its
-    producers, or than the lock's Redis, is how people get rung twice: the settings alone decide.
+    The environment variables in `CELERY_VARIABLES` are removed, because Celery would let them override its
+    configuration. A worker whose broker is not the Redis of the locks could place a call twice.
     """
     transport.install()
     for name in CELERY_VARIABLES & os.environ.keys():
         logging.getLogger(__name__).warning(
-            "%s is left out of account: the addresses are callwatch's own settings", name
+            "%s is ignored: callwatch takes its addresses from its own settings only", name
         )
         del os.environ[name]
     application = Celery(
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> Celery:
 def _load() -> Settings:
     try:
         return load_settings()
-    except SettingsError as error:  # one line, not the trace that Celery's command line would make of it
+    except SettingsError as error:  # one line instead of the traceback that Celery's command line would print
         sys.exit(str(error))
 
 
@@ -55,11 +55,11 @@ every_poll_is_shown = _settings.poll_events == "all"
 def _configure_logging(**_: object) -> None:
     configure_logging(_settings)
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
-        for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines a poll that say nothing of the call
+        for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for each poll, without the call's ids
             logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("celery.pool").setLevel(
         max(logging.INFO, logging.getLogger().level)
-    )  # else it quotes bodies (S37)
+    )  # at DEBUG this logger quotes message bodies (S37)
 
 
 @signals.celeryd_init.connect
@@ -71,8 +71,8 @@ def _take_no_commands(**_: object) -> None:
 def _check_kombu(**_: object) -> None:
     if not kombu.__version__.startswith(f"{transport.MADE_FOR_KOMBU}."):
         logging.getLogger(__name__).warning(
-            "kombu %s is installed; the mends of its Redis transport were made for %s: a worker may not outlive its"
-            " connection",
+            "kombu %s is installed, but worker/runtime/transport.py corrects the Redis transport of %s: a worker may"
+            " stop when it loses its connection",
             kombu.__version__,
             transport.MADE_FOR_KOMBU,
         )
@@ -86,8 +86,8 @@ def _require_upstream(**_: object) -> None:
 
 @signals.celeryd_init.connect
 def _require_gate(**_: object) -> None:
-    """Refuse to start where a call request could leave before `sending` is written (S18)."""
+    """Refuse to start if a call request could leave before `sending` is written (S18)."""
     try:
         check_gate()
     except GateBrokenError as error:
-        sys.exit(f"{error}: no worker starts like this; install the versions that requirements.lock names")
+        sys.exit(f"{error}: the worker does not start; install the versions that requirements.lock names")

@@ -1,8 +1,9 @@
-"""What lives in a worker beside its tasks: the dispatcher, the sweep, the notifier, and the sign that it works.
+"""Bootsteps of a worker: the threads of dispatcher, sweep and notifier, and the health file.
 
-Dispatcher and sweep are threads of every worker: no process of its own could be the one that died. The sweep's thread
-signs; the sign is withheld unless sweep and dispatcher have succeeded lately, the consumer's event loop turns, Redis
-answers, and the worker takes what waits in its queues. An idle worker is healthy; one that is up and deaf is not.
+Dispatcher and sweep run as threads of every worker, so that no single process is needed for them. The thread of the
+sweep renews the health file after each sweep if the worker is healthy: sweep and dispatcher have succeeded recently,
+the consumer's event loop runs, Redis answers, and the worker takes the messages that wait in its queues. An idle worker
+is healthy; a running worker that takes no messages is not.
 """
 
 import contextlib
@@ -32,16 +33,16 @@ from worker.runtime.notice_delivery import TaskCall, Webhook
 from worker.store.connection import NOT_DURABLE
 from worker.tasks import PollQueue, Publisher, this_process
 
-ANSWER_WITHIN = 2  # seconds for the broker to say what waits: the sweep must not hang on it
-DISPATCH_WITHIN = 1.0  # seconds between two turns of the dispatcher, the longest pause after a failure included
+ANSWER_WITHIN = 2  # seconds: time-out of the broker when the health check reads the queues' lengths
+DISPATCH_WITHIN = 1.0  # seconds: the longest pause between two rounds of the dispatcher
 
 log = logging.getLogger(__name__)
 
 
 class DispatcherStep(bootsteps.StartStopStep):
-    """Dispatches due polls from the worker's start to its end; every worker does, without a leader (S20, S28)."""
+    """Dispatch due polls while the worker runs; every worker does, without a leader (S20, S28)."""
 
-    requires = (f"{__name__}:SweepStep",)  # which makes the worker's health
+    requires = (f"{__name__}:SweepStep",)  # which creates the worker's health check
 
     def __init__(self, parent: Any, **_: Any) -> None:
         super().__init__(parent)
@@ -58,7 +59,7 @@ class DispatcherStep(bootsteps.StartStopStep):
         self._thread.start()
 
     def stop(self, _parent: Any) -> None:
-        """End the thread after the turn that it is at."""
+        """End the thread after its current round."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -67,7 +68,7 @@ class DispatcherStep(bootsteps.StartStopStep):
 
 
 class SweepStep(bootsteps.StartStopStep):
-    """Sweeps from the worker's start to its end; of all workers one at a time does the work (S18)."""
+    """Sweep while the worker runs; of all workers, the holder of the leader lock acts (S18)."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -91,7 +92,7 @@ class SweepStep(bootsteps.StartStopStep):
         self._thread.start()
 
     def stop(self, _parent: Any) -> None:
-        """End the thread after the sweep that it is at."""
+        """End the thread after its current sweep, and remove the health file."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -103,7 +104,7 @@ class SweepStep(bootsteps.StartStopStep):
     def _wait(self, seconds: float) -> bool:
         over = self._over.wait(seconds)
         if not over:
-            with contextlib.suppress(StoreUnavailable):  # the sweep says so
+            with contextlib.suppress(StoreUnavailable):  # the sweep logs it
                 container().store.cache_counts(limit=container().settings.overdue_grace)
                 self._check_durability()
         if self._health is not None and not over:
@@ -111,17 +112,17 @@ class SweepStep(bootsteps.StartStopStep):
         return over
 
     def _check_durability(self) -> None:
-        """Warn once where a worker that dials writes `sending` to a Redis that may forget it (S18)."""
+        """Warn once if this worker dials and its Redis may lose `sending` in a crash (S18)."""
         if self._durability_checked:
             return
-        durable = container().store.durability != "none"  # StoreUnavailable: after the next sweep, then
+        durable = container().store.durability != "none"  # on StoreUnavailable the next sweep checks again
         self._durability_checked = True
         if not durable:
             log.warning(NOT_DURABLE)
 
 
 class NotifierStep(bootsteps.StartStopStep):
-    """Tells back ends what became of calls, where that is configured; of all workers one at a time does so."""
+    """Deliver notices to back ends if channels are configured; one worker at a time acts for each channel."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -136,14 +137,14 @@ class NotifierStep(bootsteps.StartStopStep):
             threading.Thread(target=notifier.run, args=(self._over,), name=f"notices-{channel}", daemon=True).start()
 
     def stop(self, _parent: Any) -> None:
-        """Let the threads end; what they have not delivered stays in the outbox."""
+        """End the threads; undelivered notices stay in the outbox."""
         self._over.set()
 
     terminate = stop
 
 
 def way(channel: NoticeChannel) -> Deliver:
-    """Return the way to the back end that is configured for a channel."""
+    """Return the function that delivers the notices of a channel to its back end."""
     settings = container().settings
     if channel == "task":
         return TaskCall(app, settings.notice_task, settings.notice_queue)
@@ -152,7 +153,7 @@ def way(channel: NoticeChannel) -> Deliver:
 
 
 class TickStep(bootsteps.StartStopStep):
-    """Tells with every turn of the consumer's event loop that it turns; begun anew with every connection."""
+    """Send the event loop's heartbeat to the health check; Celery starts this step again with each connection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -161,13 +162,13 @@ class TickStep(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin to tick."""
+        """Start the timer."""
         health = getattr(parent.controller, "callwatch_health", None)
         if health is not None:
             self._timer = parent.timer.call_repeatedly(TICK, health.tick)
 
     def stop(self, _parent: Any) -> None:
-        """Tick no more: without a connection there is no work."""
+        """Stop the timer: a worker without a connection takes no messages."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -175,17 +176,17 @@ class TickStep(bootsteps.StartStopStep):
 
 
 class WorkerHealth:
-    """The judge, the sign, and what they have to know of this worker, of its broker and of the store."""
+    """Check this worker's health, and keep its health file current."""
 
     def __init__(self, settings: Settings, *, threads: int) -> None:
         now = time.monotonic()
         threads_of = {"sweep": settings.sweep_interval, "dispatcher": DISPATCH_WITHIN}
-        self._beat = Heartbeat(longest=settings.dial_limit, now=now, succeed_within=threads_of)
-        # A sweep signs once an interval, so that much on top of the limit is nobody's fault.
-        self._sign = HealthFile(
+        self._heartbeat = Heartbeat(longest=settings.dial_limit, now=now, succeed_within=threads_of)
+        # The file is renewed once in a sweep interval, so a healthy worker's file can be one interval old.
+        self._file = HealthFile(
             Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now
         )
-        self._sign.withdraw()
+        self._file.withdraw()
         self._threads = threads
         self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
         self._broker = redis.Redis.from_url(
@@ -195,23 +196,23 @@ class WorkerHealth:
         )
 
     def tick(self) -> None:
-        """Note a turn of the event loop."""
-        self._beat.tick(time.monotonic())
+        """Record that the event loop runs."""
+        self._heartbeat.tick(time.monotonic())
 
     def succeeded(self, thread: str) -> None:
-        """Note that the sweep or the dispatcher has just succeeded."""
-        self._beat.succeeded(thread, time.monotonic())
+        """Record a success of the sweep or the dispatcher; `thread` names it."""
+        self._heartbeat.succeeded(thread, time.monotonic())
 
     def sign(self) -> None:
-        """Give a sign of work, if there is none of trouble."""
-        self._sign.give(self._trouble, now=time.monotonic())
+        """Renew the health file if the worker is healthy."""
+        self._file.give(self._fault, now=time.monotonic())
 
     def close(self) -> None:
-        """Take the sign away."""
-        self._sign.withdraw()
+        """Remove the health file."""
+        self._file.withdraw()
         self._broker.close()
 
-    def _trouble(self) -> str | None:
+    def _fault(self) -> str | None:
         try:
             container().store.now()
             loads = {
@@ -221,7 +222,7 @@ class WorkerHealth:
         except (StoreUnavailable, redis.RedisError) as error:
             return f"Redis does not answer: {type(error).__name__}"
         full = len(state.active_requests) >= self._threads
-        return self._beat.trouble(loads, time.monotonic(), full=full)
+        return self._heartbeat.trouble(loads, time.monotonic(), full=full)
 
 
 app.steps["worker"].add(SweepStep)

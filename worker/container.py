@@ -1,4 +1,4 @@
-"""The real adapters, built once per process: Redis, the upstream, the clock, owner tokens."""
+"""Container of the adapters, built once per process: Redis, upstream, clock, owner tokens; it builds the flows."""
 
 import functools
 import os
@@ -23,24 +23,24 @@ from worker.runtime.poll_executor import PollExecutor
 from worker.store import Keys, RedisStore, Terms, connect
 
 UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux' monotonic clock stands while a machine sleeps
-STORE_CONNECTIONS_SPARE = 16  # beyond two for each thread, one of them its own: sweep, notices, the command line
+STORE_CONNECTIONS_SPARE = 16  # beyond two for each thread of the pool: for the sweep, the notifier and the dispatcher
 
 
 class SystemClock:
     """The process's own clock."""
 
     def monotonic(self) -> float:
-        """Return seconds since an arbitrary moment; goes on while the process is stopped or the machine suspended."""
+        """Return seconds since an arbitrary moment; they advance while the process or the machine is suspended."""
         return time.clock_gettime(UPTIME)
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Block the thread for `seconds`."""
         time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """All that the flows of one process stand on."""
+    """The settings and adapters of one process, and the flows built from them."""
 
     settings: Settings
     store: RedisStore
@@ -49,21 +49,21 @@ class Container:
 
     @property
     def paced(self) -> Upstream:
-        """The upstream for whoever asks it outside a poll."""
+        """The upstream client for queries outside a poll: it waits for the status rate limit."""
         return ThrottledUpstream(self.upstream, self.store, self.clock)
 
     def trigger(self) -> TriggerFlow:
-        """Return the flow of a trigger."""
+        """Build the flow of a trigger."""
         settings = self.settings
         dial = Dial(self.store, self.paced, self.clock, settings.poll_interval, settings.hours)
         return TriggerFlow(dial, settings.enabled, new_token)
 
     def look_up(self) -> LookUpFlow:
-        """Return the flow of a look-up."""
+        """Build the flow of a look-up."""
         return LookUpFlow(self.store, self.paced, self.settings.poll_interval)
 
     def sweep(self, publish: Publish) -> Sweep:
-        """Return the flow of the sweep, under a name that tells who sweeps."""
+        """Build the flow of the sweep; host name and process id name the owner of the leader lock."""
         return Sweep(
             store=self.store,
             publish=publish,
@@ -73,34 +73,34 @@ class Container:
         )
 
     def dispatcher(self, publish: PublishPolls, free: Callable[[], int]) -> Dispatcher:
-        """Return the flow of the dispatcher."""
+        """Build the flow of the dispatcher; `free` returns for how many polls this process has room."""
         return Dispatcher(self.store, publish, free, self.settings.poll_batch)
 
     def watch(self, notify: Notify) -> PollFlow:
-        """Return the flow of a poll."""
+        """Build the flow of a poll."""
         policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
         return PollFlow(self.store, notify, self.clock, policy)
 
     def askers(self, notify: Notify) -> PollExecutor:
-        """Return what carries polls out in this process; starts its thread."""
+        """Build the executor of this process's polls, and start its thread."""
         status = build_upstream(self.settings).for_event_loop()
         return PollExecutor(self.watch(notify), status, lease=self.settings.overdue_grace)
 
 
 def new_token() -> str:
-    """Return an owner token that nobody can guess."""
+    """Return an owner token that cannot be guessed."""
     return secrets.token_urlsafe(16)
 
 
 def build_store(settings: Settings, *, limit: float = 15) -> RedisStore:
-    """Return the store of a deployment; connects when first used, and waits `limit` seconds for an answer."""
+    """Return the store of a deployment; it connects at first use, with a time-out of `limit` seconds."""
     connections = 2 * settings.worker_concurrency + STORE_CONNECTIONS_SPARE
     client = connect(settings.redis_client_url, max_connections=connections, limit=limit)
     return RedisStore(client, Keys(settings.key_prefix), terms(settings))
 
 
 def terms(settings: Settings) -> Terms:
-    """Return for how long a deployment keeps and watches things."""
+    """Return the store's times to live, limits and rates from the settings."""
     return Terms(
         lock_ttl=settings.lock_ttl,
         history_ttl=settings.history_ttl,
@@ -118,7 +118,7 @@ def terms(settings: Settings) -> Terms:
 
 
 def build_upstream(settings: Settings) -> UpstreamClient:
-    """Return the client of the upstream; ValueError where the settings name none."""
+    """Return the client of upstream; ValueError if the settings name no address."""
     if settings.api_base_url is None:
         raise ValueError(
             "CALLWATCH_API_BASE_URL: missing, should be the upstream's address, like http://127.0.0.1:9015"
@@ -137,6 +137,6 @@ def build_upstream(settings: Settings) -> UpstreamClient:
 
 @functools.cache
 def container() -> Container:
-    """Return this process's parts, built at the first call (after a fork, where there is one)."""
+    """Return this process's container, built at the first call: in a prefork pool after the fork."""
     settings = load_settings()
     return Container(settings, build_store(settings), build_upstream(settings), SystemClock())

@@ -1,4 +1,4 @@
-"""The Celery tasks: thin. Each reads what arrived, calls its flow, and obeys its answer."""
+"""The Celery tasks: read a message, call its flow, obey its answer."""
 
 import json
 import sys
@@ -27,31 +27,31 @@ from worker.core.model import AbandonedClaim, Pair, StatusUpdate
 from worker.runtime.celery_config import POLL_QUEUE, TRIGGER_QUEUE
 from worker.runtime.poll_executor import MOST, PollExecutor
 
-LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # an expiry beyond it cannot be written down again everywhere
-ANSWER_WITHIN = 2  # seconds for the broker to say how many polls wait
-LEAVE_WITHIN = 2  # seconds beyond the longest query in which a leaving process writes what it heard
-BUSY_COUNTDOWN = 1  # seconds after which a trigger that found every dial slot taken comes again
+LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry cannot be formatted as a date again
+ANSWER_WITHIN = 2  # seconds: time-out of the broker when the dispatcher reads the queue's length
+LEAVE_WITHIN = 2  # seconds beyond the longest query in which a stopping process writes the answers it received
+BUSY_COUNTDOWN = 1  # seconds after which a trigger that found no free dial slot is delivered again
 
 
 class DialSlots:
-    """How many dials one process carries out at a time; a dial may hang for a minute and a half.
+    """Limit the dials that one process carries out at a time; a dial may block its thread for 90 seconds.
 
-    Where the process polls as well, dials get half its threads, so that they never hold up the polls.
+    In a process that polls too, dials get half the threads, so that they never delay polls.
     """
 
     def __init__(self) -> None:
         self._slots: threading.BoundedSemaphore | None = None
 
     def limit(self, number: int | None) -> None:
-        """Allow `number` dials at a time; None for as many as there are threads."""
+        """Allow `number` dials at a time; None sets no limit."""
         self._slots = None if number is None else threading.BoundedSemaphore(max(1, number))
 
     def take(self) -> bool:
-        """Take a slot; False where all are taken."""
+        """Take a slot; return False if all are taken."""
         return self._slots is None or self._slots.acquire(blocking=False)
 
     def give_back(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         if self._slots is not None:
             self._slots.release()
 
@@ -59,18 +59,18 @@ class DialSlots:
 dial_slots = DialSlots()
 
 
-here = SimpleNamespace(name=None)  # the worker's name, under which Flower shows what its threads send
+here = SimpleNamespace(name=None)  # the worker's name, which the events from its threads carry for Flower
 
 
 @signals.celeryd_after_setup.connect
 def limit_dials(instance: Any, **_: object) -> None:
-    """Reserve threads for polls in a worker that serves both queues; one of processes cannot, and does not start."""
+    """Reserve threads for polls in a worker that serves both queues; refuse to start it with a prefork pool."""
     here.name = instance.hostname
     polls = POLL_QUEUE in app.amqp.queues.consume_from
     if polls and TRIGGER_QUEUE in app.amqp.queues.consume_from and issubclass(instance.pool_cls, prefork.TaskPool):
         sys.exit(
-            "the pool prefork cannot keep dials from holding up polls: start a worker with -Q outbound.trigger and "
-            "another with -Q outbound.poll,outbound.control, or set CALLWATCH_WORKER_POOL=threads"
+            "with the pool prefork dials would delay polls: start one worker with -Q outbound.trigger and another "
+            "with -Q outbound.poll,outbound.control, or set CALLWATCH_WORKER_POOL=threads"
         )
     dial_slots.limit(instance.concurrency // 2 if polls else None)
 
@@ -85,7 +85,7 @@ def trigger(
     *_: Any,
     **_others: Any,
 ) -> TriggerResult:
-    """Call the parties of a case, once (S1-S18)."""
+    """Call the parties of a case once (S1-S18)."""
     kwargs = {
         "case_id": case_id,
         "mediation_id": mediation_id,
@@ -105,13 +105,13 @@ def trigger(
             expires=epoch(self.request.expires),
             redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
         )
-    except StoreRefused:  # a failure: handed out again, it would fail again, and for ever
+    except StoreRefused:  # the task fails: a redelivery would fail in the same way, without end
         raise
     except StoreUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:
         dial_slots.give_back()
-    if result is None:  # a copy must not put a result over the one that the first delivery will leave
+    if result is None:  # a duplicate delivery must not overwrite the result of the first delivery
         raise Ignore
     return result
 
@@ -119,37 +119,37 @@ def trigger(
 @app.task(
     name="outbound.poll",
     ignore_result=True,
-    acks_late=False,  # a lease finds a lost message long before the visibility time-out does
+    acks_late=False,  # the lease replaces a lost message long before the visibility time-out would
     send_events=every_poll_is_shown,
     Request="worker.runtime.request:PollRequest",
 )
 def poll(*_: Any, **kwargs: Any) -> str:
-    """Let the polls of a message pass the fence, and hand them to the askers of this process (S20-S28)."""
+    """Check the polls of a message against the fence, and submit them to this process's executor (S20-S28)."""
     try:
         return container().watch(show).begin(read_polls(kwargs), this_process.askers())
     except StoreUnavailable as error:
-        return f"given up, the store has it: {error}"
+        return f"not started, due again when the lease ends: {error}"
 
 
 class ThisProcess:
-    """The askers of this process, made when its first poll comes: after a fork, where there is one."""
+    """The poll executor of this process, built for its first poll: in a prefork pool after the fork."""
 
     def __init__(self) -> None:
         self._askers: PollExecutor | None = None
         self._lock = threading.Lock()
 
     def askers(self) -> PollExecutor:
-        """Return them; tasks ask in several threads at once."""
+        """Return the executor; safe to call from several threads."""
         with self._lock:
             self._askers = self._askers or container().askers(show)
             return self._askers
 
     def free(self) -> int:
-        """Return for how many more polls there is room."""
+        """Return for how many more polls this process has room."""
         return MOST if self._askers is None else self._askers.free()
 
     def finish(self, limit: float) -> None:
-        """Wait for the polls at work, so many seconds at the most."""
+        """Wait up to `limit` seconds for the polls in progress, then stop the executor."""
         with self._lock:
             if self._askers is not None:
                 self._askers.close(limit)
@@ -159,45 +159,45 @@ class ThisProcess:
 this_process = ThisProcess()
 
 
-@signals.worker_shutdown.connect  # when its threads have ended
-@signals.worker_process_shutdown.connect  # of a process of a pool
+@signals.worker_shutdown.connect  # sent after the pool's threads have ended
+@signals.worker_process_shutdown.connect  # sent in each process of a prefork pool
 def finish_polls(**_: object) -> None:
-    """Wait until the polls at work are written: a process that leaves has none to leave behind."""
+    """Wait until the polls in progress are written, so that a stopping process loses no answer."""
     this_process.finish(container().settings.status_timeout + LEAVE_WITHIN)
 
 
 @app.task(name="outbound.lookup", ignore_result=True)
 def look_up(case_id: str = "", mediation_id: str = "", **_others: Any) -> str:
-    """Look once for the calls of a request whose answer was lost (S14)."""
+    """Query upstream once for the calls of a request whose answer was lost (S14)."""
     try:
         return container().look_up()(Pair(str(case_id), str(mediation_id)))
     except StoreUnavailable as error:
-        return f"given up, the sweep asks again: {error}"
+        return f"given up, the sweep publishes the next look-up: {error}"
 
 
-def show(news: StatusUpdate) -> None:
-    """Show Flower a change of a call: one line a call, under its job id, instead of one for each of its polls.
+def show(update: StatusUpdate) -> None:
+    """Send Flower a change of a call, under its job id: one line for each call instead of one for each poll.
 
-    The messages of polls are quiet, unless CALLWATCH_POLL_EVENTS says `all`: then they are shown besides.
+    Poll tasks themselves send events only with CALLWATCH_POLL_EVENTS=all.
     """
-    began = news.deadline - container().settings.max_poll_duration
+    began = update.deadline - container().settings.max_poll_duration
     fields: dict[str, Any] = {
-        "uuid": news.message.job_id,
+        "uuid": update.message.job_id,
         "name": poll.name,
         "args": "()",
-        "kwargs": news.message.who(),
-        "result": news.line,
+        "kwargs": update.message.who(),
+        "result": update.line,
         "received": began,
-        "root_id": news.root or None,
-        "parent_id": news.root or None,
+        "root_id": update.root or None,
+        "parent_id": update.root or None,
     }
-    if news.verdict:
+    if update.verdict:
         fields["runtime"] = max(0.0, time.time() - began)
-    send_event(f"task-{news.verdict or 'watched'}", fields)
+    send_event(f"task-{update.verdict or 'watched'}", fields)
 
 
 def send_event(kind: str, fields: dict[str, Any]) -> None:
-    """Send a worker's event; that it cannot be heard is no fault of the poll."""
+    """Send a worker's event; drop it if the broker is unavailable, because a poll must not fail for it."""
     with (
         suppress(OperationalError, RedisError, OSError),
         app.events.default_dispatcher(here.name) as events,
@@ -206,7 +206,7 @@ def send_event(kind: str, fields: dict[str, Any]) -> None:
 
 
 class PollQueue:
-    """The queue of polls, as the dispatcher sees it."""
+    """The queue of polls: its length, and publishing to it; the dispatcher's `PublishPolls`."""
 
     def __init__(self, settings: Settings) -> None:
         self._broker = redis.Redis.from_url(
@@ -221,7 +221,7 @@ class PollQueue:
             return int(str(self._broker.llen(POLL_QUEUE)))
 
     def __call__(self, polls: Sequence[PollMessage]) -> None:
-        """Publish one message of these polls, ready to be taken; its leases are the second try."""
+        """Publish one message of these polls, without retries: a poll whose message is lost is due again (S28)."""
         with translated():
             poll.apply_async(
                 kwargs=polls_kwargs(polls),
@@ -234,10 +234,10 @@ class PollQueue:
 
 
 class Publisher:
-    """What the sweep sends to the queues."""
+    """Publish the messages of the sweep to the queues; its `Publish`."""
 
     def trigger(self, abandoned: AbandonedClaim) -> None:
-        """Publish a trigger again as it was, under its own task id."""
+        """Publish a trigger again, unchanged and under its own task id."""
         kwargs = json.loads(abandoned.arguments)
         with translated():
             trigger.apply_async(
@@ -250,7 +250,7 @@ class Publisher:
             )
 
     def look_up(self, pair: Pair, *, expires: float) -> None:
-        """Publish a look-up of a pair that is worth nothing after `expires` seconds."""
+        """Publish a look-up of a pair; the message expires after `expires` seconds."""
         kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
         with translated():
             look_up.apply_async(kwargs=kwargs, expires=expires, argsrepr="()", kwargsrepr=repr(kwargs), retry=False)
@@ -258,7 +258,7 @@ class Publisher:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Let nothing of the broker's libraries past the tasks."""
+    """Raise ScheduleFailed for every error of the broker's libraries."""
     try:
         yield
     except (KombuError, RedisError, OSError) as error:
@@ -266,7 +266,7 @@ def translated() -> Iterator[None]:
 
 
 def epoch(expires: str | datetime | None) -> float | None:
-    """Return a message's expiry in epoch seconds, at most `LATEST`; one without a zone is UTC, as Celery has it."""
+    """Return a message's expiry in epoch seconds, at most `LATEST`; like Celery, read one without a zone as UTC."""
     moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires
     if moment is None:
         return None
@@ -274,7 +274,7 @@ def epoch(expires: str | datetime | None) -> float | None:
 
 
 def put_back(task: Task, kwargs: dict[str, Any]) -> None:
-    """Publish a trigger again as it was, unclaimed, for a moment later."""
+    """Publish an unclaimed trigger again, unchanged, with a countdown of `BUSY_COUNTDOWN` seconds."""
     with translated():
         task.apply_async(
             kwargs=kwargs,

@@ -189,7 +189,7 @@ def test_backlog_stays_in_redis(world: World, caplog: pytest.LogCaptureFixture) 
     world.queue.heap.clear()
     world.clock.sleep(2.1)
     assert dispatch() == WAITING
-    assert caplog.messages == ["reissued 600 polls whose lease had ended"]
+    assert caplog.messages == ["reissued 600 polls whose lease had expired"]
 
 
 def test_idle_dispatcher_does_not_query_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,9 +236,9 @@ def failing(times: int, error: Exception, world: World) -> Callable[[], int]:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ScheduleFailed("OSError"), "no poll can be dispatched, trying again: ScheduleFailed: OSError"),
-        (StoreUnavailable("Redis: gone"), "no poll can be dispatched, trying again: StoreUnavailable: Redis: gone"),
-        (KeyError("x"), "no poll can be dispatched, trying again: KeyError: 'x'"),
+        (ScheduleFailed("OSError"), "polls cannot be dispatched, retrying: ScheduleFailed: OSError"),
+        (StoreUnavailable("Redis: gone"), "polls cannot be dispatched, retrying: StoreUnavailable: Redis: gone"),
+        (KeyError("x"), "polls cannot be dispatched, retrying: KeyError: 'x'"),
     ],
     ids=["no broker", "no store", "a fault"],
 )

@@ -106,7 +106,7 @@ def test_query_without_a_token_is_not_sent(
 
     monkeypatch.setattr(world.store, "reserve_query", reserve_query)
     monkeypatch.setattr(world.upstream, "conversations", lambda **_: pytest.fail("asked"))
-    with pytest.raises(Unavailable, match="used up" if answer is None else "Redis: ConnectionError"):
+    with pytest.raises(Unavailable, match="throttled" if answer is None else "Redis: ConnectionError"):
         ask()
     assert world.upstream.queries == []
 

@@ -111,7 +111,7 @@ def test_look_up_without_a_store_is_left_to_the_sweep(world: World, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(world.store, "open_look_up", away)
-        assert look_up("C-1") == "given up, the sweep asks again: Redis: ConnectionError"
+        assert look_up("C-1") == "given up, the sweep publishes the next look-up: Redis: ConnectionError"
     world.upstream.life = lambda _job, _age: "Executing"
     world.run(20)
     assert [call.job_id for call in world.store.calls()] == [JOB]

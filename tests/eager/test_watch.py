@@ -266,7 +266,7 @@ def test_unavailable_store_ends_a_poll_without_an_error(world: World, monkeypatc
         raise StoreUnavailable("Redis: ConnectionError")
 
     monkeypatch.setattr(type(world.store), "begin_polls", away)
-    assert set(world.run(11)) == {"given up, the store has it: Redis: ConnectionError"}
+    assert set(world.run(11)) == {"not started, due again when the lease ends: Redis: ConnectionError"}
 
 
 def test_flower_shows_only_polls_that_change_a_call(world: World) -> None:

@@ -48,7 +48,7 @@ def test_a_worker_of_processes_for_all_queues_ends_with_one_line(redis_url: str)
         deployment.workers.append(worker)
         wait_until(worker.gone)
         assert worker.process.returncode == 1
-        assert worker.log.splitlines()[-1].startswith("the pool prefork cannot keep dials from holding up polls: ")
+        assert worker.log.splitlines()[-1].startswith("with the pool prefork dials would delay polls: ")
         assert "Traceback" not in worker.log
         deployment.worker("-Q", "outbound.trigger", name="dial")
 

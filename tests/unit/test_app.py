@@ -40,7 +40,7 @@ def test_no_variable_of_celery_moves_the_broker(
     assert (application.conf.broker_url, application.conf.result_backend) == (SETTINGS.broker_url, SETTINGS.result_url)
     assert name not in os.environ
     (line,) = caplog.messages
-    assert line.startswith(f"{name} is left out of account")
+    assert line.startswith(f"{name} is ignored")
     assert "s3cret" not in line
 
 

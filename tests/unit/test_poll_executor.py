@@ -156,7 +156,7 @@ def test_s28_answers_are_kept_while_the_store_is_away(world: World, caplog: pyte
     world.ask("hangs", "job-1")
     wait_until(lambda: world.store.written == {"job-1": "answer"})
     wait_until(lambda: world.store.renewed)
-    assert caplog.messages.count("store away, 1 answers wait to be written: Redis: gone") == 3
+    assert caplog.messages.count("store away, 1 answers not written yet: Redis: gone") == 3
     assert "leases not renewed: Redis: gone" in caplog.messages
 
 
@@ -209,7 +209,7 @@ def test_s28_a_process_that_leaves_waits_for_its_polls() -> None:
     world.release()
     closing.join(30)
     assert set(world.store.written) == {"hangs", "job-1"}
-    assert "askers" not in {thread.name for thread in threading.enumerate()}
+    assert "poll-executor" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_s28_and_not_for_ever() -> None:

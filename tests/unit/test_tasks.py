@@ -46,7 +46,8 @@ def test_a_worker_of_processes_does_not_start_where_its_dials_could_hold_up_poll
 ) -> None:
     """S20: each process counts its own dials, so all of them could dial at the same time."""
     monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
-    with pytest.raises(SystemExit, match=r"^the pool prefork .* -Q outbound\.trigger .*CALLWATCH_WORKER_POOL=threads$"):
+    reason = r"^with the pool prefork .* -Q outbound\.trigger .*CALLWATCH_WORKER_POOL=threads$"
+    with pytest.raises(SystemExit, match=reason):
         set_up(monkeypatch, [TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE], pool=pool)
 
 

@@ -1,1 +1,1 @@
-"""Decisions and values without side effects: no clock, no Redis, no Celery."""
+"""Pure decisions and values: no clock, no Redis, no Celery."""

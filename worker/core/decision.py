@@ -14,22 +14,23 @@ Answer = Literal["running", "ended", "silent", "outage"]
 
 ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
-FIRST_STATUS = "Scheduling"  # S10: what a started record means that names no status
+FIRST_STATUS = "Scheduling"  # S10: the status of a started record without one
 
 EPOCH_MS_DIGITS = 13
-LEAST_GAP = 0.25  # of an interval between the beginnings of two polls of a call
-OUTAGE_CALLS = 5  # with fewer failing calls the tenth failure alone ends a watch (S29)
+LEAST_GAP = 0.25  # of an interval: the minimum between the starts of two polls of a call
+OUTAGE_CALLS = 5  # calls that must fail before an outage is declared (S29)
 ADOPTION_SLACK = 60  # seconds by which upstream's clock may be behind the store's (S14)
-DIAL_BACKOFF = (0.5, 1.0, 2.0)  # seconds before the 2nd, 3rd and 4th try (S12): all within the 30 s of a claim (S18)
+DIAL_BACKOFF = (0.5, 1.0, 2.0)  # seconds before the 2nd, 3rd and 4th attempt (S12), within the 30 s of a claim (S18)
 
 
 # -- a trigger ---------------------------------------------------------------------------------------------------------
 
 
 def judge_record(error_code: int | None, job_id: str | None) -> RecordKind:
-    """Return what one record of an answer says (S7, S9): started, refused, or a fault of the protocol.
+    """Classify one record of an answer (S7, S9): started, refused, or a fault of the protocol.
 
-    A code of 0 without a job, or a job without a code, may be a telephone that rings: a fault, to be looked up.
+    A code of 0 without a job, or a job without a code, may belong to a call that was placed: it is a fault, and a
+    look-up follows.
     """
     if error_code == 0 and job_id:
         return "started"
@@ -39,8 +40,8 @@ def judge_record(error_code: int | None, job_id: str | None) -> RecordKind:
 def judge_answer(kinds: Sequence[RecordKind]) -> Outcome:
     """Return the outcome of a readable answer (S7, S8).
 
-    One started call makes the trigger `started`. Where nothing started, one record that says neither (or an answer
-    that names nobody) leaves the outcome `unknown`: a person's telephone may be ringing.
+    One started call makes the trigger `started`. Without a started call, one faulty record or an empty answer makes the
+    outcome `unknown`, because a call may have been placed.
     """
     if "started" in kinds:
         return "started"
@@ -48,20 +49,23 @@ def judge_answer(kinds: Sequence[RecordKind]) -> Outcome:
 
 
 def phase_after(outcome: Outcome) -> Phase:
-    """Return the ledger's phase once a trigger has come to `outcome` (S18): only what may ring keeps the pair."""
-    if outcome in ("started", "skipped"):  # skipped after a look: calls of the pair are still under way (S5)
+    """Return the ledger's phase after `outcome` (S18): the pair stays locked only while calls are or may be active."""
+    if outcome in ("started", "skipped"):  # skipped by the query before a new call: calls are still active (S5)
         return "watching"
     return "unknown" if outcome == "unknown" else "done"
 
 
 def created_at(job_id: str) -> float | None:
-    """Return when a job was created, in epoch seconds, or None where its id does not begin with 13 digits (S14)."""
+    """Return when a job was created, in epoch seconds, or None if its id does not start with 13 digits (S14)."""
     head, dash, _ = job_id.partition("-")
     return int(head) / 1000 if dash and len(head) == EPOCH_MS_DIGITS and head.isascii() and head.isdigit() else None
 
 
 def may_belong_to(job_id: str, sending_at: float) -> bool:
-    """Tell whether a job may come of a request whose answer was lost: created after `sending` less 60 s (S14)."""
+    """Return whether a job may belong to a request at `sending_at` (epoch seconds) whose answer was lost (S14).
+
+    The job was created after it, or at most 60 s before it, by upstream's clock.
+    """
     created = created_at(job_id)
     return created is not None and created > sending_at - ADOPTION_SLACK
 
@@ -71,7 +75,7 @@ def may_belong_to(job_id: str, sending_at: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How calls are watched: `interval` seconds from due to due, `max_retry_count` failed queries in a row (S20)."""
+    """Limits of a watch: `interval` seconds between due times, `max_retry_count` failures in a row (S20)."""
 
     interval: float
     max_retry_count: int
@@ -79,7 +83,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One poll of a call: its number (the fence), when it is due, when the watch ends, failures so far (S20).
+    """One poll of a call: its fencing token, due time, the watch's deadline, and failures in a row so far (S20).
 
     `due` and `deadline` are epoch seconds on the store's clock.
     """
@@ -92,35 +96,35 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The watch goes on with `poll`."""
+    """The watch continues with `poll`."""
 
     poll: Poll
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The watch is over with `verdict`, after `retry_count` failures in a row."""
+    """The watch ends with `verdict`, after `retry_count` failures in a row."""
 
     verdict: Verdict
     retry_count: int
 
 
 def first_delay(job_id: str, interval: float) -> float:
-    """Return the seconds from storing a job to its first poll: spread over one interval, the same for the same job."""
+    """Return the seconds from storing a job to its first poll: spread over one interval, fixed for each job id."""
     return interval * (zlib.crc32(job_id.encode()) % 1000 + 1) / 1000
 
 
 def read_status(call_status: str) -> Answer:
-    """Return whether a status ends a call; a status outside both sets is treated as active (S19)."""
+    """Return `ended` for a terminal status, else `running`; an unknown status counts as active (S19)."""
     return "ended" if call_status in TERMINAL else "running"
 
 
 def may_query(poll: Poll, policy: Policy, *, began: float) -> bool:
-    """Return whether a poll asks upstream (S25); `began` and the poll's times are epoch seconds.
+    """Return whether a poll queries upstream (S25); `began` and the poll's times are epoch seconds.
 
-    The one that is due at the deadline only ends the watch. If it comes late by an interval, or is the call's first,
-    it looks once more: no poll has asked for as long. None asks after as many failures as may be: those were queries
-    that outlasted their leases (S24, S28).
+    A poll due at the deadline ends the watch without a query, unless it starts an interval late or is the call's first:
+    then no other poll has queried for that long. A poll with `max_retry_count` failures does not query either: queries
+    that outlasted their leases counted as failures (S24, S28).
     """
     if poll.retry_count >= policy.max_retry_count:
         return False
@@ -132,10 +136,10 @@ def decide(
 ) -> Next | Finish:
     """Return the next poll, or the verdict that ends the watch (S20, S22-S25, S29).
 
-    `began` is when this poll asked, `now` when it was answered, `not_before` what a `Retry-After` asked for: the due
-    times before it are left out. All are epoch seconds.
+    In epoch seconds: `began` is the time of this poll's query, `now` the time of its answer, `not_before` the end of
+    upstream's `Retry-After`; due times before that are skipped.
     """
-    if answer == "ended":  # first: news that arrives late is still news
+    if answer == "ended":  # checked first: a terminal status counts after the deadline too
         return Finish("ended", 0)
     failures = {"running": 0, "silent": poll.retry_count + 1, "outage": poll.retry_count}[answer]
     if now >= poll.deadline:
@@ -148,9 +152,9 @@ def decide(
 
 
 def next_due(due: float, interval: float, *, began: float) -> float:
-    """Return the next due time: a whole number of intervals after `due`, so that lateness shifts nothing (S20).
+    """Return the next due time: a whole number of intervals after `due`, so that a late poll does not shift it (S20).
 
-    A poll that began late leaves out the due times that it has made up for, those less than a quarter of an interval
-    after its beginning included: a worker that was away does not catch up in a burst.
+    A poll that began late skips the due times up to a quarter of an interval after `began`, so that a worker that was
+    away does not repeat the missed polls in a burst.
     """
     return due + interval * max(1, math.ceil((began - due) / interval + LEAST_GAP))

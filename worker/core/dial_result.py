@@ -1,4 +1,4 @@
-"""Turn what came of a dial into what is stored and said: the result, the calls to watch, the events. Pure."""
+"""Build the end of a dial: the trigger's result, the calls to watch, the events, the log lines. Pure."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -12,15 +12,15 @@ from worker.core.decision import FIRST_STATUS, Outcome, first_delay, judge_answe
 from worker.core.messages import TriggerResult
 from worker.core.model import Event, EventKind, NewJob, Pair
 
-MOST_REFUSALS = 500  # refusals of one answer that are reported one by one; of the rest their number (S38) …
-MOST_NAMED = 50  # … and persons that one line names
-TEXT_LENGTH = 200  # characters of a message of the upstream that are kept
+MOST_REFUSALS = 500  # refusals of one answer that are reported one by one; the others are counted (S38)
+MOST_NAMED = 50  # persons that one line names
+TEXT_LENGTH = 200  # characters of an upstream message that are kept
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class DialEnd:
-    """What one dial came to. `warnings` are lines for the log, with persons masked; `look_up` as in Settlement."""
+    """The end of one dial. `warnings` are log lines with masked persons; `look_up` as in `Settlement`."""
 
     outcome: Outcome
     result: TriggerResult
@@ -31,13 +31,13 @@ class DialEnd:
 
 
 def not_called(outcome: Outcome, pair: Pair, message: str, kind: EventKind | None = None) -> DialEnd:
-    """Return the end of a dial that started no call, or of which nothing is known (S12, S13, S16)."""
+    """Return the end of a dial without a started call, or with an unknown outcome (S12, S13, S16)."""
     events = [Event(kind, pair.case_id, pair.mediation_id, detail={"message": message})] if kind else []
     return DialEnd(outcome, TriggerResult.of(outcome, pair.case_id, pair.mediation_id, message=message), events=events)
 
 
 def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -> DialEnd:
-    """Return what a readable answer came to (S7-S10); `interval` in seconds spreads the first polls (S20)."""
+    """Return the end of a dial with a readable answer (S7-S10); `interval` in seconds spreads the first polls (S20)."""
     kinds = [judge_record(record.error_code, record.job_id) for record in records]
     outcome = judge_answer(kinds)
     jobs = [_job(record, interval) for record, kind in zip(records, kinds, strict=True) if kind == "started"]
@@ -74,7 +74,7 @@ def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -
 
 
 def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
-    """Return the end of a trigger that found its pair's calls still under way and called nobody (S5)."""
+    """Return the end of a trigger that placed no call, because calls of its pair are still active (S5)."""
     result = TriggerResult.of(
         "skipped",
         pair.case_id,
@@ -87,7 +87,7 @@ def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
 
 
 def deferred(pair: Pair, until: float) -> TriggerResult:
-    """Return the result of a trigger that waits `until` (epoch seconds) at the least before it calls anybody."""
+    """Return the result of a trigger that may call at `until` (epoch seconds) or later."""
     result = TriggerResult.of("deferred", pair.case_id, pair.mediation_id, message=texts.DEFERRED)
     result["deferred_until"] = until
     return result
@@ -104,7 +104,7 @@ def _job(record: CallRecord, interval: float) -> NewJob:
 
 
 def _refusal(record: CallRecord, persons: Collection[str]) -> dict[str, Any]:
-    """Return a refusal as a back end gets it: upstream's own text, and what it names of the next round (S9)."""
+    """Return a refusal for the result: upstream's own text, and its start time and interval of the next round (S9)."""
     refusal: dict[str, Any] = {
         "person_id": record.person_id or "",
         "error_code": record.error_code,
@@ -117,10 +117,10 @@ def _refusal(record: CallRecord, persons: Collection[str]) -> dict[str, Any]:
 
 
 def _without_persons(text: str, own: str | None, persons: Collection[str]) -> str:
-    """Cut a text of the upstream, mask the person ids of the answer in it, and redact it (S37).
+    """Shorten an upstream text, mask the person ids of the answer in it, and redact it (S37).
 
-    It is cut after what was masked, so that no part of a number stays at its end; each text is searched once, whatever
-    the number of persons.
+    The final cut follows the masking, so that no part of a number remains at the end. Each text is searched once for
+    all persons.
     """
     text = text[: 2 * TEXT_LENGTH]
     if own:
@@ -130,7 +130,7 @@ def _without_persons(text: str, own: str | None, persons: Collection[str]) -> st
 
 
 def _refusals(refused: Sequence[CallRecord], messages: Sequence[str], *, some_started: bool) -> str:
-    """Return what a person may read of the refusals: with whole person ids and upstream's own texts (S8)."""
+    """Return the message about refusals for the result: with whole person ids and upstream's own texts (S8)."""
     if not refused:
         return ""
     named = zip((one.person_id or "" for one in refused), messages[:MOST_NAMED], strict=False)
@@ -138,7 +138,7 @@ def _refusals(refused: Sequence[CallRecord], messages: Sequence[str], *, some_st
 
 
 def _logged_refusals(refused: Sequence[CallRecord], *, some_started: bool) -> str:
-    """Return the warning for the log: with masked person ids and our texts (S8, S38)."""
+    """Return the log line about refusals: with masked person ids and callwatch's own texts (S8, S38)."""
     persons = [mask_person(one.person_id) if one.person_id else "" for one in refused[:MOST_NAMED]]
     lines = zip(persons, (texts.refusal(one.error_code) for one in refused), strict=False)
     return texts.refusals(lines, some_started=some_started, more=len(refused) - len(persons))
@@ -154,7 +154,7 @@ def _started(pair: Pair, job: NewJob) -> Event:
 
 
 def _refused(pair: Pair, refusal: dict[str, Any]) -> Event:
-    """Return the event of a refusal, with our text (S38): history, notices and the live stream have it from here."""
+    """Return the event of a refusal, with callwatch's own text (S38), for history, notices and the live stream."""
     detail = refusal | {
         "person": mask_person(refusal["person_id"]),
         "error_code": texts.shown_code(refusal["error_code"]),

@@ -1,4 +1,4 @@
-"""What the flows need of the world, as protocols, and how each says that it cannot."""
+"""Interfaces of the flows to store, upstream, queues and clock: protocols, and the errors they raise."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
@@ -31,27 +31,27 @@ from worker.core.model import (
 from worker.core.notice import Notice, NoticeChannel
 
 
-class ScheduleFailed(Exception):  # noqa: N818 - named for what it is
-    """The broker did not take a message. What is due stands in the store, so nothing is lost."""
+class ScheduleFailed(Exception):  # noqa: N818 - the name states the condition
+    """The broker did not accept a message. The store keeps due work, so it is published again."""
 
 
 class StoreUnavailable(Exception):  # noqa: N818
-    """The store did not answer; whether the step was taken is not known."""
+    """The store did not answer; the script may or may not have run."""
 
 
 class StoreRefused(StoreUnavailable):
-    """The store answered and refused the step: a wrong type, a missing right, a value that it cannot hold.
+    """The store answered with an error: a wrong type, a missing permission, a value that it cannot hold.
 
-    To try again does not help. Loops that come round anyway treat it as any other StoreUnavailable.
+    A retry does not help. Loops that repeat in any case treat it like any other StoreUnavailable.
     """
 
 
 class NotDelivered(Exception):  # noqa: N818
-    """A back end did not take a notice, or did not say so; it may have it all the same."""
+    """A back end did not confirm a notice; it may have received it."""
 
 
 class Store(Protocol):
-    """The state that all processes share. Every method is one atomic step; all raise StoreUnavailable."""
+    """The state that all processes share. Every method is one atomic script or read; all raise StoreUnavailable."""
 
     def claim(
         self,
@@ -64,22 +64,22 @@ class Store(Protocol):
         enabled: bool,
         redelivered: bool = False,
     ) -> Claimed | ClaimAnswered | DuplicateDelivery:
-        """Take the pair for a new call, or say why not (S4, S16, S17).
+        """Claim the pair for a new call, or return why the trigger must not call (S4, S16, S17).
 
-        A `redelivered` message whose request left within the last 31 days dials no more (S18).
+        A `redelivered` message whose request was sent within the last 31 days does not dial again (S18).
         """
         ...
 
     def renew(self, pair: Pair, token: str) -> bool:
-        """Let a claim begin anew, for its owner is at work; False where its owner is another one or none (S18)."""
+        """Restart the 30 s of a claim in progress; return False if the token does not own the claim (S18)."""
         ...
 
     def begin_sending(
         self, pair: Pair, token: str, *, closes: float | None = None
     ) -> float | RetryAt | Literal["paused", "taken", "watched", "closed"]:
-        """Write `sending` and return the store's time, or say why nothing may be sent (S16, S18).
+        """Write `sending` and return the store's time, or return why no request may leave (S16, S18).
 
-        Nothing is sent from `closes` (epoch seconds) on, nor without a token of the limit of requests.
+        No request may leave at `closes` (epoch seconds) or later, or while throttled by the rate limit of requests.
         """
         ...
 
@@ -88,77 +88,77 @@ class Store(Protocol):
         ...
 
     def defer(self, pair: Pair, token: str, *, until: float, event: Event) -> bool:
-        """Let a claimed trigger wait until then (epoch seconds); False where the claim is another owner's."""
+        """Defer a claimed trigger until `until` (epoch seconds); return False if the token does not own the claim."""
         ...
 
     def settle(self, settlement: Settlement) -> Settled | None:
-        """Store what a dial came to; None where the claim has passed to another owner and no call was started."""
+        """Store the end of a dial; return None if another owner has the claim and no call was started."""
         ...
 
     def take_due(self, *, limit: int) -> DuePolls:
-        """Take at most `limit` polls that are due, the longest overdue first, each under a lease (S28)."""
+        """Take at most `limit` due polls under a lease each, the longest overdue first (S28)."""
         ...
 
     def begin_polls(self, polls: Sequence[tuple[str, int]]) -> list[PollStarted | PollDropped]:
-        """Let polls, given by job and number, pass the fence, or say for each why not (S28)."""
+        """Check polls, given as job id and fencing token, against the fence; advance it for those that pass (S28)."""
         ...
 
     def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
-        """Renew the leases of polls at work, given by job and by the number that the fence moved on to (S28)."""
+        """Renew the leases of polls in progress, given as `StartedPoll.lease` (S28)."""
         ...
 
     def write_polls(self, ends: Sequence[PollEnd]) -> list[OutageChange | Exception | None]:
-        """Write the ends of polls, each with its successor or its verdict, and say for each what it changed.
+        """Write the ends of polls, each with the next poll or the verdict; return the effect of each on the outage.
 
-        None where another poll has moved the number on, or a verdict stands (S28); an exception where it could not be
-        written at all. The last call of a pair releases it (S5).
+        None if a later poll has advanced the fencing token, or the watch has a verdict (S28); an exception if this end
+        could not be written. The last call of a pair releases the pair (S5).
         """
         ...
 
     def calls(self, *, case_id: str | None = None, job_id: str | None = None, finished: bool = False) -> list[Call]:
-        """Return the watched calls, and the finished ones if asked, the oldest first."""
+        """Return the watched calls, with `finished` also the others, oldest first."""
         ...
 
     def pairs(self, *, case_id: str | None = None, finished: bool = False) -> list[PairState]:
-        """Return the pairs whose last trigger is not done, and the done ones if asked."""
+        """Return the pairs whose last trigger is not in phase `done`, with `finished` also the others."""
         ...
 
     def acquire_sweep_lock(self, owner: str, interval: float) -> bool:
-        """Take the turn to sweep for at most `interval` seconds; False where somebody else has it (S28)."""
+        """Take the leader lock of the sweep for `interval` seconds; return False if another owner has it (S28)."""
         ...
 
     def pairs_due(self, *, limit: int) -> list[Pair]:
-        """Return the pairs at which somebody has to look by now (S18)."""
+        """Return the pairs for which a step of the sweep is due (S18)."""
         ...
 
     def attend(self, pair: Pair, *, token: str) -> AbandonedClaim | Literal["look", "none"]:
-        """Take the step that is due for a pair, and say what remains to be done for it (S14, S18)."""
+        """Take the step that is due for a pair; return the message to publish: a trigger or a look-up (S14, S18)."""
         ...
 
     def postpone(self, pair: Pair, *, seconds: float) -> None:
-        """Move a pair back in the order of the sweep, behind those that can be attended to."""
+        """Make a pair due again for the sweep after `seconds`."""
         ...
 
     def count(self, field: str) -> None:
-        """Count one of something that no other step tells of."""
+        """Increment a counter of the metrics that no other script writes."""
         ...
 
     def trim(self) -> None:
-        """Drop what is older than the history (S36)."""
+        """Delete data older than the history's retention (S36)."""
         ...
 
     def open_look_up(self, pair: Pair) -> LookUp | None:
-        """Return the pair's open look-up, None where none is open."""
+        """Return the pair's open look-up, or None."""
         ...
 
     def reserve_query(self, *, longest: float) -> float | None:
-        """Take a token for a status query outside a poll: the seconds to wait for it; None if more than `longest`."""
+        """Reserve a status query outside a poll; return the seconds to wait for it, None if more than `longest`."""
         ...
 
     def adopt(self, pair: Pair, look_up: LookUp, jobs: Sequence[NewJob], *, answered: bool) -> Settled | None:
-        """Watch jobs that have no record; None where that must wait for another mediation's request (S14).
+        """Watch jobs without a record; return None if another mediation's request must end first (S14).
 
-        `answered` says that upstream could be asked: the window counts from the first look-up that was answered.
+        `answered` says that upstream answered the queries: the window starts at the first look-up with answers.
         """
         ...
 
@@ -169,39 +169,39 @@ class Upstream(Protocol):
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Request calls: NotSent, Rejected or OutcomeUnknown where no list came.
+        """Request calls; raise NotSent, Rejected or OutcomeUnknown without a readable list of records.
 
-        The connection must stand `within` so many seconds, name resolution included, or else NotSent (S18).
+        The connection must be established `within` seconds, name resolution included; otherwise NotSent (S18).
         """
         ...
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Ask how a call stands, in one request: Unavailable or ProtocolError where that did not work."""
+        """Query the status of a call in one request; raise Unavailable or ProtocolError."""
         ...
 
     def conversations(self, *, case_id: str) -> list[ConversationLog]:
-        """Return what was said in the calls of a case, newest first: Unavailable or ProtocolError."""
+        """Return the conversation log of a case, newest call first; raise Unavailable or ProtocolError."""
         ...
 
 
 class Notify(Protocol):
-    """The observers of calls, Flower for one."""
+    """An observer of calls, for example Flower."""
 
-    def __call__(self, news: StatusUpdate) -> None:
-        """Show what has changed of a call; never raises, for watching does not depend on its observers."""
+    def __call__(self, update: StatusUpdate, /) -> None:
+        """Show a change of a call; never raises, because a watch must not depend on its observers."""
         ...
 
 
 class SubmitPolls(Protocol):
-    """What carries polls out that have passed the fence."""
+    """The executor of polls that have passed the fence."""
 
     def __call__(self, asks: Sequence[StartedPoll], /) -> None:
-        """Ask about each call and write what it heard; returns at once."""
+        """Accept polls and return at once; query upstream for each call and write the ends later."""
         ...
 
 
 class PublishPolls(Protocol):
-    """The queue of polls, as the dispatcher sees it; each raises ScheduleFailed."""
+    """The queue of polls for the dispatcher; both methods raise ScheduleFailed."""
 
     def waiting(self) -> int:
         """Return how many messages wait in the queue."""
@@ -213,58 +213,58 @@ class PublishPolls(Protocol):
 
 
 class Publish(Protocol):
-    """What the sweep sends to the queues; each raises ScheduleFailed."""
+    """The queues for the sweep; both methods raise ScheduleFailed."""
 
     def trigger(self, abandoned: AbandonedClaim) -> None:
-        """Publish a trigger again as it was, under its own task id."""
+        """Publish a trigger again, unchanged and under its own task id."""
         ...
 
     def look_up(self, pair: Pair, *, expires: float) -> None:
-        """Publish a look-up of a pair that is worth nothing after `expires` seconds."""
+        """Publish a look-up of a pair; the message expires after `expires` seconds."""
         ...
 
 
 class Outbox(Protocol):
-    """What has still to be told over one channel. All but `channel` raise StoreUnavailable."""
+    """The undelivered notices of one channel. All methods raise StoreUnavailable."""
 
     channel: NoticeChannel
 
     def acquire_leader_lock(self, token: str, seconds: float) -> bool:
-        """Take or keep the turn to deliver for so long; False where another one has it."""
+        """Take or renew the leader lock of the channel for `seconds`; return False if another token has it."""
         ...
 
     def read(self, after: str, *, limit: int) -> list[OutboxEntry]:
-        """Return letters after a position (`-`: from the beginning), the oldest first."""
+        """Return entries after a position (`-`: from the beginning), oldest first."""
         ...
 
-    def look(self, letter: OutboxEntry, token: str) -> Literal["here", "gone", "not ours"]:
-        """Tell, right before it is sent, whether a letter still has to be delivered, and by this turn."""
+    def look(self, entry: OutboxEntry, token: str) -> Literal["here", "gone", "not ours"]:
+        """Check, right before a delivery, that the entry still exists and `token` still has the leader lock."""
         ...
 
-    def delivered(self, letter: OutboxEntry) -> None:
-        """Strike a letter out."""
+    def delivered(self, entry: OutboxEntry) -> None:
+        """Delete a delivered entry."""
         ...
 
-    def give_up(self, letter: OutboxEntry, reason: str) -> bool:
-        """Put a letter that is too old with the dead ones; False where it is to be tried again."""
+    def give_up(self, entry: OutboxEntry, reason: str) -> bool:
+        """Move an entry to the dead letters if it is too old; return False if it must be retried."""
         ...
 
 
 class Deliver(Protocol):
-    """The way to a back end."""
+    """Delivery of notices to a back end."""
 
     def __call__(self, notice: Notice) -> None:
-        """Hand a notice over; raises NotDelivered, which quotes no address."""
+        """Deliver a notice; raise NotDelivered, whose text contains no address."""
         ...
 
 
 class Clock(Protocol):
-    """Time that only goes forward, and waiting."""
+    """A monotonic clock."""
 
     def monotonic(self) -> float:
-        """Return seconds since any fixed moment."""
+        """Return seconds since an arbitrary moment."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Block the thread for `seconds`."""
         ...

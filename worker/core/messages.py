@@ -1,4 +1,4 @@
-"""The kwargs of the tasks and the result of a trigger: validated on arrival, masked in every repr (S37, S38)."""
+"""Kwargs of the tasks and the result of a trigger: validated on arrival, masked in every repr (S37, S38)."""
 
 from collections import UserDict
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from config.redaction import mask_person, redact
 from worker.core.decision import Outcome
 from worker.core.texts import shown_code
 
-MAX_ID_LENGTH = 200  # characters: far above any real id, far below what would swell every key and log line
+MAX_ID_LENGTH = 200  # characters: longer than any real id, short enough for keys and log lines
 
 
-SHOWN_LENGTH = 1_000  # characters of a task's arguments that Flower and logs get to see
-SHOWN_PERSONS = 20  # calls and refusals of a result that they get to see
+SHOWN_LENGTH = 1_000  # characters of a task's arguments in Flower and logs
+SHOWN_PERSONS = 20  # calls, and refusals, of a result in Flower and logs
 MISSING, EMPTY = "missing", "an empty text"
 
 
-class BadTrigger(ValueError):  # noqa: N818 - named for what it is
-    """A trigger that cannot be carried out; `missing` tells the case of S2 from other bad kwargs.
+class BadTrigger(ValueError):  # noqa: N818 - the name states the condition
+    """A trigger that cannot be carried out; `missing` distinguishes the case of S2 from other bad kwargs.
 
-    `faults` are the fields, each with the kind of its value and what would be right.
+    `faults` lists each bad field with the kind of its value and the expected value.
     """
 
     def __init__(self, reason: str, *, missing: bool, faults: Sequence[tuple[str, str, str]] = ()) -> None:
@@ -32,7 +32,7 @@ class BadTrigger(ValueError):  # noqa: N818 - named for what it is
 
 
 def _text_id(value: object) -> object:
-    """Take ids as text or as whole numbers (S2), and refuse what cannot be part of a key or of a JSON text."""
+    """Accept ids as text or as whole numbers (S2); reject characters that cannot be part of a key or a JSON text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
@@ -46,7 +46,7 @@ Id = Annotated[str, BeforeValidator(_text_id), Field(min_length=1, max_length=MA
 
 
 class TriggerRequest(BaseModel):
-    """The kwargs of `outbound.trigger`; unknown ones of another version are passed over (S38)."""
+    """The kwargs of `outbound.trigger`; unknown kwargs of another version are ignored (S38)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -62,7 +62,7 @@ class TriggerRequest(BaseModel):
 def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
     """Return the validated kwargs of a trigger.
 
-    Raises BadTrigger, whose text names each field, the kind of its value and what would be right, and never the value.
+    Raises BadTrigger. Its text names each bad field, the kind of its value and the expected value, never the value.
     """
     present = {name: value for name, value in kwargs.items() if value is not None}
     try:
@@ -91,7 +91,7 @@ def _kind(value: object) -> str:
 
 
 class PollMessage(BaseModel):
-    """The kwargs of `outbound.poll`. The record rules where it differs from them (S20)."""
+    """The kwargs of one poll in `outbound.poll`. The record in the store takes precedence over them (S20)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -104,15 +104,15 @@ class PollMessage(BaseModel):
     deadline: float = 0  # epoch seconds
     retry_count: int = 0
     root_id: str = Field("", exclude=True)  # the trigger's task id, for the header of a message of one call
-    poll_no: int = 0  # the fence; no record ever has number 0, so a message without one is dropped
-    not_before: float = 0  # epoch seconds: when its query may leave where queries are limited
+    poll_no: int = 0  # the fencing token; no record has number 0, so a message without one is dropped
+    not_before: float = 0  # epoch seconds: earliest time of the query under the status rate limit; 0 without a limit
 
     def kwargs(self) -> dict[str, Any]:
         """Return the task's kwargs."""
         return self.model_dump(exclude=None if self.not_before else {"not_before"})
 
     def who(self) -> str:
-        """Return whose call it is, as Flower shows it."""
+        """Return the call's ids for Flower, with the person masked."""
         return (
             f"{{'case_id': '{self.case_id}', 'mediation_id': '{self.mediation_id}', 'job_id': '{self.job_id}', "
             f"'person_id': '{mask_person(self.person_id)}'}}"
@@ -127,9 +127,9 @@ class PollMessage(BaseModel):
 
 
 def read_polls(kwargs: dict[str, Any]) -> list[PollMessage]:
-    """Return the polls that a message carries: those of its list `polls`, else the one of its own kwargs (S20).
+    """Return the polls of a message: the list `polls`, or the single poll in its own kwargs (S20).
 
-    What cannot be read as a poll is left out: each call's fault is its own (S38).
+    An invalid poll is left out, and the others are carried out (S38).
     """
     listed = kwargs.get("polls")
     found = []
@@ -140,17 +140,17 @@ def read_polls(kwargs: dict[str, Any]) -> list[PollMessage]:
 
 
 def polls_kwargs(polls: Sequence[PollMessage]) -> dict[str, Any]:
-    """Return the kwargs of a message of several polls; one alone travels without the list."""
+    """Return the kwargs of a message: the list `polls`, or for a single poll its own kwargs."""
     return polls[0].kwargs() if len(polls) == 1 else {"polls": [one.kwargs() for one in polls]}
 
 
 def shown_polls(polls: Sequence[PollMessage]) -> str:
-    """Return how the kwargs of such a message appear in Flower: every call named, person ids masked (S37)."""
+    """Return the kwargs of a message for Flower: the ids of every call, with persons masked (S37)."""
     return repr(polls[0]) if len(polls) == 1 else f"{{'polls': [{', '.join(one.who() for one in polls)}]}}"
 
 
 def masked_kwargs(kwargs: dict[str, Any]) -> str:
-    """Return how kwargs of ours appear in Flower and in logs: person ids masked, anything else redacted (S37)."""
+    """Return a task's kwargs for Flower and logs: person ids masked, everything else redacted (S37)."""
     keep = {plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id", "job_id")}
     shown = {
         name: mask_person(str(value)) if name.endswith("person_id") and value else value
@@ -160,7 +160,7 @@ def masked_kwargs(kwargs: dict[str, Any]) -> str:
 
 
 def plain_id(value: object) -> str:
-    """Return an id as text where it is one; anything else, of which nobody knows what it holds, as an empty text."""
+    """Return an id as text; an empty text for any other value, which may contain personal data."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         return ""
     text = str(value)
@@ -168,9 +168,9 @@ def plain_id(value: object) -> str:
 
 
 class TriggerResult(UserDict[str, Any]):
-    """The result of `outbound.trigger`: JSON as the back end gets it, masked wherever Celery prints it.
+    """The result of `outbound.trigger`: complete in its JSON for the back end, masked in its repr.
 
-    Celery prints results into events (Flower) and logs by `repr`, and stores them as what `__json__` returns.
+    Celery writes `repr` into events (Flower) and logs, and stores the return value of `__json__`.
     """
 
     @classmethod
@@ -184,7 +184,7 @@ class TriggerResult(UserDict[str, Any]):
         refused: list[dict[str, Any]] | None = None,
         message: str = "",
     ) -> "TriggerResult":
-        """Return a result; `jobs` and `refused` hold whole person ids, `message` is what a person may read."""
+        """Return a result; `jobs` and `refused` hold whole person ids, `message` is a text for people."""
         return cls(
             outcome=outcome,
             case_id=case_id,

@@ -1,4 +1,4 @@
-"""The values that pass between the flows and what they need of the world."""
+"""Values that flows exchange with the store, upstream and each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ EventKind = Literal[
 
 
 QueryResult = Literal["answer", "unavailable", "unreadable", "nothing"]
-"""What a poll heard of the upstream: a good answer, none, one that says nothing, or it did not ask."""
+"""Result of a poll's query, for the outage detection: a readable answer, none, an unreadable one, or no query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How late a poll began after its due time, and how long its query took (None: it sent none), in seconds."""
+    """Seconds from a poll's due time to its query, and from the query to its answer (None: no query)."""
 
     late: float
     took: float | None = None
@@ -45,7 +45,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a lock stands for: one mediation of one case."""
+    """One mediation of one case: the unit of a lock and its ledger."""
 
     case_id: str
     mediation_id: str
@@ -53,7 +53,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Who stopped new calls, why, and when (epoch seconds; None where an earlier release stopped them) (S16)."""
+    """The author, the reason and the time of a pause of new calls (S16).
+
+    `at` in epoch seconds; None if an earlier release of callwatch set the pause.
+    """
 
     by: str
     why: str
@@ -62,7 +65,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change, as the stream of lookers-on and the case's history hold it. Without personal data."""
+    """One change, as the live stream and the case's history contain it. Without personal data."""
 
     kind: EventKind
     case_id: str
@@ -73,7 +76,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event on its way to back ends: `position` in the outbox of its channel, `notice_id` wherever it goes."""
+    """An event to deliver to a back end: `position` in the outbox of its channel, `notice_id` the same everywhere."""
 
     position: str
     notice_id: str
@@ -81,16 +84,16 @@ class OutboxEntry:
 
     @property
     def pair(self) -> Pair:
-        """The pair that it is about: its letters go in order."""
+        """The pair of the event; its entries are delivered in order."""
         return Pair(str(self.event.get("case_id", "")), str(self.event.get("mediation_id", "")))
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The pair is ours under the token; nobody else may call.
+    """The pair is claimed under the owner token; no other trigger may dial.
 
-    `query_since` is set where the pair's last trigger ended badly within a day: upstream is looked at first, for calls
-    created after that trigger's `sending` (epoch seconds) (S5).
+    `query_since` is set if the pair's last trigger ended badly within a day: query upstream first, for calls created
+    after that trigger's `sending` (epoch seconds) (S5).
     """
 
     query_since: float | None = None
@@ -98,7 +101,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class ClaimAnswered:
-    """The claim already has its result: handled before, or the pair is taken, or new calls are stopped."""
+    """The trigger ends without a dial: handled before, pair in use, new calls paused, or still deferred."""
 
     why: Literal["handled", "skipped", "disabled", "deferred"]
     result: TriggerResult
@@ -106,12 +109,12 @@ class ClaimAnswered:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateDelivery:
-    """A copy of a trigger whose first delivery may still be at work."""
+    """The trigger was delivered before, and its first delivery may still be in progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """A request that found no token at `now`: it may try again from `at` on (epoch seconds)."""
+    """A request was throttled at `now`: it may be retried at `at` (both epoch seconds)."""
 
     now: float
     at: float
@@ -119,9 +122,9 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A started call to be kept and watched; `first_delay` is the seconds to its first poll (S20).
+    """A call to store and watch; `first_delay` is the seconds to its first poll (S20).
 
-    `watch_again` opens the record of a call whose watch was lost or expired once more (S5).
+    `watch_again` reopens the record of a call whose watch was lost or expired (S5).
     """
 
     job_id: str
@@ -136,9 +139,9 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """All that one dial came to, stored in one step (S18): `sent_at` is None where nothing was sent.
+    """The end of one dial, stored by one script (S18); `sent_at` in epoch seconds, None if no request was sent.
 
-    `look_up` opens a look-up beside the watch: a record of the answer told of no job (S7).
+    `look_up` opens a look-up in addition to the watch: a record of the answer named no job (S7).
     """
 
     pair: Pair
@@ -154,17 +157,17 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A step that was stored; `watched` are the job ids whose watch it began, or began again."""
+    """The script has written; `watched` are the job ids whose watch it started or restarted."""
 
     watched: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class PollStarted:
-    """A poll that passed the fence: the record's state, which rules over the message's, and the store's time.
+    """The store's answer to a poll that passed the fence: the record's state and the store's time.
 
-    `outage` says that the upstream is known to be away: a failure is then not counted (S29). `root` is the trigger's
-    task id.
+    The record's state takes precedence over the message's. During an `outage` a failure is not counted (S29). `root` is
+    the trigger's task id.
     """
 
     now: float
@@ -177,7 +180,7 @@ class PollStarted:
 
 @dataclass(frozen=True, slots=True)
 class StartedPoll:
-    """A poll that has passed the fence at `begun_at` (monotonic seconds of its process), and is to be carried out."""
+    """A poll in progress: its message, and the store's answer of `begun_at` (monotonic seconds of its process)."""
 
     message: PollMessage
     start: PollStarted
@@ -185,13 +188,13 @@ class StartedPoll:
 
     @property
     def lease(self) -> tuple[str, int]:
-        """The job and the number that the fence moved on to."""
+        """Job id and the fencing token that the fence set: the arguments that renew the lease."""
         return self.message.job_id, self.start.poll.poll_no + 1
 
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """What a poll has changed of a call, for observers: a line on how it stands, and its verdict, if it has one.
+    """A change of a call by a poll, for observers: one line of text, and the verdict if the watch has ended.
 
     `deadline` (epoch seconds) and `root`, the trigger's task id, are the record's.
     """
@@ -205,17 +208,17 @@ class StatusUpdate:
 
 @dataclass(frozen=True, slots=True)
 class PollDropped:
-    """A poll that must not run: another one has its number, a verdict stands, there is no record, or it is not due."""
+    """A poll that must not run: a newer fencing token, a verdict, no record, or not yet due."""
 
     why: Literal["fenced", "finished", "absent", "early"]
 
 
 @dataclass(frozen=True, slots=True)
 class PollEnd:
-    """The end of one poll, to be written: what it heard, and the successor or the verdict that follows.
+    """The end of one poll, to be written: its query's result `heard`, and the next poll or the verdict.
 
-    `poll_no` is the number that the fence moved on to; the end is written only while the record still has it (S28).
-    `call_status` None leaves the status as it is (a failed query); `timing` is counted.
+    `poll_no` is the fencing token that the fence set; the script writes only while the record still has it (S28).
+    `call_status` None leaves the status unchanged (a failed query); `timing` goes to the metrics.
     """
 
     pair: Pair
@@ -229,12 +232,12 @@ class PollEnd:
 
 
 OutageChange = Literal["no_change", "outage_began", "outage_ended"]
-"""What the end of a poll changed for all calls (S29)."""
+"""Effect of a poll's end on the outage state of all calls (S29)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuePolls:
-    """Polls that came due and were leased to a dispatcher; `reissued` leases had ended without an answer (S28)."""
+    """Due polls leased to a dispatcher; `reissued` counts leases that had expired without an answer (S28)."""
 
     polls: Sequence[PollMessage]
     reissued: int = 0
@@ -242,7 +245,7 @@ class DuePolls:
 
 @dataclass(frozen=True, slots=True)
 class AbandonedClaim:
-    """A claim whose owner must be dead: its trigger is published again as it was (S18); `expires` in epoch seconds."""
+    """A claim whose owner died: the sweep publishes its trigger again, unchanged (S18); `expires` in epoch seconds."""
 
     task_id: str
     arguments: str
@@ -259,10 +262,10 @@ class LookUp:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The record of a call (S11). Times are epoch seconds; `verdict` is None while it is watched.
+    """The record of a call (S11). Times are epoch seconds; `verdict` is None while the call is watched.
 
-    `due` is when the next poll is to come.
-    `shared_with` are the other pairs that the call holds: any of their lost answers may have started it (S14).
+    `due` is the due time of the next poll. `shared_with` are the other pairs that the call keeps locked: the lost
+    request of any of them may have started it (S14).
     """
 
     job_id: str
@@ -284,20 +287,20 @@ class Call:
 
     @property
     def since(self) -> float:
-        """Since when a call's duration counts: it was first seen Executing, else its trigger (S31)."""
+        """The start of the call's duration: when it was first seen Executing, else its trigger's time (S31)."""
         return self.started_at if self.executing_since is None else self.executing_since
 
     def seconds(self, now: float) -> float:
-        """Return for how many seconds a call has gone on at `now` (epoch seconds); a finished call stands still."""
+        """Return a call's duration in seconds at `now` (epoch seconds), or at its end if it is finished."""
         return (now if self.finished_at is None else self.finished_at) - self.since
 
     @property
     def person_shown(self) -> str:
-        """How the call's person may be shown (S32, S37)."""
+        """The call's person, masked for display (S32, S37)."""
         return mask_person(self.person_id) if self.person_id else texts.UNKNOWN_CONTACT
 
     def holds(self, pair: Pair) -> bool:
-        """Tell whether a pair is locked while this call is watched."""
+        """Return whether this call keeps a pair locked while it is watched."""
         return pair == Pair(self.case_id, self.mediation_id) or pair in self.shared_with
 
     def __repr__(self) -> str:
@@ -306,7 +309,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class PairState:
-    """How the last trigger of a pair stands."""
+    """The phase of a pair's last trigger."""
 
     pair: Pair
     phase: Phase

@@ -1,4 +1,4 @@
-"""What back ends are told of a change, and how they see that it comes from here. Pure. See docs/notices.md."""
+"""Notices to back ends: payload and signature. Pure. See docs/notices.md."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ VERSION: Literal[1] = 1
 
 
 class Notice(BaseModel):
-    """The payload, version 1: fields may be added within a version, and none changes its meaning. No personal data."""
+    """The payload, version 1: a version may gain fields, but no field changes its meaning. No personal data."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,18 +37,18 @@ class Notice(BaseModel):
 
     @classmethod
     def of(cls, event_id: str, event: Mapping[str, Any]) -> "Notice":
-        """Return the notice of an event as the store keeps it; what is no field of a notice is left out."""
+        """Return the notice of a stored event; fields that a notice does not have are dropped."""
         return cls.model_validate({**event, "version": VERSION, "id": event_id})
 
     def body(self) -> bytes:
-        """Return the JSON that is sent, and signed."""
+        """Return the JSON that is sent and signed."""
         return self.model_dump_json().encode()
 
 
 def signed_headers(notice_id: str, body: bytes, *, secret: str, now: float) -> dict[str, str]:
-    """Return the headers by which a receiver knows the sender, as Standard Webhooks has them; `now` in epoch seconds.
+    """Return the headers of Standard Webhooks, which authenticate the sender; `now` in epoch seconds.
 
-    The signature covers id, time and body, so that neither can be exchanged and an old one cannot be sent again.
+    The signature covers id, time and body, so that none of them can be replaced and an old notice cannot be replayed.
     """
     timestamp = str(int(now))
     content = f"{notice_id}.{timestamp}.".encode() + body

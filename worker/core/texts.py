@@ -1,4 +1,4 @@
-"""Product texts: what people and logs get to read, letter for letter, and the labels and durations of S30 and S31."""
+"""Product texts: messages and log lines in their exact wording, labels (S30) and durations (S31)."""
 
 from collections.abc import Iterable
 
@@ -34,16 +34,16 @@ UNKNOWN_ERROR = "未知错误"
 UNKNOWN_CONTACT = "未知联系人"
 
 REFUSALS = {1001: "未到下一轮外呼时间,请等待", 1002: "外呼次数已达上限"}
-HIGHEST_CODE = 99_999  # an error code that is shown: a greater number may be a telephone number or an ID card's
+HIGHEST_CODE = 99_999  # the highest error code that is shown: a longer number may be a telephone or ID card number
 
 
 def label(call_status: str) -> str:
-    """Return the label of a call status (S30); a status that nobody named is shown raw."""
+    """Return the label of a call status (S30); an unknown status is returned unchanged."""
     return LABELS.get(call_status, call_status)
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as `MM:SS`, beyond an hour as `H:MM:SS`, and `00:00` where nothing is known (S31)."""
+    """Return seconds as `MM:SS`, from an hour on as `H:MM:SS`, and None as `00:00` (S31)."""
     total = max(0, int(seconds or 0))
     hours, rest = divmod(total, 3600)
     minutes, secs = divmod(rest, 60)
@@ -61,20 +61,20 @@ def job_stored(job_id: str, call_status: str) -> str:
 
 
 def shown_code(error_code: int | None) -> int | None:
-    """Return an error code that may stand in logs, history and notices; None for one that is none (S37)."""
+    """Return an error code for logs, history and notices; None if the number may be personal data (S37)."""
     return error_code if error_code is not None and 0 <= error_code <= HIGHEST_CODE else None
 
 
 def refusal(error_code: int | None) -> str:
-    """Return our text for a refusal (S9, S38)."""
+    """Return callwatch's own text for a refusal (S9, S38)."""
     code = shown_code(error_code)
     return UNKNOWN_ERROR if code is None else REFUSALS.get(code, f"错误码 {code}")
 
 
 def refusals(refused: Iterable[tuple[str, str]], *, some_started: bool, more: int = 0) -> str:
-    """Return the warning about refused persons (S8), and the number of those who are not named.
+    """Return the warning about refused persons (S8); `more` counts the refused persons that it does not name.
 
-    `refused` holds a person and a message each; the caller masks the persons where the text goes to a log.
+    `refused` holds pairs of person and message; for a log the caller masks the persons.
     """
     head = "部分联系人外呼失败:" if some_started else "外呼失败:"
     named = [f"{person or UNKNOWN_CONTACT}({message or UNKNOWN_ERROR})" for person, message in refused]
@@ -82,7 +82,7 @@ def refusals(refused: Iterable[tuple[str, str]], *, some_started: bool, more: in
 
 
 def others(number: int) -> str:
-    """Return how many further persons a text does not name."""
+    """Return the text for `number` further persons that a text does not name."""
     return f"另有 {number} 人"
 
 
@@ -92,7 +92,7 @@ def more_refused(number: int) -> str:
 
 
 def call_failed(person: str) -> str:
-    """Return the notice about a call that ended `Failed` (S35); `person` as it may be shown."""
+    """Return the notice about a call that ended `Failed` (S35); `person` is masked."""
     return f"与 {person} 的通话失败"
 
 
@@ -117,7 +117,7 @@ def query_failed(failures: int, limit: int, job_id: str) -> str:
 
 
 def retries_exceeded(job_id: str) -> str:
-    """Return the line logged when a call is given up (S24)."""
+    """Return the line logged when a watch ends after too many failed queries (S24)."""
     return f"重试次数超限,jobId: {job_id}"
 
 
@@ -127,5 +127,5 @@ def watch_expired(job_id: str) -> str:
 
 
 def records_without_job(persons: Iterable[str], *, more: int = 0) -> str:
-    """Return the warning about records that neither started a call nor refused one (S7); persons come masked."""
+    """Return the warning about records that neither started nor refused a call (S7); `persons` are masked."""
     return "外呼记录缺少 jobId,通话结果未知:" + "、".join([*persons, others(more)] if more else persons)

@@ -53,7 +53,7 @@ PAIR_TRANSITIONS = (
     Transition("absent", "release", "done", "ledger lost, no call watched"),
     Transition("done", "release", "done", "late answer whose calls have all ended"),
 )
-"""Every change of a pair's phase (S18). The scripts' prelude is compiled from it: any other change is an error."""
+"""Every change of a pair's phase (S18). The prelude of the Lua scripts contains it and raises on any other change."""
 
 
 @dataclass(frozen=True, slots=True)

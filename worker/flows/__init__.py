@@ -1,1 +1,1 @@
-"""The flows: trigger, poll, look-up, sweep, dispatch, notices; they use `worker.core.interfaces` alone."""
+"""The flows: trigger, poll, look-up, sweep, dispatch, notices. They depend on interfaces, not on adapters."""

@@ -1,4 +1,4 @@
-"""Dial: every attempt of one trigger's request, within its time, the rate limit and the calling hours."""
+"""Dial: send one trigger's request, with retries, within its time limit, the rate limit and the calling hours."""
 
 import functools
 import logging
@@ -20,12 +20,12 @@ from worker.flows.retry import keep_answer
 log = logging.getLogger(__name__)
 
 DIAL_LIMIT = 28  # seconds for all attempts of one dial: the last ends before a sweep may replace the claim (S18)
-THROTTLE_LIMIT = 10.0  # seconds of these for which a dial waits for a token of the rate limit
+THROTTLE_LIMIT = 10.0  # seconds of `DIAL_LIMIT` that a throttled dial may wait for the rate limit
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A trigger that claims its pair under the owner token `token`; `expires` in epoch seconds."""
+    """A trigger and the owner token under which it claims its pair; `expires` in epoch seconds."""
 
     request: TriggerRequest
     pair: Pair
@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """A dial has ended; `sent_at` is the store's time of its request, None where `sending` was never written."""
+    """The dial has ended; `sent_at` is the store's time of its request, None if `sending` was never written."""
 
     end: DialEnd
     sent_at: float | None = None
@@ -50,18 +50,18 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True)
 class CallLater:
-    """Nothing was sent: the trigger may call from `at` on (epoch seconds)."""
+    """No request was sent; the trigger may call at `at` (epoch seconds) or later."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimLost:
-    """Nothing was sent: another owner has the claim by now."""
+    """No request was sent, because the claim has passed to another owner."""
 
 
-class Withheld(Exception):  # noqa: N818 - named for what it is
-    """The store allows no request; `why` is its answer."""
+class Withheld(Exception):  # noqa: N818 - the name states the condition
+    """The store refuses to let the request leave; `why` is the reason it gave."""
 
     def __init__(self, why: RetryAt | Literal["paused", "taken", "watched", "closed"]) -> None:
         super().__init__(why)
@@ -70,7 +70,7 @@ class Withheld(Exception):  # noqa: N818 - named for what it is
 
 @dataclass(slots=True)
 class Gate:
-    """Writes `sending` under a claim; the HTTP client calls it right before the first byte of a request (S18)."""
+    """Write `sending` to the ledger; the HTTP client calls the gate right before a request's first byte (S18)."""
 
     store: Store
     claim: Claim
@@ -78,7 +78,7 @@ class Gate:
     sent_at: float | None = field(default=None, init=False)
 
     def __call__(self) -> None:
-        """Write `sending`; NotSent or Withheld where the request must not leave."""
+        """Write `sending`; raise NotSent or Withheld if the request must not leave."""
         try:
             answer = self.store.begin_sending(self.claim.pair, self.claim.token, closes=self.closes)
         except StoreUnavailable as error:
@@ -90,7 +90,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """The dial with its interfaces; `interval` in seconds spreads the first polls (S20)."""
+    """Dial claimed pairs; `interval` in seconds spreads the first polls (S20)."""
 
     store: Store
     upstream: Upstream
@@ -107,7 +107,7 @@ class Dial:
         except Withheld as withheld:
             return self._withheld(claim, withheld, closes)
         except (NotSent, Rejected) as error:
-            log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - expected, its trace says no more
+            log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - an expected error
             return Dialled(not_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"))
         except OutcomeUnknown as error:
             log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=claim.names)  # noqa: TRY400
@@ -118,7 +118,7 @@ class Dial:
         return Dialled(read_answer(records, claim.pair, interval=self.interval), gate.sent_at)
 
     def closing_time(self) -> float | CallLater | None:
-        """Return when the calling hours end (epoch seconds), None for never, CallLater outside them."""
+        """Return when the current calling hours end (epoch seconds), None without a limit, CallLater outside them."""
         if self.hours is None:
             return None
         now = self.store.now()
@@ -126,9 +126,9 @@ class Dial:
         return CallLater(window.opens) if now < window.opens else window.closes
 
     def _request(self, claim: Claim, gate: Gate) -> list[CallRecord]:
-        """Request the calls, with up to three retries of what was provably not sent (S12).
+        """Request the calls, with up to three retries of a request that was provably not sent (S12).
 
-        Each attempt renews the claim, and all together end within `DIAL_LIMIT` (S18).
+        Each attempt renews the claim; all attempts together end within `DIAL_LIMIT` (S18).
         """
         request = CallRequest(**claim.request.model_dump())
         until = self.clock.monotonic() + DIAL_LIMIT
@@ -160,7 +160,7 @@ class Dial:
             raise Withheld("taken")
 
     def _withheld(self, claim: Claim, withheld: Withheld, closes: float | None) -> Dialled | CallLater | ClaimLost:
-        """Return the result of a dial whose request the store did not allow."""
+        """Return the result of a dial whose request the store refused to let leave."""
         match withheld.why:
             case RetryAt(at=at):
                 return CallLater(at)
@@ -171,13 +171,13 @@ class Dial:
                 return ClaimLost()
             case "paused":
                 return Dialled(not_called("disabled", claim.pair, texts.DISABLED, "disabled"))
-            case "watched":  # an earlier owner's late answer has brought calls
+            case "watched":  # meanwhile a late answer to an earlier owner's request started calls of this pair
                 read = functools.partial(self.store.calls, case_id=claim.pair.case_id)
                 held = (call for call in keep_answer(read, self.clock) if call.holds(claim.pair))
                 return Dialled(found_again(claim.pair, [known_job(call, self.interval) for call in held]))
 
     def _unknown(self, claim: Claim, records: list[CallRecord]) -> DialEnd:
-        """Return the end of a dial that may be ringing; `records` are those of an answer past the gate (S18)."""
+        """Return the end of a dial that may have started calls; `records` came without a passed gate (S18)."""
         return replace(
             not_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"),
             jobs=read_answer(records, claim.pair, interval=self.interval).jobs,

@@ -1,4 +1,4 @@
-"""Dispatch due polls to Celery: take what is due → publish it in batches (S20, S28)."""
+"""Dispatch due polls to Celery: take them under a lease → publish them in batches (S20, S28)."""
 
 import logging
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from worker.core.interfaces import PublishPolls, ScheduleFailed, Store, StoreUna
 
 log = logging.getLogger(__name__)
 
-TICK = 0.1  # seconds between two turns
-WAITING = 400  # polls in the queue, above which none is taken: a backlog stays in Redis, in the order of due times
-PAUSES = (0.2, 0.5, 1.0)  # seconds between two turns while Redis or the broker is away: the last one again and again
+TICK = 0.1  # seconds between two rounds
+WAITING = 400  # polls in the queue from which on none is taken: a backlog stays in Redis, ordered by due time
+PAUSES = (0.2, 0.5, 1.0)  # seconds of back-off while Redis or the broker is away; the last one repeats
 
 
 @dataclass(slots=True)
 class Dispatcher:
-    """The flow with its surroundings.
+    """Dispatch due polls.
 
-    `free` returns how many polls this process has room for, `batch` is how many calls one message carries at the most.
+    `free` returns for how many polls this process has room; `batch` is the maximum number of polls in a message.
     """
 
     store: Store
@@ -27,35 +27,35 @@ class Dispatcher:
     _busy: bool = field(default=True, init=False)
 
     def __call__(self) -> int:
-        """Take what is due and publish it; returns how many polls that were.
+        """Take due polls and publish them; return their number.
 
-        While there is nothing to do the length of the queue is not asked for: an idle worker sends one command a turn.
+        The length of the queue is read only after a round that had polls: an idle worker sends one command a round.
         """
         waiting = self.publish.waiting() if self._busy else 0
         taken = self.store.take_due(limit=max(0, min(WAITING - waiting * self.batch, self.free())))
         self._busy = bool(waiting or taken.polls)
         if taken.reissued:
-            log.warning("reissued %s polls whose lease had ended", taken.reissued)
+            log.warning("reissued %s polls whose lease had expired", taken.reissued)
         for first in range(0, len(taken.polls), self.batch):
             self.publish(taken.polls[first : first + self.batch])
         return len(taken.polls)
 
 
 def dispatch_forever(dispatch: Dispatcher, wait: Callable[[float], bool], done: Callable[[], None]) -> None:
-    """Dispatch every `TICK` until `wait`, given seconds, returns true. No error ends it; `done` follows each success.
+    """Dispatch every `TICK` until `wait(seconds)` returns True; call `done` after each success.
 
-    While Redis or the broker is away it backs off, and logs so once.
+    No error ends the loop. While Redis or the broker is away it backs off, and logs one warning.
     """
     failures = 0
     while not wait(PAUSES[min(failures, len(PAUSES)) - 1] if failures else TICK):
         try:
             dispatch()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next turn must come
+        except Exception as error:  # noqa: BLE001 - no error may end the dispatcher
             expected = isinstance(error, ScheduleFailed | StoreUnavailable)
             if not failures:
                 log.log(
                     logging.WARNING if expected else logging.ERROR,
-                    "no poll can be dispatched, trying again: %s: %s",
+                    "polls cannot be dispatched, retrying: %s: %s",
                     type(error).__name__,
                     error,
                 )

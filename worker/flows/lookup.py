@@ -1,4 +1,4 @@
-"""The flow of a look-up: ask upstream for a case's calls → take those that may be ours → watch them."""
+"""The flow of a look-up: query upstream for a case's calls → select those of the lost request → watch them."""
 
 import logging
 from collections.abc import Callable
@@ -14,9 +14,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Sightings:
-    """Upstream's answers about a case: the status by job, and which of the two queries were answered.
+    """Upstream's answers about a case: the status of each job, and which of the two queries were answered.
 
-    That there is no such call (a ProtocolError of the status query) is an answer; the conversation log must be read.
+    A ProtocolError of the status query counts as an answer: upstream knows no such call. A ProtocolError of the
+    conversation log does not.
     """
 
     statuses: dict[str, str] = field(default_factory=dict)
@@ -25,12 +26,18 @@ class Sightings:
 
     @property
     def answered(self) -> bool:
-        """Tell whether a call that was not seen may be denied (S5): the status names one call only."""
+        """Whether both queries were answered, so that a call missing from them is not active (S5).
+
+        The status query alone does not suffice: it names only the newest call.
+        """
         return self.log_read and self.status_answered
 
 
 def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda: None) -> Sightings:
-    """Query the case's conversation log and its newest call; either may fail (S14). `go_on` is called in between."""
+    """Query the case's conversation log and the status of its newest call; either may fail (S14).
+
+    `go_on` is called between the two queries; the caller renews its claim there.
+    """
     seen = Sightings()
     try:
         for entry in upstream.conversations(case_id=case_id):
@@ -54,10 +61,10 @@ def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda
 def still_active(
     store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float, go_on: Callable[[], None]
 ) -> list[NewJob]:
-    """Return the pair's calls that are still active, those without a record included (S5).
+    """Return the pair's calls that are still active, including calls without a record (S5).
 
-    Looked at before a new call, where the last trigger, sent at `since` (epoch seconds), ended badly. `go_on` is called
-    before each further question and may raise. Unavailable or ProtocolError where it cannot be told how the calls are.
+    The trigger calls it before a new call if the last trigger, sent at `since` (epoch seconds), ended badly. `go_on` is
+    called before each query but the first and may raise. Unavailable or ProtocolError if the calls' state is unknown.
     """
     seen = look(upstream, pair.case_id, go_on=go_on)
     if not seen.answered:
@@ -69,10 +76,10 @@ def still_active(
         if job_id not in known and may_belong_to(job_id, since) and read_status(call_status) == "running"
     ]
     others = (one for one in store.pairs(case_id=pair.case_id) if one.pair != pair)
-    if jobs and any(one.phase == "sending" for one in others):  # what was found may be that request's (S14)
+    if jobs and any(one.phase == "sending" for one in others):  # those calls may belong to that request (S14)
         raise Unavailable("another mediation's request is under way")
     for call in known.values():
-        may_be = not call.person_id and may_belong_to(call.job_id, since)  # found by a look for another pair
+        may_be = not call.person_id and may_belong_to(call.job_id, since)  # adopted by another pair's look-up
         if call.verdict == "ended" or not (call.holds(pair) or may_be):
             continue
         if call.verdict is None:
@@ -86,20 +93,20 @@ def still_active(
 
 
 def known_job(call: Call, interval: float) -> NewJob:
-    """Return a call that has a record as one that a pair is to be held by."""
+    """Return a call that has a record as a job to be watched for a pair."""
     return NewJob(call.job_id, call.person_id, call.call_status, first_delay(call.job_id, interval))
 
 
 @dataclass(frozen=True, slots=True)
 class LookUpFlow:
-    """The flow with its surroundings; `interval` in seconds spreads the first polls (S20)."""
+    """Carry look-ups out; `interval` in seconds spreads the first polls (S20)."""
 
     store: Store
     upstream: Upstream
     interval: float
 
     def __call__(self, pair: Pair) -> str:
-        """Carry one look-up out and return one line on what it found."""
+        """Carry one look-up out; return one line for Flower with its findings."""
         names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
         look_up = self.store.open_look_up(pair)
         if look_up is None:

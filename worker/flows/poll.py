@@ -1,4 +1,4 @@
-"""The flow of a poll: pass the fence → ask → decide → write the record with its successor, or the verdict."""
+"""The flow of a poll: pass the fence → query upstream → decide → write the next poll, or the verdict."""
 
 import logging
 from collections import Counter
@@ -29,9 +29,10 @@ FIRST = 1  # the number of a call's first poll
 
 @dataclass(frozen=True, slots=True)
 class QueryOutcome:
-    """What a poll heard: a word for the decision, one for the outage, the status, and seconds for which not to ask.
+    """The outcome of a poll's query, or of a poll without a query.
 
-    `late` and `took` are seconds: from the due time to the query, and from there to its answer (None: it sent none).
+    `answer` is the input of the decision, `heard` that of the outage detection. In seconds: `retry_after` (upstream's
+    `Retry-After`), `late` (from the due time to the query) and `took` (from the query to its answer; None: no query).
     """
 
     answer: Answer
@@ -44,7 +45,7 @@ class QueryOutcome:
 
 @dataclass(frozen=True, slots=True)
 class PollDecision:
-    """A poll with what follows it, ready to be written."""
+    """A poll and its end, ready to be written."""
 
     ask: StartedPoll
     end: PollEnd
@@ -52,7 +53,10 @@ class PollDecision:
 
 @dataclass(frozen=True, slots=True)
 class PollFlow:
-    """The flow with its surroundings; `begin` is what a message's task does, the rest is done by who asks."""
+    """Carry polls out in four steps: begin, hear, judge, write.
+
+    The task `outbound.poll` calls `begin`; the poll executor calls the other three.
+    """
 
     store: Store
     notify: Notify
@@ -60,7 +64,10 @@ class PollFlow:
     policy: Policy
 
     def begin(self, messages: Sequence[PollMessage], submit: SubmitPolls) -> str:
-        """Let polls pass the fence, all in one step, and hand them over; returns one line (it is what Flower shows)."""
+        """Check the polls of a message against the fence in one script, and submit those that pass.
+
+        Returns one line for Flower.
+        """
         starts = self.store.begin_polls([(one.job_id, one.poll_no) for one in messages])
         at = self.clock.monotonic()
         asks = [
@@ -78,9 +85,9 @@ class PollFlow:
     async def hear(
         self, ask: StartedPoll, status: Callable[..., Awaitable[CallStatus]], sleep: Callable[[float], Awaitable[None]]
     ) -> QueryOutcome:
-        """Ask upstream how the call stands: one request, or none where the poll only ends a watch (S21, S25)."""
+        """Query upstream for the status of a call; send no request if the poll only ends the watch (S21, S25)."""
         message, start, poll = ask.message, ask.start, ask.start.poll
-        last_of_outage = start.outage and poll.due >= poll.deadline  # probes alone ask then, and this is none
+        last_of_outage = start.outage and poll.due >= poll.deadline  # in an outage only probes query upstream
         if last_of_outage or not may_query(poll, self.policy, began=start.now):
             return QueryOutcome("outage", "nothing", late=self._now(ask) - poll.due)
         wait = message.not_before - self._now(ask)
@@ -101,11 +108,11 @@ class PollFlow:
         return QueryOutcome(read_status(answer.call_status), "answer", answer.call_status, None, late, took)
 
     def _now(self, ask: StartedPoll) -> float:
-        """Return the store's time, by the process's own clock since the fence."""
+        """Return the store's time: its time at the fence plus the seconds that this process has counted since."""
         return ask.start.now + self.clock.monotonic() - ask.begun_at
 
     def judge(self, ask: StartedPoll, hearing: QueryOutcome) -> PollDecision:
-        """Decide what follows a poll that has just been answered (S20, S22-S25, S29)."""
+        """Decide the next poll or the verdict after a poll's query (S20, S22-S25, S29)."""
         message, start = ask.message, ask.start
         now = self._now(ask)
         not_before = now + hearing.retry_after if hearing.retry_after else 0
@@ -139,9 +146,9 @@ class PollFlow:
         )
 
     def write(self, judged: Sequence[PollDecision]) -> list[str]:
-        """Write the ends of polls in one step, and return for each one line on how its call stands.
+        """Write the ends of polls in one script, log and notify the changes; return one line for each call.
 
-        StoreUnavailable where Redis is away: then it can be tried again.
+        StoreUnavailable if Redis is away; then the write may be retried, because the fence drops duplicates.
         """
         changes = self.store.write_polls([one.end for one in judged])
         return [self._written(one, change) for one, change in zip(judged, changes, strict=True)]
@@ -175,7 +182,7 @@ def _of_record(message: PollMessage, start: PollStarted) -> PollMessage:
 
 
 def _log_change(change: OutageChange) -> None:
-    """Log an outage once, when it begins and when it ends (S29)."""
+    """Log the begin and the end of an outage once (S29)."""
     if change == "outage_began":
         log.error(texts.OUTAGE_BEGAN)
     elif change == "outage_ended":

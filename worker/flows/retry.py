@@ -1,4 +1,4 @@
-"""Retry with back-off while the store is away: a restart of Redis must not lose the answer of a dial."""
+"""Retry with back-off while the store is away, so that a restart of Redis loses no answer of a dial."""
 
 import itertools
 import logging
@@ -12,14 +12,14 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 BACKOFF = (0.5, 1, 2, 4, 8)  # seconds; the last one repeats
-ANSWER_LIMIT = 3600  # seconds: this process alone knows the answer, and an answer is never thrown away (S18)
+ANSWER_LIMIT = 3600  # seconds for which an answer is kept that no other process has (S18)
 
 
 def retry_while_away(step: Callable[[], T], clock: Clock, *, limit: float, though_refused: bool = False) -> T:
-    """Return what `step` returns, with retries for `limit` seconds while the store is away; then StoreUnavailable.
+    """Return the result of `step`, with retries for `limit` seconds while the store is away; then StoreUnavailable.
 
-    Only for steps that are idempotent for one token. A step that the store refused is tried again only
-    `though_refused`: where an error would lose more than a thread that waits until the store is repaired.
+    `step` must be idempotent for one owner token. A step that the store refused (StoreRefused) is retried only with
+    `though_refused`, for an answer whose loss is worse than a thread that waits until the store is repaired.
     """
     end = clock.monotonic() + limit
     pauses = itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1]))
@@ -37,5 +37,5 @@ def retry_while_away(step: Callable[[], T], clock: Clock, *, limit: float, thoug
 
 
 def keep_answer(step: Callable[[], T], clock: Clock) -> T:
-    """Take a step after a request has left, whose answer this process alone knows (S18)."""
+    """Retry a step that follows a sent request for up to `ANSWER_LIMIT`: no other process has the answer (S18)."""
     return retry_while_away(step, clock, limit=ANSWER_LIMIT, though_refused=True)

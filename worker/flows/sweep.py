@@ -1,4 +1,4 @@
-"""The flow of the sweep: take the turn → attend to pairs → drop what is old (S18, S36)."""
+"""The flow of the sweep: take the leader lock → continue abandoned pairs → drop expired history (S18, S36)."""
 
 import logging
 from collections.abc import Callable
@@ -9,17 +9,14 @@ from worker.core.model import AbandonedClaim, Pair
 
 log = logging.getLogger(__name__)
 
-TURN = 0.9  # of an interval: a turn is over when its owner comes again, so that it never waits for its own key
-POSTPONED = 60  # seconds for which a pair that could not be attended to stands back behind the others
+LOCK_TTL = 0.9  # of an interval: the lock has expired before its holder sweeps again
+POSTPONED = 60  # seconds by which a pair that raised an error is moved back behind the others
 BATCH = 500  # pairs in one sweep
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The flow with its surroundings.
-
-    `owner` names the process; `interval` is how many seconds a turn lasts.
-    """
+    """Sweep once per `interval` (seconds) over all workers; `owner` names this process in the leader lock."""
 
     store: Store
     publish: Publish
@@ -28,15 +25,15 @@ class Sweep:
     new_token: Callable[[], str]
 
     def __call__(self) -> int:
-        """Sweep once, if it is this process's turn; returns how many messages were published."""
-        if not self.store.acquire_sweep_lock(self.owner, self.interval * TURN):
+        """Sweep once if this process gets the leader lock; return the number of published messages."""
+        if not self.store.acquire_sweep_lock(self.owner, self.interval * LOCK_TTL):
             return 0
         published = 0
         failures: list[Exception] = []
         for part in (self._attend_to_pairs, self._trim):
             try:
                 published += part()
-            except Exception as error:  # noqa: BLE001 - one part that cannot go on must not stop the others
+            except Exception as error:  # noqa: BLE001 - a failure of one part must not stop the other
                 failures.append(error)
         for failure in failures[1:]:
             _log(failure)
@@ -49,9 +46,9 @@ class Sweep:
         for pair in self.store.pairs_due(limit=BATCH):
             try:
                 published += self._attend(pair)
-            except ScheduleFailed:  # the broker is away: the pairs behind this one keep their places
+            except ScheduleFailed:  # the broker is away: end the sweep; pairs behind this one keep their order
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with this pair, those behind it come next
+            except Exception as error:  # noqa: BLE001 - one pair's error must not stop the pairs behind it
                 names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
                 log.error("pair postponed: %s: %s", type(error).__name__, error, extra=names)  # noqa: TRY400
                 self.store.postpone(pair, seconds=POSTPONED)
@@ -61,7 +58,7 @@ class Sweep:
         names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
         match self.store.attend(pair, token=self.new_token()):
             case AbandonedClaim() as abandoned:
-                log.warning("claim without an owner: trigger published again", extra=names)
+                log.warning("claim abandoned by its owner: trigger published again", extra=names)
                 self.publish.trigger(abandoned)
             case "look":
                 self.publish.look_up(pair, expires=self.interval * 10)
@@ -77,16 +74,16 @@ class Sweep:
 def sweep_forever(
     sweep: Sweep, wait: Callable[[float], bool], clock: Clock, done: Callable[[], None] = lambda: None
 ) -> None:
-    """Begin a sweep every interval until `wait`, given seconds, returns true. No error ends it; `done` follows success.
+    """Start a sweep every interval until `wait(seconds)` returns True; call `done` after each success.
 
-    A sweep that takes long does not put off the next one.
+    No error ends the loop, and a long sweep does not delay the next one.
     """
     spent = 0.0
-    while not wait(max(sweep.interval - spent, sweep.interval * (1 - TURN))):
+    while not wait(max(sweep.interval - spent, sweep.interval * (1 - LOCK_TTL))):
         began = clock.monotonic()
         try:
             sweep()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep must come
+        except Exception as error:  # noqa: BLE001 - no error may end the sweep's thread
             _log(error)
         else:
             done()
@@ -95,6 +92,6 @@ def sweep_forever(
 
 def _log(error: Exception) -> None:
     if isinstance(error, ScheduleFailed):
-        log.warning("sweep could not publish, the store has it: %s", error)
+        log.warning("sweep could not publish, a later sweep tries again: %s", error)
     else:
         log.error("sweep failed: %s: %s", type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""The upstream as look-ups ask it: each query takes a token of the limit that polls are under, and waits for it."""
+"""Throttle queries outside a poll: each takes a token of the rate limit of status queries, and waits for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog, Unavailable
 from worker.core.interfaces import Clock, Store, StoreUnavailable, Upstream
 
-LONGEST_WAIT = 5  # seconds for one token: a claim that looks first lasts 30 s (S18)
+LONGEST_WAIT = 5  # seconds for one token; a claim that queries first lasts 30 s (S18)
 
 
 @dataclass(frozen=True, slots=True)
 class ThrottledUpstream:
-    """Passes everything on; queries that find no token in time are Unavailable. Polls have taken theirs before."""
+    """Wrap an upstream client: a query throttled for more than `LONGEST_WAIT` seconds raises Unavailable.
+
+    Polls do not use it; the script that takes due polls takes their tokens.
+    """
 
     upstream: Upstream
     store: Store
@@ -20,16 +23,16 @@ class ThrottledUpstream:
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Request calls; the token for it is taken in the step that writes `sending`."""
+        """Request calls, unthrottled here: the script that writes `sending` takes the token."""
         return self.upstream.dial(request, before_send=before_send, within=within)
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Ask how a call stands."""
+        """Query the status of a call."""
         self._wait()
         return self.upstream.status(case_ref=case_ref, job_id=job_id)
 
     def conversations(self, *, case_id: str) -> list[ConversationLog]:
-        """Return what was said in the calls of a case."""
+        """Return the conversation log of a case."""
         self._wait()
         return self.upstream.conversations(case_id=case_id)
 
@@ -39,6 +42,6 @@ class ThrottledUpstream:
         except StoreUnavailable as error:
             raise Unavailable(str(error)) from error
         if wait is None:
-            raise Unavailable("the limit of status queries is used up")
+            raise Unavailable("throttled by the rate limit of status queries")
         if wait:
             self.clock.sleep(wait)

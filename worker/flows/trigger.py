@@ -1,4 +1,4 @@
-"""The trigger: read → claim → query upstream where the last one ended badly → dial → store, or defer."""
+"""The flow of a trigger: read → claim → query upstream if the last trigger ended badly → dial → store, or defer."""
 
 import logging
 from collections.abc import Callable
@@ -22,13 +22,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CLAIM_LOST = "the claim passed to another owner before the request: nothing sent"
-QUERY_LIMIT = 60  # seconds for the queries before a new call; beyond it they count as not answered
-CLAIM_LIMIT = 60  # seconds for which a trigger waits for the store before it goes back to the queue
+QUERY_LIMIT = 60  # seconds for all queries before a new call; later ones count as unanswered
+CLAIM_LIMIT = 60  # seconds of retries while the store is away; then the trigger is rejected to the queue
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerFlow:
-    """The flow with its dial; `new_token` returns owner tokens that cannot be guessed."""
+    """Carry triggers out; `new_token` returns owner tokens that cannot be guessed."""
 
     dial: Dial
     enabled: bool
@@ -37,11 +37,15 @@ class TriggerFlow:
     def __call__(
         self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None, redelivered: bool = False
     ) -> TriggerResult | None:
-        """Carry a trigger out and return its result; None for a duplicate that must say nothing (S17)."""
+        """Carry a trigger out and return its result; None if the task must store no result.
+
+        Without a result end a duplicate delivery (S17) and a trigger whose claim passed to another owner (S18).
+        StoreUnavailable if the store stays away.
+        """
         try:
             request = read_trigger(kwargs)
         except BadTrigger as bad:
-            with suppress(StoreUnavailable):  # the invalid trigger is only counted there
+            with suppress(StoreUnavailable):  # only a counter of the metrics
                 self.dial.store.count("triggers:invalid")
             return _invalid(kwargs, bad, task_id)
         pair = Pair(request.case_id, request.mediation_id)
@@ -70,7 +74,7 @@ class TriggerFlow:
         )
 
     def _call(self, claim: Claim, query_since: float | None) -> TriggerResult | None:
-        """Query upstream where it is needed, dial, and store the end; or defer."""
+        """Query upstream if needed, dial, and store the outcome; outside the calling hours or throttled, defer."""
         closes = self._with_retry(self.dial.closing_time)
         if isinstance(closes, CallLater):
             return self._defer(claim, closes.at)
@@ -84,15 +88,15 @@ class TriggerFlow:
                 return None
 
     def _query_first(self, claim: Claim, since: float | None) -> Dialled | ClaimLost | None:
-        """Query upstream before a new call after a bad end (S5); None where no call is active any more.
+        """Query upstream before a new call after a bad end (S5); None if no call is active and the dial may follow.
 
-        `since` is the store's time of the last trigger's request, None where nothing is to be queried.
+        `since` is the store's time of the last trigger's request, None if no query is needed.
         """
         if since is None:
             return None
         dial, until = self.dial, self.dial.clock.monotonic() + QUERY_LIMIT
 
-        def go_on() -> None:  # slow queries must not look like an owner that has died
+        def go_on() -> None:  # renews the claim, or the sweep would replace it during slow queries
             if dial.clock.monotonic() > until:
                 raise Unavailable("the queries take too long")
             if not dial.store.renew(claim.pair, claim.token):
@@ -111,7 +115,7 @@ class TriggerFlow:
         return Dialled(found_again(claim.pair, jobs))
 
     def _settle(self, claim: Claim, end: DialEnd, sent_at: float | None) -> TriggerResult | None:
-        """Store the end of a dial in one step, with the due times of the first polls."""
+        """Store the end of a dial in one script, with the due times of the first polls."""
         settlement = Settlement(
             pair=claim.pair,
             token=claim.token,
@@ -132,7 +136,7 @@ class TriggerFlow:
         return end.result
 
     def _defer(self, claim: Claim, until: float) -> TriggerResult | None:
-        """Keep the trigger in its ledger until `until` (epoch seconds), and release the lock."""
+        """Store the trigger in its ledger until `until` (epoch seconds), and release the lock."""
         detail = {"message": texts.DEFERRED, "until": until}
         event = Event("deferred", claim.pair.case_id, claim.pair.mediation_id, detail=detail)
         if not self._with_retry(lambda: self.dial.store.defer(claim.pair, claim.token, until=until, event=event)):
@@ -146,7 +150,7 @@ class TriggerFlow:
 
 
 def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerResult:
-    """Return the result of a trigger that cannot be carried out (S2)."""
+    """Log an invalid trigger and return its result (S2)."""
     ids = {name: plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id")}
     message = f"{texts.MISSING_PARAMETERS}: {bad}" if bad.missing else str(bad)
     text = texts.MISSING_PARAMETERS if bad.missing else texts.INVALID_PARAMETERS

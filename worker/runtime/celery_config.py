@@ -1,4 +1,4 @@
-"""Celery's configuration. The values were measured; see docs/adr/0004-celery-settings.md."""
+"""Configure Celery. The values were measured; see docs/adr/0004-celery-settings.md."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
 CONTROL_QUEUE = "outbound.control"
 TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL_QUEUE: "outbound.lookup"}
-"""The queues, and the one task that each takes (S38)."""
+"""Each queue accepts one task (S38)."""
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration."""
     transport_options = {
-        # How long a message of a dead worker stays away. Counted from delivery: countdown and run time must fit in.
+        # Seconds until a dead worker's message is delivered again; countdown and run time together must be shorter.
         "visibility_timeout": settings.visibility_timeout,
-        "unacked_restore_interval": 5,  # by default kombu looks every 100 s only
+        "unacked_restore_interval": 5,  # kombu's default checks every 100 s
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
-        "task_queues": TASKS,  # of our own transport, see worker/runtime/malformed.py
-        "max_connections": settings.worker_concurrency + 16,  # too few lose acknowledgements in a burst
-        "socket_timeout": 15,  # unset by default: a publish could hang for ever on a half-open connection
+        "task_queues": TASKS,  # an option of callwatch's transport, see worker/runtime/malformed.py
+        "max_connections": settings.worker_concurrency + 16,  # with fewer, a burst loses acknowledgements
+        "socket_timeout": 15,  # without it (the default) a publish can block for ever on a half-open connection
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 25,
@@ -39,22 +39,22 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": 5,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 25,
-        # JSON only (S38): whatever else arrives is refused unread.
+        # JSON only (S38): any other content is refused unread.
         "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
         "accept_content": ["json"],
         "result_accept_content": ["json"],
         "enable_utc": True,
-        # A queue each, so that dials never stand in the way of polls.
+        # One queue for each task, so that waiting dials never delay polls.
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in TASKS],
         "task_default_queue": CONTROL_QUEUE,
         "task_create_missing_queues": False,
         "task_routes": {task: queue for queue, task in TASKS.items()},
-        # Acknowledged when done; the fence makes the second delivery harmless.
+        # Acknowledged after the task: a dead worker's trigger is delivered again, and the claim drops duplicates (S17).
         "task_acks_late": True,
         "task_send_sent_event": False,
-        "worker_send_task_events": True,  # those of polls excepted: see CALLWATCH_POLL_EVENTS
+        "worker_send_task_events": True,  # except for polls: see CALLWATCH_POLL_EVENTS
         "worker_consumer": "worker.runtime.consumer:Consumer",
         "worker_pool": settings.worker_pool,
         "worker_concurrency": settings.worker_concurrency,

@@ -1,4 +1,4 @@
-"""A worker's sign of life: given while it does its work, and not merely while it is up. No Celery, no Redis."""
+"""Health of a worker: check that it works, and keep its health file current. No Celery, no Redis."""
 
 import contextlib
 import logging
@@ -10,26 +10,26 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between two turns of the event loop's timer
-STALLED = 3 * TICK
-SUCCESS_WITHIN = 5.0  # seconds that one turn of the sweep or the dispatcher may take
+TICK = 1.0  # seconds between two heartbeats of the event loop
+STALLED = 3 * TICK  # seconds without a heartbeat after which the event loop counts as blocked
+SUCCESS_WITHIN = 5.0  # seconds that one round of the sweep or the dispatcher may take
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """What there is to do for a worker in one queue: messages `waiting`, and tasks of it `taken` since its start."""
+    """Load of one queue: messages `waiting` in it, and tasks that the worker has `taken` from it since its start."""
 
     waiting: int
     taken: int
 
 
 class Heartbeat:
-    """Judges at each look whether a worker works; all times are seconds of its own monotonic clock.
+    """Check whether a worker works; all times are seconds of its own monotonic clock.
 
-    It works if its event loop turns, if each thread in `succeed_within` (seconds between two of its turns) has
-    succeeded lately, and if in each of its queues nothing waits or it has taken something since the
-    last look: polls that are due come to wait there, for the dispatchers publish them.
-    A worker with all hands full is excused for `longest`, the seconds that one task may take.
+    The worker is healthy if its event loop runs, each thread in `succeed_within` (seconds between two of its rounds)
+    has succeeded recently, and each of its queues is empty or the worker has taken a task from it since the last check.
+    Due polls reach these queues too, because the dispatchers publish them. While every thread of the pool has a task,
+    messages may wait for `longest`, the seconds that one task may take.
     """
 
     def __init__(self, *, longest: float, now: float, succeed_within: Mapping[str, float] | None = None) -> None:
@@ -41,17 +41,17 @@ class Heartbeat:
         self._taken: dict[str, int] = {}
 
     def tick(self, now: float) -> None:
-        """Note that the event loop has turned."""
+        """Record a heartbeat of the event loop."""
         self._turned = now
 
     def succeeded(self, thread: str, now: float) -> None:
-        """Note that a thread has done its work once."""
+        """Record that a thread has completed a round."""
         self._succeeded[thread] = now
 
     def trouble(self, loads: Mapping[str, QueueLoad], now: float, *, full: bool) -> str | None:
-        """Return why the worker is not seen working, None where it is.
+        """Return why the worker is unhealthy, or None.
 
-        `loads` holds its queues by name; `full` says that each of its threads has a task.
+        `loads` holds the worker's queues by name; `full` says that each thread of its pool has a task.
         """
         for queue, load in loads.items():
             if not load.waiting or load.taken != self._taken.get(queue, 0):
@@ -70,9 +70,9 @@ class Heartbeat:
 
 
 class HealthFile:
-    """The file that tells `callwatch healthcheck` of work: when it was last seen is the time of the file's change.
+    """The file that `callwatch healthcheck` reads: its modification time is the time of the last successful check.
 
-    The file's text is for how many seconds that holds.
+    Its text is the number of seconds for which that check is valid, `holds`.
     """
 
     def __init__(self, file: Path, *, holds: float, now: float) -> None:
@@ -82,33 +82,33 @@ class HealthFile:
         self._healthy = True
 
     def give(self, judge: Callable[[], str | None], *, now: float) -> None:
-        """Give a sign unless `judge` finds trouble; trouble that lasts is logged, once. Never raises."""
+        """Renew the file if `judge` returns no fault; log once when the worker becomes unhealthy. Never raises."""
         try:
-            trouble = judge()
-            if trouble is None:
+            fault = judge()
+            if fault is None:
                 self._write()
                 self._given = now
-        except Exception as error:  # noqa: BLE001 - the sweep goes on whatever becomes of its sign
-            trouble = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - a failed health check must not end the thread of the sweep
+            fault = f"{type(error).__name__}: {error}"
         healthy = now - self._given <= self._holds
         if healthy != self._healthy:
-            log.warning("healthy again") if healthy else log.error("unhealthy: %s", trouble)
+            log.warning("healthy again") if healthy else log.error("unhealthy: %s", fault)
         self._healthy = healthy
 
     def withdraw(self) -> None:
-        """Take the file away: an earlier worker's at the start, one's own at the end."""
-        with contextlib.suppress(OSError):  # what is in its place is told of when a sign is to be given
+        """Remove the file: at the start one of an earlier worker, at the end this worker's own."""
+        with contextlib.suppress(OSError):  # an error in its place is logged when the file is written
             self._file.unlink()
 
     def _write(self) -> None:
-        """Write it whole at any moment: a new file under a name that cannot be foreseen, then the change of names.
+        """Replace the file atomically: write a temporary file with an unpredictable name, then rename it.
 
-        No link is followed, neither in that name's place nor in the file's own.
+        No symbolic link is followed, neither at the temporary name nor at the file's own.
         """
         number, name = tempfile.mkstemp(prefix=f".{self._file.name}.", dir=self._file.parent)
         try:
-            with open(number, "w", encoding="utf-8") as new:  # noqa: PTH123 - it is open already
-                os.fchmod(number, 0o644)  # the health check may be another user's
+            with open(number, "w", encoding="utf-8") as new:  # noqa: PTH123 - a file descriptor, not a path
+                os.fchmod(number, 0o644)  # the health check may run as another user
                 new.write(f"{self._holds:g}\n")
             Path(name).replace(self._file)
         except BaseException:

@@ -1,9 +1,9 @@
-"""Quarantine malformed messages: log them, keep the raw entry in `outbound.malformed`, go on with the next one.
+"""Quarantine malformed messages: log them, keep the raw entry in `outbound.malformed`, continue with the next one.
 
-Producers of any language push their messages by hand, and a program that may push at all may push anything. So every
-entry of a task's queue is read completely before kombu and Celery get it (S38), and they get a message built anew from
-what was read: it names its own queue and that queue's task, and has no fields but those that callwatch needs. What they
-raise then is no fault of the message: it is handed out again, and never put aside.
+Producers in any language push messages by hand, and a program with the right to push can push anything. So the channel
+validates every entry of a task's queue before kombu and Celery process it (S38). It then builds a new message, which
+names the entry's own queue and that queue's task, and contains only the fields that callwatch needs. An error that
+kombu or Celery raises on such a message is not the producer's fault: it is delivered again, never quarantined.
 """
 
 import base64
@@ -20,23 +20,23 @@ from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-MALFORMED_QUEUE = "outbound.malformed"  # a list beside the queues; nobody consumes it
-KEPT = 100  # entries, the newest
-KEPT_FOR = 86_400  # seconds after the newest
-KEPT_LENGTH = 16_384  # bytes of each
+MALFORMED_QUEUE = "outbound.malformed"  # a Redis list for operators; no worker consumes it
+KEPT = 100  # newest entries that are kept
+KEPT_FOR = 86_400  # seconds that the list is kept after its newest entry
+KEPT_LENGTH = 16_384  # bytes that are kept of each entry
 LONGEST_ID = 200  # characters of a task id
-LONGEST = {"outbound.trigger": 16_384}  # bytes of an entry of a queue that others write to
-LONGEST_OF_OURS = 16_777_216  # bytes of any other entry: a message of many polls
-DEEPEST = 20  # levels of a body: far from what makes Python give up somewhere between here and the task
+LONGEST = {"outbound.trigger": 16_384}  # bytes of an entry in a queue that producers write to
+LONGEST_OF_OURS = 16_777_216  # bytes of an entry in any other queue: a message of many polls
+DEEPEST = 20  # levels of a body: far below the depth at which Python raises RecursionError
 
 READING = (ValueError, TypeError, ArithmeticError, RecursionError, LookupError, AttributeError)
-"""What reading the unexpected raises. kombu's JSON makes dates, decimals and UUIDs of what says that it is one."""
+"""Errors raised by reading a malformed entry; kombu's JSON also converts tagged dates, decimals and UUIDs."""
 
 log = logging.getLogger(__name__)
 
 
 class MalformedError(ValueError):
-    """A message that JSON can be read of, and no task; `str()` quotes none of it."""
+    """An entry that is JSON but not a valid task; `str()` quotes nothing of the entry."""
 
 
 def _moment(text: str) -> str:
@@ -81,7 +81,7 @@ class _Entry(_Part):
 
 
 class _Headers(_Part):
-    """The fields that are needed. All others are dropped: `group`, `timelimit`, `shadow` and whatever else."""
+    """The headers that callwatch needs. All others are dropped, for example `group`, `timelimit` and `shadow`."""
 
     task: Text
     id: TaskId
@@ -94,11 +94,11 @@ class _Headers(_Part):
 
 _TRIPLE = TypeAdapter(tuple[list[Any], dict[str, Any], dict[str, Any] | None])
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
-"""What Celery would send, with the worker's rights, to where the message says."""
+"""Parts of a body that Celery would publish with the worker's rights, to queues that the message names."""
 
 
 def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
-    """Read an entry of a task's queue and return the message for kombu; one of `READING` says that it is malformed."""
+    """Validate an entry of a task's queue and return a new message for kombu; a malformed entry raises `READING`."""
     if len(text) > LONGEST.get(queue, LONGEST_OF_OURS):
         raise MalformedError("too long")
     entry = _Entry.model_validate(json.loads(text.decode()))
@@ -108,7 +108,7 @@ def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
     encoded = entry.body.encode()
     if entry.properties.body_encoding:
         encoded = base64.b64decode(encoded)
-    payload = kombu_json.loads(encoded)  # as Celery will read it again
+    payload = kombu_json.loads(encoded)  # the same decoder that Celery uses later
     _refuse_depth(payload, DEEPEST)
     if isinstance(payload, list):
         body, (_, _, embedded) = encoded.decode(), _TRIPLE.validate_python(payload)
@@ -125,8 +125,8 @@ def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
         "content-encoding": "utf-8",
         "headers": headers.model_dump(exclude_none=True),
         "properties": {
-            "delivery_tag": str(uuid.uuid4()),  # two messages with one tag would overwrite each other
-            "delivery_info": {  # where it is put back, with the worker's rights; and kombu's mark of one that was (S18)
+            "delivery_tag": str(uuid.uuid4()),  # two messages with the same tag would overwrite each other
+            "delivery_info": {  # a redelivery goes to this queue, with the worker's rights; the mark is kombu's (S18)
                 "exchange": "",
                 "routing_key": queue,
                 "redelivered": bool(entry.properties.delivery_info.redelivered),
@@ -137,7 +137,7 @@ def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
 
 
 def _protocol_1(payload: Any, headers: dict[str, Any]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Return body, headers and embedded part of a message of Celery's protocol 1, whose body holds all of it."""
+    """Return body, headers and embedded part of a message of Celery's protocol 1, whose body contains all three."""
     if not isinstance(payload, dict) or ("args" not in payload and "task" in headers):
         raise MalformedError("body")
     args, kwargs, _ = _TRIPLE.validate_python((payload.get("args", []), payload.get("kwargs", {}), None))
@@ -163,12 +163,12 @@ def _refuse_depth(value: Any, levels: int) -> None:
 
 
 class ForgivingChannel:
-    """Mixin for a Redis channel: entries that cannot be read do not end the loop."""
+    """Mixin for a Redis channel: a malformed entry does not end the event loop."""
 
-    task_queues: Mapping[str, str] = {}  # the queues of tasks, and the name of each one's only task
+    task_queues: Mapping[str, str] = {}  # the name of the only task of each queue
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read what BRPOP has brought and deliver it, as kombu does, but apart from each other."""
+        """Read the reply of BRPOP and deliver it; unlike kombu, separate errors in reading from those in delivering."""
         channel: Any = self
         try:
             queue, text = self._popped(options)
@@ -185,7 +185,7 @@ class ForgivingChannel:
         try:
             found = channel.client.parse_response(channel.client.connection, "BRPOP", **options)
         except channel.connection_errors:
-            channel.client.connection.disconnect()  # so that the next turn connects again
+            channel.client.connection.disconnect()  # the next iteration of the loop reconnects
             raise
         if not found:
             raise Empty
@@ -202,16 +202,16 @@ class ForgivingChannel:
             return None
 
     def _receive_one(self, client: Any) -> Any:
-        """Take a message of remote control or an event; kombu lets what cannot be read end the loop."""
+        """Receive a remote command or an event; in plain kombu an unreadable one ends the event loop."""
         try:
             return super()._receive_one(client)  # type: ignore[misc]
         except READING as error:
-            log.error("unreadable event or remote command dropped: %s", _reason(error))  # noqa: TRY400  it would be quoted
+            log.error("unreadable event or remote command dropped: %s", _reason(error))  # noqa: TRY400 - quotes it
             return False
 
 
 class ForgivingTransport:
-    """Mixin for a Redis transport: what is no task, from remote control or a reply, must stop nothing."""
+    """Mixin for a Redis transport: a malformed remote command or reply does not end the event loop."""
 
     def _deliver(self, entry: Any, queue: str) -> None:
         channel: Any = next(iter(self.channels))  # type: ignore[attr-defined]
@@ -233,7 +233,7 @@ def _written(entry: Any) -> bytes:
 
 
 def put_aside(channel: Any, text: bytes, error: Exception) -> None:
-    """Keep an entry where a person can look at it, and say so without repeating any of it (S37)."""
+    """Quarantine an entry for an operator, and log it without its content (S37)."""
     log.error("malformed message of %s bytes put aside in %s: %s", len(text), MALFORMED_QUEUE, _reason(error))
     with channel.conn_or_acquire() as client, client.pipeline() as pipe:
         pipe.lpush(MALFORMED_QUEUE, text[:KEPT_LENGTH])
@@ -243,7 +243,7 @@ def put_aside(channel: Any, text: bytes, error: Exception) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong in words of ours: the text of any other error may quote the message."""
+    """Return the reason without the message's content: only the text of our own errors quotes none of it."""
     if isinstance(error, ValidationError):
         field = ".".join(map(str, error.errors(include_input=False)[0]["loc"])) or "body"
         return f"{type(error).__name__} ({field})"

@@ -1,4 +1,4 @@
-"""The ways to a back end: a webhook, or a Celery task of its own."""
+"""Deliver notices to back ends: by a signed webhook, or by a Celery task of the back end."""
 
 import time
 
@@ -13,15 +13,15 @@ from worker.core.interfaces import NotDelivered
 from worker.core.notice import Notice, signed_headers
 from worker.flows.notify import MAX_IN_FLIGHT
 
-CONNECT, WHOLE = 3, 10  # seconds to connect, and for everything: as long as one hand is held by a silent receiver
+CONNECT, WHOLE = 3, 10  # connect and total time-out in seconds: an unresponsive receiver blocks a thread for 10 s
 GOOD = range(200, 300)
 
 
 class Webhook:
-    """POSTs notices to one address, signed. No redirects, no proxy of the environment, bounded in time and size.
+    """POST signed notices to one address: without redirects or the environment's proxy, bounded in time and size.
 
-    Of an answer the status counts: its body is neither read nor decompressed, for a few hundred bytes can stand for
-    gigabytes (S39).
+    Only the status of an answer counts. Its body is neither read nor decompressed, because a few hundred compressed
+    bytes can expand to gigabytes (S39).
     """
 
     def __init__(self, url: str, *, secret: str) -> None:
@@ -31,7 +31,7 @@ class Webhook:
         self._pool.pool_classes_by_scheme = {"http": BoundedHTTPConnectionPool, "https": BoundedHTTPSConnectionPool}
 
     def __call__(self, notice: Notice) -> None:
-        """Hand a notice over: NotDelivered unless the answer is a success. Quotes neither address nor answer (S37)."""
+        """Deliver a notice; NotDelivered unless the answer is a success. It quotes no address or answer (S37)."""
         body = notice.body()
         headers = {
             "Content-Type": "application/json",
@@ -49,25 +49,25 @@ class Webhook:
                 preload_content=False,
                 timeout=urllib3.Timeout(connect=CONNECT, total=WHOLE),
             )
-            if response.length_remaining != 0:  # an unread body ends the connection
+            if response.length_remaining != 0:  # a connection with an unread body cannot be reused
                 response.close()
             response.release_conn()
-        except Exception as error:  # noqa: BLE001 - also what the parsers beneath stumble over
+        except Exception as error:  # noqa: BLE001 - parsers of the library raise errors of many types
             raise NotDelivered(type(error).__name__) from None
         if response.status not in GOOD:
             raise NotDelivered(f"HTTP {response.status}")
 
 
 class TaskCall:
-    """Enqueues a Celery task of the back end's, by name, with the notice as its kwarg `notice`."""
+    """Enqueue a Celery task of the back end by its name, with the notice as the kwarg `notice`."""
 
     def __init__(self, app: Celery, task: str, queue: str) -> None:
         self._app = app
         self._task = task
-        self._queue = Queue(queue, Exchange(queue), routing_key=queue)  # as a worker of that queue declares it
+        self._queue = Queue(queue, Exchange(queue), routing_key=queue)  # as its worker declares it
 
     def __call__(self, notice: Notice) -> None:
-        """Hand a notice over: NotDelivered where the broker does not take it."""
+        """Deliver a notice; NotDelivered if the broker does not accept it."""
         try:
             self._app.send_task(
                 self._task,
@@ -80,4 +80,4 @@ class TaskCall:
                 retry=False,
             )
         except (OperationalError, RedisError, OSError) as error:
-            raise NotDelivered(type(error.__cause__ or error).__name__) from None  # Redis' own word, if kombu has one
+            raise NotDelivered(type(error.__cause__ or error).__name__) from None  # Redis' error, if kombu wraps one

@@ -1,4 +1,4 @@
-"""Ask about many calls beside each other on one event loop, and write what comes back in groups (S20, S28)."""
+"""Carry polls out: query upstream for many calls on one event loop, and write their ends in groups (S20, S28)."""
 
 import asyncio
 import logging
@@ -15,29 +15,29 @@ from worker.flows.poll import PollDecision, PollFlow
 
 log = logging.getLogger(__name__)
 
-MOST = 4_000  # polls at work in one process, above which its dispatcher takes no more: each may have a socket …
-OTHER_FILES = 500  # … beside these
-GROUP = 0.05  # seconds for which answers are gathered before they are written together
-WRITTEN = 200  # ends of polls in one step of the store: a few milliseconds of Redis' only thread
+MOST = 4_000  # polls in progress in one process; at this number its dispatcher takes no more, as each may need a socket
+OTHER_FILES = 500  # files that the process opens for other purposes
+GROUP = 0.05  # seconds for which answers are collected before they are written together
+WRITTEN = 200  # ends of polls in one script: a few milliseconds of Redis' single thread
 PAUSE = 0.5  # seconds between two attempts to write while the store is away
-RENEWALS = 3  # of a lease within its time
-LEAVE_WITHIN = 5  # seconds for the thread to end: a host name that is being looked up holds it
+RENEWALS = 3  # of a lease before it ends
+LEAVE_WITHIN = 5  # seconds for the thread to end: a name resolution in progress blocks it
 
 
 class QueryStatus(Protocol):
-    """The upstream as an event loop asks it."""
+    """The asynchronous client of upstream's status query."""
 
     async def __call__(self, *, case_ref: str, job_id: str) -> CallStatus:
-        """Ask how a call stands, in one request: Unavailable or ProtocolError where that did not work."""
+        """Query the status of a call in one request; raise Unavailable or ProtocolError."""
         ...
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         ...
 
 
 def files_allowed(wanted: int) -> int:
-    """Return how many files this process may open, after asking the system for as many as are wanted."""
+    """Raise this process's limit of open files to `wanted` if allowed; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted <= hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -46,9 +46,9 @@ def files_allowed(wanted: int) -> int:
 
 
 class PollExecutor:
-    """Carries polls out in a thread of its own; can be called from any thread.
+    """Carry polls out on an event loop in a thread of its own; can be called from any thread.
 
-    `status` asks upstream. The leases of polls at work, `lease` seconds each, are renewed until their ends are written.
+    `status` queries upstream. The executor renews the lease of each poll, `lease` seconds, until its end is written.
     """
 
     def __init__(self, watch: PollFlow, status: QueryStatus, *, lease: float) -> None:
@@ -61,24 +61,24 @@ class PollExecutor:
         self._changed = threading.Condition()
         self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._store_threads = ThreadPoolExecutor(2, "askers-store")  # one renews while the other one writes
+        self._store_threads = ThreadPoolExecutor(2, "poll-executor-store")  # one writes, one renews
         self._loop = asyncio.new_event_loop()
         self._wake, self._leaves = asyncio.Event(), asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="askers", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="poll-executor", daemon=True)
         self._thread.start()
 
     def __call__(self, asks: Sequence[StartedPoll]) -> None:
-        """Ask about each call and write what it heard; returns at once."""
+        """Start polls on the event loop, and return at once."""
         with self._changed:
             self._number += len(asks)
         self._loop.call_soon_threadsafe(self._begin, asks)
 
     def free(self) -> int:
-        """Return for how many more polls there is room."""
+        """Return for how many more polls the process has room."""
         return self._most - self._number
 
     def close(self, limit: float) -> None:
-        """Wait for the polls at work, `limit` seconds at the most, then stop; those that are left lose their leases."""
+        """Wait up to `limit` seconds for the polls in progress, then stop; the leases of the others expire."""
         with self._changed:
             self._changed.wait_for(lambda: not self._number, limit)
         self._loop.call_soon_threadsafe(self._leaves.set)
@@ -86,7 +86,7 @@ class PollExecutor:
         self._store_threads.shutdown(wait=False)
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # which cancels what is left at its end
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # cancels remaining polls when it closes
             runner.run(self._main())
 
     async def _main(self) -> None:
@@ -109,8 +109,8 @@ class PollExecutor:
             hearing = await self._watch.hear(ask, self._status, asyncio.sleep)
             self._answered.append(self._watch.judge(ask, hearing))
             self._wake.set()
-        except Exception as error:  # noqa: BLE001 - one call's fault is its own; its lease ends, and that counts
-            log.error("poll failed: %s", type(error).__name__)  # noqa: TRY400 - its text may quote anything (S37)
+        except Exception as error:  # noqa: BLE001 - affects one call; when its lease ends, it counts as a failure
+            log.error("poll failed: %s", type(error).__name__)  # noqa: TRY400 - its text may quote personal data (S37)
             self._over([ask])
 
     def _over(self, asks: Sequence[StartedPoll]) -> None:
@@ -127,11 +127,11 @@ class PollExecutor:
             group = self._answered[:WRITTEN]
             try:
                 await self._in_thread(self._watch.write, group)
-            except StoreUnavailable as error:  # the answers are kept: the fence decides whether they still count
-                log.warning("store away, %s answers wait to be written: %s", len(self._answered), error)
+            except StoreUnavailable as error:  # keep the answers and retry; the fence drops those that are outdated
+                log.warning("store away, %s answers not written yet: %s", len(self._answered), error)
                 await asyncio.sleep(PAUSE)
                 continue
-            except Exception as error:  # noqa: BLE001 - the next group has to be written all the same
+            except Exception as error:  # noqa: BLE001 - the next group must still be written
                 log.error("polls not written: %s", type(error).__name__)  # noqa: TRY400
             del self._answered[: len(group)]
             self._over([judged.ask for judged in group])

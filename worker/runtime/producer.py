@@ -1,4 +1,4 @@
-"""Put triggers on the queue, as any producer does: for the command line and the HTTP gateway."""
+"""Publish triggers for the command line and the HTTP gateway, like any other producer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,21 +14,21 @@ from worker.runtime.celery_config import TRIGGER_QUEUE, celery_config
 TRIGGER_TASK = "outbound.trigger"
 
 
-class NotPublished(Exception):  # noqa: N818 - named for what it is
-    """The broker did not take a trigger, or did not say so; it may have it all the same."""
+class NotPublished(Exception):  # noqa: N818 - the name states the condition
+    """The broker did not confirm a trigger; it may have received it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """Publishes triggers over an application of Celery; it can be shared by threads."""
+    """Publish triggers through a Celery application; safe to share between threads."""
 
     application: Celery
 
     @classmethod
     def without_results(cls, settings: Settings, *, limit: float) -> "Producer":
-        """Return one that subscribes to no result: one subscription for each trigger would stay for ever.
+        """Return a producer that subscribes to no results; subscriptions would otherwise accumulate.
 
-        The broker has `limit` seconds to answer.
+        `limit` is the time-out of the broker in seconds.
         """
         application = Celery("callwatch-producer", set_as_current=False)
         config = celery_config(settings)
@@ -38,9 +38,9 @@ class Producer:
         return cls(application)
 
     def publish(self, request: TriggerRequest, *, task_id: str | None, expires: float) -> Any:
-        """Enqueue a trigger that is dropped after `expires` seconds; return Celery's result of it.
+        """Publish a trigger that expires after `expires` seconds; return its Celery result.
 
-        Raises NotPublished. It is tried once: the task id decides whether twice is once.
+        Raises NotPublished. There is no retry: the caller may publish again safely under the same task id.
         """
         kwargs = request.model_dump()
         try:

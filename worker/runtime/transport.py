@@ -1,6 +1,6 @@
-"""The Redis transport of kombu, mended so that a worker outlives its connection; see docs/adr/0015-timers-in-redis.md.
+"""kombu's Redis transport, corrected so that a worker survives a lost connection; see docs/adr/0015-timers-in-redis.md.
 
-Every override names the fault of plain kombu that it mends; tests/unit/test_broker.py runs plain kombu into each.
+Every override names the fault of plain kombu that it corrects; tests/unit/test_transport.py reproduces each fault.
 """
 
 import functools
@@ -15,22 +15,23 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 
 from worker.runtime.malformed import ForgivingChannel, ForgivingTransport
 
-MADE_FOR_KOMBU = "5.7"  # with another version see first whether its faults are still there
+MADE_FOR_KOMBU = "5.7"  # before an upgrade, check which of the faults the new version still has
 
 
 class QoS(redis.QoS):
-    """The messages that this process holds, also beyond the end of the connection that they came by.
+    """The unacknowledged messages of this process, including those of lost connections.
 
-    `left` are the delivery tags that lost connections of this process held, and those whose acknowledgement failed.
-    Redis keeps their messages, and the next connection puts them back, instead of the visibility time-out. `popped` are
-    messages that this process alone had when it lost its connection, by their tags.
+    `left` contains the delivery tags of messages that were unacknowledged when a connection was lost, or whose
+    acknowledgement failed. Redis still has these messages, and the next connection requeues them without waiting for
+    the visibility time-out. `popped` maps tags to messages that were removed from their queue but not yet recorded in
+    Redis when the connection was lost.
     """
 
     left: ClassVar[set[str]] = set()
     popped: ClassVar[dict[str, Any]] = {}
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message as delivered; kombu loses the one that it has popped and cannot note."""
+        """Record a message as unacknowledged; if Redis is away, kombu loses the message that it has popped."""
         try:
             super().append(message, delivery_tag)
         except Exception:
@@ -43,16 +44,16 @@ class QoS(redis.QoS):
             super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Hand a message back, or drop it."""
+        """Requeue or drop a message."""
         with self._given_up(delivery_tag):
             super().reject(delivery_tag, requeue)
 
     @contextmanager
     def _given_up(self, delivery_tag: str) -> Iterator[None]:
-        """Free a message's place though Redis did not take its acknowledgement.
+        """Free a message's prefetch slot if its acknowledgement fails.
 
-        Celery logs a failed acknowledgement and goes on; kombu counts the message as held. With as many as the worker
-        has threads it would never fetch another one, and so never notice that its connection is of no use.
+        Celery logs a failed acknowledgement and continues, but kombu still counts the message as unacknowledged. With
+        as many such messages as threads, the worker would fetch no message and never notice the broken connection.
         """
         try:
             yield
@@ -62,13 +63,13 @@ class QoS(redis.QoS):
             raise
 
     def leave(self) -> None:
-        """Drop everything that is not acknowledged; the next connection puts it back."""
+        """Forget all unacknowledged messages; the next connection requeues them."""
         self._flush()
         self.left.update(self._delivered)
         self._delivered.clear()
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Put back what lost connections held, then what has been away for the visibility time-out."""
+        """Requeue the messages of lost connections, then those whose visibility time-out has passed."""
         for tag, message in tuple(self.popped.items()):
             self._put_back(message)
             self.popped.pop(tag, None)
@@ -79,7 +80,7 @@ class QoS(redis.QoS):
         super().restore_visible(*args, **kwargs)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back, unless the channel is closed: then kombu finds no queue for it, and deletes it."""
+        """Requeue a message unless the channel is closed; plain kombu then finds no queue and deletes the message."""
         if self.channel.connection is not None:
             super().restore_by_tag(tag, client, leftmost)
 
@@ -90,9 +91,9 @@ class QoS(redis.QoS):
 
 
 class Channel(ForgivingChannel, redis.Channel):
-    """A channel whose client outlives it: a task that ends after the connection was lost still acknowledges through it.
+    """A channel whose Redis client survives a lost connection, so that running tasks can still acknowledge.
 
-    A client of the Redis library is safe to share between threads: each command takes a connection from the pool.
+    The client is safe to share between threads: each command takes a connection from the pool.
     """
 
     QoS = QoS
@@ -106,7 +107,7 @@ class Channel(ForgivingChannel, redis.Channel):
         return super()._create_client()
 
     def abandon(self) -> None:
-        """Close without a word to Redis: nothing read, deleted or put back."""
+        """Close without a command to Redis: read, delete and requeue nothing."""
         self._in_poll = None
         self.auto_delete_queues.clear()
         self.qos.leave()
@@ -114,45 +115,45 @@ class Channel(ForgivingChannel, redis.Channel):
 
 
 class Transport(ForgivingTransport, redis.Transport):
-    """kombu's Redis transport with that channel.
+    """kombu's Redis transport with the corrected channel.
 
-    A Redis that refuses (as a replica after a failover, with its memory or disk full) counts as one that is away.
+    A Redis that rejects commands (a replica after a failover, full memory or disk) counts as a lost connection.
     """
 
     Channel = Channel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
 
     def _collect(self, _connection: object) -> None:
-        """Drop a lost connection.
+        """Discard a lost connection.
 
-        Celery calls it (through kombu's `Connection.collect`) before it connects again. Without it kombu closes each
-        channel with commands to the Redis that is away, and what those raise ends the worker.
+        Celery calls it (through kombu's `Connection.collect`) before it reconnects. Plain kombu closes each channel
+        with commands to the unavailable Redis, and their errors end the worker.
         """
-        self.cycle.close()  # or the event loop would go on watching its file descriptors, which others have by then
+        self.cycle.close()  # stop polling its file descriptors: the system reuses their numbers for other files
         for channel in tuple(self.channels):
             channel.abandon()
 
 
 class Dispatcher(EventDispatcher):
-    """Sends a worker's events, each once; what Redis does not take is kept for the next connection."""
+    """Send a worker's events without retries; Celery buffers failed events for the next connection."""
 
-    def send(self, *args: Any, retry: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002 - the point of it
-        """Send an event.
+    def send(self, *args: Any, retry: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002 - dropped on purpose
+        """Send an event, ignoring `retry`.
 
-        Celery has each heartbeat tried until Redis is back, and that in the worker's only loop: it then hears nothing
-        else, a SIGTERM included.
+        Celery retries each heartbeat until Redis is back, in the worker's only event loop, which meanwhile handles
+        nothing else, not even SIGTERM.
         """
         return super().send(*args, **kwargs)
 
 
 class Events(CeleryEvents):
-    """The events of an application, with that dispatcher: for `Celery(events=…)`."""
+    """The events of an application with the dispatcher above, for `Celery(events=…)`."""
 
     dispatcher_cls = f"{__name__}:{Dispatcher.__name__}"
 
 
 def install() -> None:
-    """Let kombu use this transport wherever a URL says Redis, also where the process has used kombu before."""
+    """Register this transport for all Redis URLs, replacing one that kombu has already cached."""
     for name in ("redis", "rediss"):
         TRANSPORT_ALIASES[name] = f"{__name__}:Transport"
         transport._transport_cache.pop(name, None)  # noqa: SLF001
