@@ -17,9 +17,9 @@ from api_client import ApiError, CallRecord, CallRequest, CallStatus, Conversati
 from config.settings import Settings
 from worker.container import Container, terms
 from worker.core.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
-from worker.core.model import StartedPoll
+from worker.core.model import PollInProgress
 from worker.flows.dispatch import TICK
-from worker.runtime.poll_executor import MOST
+from worker.runtime.poll_executor import MAX_POLLS
 from worker.store import Keys, RedisStore
 from worker.store.keys import LEASED
 
@@ -226,7 +226,7 @@ class World:
 
         monkeypatch.setattr(tasks, "container", lambda: self.parts)
         monkeypatch.setattr(tasks, "send_event", lambda kind, fields: self.shown.append((kind, fields)))
-        monkeypatch.setattr(tasks.this_process, "askers", lambda: self.carry_out)
+        monkeypatch.setattr(tasks.this_process, "poll_executor", lambda: self.carry_out)
         for task in (tasks.trigger, tasks.poll, tasks.look_up):
             monkeypatch.setattr(task, "apply_async", self.queue.publisher(task.name))
 
@@ -247,13 +247,13 @@ class World:
         line = str(tasks.poll.apply(kwargs=kwargs, throw=True).result)
         return ", ".join(self.lines[before:]) or line
 
-    def carry_out(self, asks: Sequence[StartedPoll]) -> None:
-        """Take the place of the askers."""
+    def carry_out(self, asks: Sequence[PollInProgress]) -> None:
+        """Take the place of the poll executor."""
         from worker import tasks  # noqa: PLC0415
 
-        watch = self.parts.watch(tasks.show)
+        watch = self.parts.poll_flow(tasks.show_in_flower)
         for ask in asks:
-            judged = watch.judge(ask, run_through(watch.hear(ask, self._status, self._sleep)))
+            judged = watch.decide_end(ask, run_through(watch.query(ask, self._status, self._sleep)))
             self.lines += watch.write([judged])
 
     async def _status(self, **query: str) -> CallStatus:
@@ -264,7 +264,7 @@ class World:
 
     def dispatch(self) -> int:
         """Dispatch once; returns how many polls were published."""
-        return self.parts.dispatcher(PollQueueOf(self.queue), lambda: MOST)()
+        return self.parts.dispatcher(PollQueueOf(self.queue), lambda: MAX_POLLS)()
 
     def next_dispatch(self) -> float:
         """Return when the dispatcher next finds something; with a limit of queries it looks again and again."""

@@ -12,7 +12,7 @@ from config.log import configure_logging
 from config.settings import Settings, SettingsError, load_settings
 from worker.runtime import transport
 from worker.runtime.celery_config import celery_config
-from worker.runtime.consumer import take_no_commands
+from worker.runtime.consumer import disable_commands
 
 CELERY_VARIABLES = {
     *("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
@@ -63,8 +63,8 @@ def _configure_logging(**_: object) -> None:
 
 
 @signals.celeryd_init.connect
-def _take_no_commands(**_: object) -> None:
-    take_no_commands()
+def _disable_commands(**_: object) -> None:
+    disable_commands()
 
 
 @signals.celeryd_init.connect

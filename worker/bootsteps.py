@@ -222,7 +222,7 @@ class WorkerHealth:
         except (StoreUnavailable, redis.RedisError) as error:
             return f"Redis does not answer: {type(error).__name__}"
         full = len(state.active_requests) >= self._threads
-        return self._heartbeat.trouble(loads, time.monotonic(), full=full)
+        return self._heartbeat.fault(loads, time.monotonic(), full=full)
 
 
 app.steps["worker"].add(SweepStep)

@@ -48,19 +48,19 @@ class Container:
     clock: Clock
 
     @property
-    def paced(self) -> Upstream:
+    def throttled_upstream(self) -> Upstream:
         """The upstream client for queries outside a poll: it waits for the status rate limit."""
         return ThrottledUpstream(self.upstream, self.store, self.clock)
 
-    def trigger(self) -> TriggerFlow:
+    def trigger_flow(self) -> TriggerFlow:
         """Build the flow of a trigger."""
         settings = self.settings
-        dial = Dial(self.store, self.paced, self.clock, settings.poll_interval, settings.hours)
+        dial = Dial(self.store, self.throttled_upstream, self.clock, settings.poll_interval, settings.hours)
         return TriggerFlow(dial, settings.enabled, new_token)
 
-    def look_up(self) -> LookUpFlow:
+    def look_up_flow(self) -> LookUpFlow:
         """Build the flow of a look-up."""
-        return LookUpFlow(self.store, self.paced, self.settings.poll_interval)
+        return LookUpFlow(self.store, self.throttled_upstream, self.settings.poll_interval)
 
     def sweep(self, publish: Publish) -> Sweep:
         """Build the flow of the sweep; host name and process id name the owner of the leader lock."""
@@ -76,15 +76,15 @@ class Container:
         """Build the flow of the dispatcher; `free` returns for how many polls this process has room."""
         return Dispatcher(self.store, publish, free, self.settings.poll_batch)
 
-    def watch(self, notify: Notify) -> PollFlow:
+    def poll_flow(self, notify: Notify) -> PollFlow:
         """Build the flow of a poll."""
         policy = Policy(self.settings.poll_interval, self.settings.max_retry_count)
         return PollFlow(self.store, notify, self.clock, policy)
 
-    def askers(self, notify: Notify) -> PollExecutor:
+    def poll_executor(self, notify: Notify) -> PollExecutor:
         """Build the executor of this process's polls, and start its thread."""
         status = build_upstream(self.settings).for_event_loop()
-        return PollExecutor(self.watch(notify), status, lease=self.settings.overdue_grace)
+        return PollExecutor(self.poll_flow(notify), status, lease=self.settings.overdue_grace)
 
 
 def new_token() -> str:

@@ -25,7 +25,7 @@ from worker.core.interfaces import ScheduleFailed, StoreRefused, StoreUnavailabl
 from worker.core.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
 from worker.core.model import AbandonedClaim, Pair, StatusUpdate
 from worker.runtime.celery_config import POLL_QUEUE, TRIGGER_QUEUE
-from worker.runtime.poll_executor import MOST, PollExecutor
+from worker.runtime.poll_executor import MAX_POLLS, PollExecutor
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry cannot be formatted as a date again
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the dispatcher reads the queue's length
@@ -99,7 +99,7 @@ def trigger(
             raise Reject(str(error), requeue=True) from error
         raise Ignore
     try:
-        result = container().trigger()(
+        result = container().trigger_flow()(
             kwargs,
             task_id=self.request.id,
             expires=epoch(self.request.expires),
@@ -126,7 +126,7 @@ def trigger(
 def poll(*_: Any, **kwargs: Any) -> str:
     """Check the polls of a message against the fence, and submit them to this process's executor (S20-S28)."""
     try:
-        return container().watch(show).begin(read_polls(kwargs), this_process.askers())
+        return container().poll_flow(show_in_flower).begin(read_polls(kwargs), this_process.poll_executor())
     except StoreUnavailable as error:
         return f"not started, due again when the lease ends: {error}"
 
@@ -135,25 +135,25 @@ class ThisProcess:
     """The poll executor of this process, built for its first poll: in a prefork pool after the fork."""
 
     def __init__(self) -> None:
-        self._askers: PollExecutor | None = None
+        self._executor: PollExecutor | None = None
         self._lock = threading.Lock()
 
-    def askers(self) -> PollExecutor:
+    def poll_executor(self) -> PollExecutor:
         """Return the executor; safe to call from several threads."""
         with self._lock:
-            self._askers = self._askers or container().askers(show)
-            return self._askers
+            self._executor = self._executor or container().poll_executor(show_in_flower)
+            return self._executor
 
     def free(self) -> int:
         """Return for how many more polls this process has room."""
-        return MOST if self._askers is None else self._askers.free()
+        return MAX_POLLS if self._executor is None else self._executor.free()
 
     def finish(self, limit: float) -> None:
         """Wait up to `limit` seconds for the polls in progress, then stop the executor."""
         with self._lock:
-            if self._askers is not None:
-                self._askers.close(limit)
-            self._askers = None
+            if self._executor is not None:
+                self._executor.close(limit)
+            self._executor = None
 
 
 this_process = ThisProcess()
@@ -170,12 +170,12 @@ def finish_polls(**_: object) -> None:
 def look_up(case_id: str = "", mediation_id: str = "", **_others: Any) -> str:
     """Query upstream once for the calls of a request whose answer was lost (S14)."""
     try:
-        return container().look_up()(Pair(str(case_id), str(mediation_id)))
+        return container().look_up_flow()(Pair(str(case_id), str(mediation_id)))
     except StoreUnavailable as error:
         return f"given up, the sweep publishes the next look-up: {error}"
 
 
-def show(update: StatusUpdate) -> None:
+def show_in_flower(update: StatusUpdate) -> None:
     """Send Flower a change of a call, under its job id: one line for each call instead of one for each poll.
 
     Poll tasks themselves send events only with CALLWATCH_POLL_EVENTS=all.

@@ -88,7 +88,7 @@ def test_dropped_poll_is_named_in_flower(world: World) -> None:
     message = world.queue.published[0]
     absent = {"job_id": "none", "poll_no": 1}
     assert world.poll(polls=[absent, absent]) == "dropped: absent 2"
-    watch = world.parts.watch(lambda _news: None)
+    watch = world.parts.poll_flow(lambda _news: None)
     asks: list[object] = []
     assert watch.begin(read_polls({"polls": [message, absent]}), asks.extend) == "begun: 1, dropped: absent"
     assert len(asks) == 1

@@ -158,7 +158,7 @@ def test_expired_trigger_makes_no_call_and_is_published(world: World, expires: f
 
 
 def defer(world: World, *, expires: float | None, task_id: str = "task-1") -> Any:
-    flow = world.parts.trigger()
+    flow = world.parts.trigger_flow()
     result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id=task_id, expires=expires)
     assert result is not None
     return result["outcome"]
@@ -181,7 +181,7 @@ def test_trigger_with_other_arguments_does_not_replace_the_waiting_one(world: Wo
     """S4 S17: the waiting trigger's back end got `deferred`; the new one is skipped and extends no expiry."""
     world.clock.move_to(at("2026-11-23 22:00:00"))
     other = "" if first else "P-1"
-    flow = world.parts.trigger()
+    flow = world.parts.trigger_flow()
     kwargs = {"case_id": "C-1", "mediation_id": "20"}
     waiting = flow(kwargs | {"call_person_id": first}, task_id="first", expires=time.time() + 12 * 3600)
     later = flow(kwargs | {"call_person_id": other}, task_id="second", expires=time.time() + DAY)

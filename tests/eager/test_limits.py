@@ -75,11 +75,11 @@ def test_look_up_precedes_polls_and_counts_against_the_limit(world: World) -> No
     """S14: a lost answer is looked up while 120 polls wait, and the limit covers both together."""
     start(world)
     world.run(15)
-    paced = world.parts.paced
+    upstream = world.parts.throttled_upstream
     before = len(world.upstream.queries)
     asked = time.time()
     for _ in range(3):
-        paced.status(case_ref="C-1", job_id=job_id(1))
+        upstream.status(case_ref="C-1", job_id=job_id(1))
     assert len(world.upstream.queries) == before + 3
     assert time.time() - asked >= 2
     world.run(30)
@@ -100,9 +100,9 @@ def test_query_without_a_token_is_not_sent(
 
     def ask() -> None:
         if question == "status":
-            world.parts.paced.status(case_ref="C-1", job_id=job_id(1))
+            world.parts.throttled_upstream.status(case_ref="C-1", job_id=job_id(1))
         else:
-            world.parts.paced.conversations(case_id="C-1")
+            world.parts.throttled_upstream.conversations(case_id="C-1")
 
     monkeypatch.setattr(world.store, "reserve_query", reserve_query)
     monkeypatch.setattr(world.upstream, "conversations", lambda **_: pytest.fail("asked"))

@@ -392,7 +392,7 @@ def test_dial_stops_after_losing_its_claim_between_attempts(world: World) -> Non
 
     world.upstream.before_connect = connect
     world.upstream.dials = [NotSent("POST /call-v2: ConnectTimeout"), [record(JOB)]]
-    flow = world.parts.trigger()
+    flow = world.parts.trigger_flow()
     assert flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1") is None
     assert len(attempts) == 1
     assert world.upstream.requests == []
@@ -421,7 +421,7 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     killed(world, sending=True)
     world.upstream.log_entries = [entry(JOB)]
     world.upstream.life = lambda _job, _age: "Succeeded"
-    flow = world.parts.trigger()
+    flow = world.parts.trigger_flow()
     claim = Claim(TriggerRequest(case_id="C-1", mediation_id="20"), PAIR, "t", "task-1", None)
     lost = not_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown")
     assert flow._settle(claim, lost, START)
@@ -448,7 +448,7 @@ def test_message_kept_by_the_broker_for_weeks_does_not_dial(world: World, redeli
     world.clock.sleep(30 * DAY)
     world.sweep()
     assert not world.redis.exists(world.keys.task("task-1"))
-    flow = world.parts.trigger()
+    flow = world.parts.trigger_flow()
     result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1", redelivered=redelivered)
     assert result is not None
     assert result["outcome"] == outcome

@@ -53,15 +53,15 @@ def lost_at_the_eleventh(answer: Any, poll: Poll, policy: Policy, **times: float
     return decide(answer, poll, replace(policy, max_retry_count=policy.max_retry_count + 1), **times)
 
 
-def either_answers(*args: Any, **look: Any) -> lookup.Sightings:
+def either_answers(*args: Any, **query: Any) -> lookup.CaseAnswers:
     """Accept one answer for both queries before a call, but not in a look-up, which renews no claim."""
-    seen = _LOOK(*args, **look)
-    if "go_on" in look:
+    seen = _QUERY_CASE(*args, **query)
+    if "renew_claim" in query:
         seen.log_read = seen.status_answered = seen.log_read or seen.status_answered
     return seen
 
 
-_LOOK = lookup.look
+_QUERY_CASE = lookup.query_case
 
 
 BROKEN = [
@@ -169,7 +169,7 @@ BROKEN = [
         id="S18 an open pair is forgotten",
     ),
     pytest.param(
-        instead(lookup, "look", either_answers),
+        instead(lookup, "query_case", either_answers),
         "called again: .* is under way, and .* has read",
         3,
         id="S5 one answer counts for both queries",

@@ -14,14 +14,14 @@ from tests.faults.processes import Message, Process
 from worker.core.decision import Policy
 from worker.core.interfaces import ScheduleFailed, Store, StoreUnavailable, Upstream
 from worker.core.messages import PollMessage, polls_kwargs, read_polls
-from worker.core.model import AbandonedClaim, Pair, StartedPoll
+from worker.core.model import AbandonedClaim, Pair, PollInProgress
 from worker.flows.dial import Dial
 from worker.flows.dispatch import Dispatcher
 from worker.flows.lookup import LookUpFlow
 from worker.flows.poll import PollFlow
 from worker.flows.sweep import Sweep
 from worker.flows.trigger import TriggerFlow
-from worker.runtime.poll_executor import MOST
+from worker.runtime.poll_executor import MAX_POLLS
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine
@@ -60,7 +60,7 @@ class Tasks:
         policy = Policy(SETTINGS.poll_interval, SETTINGS.max_retry_count)
         store, upstream = self._ports(process)
         flow = PollFlow(store, lambda _news: None, ClockPort(process), policy)
-        asks: list[StartedPoll] = []
+        asks: list[PollInProgress] = []
 
         async def status(**query: str) -> CallStatus:
             return upstream.status(**query)
@@ -72,7 +72,7 @@ class Tasks:
             self._returned(process, flow.begin(read_polls(message.kwargs), asks.extend))
             process.leases = [ask.lease for ask in asks]
             for ask in asks:
-                judged = flow.judge(ask, run_through(flow.hear(ask, status, sleep)))
+                judged = flow.decide_end(ask, run_through(flow.query(ask, status, sleep)))
                 (line,) = flow.write([judged])
                 process.leases.remove(ask.lease)
                 self._returned(process, line)
@@ -107,7 +107,7 @@ class Tasks:
     def dispatch(self, process: Process) -> None:
         """Dispatch once."""
         store, _ = self._ports(process)
-        flow = Dispatcher(store, PollQueue(process, self._machine), lambda: MOST, SETTINGS.poll_batch)
+        flow = Dispatcher(store, PollQueue(process, self._machine), lambda: MAX_POLLS, SETTINGS.poll_batch)
         try:
             flow()
         except (ScheduleFailed, StoreUnavailable):

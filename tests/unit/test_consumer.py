@@ -10,7 +10,7 @@ from celery.worker.control import Panel
 
 from config.settings import Settings
 from worker.app import app
-from worker.runtime.consumer import ASKED, Consumer
+from worker.runtime.consumer import READ_ONLY_COMMANDS, Consumer
 
 PERSON = "person-secret-0001"
 
@@ -65,10 +65,10 @@ def test_s37_of_a_refused_message_kind_length_and_task_id_are_said(
 
 def test_s40_a_worker_obeys_no_command_that_changes_something(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the moment that it starts, what it can be asked is on a list."""
-    monkeypatch.setattr(Panel, "data", dict.fromkeys(ASKED | {"shutdown", "hello"}))
+    monkeypatch.setattr(Panel, "data", dict.fromkeys(READ_ONLY_COMMANDS | {"shutdown", "hello"}))
     monkeypatch.setattr("worker.app._settings", Settings(api_base_url="http://127.0.0.1:1"))
     signals.celeryd_init.send(sender="w@host")
-    assert set(Panel.data) == ASKED
+    assert set(Panel.data) == READ_ONLY_COMMANDS
 
 
 def test_s40_the_application_uses_that_consumer(monkeypatch: pytest.MonkeyPatch) -> None:

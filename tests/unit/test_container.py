@@ -28,7 +28,9 @@ def test_s20_a_process_asks_the_configured_upstream_and_renews_its_leases(monkey
     made: list[tuple[object, float]] = []
     monkeypatch.setattr(container_module, "PollExecutor", lambda _watch, status, *, lease: made.append((status, lease)))
     settings = Settings(_env_file=None, api_base_url=ADDRESS, overdue_grace=1.5)
-    Container(settings, build_store(settings), build_upstream(settings), SystemClock()).askers(lambda _news: None)
+    Container(settings, build_store(settings), build_upstream(settings), SystemClock()).poll_executor(
+        lambda _news: None
+    )
     ((status, lease),) = made
     assert isinstance(status, AsyncStatus)
     assert lease == 1.5

@@ -21,7 +21,7 @@ def looks(*seen: tuple[float, int, int, bool]) -> str | None:
     said: str | None = "never looked"
     for now, waiting, taken, full in seen:
         beat.tick(now)
-        said = beat.trouble({QUEUE: QueueLoad(waiting, taken)}, now, full=full)
+        said = beat.fault({QUEUE: QueueLoad(waiting, taken)}, now, full=full)
     return said
 
 
@@ -55,15 +55,15 @@ def test_a_queue_that_it_serves_says_nothing_of_another() -> None:
     beat = Heartbeat(longest=LONGEST, now=0)
     for taken in range(1, 4):
         beat.tick(taken)
-        said = beat.trouble({QUEUE: QueueLoad(1, taken), "outbound.trigger": QueueLoad(1, 0)}, taken, full=False)
+        said = beat.fault({QUEUE: QueueLoad(1, taken), "outbound.trigger": QueueLoad(1, 0)}, taken, full=False)
     assert said == "1 messages wait in outbound.trigger and none has been taken for 3 s"
 
 
 def test_a_stuck_event_loop_is_no_work_even_where_nothing_waits() -> None:
     beat = Heartbeat(longest=LONGEST, now=0)
     beat.tick(1)
-    assert beat.trouble({QUEUE: QueueLoad(0, 0)}, 3, full=False) is None
-    assert beat.trouble({QUEUE: QueueLoad(0, 0)}, 5, full=False) == "the event loop has not turned for 4 s"
+    assert beat.fault({QUEUE: QueueLoad(0, 0)}, 3, full=False) is None
+    assert beat.fault({QUEUE: QueueLoad(0, 0)}, 5, full=False) == "the event loop has not run for 4 s"
 
 
 def test_trouble_that_lasts_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

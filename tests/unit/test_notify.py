@@ -237,7 +237,7 @@ class Desk:
     def turns(self, seconds: float) -> None:
         end = self.clock.now + seconds
         while self.clock.now <= end:
-            self.notifier.turn()
+            self.notifier.deliver_due()
             self.clock.now += TICK
 
 
@@ -316,7 +316,7 @@ def test_a_turn_that_has_passed_to_another_sends_nothing_and_a_new_one_begins_an
     desk.turns(0)
     desk.failing, desk.outbox.mine = set(), False
     desk.clock.now = 10
-    assert desk.notifier.turn() is False
+    assert desk.notifier.deliver_due() is False
     assert desk.sent == []
     desk.notifier._forget()
     desk.outbox.mine = True
@@ -326,10 +326,10 @@ def test_a_turn_that_has_passed_to_another_sends_nothing_and_a_new_one_begins_an
 
 def test_between_two_looks_the_outbox_is_left_alone(desk: Desk) -> None:
     for _ in range(3):
-        assert desk.notifier.turn() is True
+        assert desk.notifier.deliver_due() is True
     assert desk.outbox.reads == 1
     desk.clock.now += TICK
-    desk.notifier.turn()
+    desk.notifier.deliver_due()
     assert desk.outbox.reads == 2
 
 

@@ -15,10 +15,10 @@ from worker.container import SystemClock
 from worker.core.decision import Policy, Poll
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import PollMessage
-from worker.core.model import OutageChange, Pair, PollEnd, PollStarted, StartedPoll
+from worker.core.model import OutageChange, Pair, PollEnd, PollInProgress, PollStarted
 from worker.flows.poll import PollFlow
 from worker.runtime import poll_executor as module
-from worker.runtime.poll_executor import MOST, PollExecutor
+from worker.runtime.poll_executor import MAX_POLLS, PollExecutor
 
 LEASE = 0.06  # seconds
 
@@ -75,20 +75,20 @@ class World:
     def __init__(self) -> None:
         self.store, self.upstream = Store(), Upstream()
         watch = PollFlow(cast("Any", self.store), lambda _news: None, SystemClock(), Policy(10, 10))
-        self.askers = PollExecutor(watch, self.upstream, lease=LEASE)
+        self.executor = PollExecutor(watch, self.upstream, lease=LEASE)
 
     def ask(self, *jobs: str, **more: Any) -> None:
-        self.askers([ask(job, **more) for job in jobs])
+        self.executor([ask(job, **more) for job in jobs])
 
     def release(self) -> None:
-        self.askers._loop.call_soon_threadsafe(self.upstream.released.set)
+        self.executor._loop.call_soon_threadsafe(self.upstream.released.set)
 
 
-def ask(job_id: str, *, due: float = 1_000, not_before: float = 0, deadline: float = 8_000) -> StartedPoll:
+def ask(job_id: str, *, due: float = 1_000, not_before: float = 0, deadline: float = 8_000) -> PollInProgress:
     poll = Poll(3, due, deadline, 0)
     start = PollStarted(1_000.0, Pair("C-1", "20"), poll, "Executing")
     message = PollMessage(job_id=job_id, case_id="C-1", mediation_id="20", not_before=not_before)
-    return StartedPoll(message, start, SystemClock().monotonic())
+    return PollInProgress(message, start, SystemClock().monotonic())
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World()
     yield world
     world.release()
-    world.askers.close(30)
+    world.executor.close(30)
 
 
 def test_s20_one_answer_that_hangs_holds_up_no_other(world: World) -> None:
@@ -106,13 +106,13 @@ def test_s20_one_answer_that_hangs_holds_up_no_other(world: World) -> None:
     world.ask("hangs", *jobs)
     wait_until(lambda: len(world.store.written) == 19)
     assert len(world.store.groups) < 19, "in groups"
-    wait_until(lambda: world.askers.free() == MOST - 1)
+    wait_until(lambda: world.executor.free() == MAX_POLLS - 1)
     before = len(world.store.renewed)
     wait_until(lambda: len(world.store.renewed) > before + 1)
     assert world.store.renewed[-1] == [("hangs", 4)]
     world.release()
     wait_until(lambda: "hangs" in world.store.written)
-    wait_until(lambda: world.askers.free() == MOST)
+    wait_until(lambda: world.executor.free() == MAX_POLLS)
     renewed = len(world.store.renewed)
     world.ask("job-20")
     wait_until(lambda: "job-20" in world.store.written)
@@ -144,7 +144,7 @@ def test_a_query_waits_for_its_token(world: World) -> None:
 def test_one_calls_fault_is_its_own(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """S37: what it was is logged without its text; its lease ends, and that counts as a failed query (S28)."""
     world.ask("breaks", "job-1")
-    wait_until(lambda: world.store.written == {"job-1": "answer"} and world.askers.free() == MOST)
+    wait_until(lambda: world.store.written == {"job-1": "answer"} and world.executor.free() == MAX_POLLS)
     assert "poll failed: KeyError" in caplog.messages
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_written_at_all_does_not_keep_the_next_back(
     wait_until(lambda: any("polls not written: KeyError" in line for line in caplog.messages))
     world.ask("job-2")
     wait_until(lambda: world.store.written == {"job-2": "answer"})
-    wait_until(lambda: world.askers.free() == MOST)
+    wait_until(lambda: world.executor.free() == MAX_POLLS)
 
 
 def test_more_answers_than_one_step_takes_are_written_one_after_the_other(
@@ -203,7 +203,7 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
 def test_s28_a_process_that_leaves_waits_for_its_polls() -> None:
     world = World()
     world.ask("hangs", "job-1")
-    closing = in_thread(lambda: world.askers.close(30))
+    closing = in_thread(lambda: world.executor.close(30))
     wait_until(lambda: "job-1" in world.store.written)
     assert closing.is_alive()
     world.release()
@@ -217,6 +217,6 @@ def test_s28_and_not_for_ever() -> None:
     world = World()
     world.ask("hangs")
     wait_until(lambda: world.upstream.asked)
-    in_thread(lambda: world.askers.close(0)).join(30)
+    in_thread(lambda: world.executor.close(0)).join(30)
     assert world.store.written == {}
     assert world.upstream.closed

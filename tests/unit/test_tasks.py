@@ -22,7 +22,7 @@ from worker.app import app
 from worker.core.interfaces import ScheduleFailed
 from worker.core.messages import PollMessage
 from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE
-from worker.runtime.poll_executor import MOST
+from worker.runtime.poll_executor import MAX_POLLS
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_s28_a_process_that_leaves_waits_for_its_polls(monkeypatch: pytest.Monke
     """For as long as a query may take; one that has never polled has nothing to wait for."""
     process = tasks.ThisProcess()
     monkeypatch.setattr(tasks, "this_process", process)
-    assert process.free() == MOST
-    parts = SimpleNamespace(askers=lambda _show: Asked(), settings=Settings(_env_file=None, status_timeout=5))
+    assert process.free() == MAX_POLLS
+    parts = SimpleNamespace(poll_executor=lambda _show: Asked(), settings=Settings(_env_file=None, status_timeout=5))
     monkeypatch.setattr(tasks, "container", lambda: parts)
     signals.worker_shutdown.send(sender="w@host")
     assert Asked.limits == []
-    assert process.askers() is process.askers()
+    assert process.poll_executor() is process.poll_executor()
     assert process.free() == 7
     signals.worker_shutdown.send(sender="w@host")
     signals.worker_process_shutdown.send(sender="w@host")

@@ -21,11 +21,11 @@ from worker.core.model import (
     PairState,
     PollDropped,
     PollEnd,
+    PollInProgress,
     PollStarted,
     RetryAt,
     Settled,
     Settlement,
-    StartedPoll,
     StatusUpdate,
 )
 from worker.core.notice import Notice, NoticeChannel
@@ -104,7 +104,7 @@ class Store(Protocol):
         ...
 
     def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
-        """Renew the leases of polls in progress, given as `StartedPoll.lease` (S28)."""
+        """Renew the leases of polls in progress, given as `PollInProgress.lease` (S28)."""
         ...
 
     def write_polls(self, ends: Sequence[PollEnd]) -> list[OutageChange | Exception | None]:
@@ -195,7 +195,7 @@ class Notify(Protocol):
 class SubmitPolls(Protocol):
     """The executor of polls that have passed the fence."""
 
-    def __call__(self, asks: Sequence[StartedPoll], /) -> None:
+    def __call__(self, polls: Sequence[PollInProgress], /) -> None:
         """Accept polls and return at once; query upstream for each call and write the ends later."""
         ...
 

@@ -179,7 +179,7 @@ class PollStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class StartedPoll:
+class PollInProgress:
     """A poll in progress: its message, and the store's answer of `begun_at` (monotonic seconds of its process)."""
 
     message: PollMessage

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Sightings:
+class CaseAnswers:
     """Upstream's answers about a case: the status of each job, and which of the two queries were answered.
 
     A ProtocolError of the status query counts as an answer: upstream knows no such call. A ProtocolError of the
@@ -33,12 +33,12 @@ class Sightings:
         return self.log_read and self.status_answered
 
 
-def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda: None) -> Sightings:
+def query_case(upstream: Upstream, case_id: str, *, renew_claim: Callable[[], None] = lambda: None) -> CaseAnswers:
     """Query the case's conversation log and the status of its newest call; either may fail (S14).
 
-    `go_on` is called between the two queries; the caller renews its claim there.
+    `renew_claim` is called between the two queries.
     """
-    seen = Sightings()
+    seen = CaseAnswers()
     try:
         for entry in upstream.conversations(case_id=case_id):
             if entry.job_id:
@@ -47,7 +47,7 @@ def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda
     except (Unavailable, ProtocolError) as error:
         log.info("conversation log: %s", error, extra={"case_id": case_id})
     try:
-        go_on()
+        renew_claim()
         status = upstream.status(case_ref=case_id)
         if status.job_id:
             seen.statuses[status.job_id] = status.call_status
@@ -59,14 +59,15 @@ def look(upstream: Upstream, case_id: str, *, go_on: Callable[[], None] = lambda
 
 
 def still_active(
-    store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float, go_on: Callable[[], None]
+    store: Store, upstream: Upstream, pair: Pair, *, since: float, interval: float, renew_claim: Callable[[], None]
 ) -> list[NewJob]:
     """Return the pair's calls that are still active, including calls without a record (S5).
 
-    The trigger calls it before a new call if the last trigger, sent at `since` (epoch seconds), ended badly. `go_on` is
-    called before each query but the first and may raise. Unavailable or ProtocolError if the calls' state is unknown.
+    The trigger calls it before a new call if the last trigger, sent at `since` (epoch seconds), ended badly.
+    `renew_claim` is called before each query but the first, and may raise to stop the queries. Unavailable or
+    ProtocolError if the state of a call remains unknown.
     """
-    seen = look(upstream, pair.case_id, go_on=go_on)
+    seen = query_case(upstream, pair.case_id, renew_claim=renew_claim)
     if not seen.answered:
         raise Unavailable("the conversation log was not read" if not seen.log_read else "the status was not answered")
     known = {call.job_id: call for call in store.calls(case_id=pair.case_id, finished=True)}
@@ -85,7 +86,7 @@ def still_active(
         if call.verdict is None:
             jobs.append(known_job(call, interval))
             continue
-        go_on()
+        renew_claim()
         status = upstream.status(case_ref=pair.case_id, job_id=call.job_id).call_status
         if read_status(status) == "running":
             jobs.append(replace(known_job(call, interval), call_status=status, watch_again=True))
@@ -111,7 +112,7 @@ class LookUpFlow:
         look_up = self.store.open_look_up(pair)
         if look_up is None:
             return "closed: nothing to look up"
-        seen = look(self.upstream, pair.case_id)
+        seen = query_case(self.upstream, pair.case_id)
         jobs = [
             NewJob(job_id, "", call_status, first_delay(job_id, self.interval))
             for job_id, call_status in seen.statuses.items()

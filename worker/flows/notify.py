@@ -144,7 +144,7 @@ class Notifier:
         """Deliver until `over` is set. No error ends the loop."""
         while not over.is_set():
             try:
-                leads = self.turn()
+                leads = self.deliver_due()
             except Exception as error:  # noqa: BLE001 - no error may end the thread
                 log.error("notices: %s: %s", type(error).__name__, error)  # noqa: TRY400 - a traceback would add nothing
                 leads = False
@@ -156,7 +156,7 @@ class Notifier:
                 over.wait(LOCK_TTL / 10)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def turn(self) -> bool:
+    def deliver_due(self) -> bool:
         """Read new entries and start due deliveries; return False if another worker has the leader lock."""
         now = self._clock.monotonic()
         if now >= self._look_at:
@@ -167,7 +167,7 @@ class Notifier:
         with self._lock:
             taken = self._schedule.take(now)
         for entry in taken:
-            self._pool.submit(self.carry, entry, self._schedule)
+            self._pool.submit(self.deliver_one, entry, self._schedule)
         return True
 
     def _read(self) -> None:
@@ -178,7 +178,7 @@ class Notifier:
             if len(entries) < BATCH:
                 return
 
-    def carry(self, entry: OutboxEntry, schedule: DeliverySchedule) -> None:
+    def deliver_one(self, entry: OutboxEntry, schedule: DeliverySchedule) -> None:
         """Deliver one entry and report its end to the schedule."""
         again = self._try(entry, schedule)
         went_away = False

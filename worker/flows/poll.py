@@ -15,9 +15,9 @@ from worker.core.model import (
     EventKind,
     OutageChange,
     PollEnd,
+    PollInProgress,
     PollStarted,
     QueryResult,
-    StartedPoll,
     StatusUpdate,
     Timing,
 )
@@ -47,7 +47,7 @@ class QueryOutcome:
 class PollDecision:
     """A poll and its end, ready to be written."""
 
-    ask: StartedPoll
+    current: PollInProgress
     end: PollEnd
 
 
@@ -70,62 +70,65 @@ class PollFlow:
         """
         starts = self.store.begin_polls([(one.job_id, one.poll_no) for one in messages])
         at = self.clock.monotonic()
-        asks = [
-            StartedPoll(_of_record(message, start), start, at)
+        polls = [
+            PollInProgress(_of_record(message, start), start, at)
             for message, start in zip(messages, starts, strict=True)
             if isinstance(start, PollStarted)
         ]
-        if asks:
-            submit(asks)
+        if polls:
+            submit(polls)
         dropped = Counter(start.why for start in starts if not isinstance(start, PollStarted))
-        parts = [f"begun: {len(asks)}"] if asks else []
+        parts = [f"begun: {len(polls)}"] if polls else []
         parts += [f"dropped: {why}" + (f" {number}" if number > 1 else "") for why, number in dropped.items()]
         return ", ".join(parts) or "dropped: not a poll's kwargs"
 
-    async def hear(
-        self, ask: StartedPoll, status: Callable[..., Awaitable[CallStatus]], sleep: Callable[[float], Awaitable[None]]
+    async def query(
+        self,
+        current: PollInProgress,
+        status: Callable[..., Awaitable[CallStatus]],
+        sleep: Callable[[float], Awaitable[None]],
     ) -> QueryOutcome:
         """Query upstream for the status of a call; send no request if the poll only ends the watch (S21, S25)."""
-        message, start, poll = ask.message, ask.start, ask.start.poll
+        message, start, poll = current.message, current.start, current.start.poll
         last_of_outage = start.outage and poll.due >= poll.deadline  # in an outage only probes query upstream
         if last_of_outage or not may_query(poll, self.policy, began=start.now):
-            return QueryOutcome("outage", "nothing", late=self._now(ask) - poll.due)
-        wait = message.not_before - self._now(ask)
+            return QueryOutcome("outage", "nothing", late=self._now(current) - poll.due)
+        wait = message.not_before - self._now(current)
         if wait > 0:
             await sleep(wait)
-        late, asked_at = self._now(ask) - poll.due, self.clock.monotonic()
+        late, asked_at = self._now(current) - poll.due, self.clock.monotonic()
         if log.isEnabledFor(logging.DEBUG):
             log.debug(texts.polling(message.job_id), extra=_names(message))
         try:
             answer = await status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:
             log.info("status query: %s", error, extra=_names(message))
-            uncounted: Answer = "outage" if ask.start.outage else "silent"
+            uncounted: Answer = "outage" if current.start.outage else "silent"
             heard: QueryResult = "unavailable" if isinstance(error, Unavailable) else "unreadable"
             pause = getattr(error, "retry_after", None)
             return QueryOutcome(uncounted, heard, None, pause, late, self.clock.monotonic() - asked_at)
         took = self.clock.monotonic() - asked_at
         return QueryOutcome(read_status(answer.call_status), "answer", answer.call_status, None, late, took)
 
-    def _now(self, ask: StartedPoll) -> float:
+    def _now(self, current: PollInProgress) -> float:
         """Return the store's time: its time at the fence plus the seconds that this process has counted since."""
-        return ask.start.now + self.clock.monotonic() - ask.begun_at
+        return current.start.now + self.clock.monotonic() - current.begun_at
 
-    def judge(self, ask: StartedPoll, hearing: QueryOutcome) -> PollDecision:
+    def decide_end(self, current: PollInProgress, outcome: QueryOutcome) -> PollDecision:
         """Decide the next poll or the verdict after a poll's query (S20, S22-S25, S29)."""
-        message, start = ask.message, ask.start
-        now = self._now(ask)
-        not_before = now + hearing.retry_after if hearing.retry_after else 0
-        began = start.poll.due + hearing.late
-        decision = decide(hearing.answer, start.poll, self.policy, began=began, now=now, not_before=not_before)
-        if hearing.answer == "silent":
+        message, start = current.message, current.start
+        now = self._now(current)
+        not_before = now + outcome.retry_after if outcome.retry_after else 0
+        began = start.poll.due + outcome.late
+        decision = decide(outcome.answer, start.poll, self.policy, began=began, now=now, not_before=not_before)
+        if outcome.answer == "silent":
             failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
             line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
             log.warning(line, extra=_names(message))
-        return PollDecision(ask, self._end(ask, hearing, decision))
+        return PollDecision(current, self._end(current, outcome, decision))
 
-    def _end(self, ask: StartedPoll, hearing: QueryOutcome, decision: Next | Finish) -> PollEnd:
-        message, start, call_status = ask.message, ask.start, hearing.call_status
+    def _end(self, current: PollInProgress, outcome: QueryOutcome, decision: Next | Finish) -> PollEnd:
+        message, start, call_status = current.message, current.start, outcome.call_status
         event = None
         shown = call_status or start.call_status
         detail = {"call_status": shown, "label": texts.label(shown)}
@@ -139,22 +142,22 @@ class PollFlow:
             message.job_id,
             start.poll.poll_no + 1,
             decision,
-            hearing.heard,
+            outcome.heard,
             call_status,
             event,
-            Timing(hearing.late, hearing.took),
+            Timing(outcome.late, outcome.took),
         )
 
-    def write(self, judged: Sequence[PollDecision]) -> list[str]:
+    def write(self, decided: Sequence[PollDecision]) -> list[str]:
         """Write the ends of polls in one script, log and notify the changes; return one line for each call.
 
         StoreUnavailable if Redis is away; then the write may be retried, because the fence drops duplicates.
         """
-        changes = self.store.write_polls([one.end for one in judged])
-        return [self._written(one, change) for one, change in zip(judged, changes, strict=True)]
+        changes = self.store.write_polls([one.end for one in decided])
+        return [self._written(one, change) for one, change in zip(decided, changes, strict=True)]
 
-    def _written(self, judged: PollDecision, change: OutageChange | Exception | None) -> str:
-        message, start, end = judged.ask.message, judged.ask.start, judged.end
+    def _written(self, decided: PollDecision, change: OutageChange | Exception | None) -> str:
+        message, start, end = decided.current.message, decided.current.start, decided.end
         if change is None:
             return "overtaken: nothing written"
         if isinstance(change, Exception):

@@ -28,7 +28,7 @@ CLAIM_LIMIT = 60  # seconds of retries while the store is away; then the trigger
 
 @dataclass(frozen=True, slots=True)
 class TriggerFlow:
-    """Carry triggers out; `new_token` returns owner tokens that cannot be guessed."""
+    """Carry triggers out; `dial` brings the store, upstream and the clock, `new_token` returns owner tokens."""
 
     dial: Dial
     enabled: bool
@@ -96,14 +96,16 @@ class TriggerFlow:
             return None
         dial, until = self.dial, self.dial.clock.monotonic() + QUERY_LIMIT
 
-        def go_on() -> None:  # renews the claim, or the sweep would replace it during slow queries
+        def renew_claim() -> None:  # without it the sweep would replace the claim during slow queries
             if dial.clock.monotonic() > until:
                 raise Unavailable("the queries take too long")
             if not dial.store.renew(claim.pair, claim.token):
                 raise Withheld("taken")
 
         try:
-            jobs = still_active(dial.store, dial.upstream, claim.pair, since=since, interval=dial.interval, go_on=go_on)
+            jobs = still_active(
+                dial.store, dial.upstream, claim.pair, since=since, interval=dial.interval, renew_claim=renew_claim
+            )
         except Withheld:
             return ClaimLost()
         except (Unavailable, ProtocolError) as error:

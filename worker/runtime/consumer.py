@@ -10,7 +10,7 @@ from celery.worker.control import Panel
 from worker.runtime.malformed import LONGEST_ID
 
 RECONNECT_EVERY = 0.5  # seconds between two attempts to connect to Redis; a refused attempt is cheap
-ASKED = frozenset(
+READ_ONLY_COMMANDS = frozenset(
     {
         *("active", "active_queues", "clock", "conf", "ping", "query_task"),
         *("registered", "report", "reserved", "revoked", "scheduled", "stats"),
@@ -64,7 +64,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
         message.reject_log_error(log, self.connection_errors)
 
 
-def take_no_commands() -> None:
+def disable_commands() -> None:
     """Remove all remote commands that change something (S40)."""
-    for name in Panel.data.keys() - ASKED:
+    for name in Panel.data.keys() - READ_ONLY_COMMANDS:
         Panel.data.pop(name)

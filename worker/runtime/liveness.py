@@ -48,7 +48,7 @@ class Heartbeat:
         """Record that a thread has completed a round."""
         self._succeeded[thread] = now
 
-    def trouble(self, loads: Mapping[str, QueueLoad], now: float, *, full: bool) -> str | None:
+    def fault(self, loads: Mapping[str, QueueLoad], now: float, *, full: bool) -> str | None:
         """Return why the worker is unhealthy, or None.
 
         `loads` holds the worker's queues by name; `full` says that each thread of its pool has a task.
@@ -58,7 +58,7 @@ class Heartbeat:
                 self._worked[queue] = now
             self._taken[queue] = load.taken
         if now - self._turned > STALLED:
-            return f"the event loop has not turned for {now - self._turned:.0f} s"
+            return f"the event loop has not run for {now - self._turned:.0f} s"
         for name, limit in self._limits.items():
             if now - self._succeeded[name] > limit:
                 return f"the {name} has not succeeded for {now - self._succeeded[name]:.0f} s"

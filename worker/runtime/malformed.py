@@ -198,7 +198,7 @@ class ForgivingChannel:
             task = self.task_queues.get(queue)
             return kombu_json.loads(text) if task is None else read_task(text, queue, task)
         except READING as error:
-            put_aside(self, text, error)
+            quarantine(self, text, error)
             return None
 
     def _receive_one(self, client: Any) -> Any:
@@ -221,7 +221,7 @@ class ForgivingTransport:
         try:
             super()._deliver(entry, queue)  # type: ignore[misc]
         except READING as error:
-            put_aside(channel, _written(entry), error)
+            quarantine(channel, _written(entry), error)
             with suppress(*READING):
                 channel.basic_reject(entry["properties"]["delivery_tag"], requeue=False)
 
@@ -232,7 +232,7 @@ def _written(entry: Any) -> bytes:
     return b""
 
 
-def put_aside(channel: Any, text: bytes, error: Exception) -> None:
+def quarantine(channel: Any, text: bytes, error: Exception) -> None:
     """Quarantine an entry for an operator, and log it without its content (S37)."""
     log.error("malformed message of %s bytes put aside in %s: %s", len(text), MALFORMED_QUEUE, _reason(error))
     with channel.conn_or_acquire() as client, client.pipeline() as pipe:

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 from api_client import CallStatus
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import StartedPoll
+from worker.core.model import PollInProgress
 from worker.flows.poll import PollDecision, PollFlow
 
 log = logging.getLogger(__name__)
 
-MOST = 4_000  # polls in progress in one process; at this number its dispatcher takes no more, as each may need a socket
+MAX_POLLS = 4_000  # polls in progress in one process, from which on its dispatcher takes no more: each needs a socket
 OTHER_FILES = 500  # files that the process opens for other purposes
 GROUP = 0.05  # seconds for which answers are collected before they are written together
 WRITTEN = 200  # ends of polls in one script: a few milliseconds of Redis' single thread
@@ -55,11 +55,11 @@ class PollExecutor:
         self._watch = watch
         self._status = status
         self._lease = lease
-        self._at_work: set[tuple[str, int]] = set()
+        self._leases: set[tuple[str, int]] = set()
         self._answered: list[PollDecision] = []
-        self._most = min(MOST, files_allowed(MOST + OTHER_FILES) - OTHER_FILES)
+        self._max_polls = min(MAX_POLLS, files_allowed(MAX_POLLS + OTHER_FILES) - OTHER_FILES)
         self._changed = threading.Condition()
-        self._number = 0
+        self._in_progress = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._store_threads = ThreadPoolExecutor(2, "poll-executor-store")  # one writes, one renews
         self._loop = asyncio.new_event_loop()
@@ -67,20 +67,20 @@ class PollExecutor:
         self._thread = threading.Thread(target=self._run, name="poll-executor", daemon=True)
         self._thread.start()
 
-    def __call__(self, asks: Sequence[StartedPoll]) -> None:
+    def __call__(self, polls: Sequence[PollInProgress]) -> None:
         """Start polls on the event loop, and return at once."""
         with self._changed:
-            self._number += len(asks)
-        self._loop.call_soon_threadsafe(self._begin, asks)
+            self._in_progress += len(polls)
+        self._loop.call_soon_threadsafe(self._begin, polls)
 
     def free(self) -> int:
         """Return for how many more polls the process has room."""
-        return self._most - self._number
+        return self._max_polls - self._in_progress
 
     def close(self, limit: float) -> None:
         """Wait up to `limit` seconds for the polls in progress, then stop; the leases of the others expire."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._number, limit)
+            self._changed.wait_for(lambda: not self._in_progress, limit)
         self._loop.call_soon_threadsafe(self._leaves.set)
         self._thread.join(LEAVE_WITHIN)
         self._store_threads.shutdown(wait=False)
@@ -99,24 +99,24 @@ class PollExecutor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _begin(self, asks: Sequence[StartedPoll]) -> None:
-        self._at_work.update(ask.lease for ask in asks)
-        for ask in asks:
-            self._keep(self._loop.create_task(self._carry_out(ask)))
+    def _begin(self, polls: Sequence[PollInProgress]) -> None:
+        self._leases.update(current.lease for current in polls)
+        for current in polls:
+            self._keep(self._loop.create_task(self._carry_out(current)))
 
-    async def _carry_out(self, ask: StartedPoll) -> None:
+    async def _carry_out(self, current: PollInProgress) -> None:
         try:
-            hearing = await self._watch.hear(ask, self._status, asyncio.sleep)
-            self._answered.append(self._watch.judge(ask, hearing))
+            outcome = await self._watch.query(current, self._status, asyncio.sleep)
+            self._answered.append(self._watch.decide_end(current, outcome))
             self._wake.set()
         except Exception as error:  # noqa: BLE001 - affects one call; when its lease ends, it counts as a failure
             log.error("poll failed: %s", type(error).__name__)  # noqa: TRY400 - its text may quote personal data (S37)
-            self._over([ask])
+            self._finish([current])
 
-    def _over(self, asks: Sequence[StartedPoll]) -> None:
-        self._at_work.difference_update(ask.lease for ask in asks)
+    def _finish(self, polls: Sequence[PollInProgress]) -> None:
+        self._leases.difference_update(current.lease for current in polls)
         with self._changed:
-            self._number -= len(asks)
+            self._in_progress -= len(polls)
             self._changed.notify_all()
 
     async def _write_forever(self) -> None:
@@ -134,17 +134,17 @@ class PollExecutor:
             except Exception as error:  # noqa: BLE001 - the next group must still be written
                 log.error("polls not written: %s", type(error).__name__)  # noqa: TRY400
             del self._answered[: len(group)]
-            self._over([judged.ask for judged in group])
+            self._finish([decided.current for decided in group])
             if not self._answered:
                 self._wake.clear()
 
     async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(self._lease / RENEWALS)
-            if not self._at_work:
+            if not self._leases:
                 continue
             try:
-                await self._in_thread(self._watch.store.renew_polls, list(self._at_work))
+                await self._in_thread(self._watch.store.renew_polls, list(self._leases))
             except StoreUnavailable as error:
                 log.info("leases not renewed: %s", error)
 

@@ -261,12 +261,12 @@ def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> 
     store, upstream = cast("Any", StorePort(replay)), cast("Any", UpstreamPort(replay, message))
     parts = Container(SETTINGS, store, upstream, cast("Any", replay))
     if message.task == "lookup":
-        return Ended(parts.look_up()(message.pair))
+        return Ended(parts.look_up_flow()(message.pair))
     if message.task == "sweep":
         sweep = dataclasses.replace(parts.sweep(cast("Any", Publisher(replay))), new_token=lambda: token)
         return Ended(str(sweep()))
     hours_port = cast("Any", replay) if hours else None
-    trigger = parts.trigger()
+    trigger = parts.trigger_flow()
     dial = dataclasses.replace(trigger.dial, hours=hours_port)
     trigger = dataclasses.replace(trigger, dial=dial, new_token=lambda: token)
     pair = message.pair
