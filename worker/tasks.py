@@ -85,7 +85,10 @@ def trigger(
     *_: Any,
     **_others: Any,
 ) -> TriggerResult:
-    """Call the parties of a case once (S1-S18)."""
+    """Call the parties of a case once (S1-S18).
+
+    `TriggerFlow` carries the trigger out; without a free dial slot the trigger is published again for a later time.
+    """
     kwargs = {
         "case_id": case_id,
         "mediation_id": mediation_id,
@@ -124,7 +127,11 @@ def trigger(
     Request="worker.runtime.request:PollRequest",
 )
 def poll(*_: Any, **kwargs: Any) -> str:
-    """Check the polls of a message against the fence, and submit them to this process's executor (S20-S28)."""
+    """Check the polls of a message against the fence, and submit them to this process's executor (S20-S28).
+
+    The dispatchers of the workers publish these messages (`worker.bootsteps`); the executor queries upstream and writes
+    the ends of the polls after this task has returned.
+    """
     try:
         return container().poll_flow(show_in_flower).begin(read_polls(kwargs), this_process.poll_executor())
     except StoreUnavailable as error:

@@ -10,7 +10,9 @@ Outcome = Literal["started", "skipped", "refused", "failed", "unknown", "invalid
 Phase = Literal["claimed", "sending", "watching", "unknown", "waiting", "done"]
 Verdict = Literal["ended", "expired", "lost"]
 RecordKind = Literal["started", "refused", "fault"]
+
 Answer = Literal["running", "ended", "silent", "outage"]
+"""Result of a poll for the decision: an active or a terminal status, a failed query, or a failed one not counted."""
 
 ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})

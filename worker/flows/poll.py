@@ -31,12 +31,12 @@ FIRST = 1  # the number of a call's first poll
 class QueryOutcome:
     """The outcome of a poll's query, or of a poll without a query.
 
-    `answer` is the input of the decision, `heard` that of the outage detection. In seconds: `retry_after` (upstream's
+    `answer` is the input of the decision, `result` that of the outage detection. In seconds: `retry_after` (upstream's
     `Retry-After`), `late` (from the due time to the query) and `took` (from the query to its answer; None: no query).
     """
 
     answer: Answer
-    heard: QueryResult
+    result: QueryResult
     call_status: str | None = None
     retry_after: float | None = None
     late: float = 0
@@ -53,9 +53,9 @@ class PollDecision:
 
 @dataclass(frozen=True, slots=True)
 class PollFlow:
-    """Carry polls out in four steps: begin, hear, judge, write.
+    """Carry polls out in four steps: `begin`, `query`, `decide_end`, `write`.
 
-    The task `outbound.poll` calls `begin`; the poll executor calls the other three.
+    The task `outbound.poll` calls `begin`, which submits the polls to the poll executor; the executor calls the others.
     """
 
     store: Store
@@ -103,10 +103,10 @@ class PollFlow:
             answer = await status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:
             log.info("status query: %s", error, extra=_names(message))
-            uncounted: Answer = "outage" if current.start.outage else "silent"
-            heard: QueryResult = "unavailable" if isinstance(error, Unavailable) else "unreadable"
+            failure: Answer = "outage" if start.outage else "silent"  # during an outage a failure is not counted (S29)
+            result: QueryResult = "unavailable" if isinstance(error, Unavailable) else "unreadable"
             pause = getattr(error, "retry_after", None)
-            return QueryOutcome(uncounted, heard, None, pause, late, self.clock.monotonic() - asked_at)
+            return QueryOutcome(failure, result, None, pause, late, self.clock.monotonic() - asked_at)
         took = self.clock.monotonic() - asked_at
         return QueryOutcome(read_status(answer.call_status), "answer", answer.call_status, None, late, took)
 
@@ -142,7 +142,7 @@ class PollFlow:
             message.job_id,
             start.poll.poll_no + 1,
             decision,
-            outcome.heard,
+            outcome.result,
             call_status,
             event,
             Timing(outcome.late, outcome.took),
@@ -179,6 +179,7 @@ class PollFlow:
 
 
 def _of_record(message: PollMessage, start: PollStarted) -> PollMessage:
+    """Return the message with the case and the mediation of the record, which take precedence (S20)."""
     if (message.case_id, message.mediation_id) == (start.pair.case_id, start.pair.mediation_id):
         return message
     return message.model_copy(update={"case_id": start.pair.case_id, "mediation_id": start.pair.mediation_id})
