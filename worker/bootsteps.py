@@ -108,7 +108,7 @@ class SweepStep(bootsteps.StartStopStep):
                 container().store.cache_counts(limit=container().settings.overdue_grace)
                 self._check_durability()
         if self._health is not None and not over:
-            self._health.sign()
+            self._health.renew_file()
         return over
 
     def _check_durability(self) -> None:
@@ -186,7 +186,7 @@ class WorkerHealth:
         self._file = HealthFile(
             Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now
         )
-        self._file.withdraw()
+        self._file.remove()
         self._threads = threads
         self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
         self._broker = redis.Redis.from_url(
@@ -203,13 +203,13 @@ class WorkerHealth:
         """Record a success of the sweep or the dispatcher; `thread` names it."""
         self._heartbeat.succeeded(thread, time.monotonic())
 
-    def sign(self) -> None:
+    def renew_file(self) -> None:
         """Renew the health file if the worker is healthy."""
-        self._file.give(self._fault, now=time.monotonic())
+        self._file.renew(self._fault, now=time.monotonic())
 
     def close(self) -> None:
         """Remove the health file."""
-        self._file.withdraw()
+        self._file.remove()
         self._broker.close()
 
     def _fault(self) -> str | None:

@@ -251,7 +251,7 @@ def health(
 
 
 def test_an_idle_worker_signs_and_takes_its_sign_away(health: bootsteps.WorkerHealth, tmp_path: Path) -> None:
-    health.sign()
+    health.renew_file()
     assert (tmp_path / "sign").read_text() == "6\n", "seconds: the limit, and the sweep that comes between two signs"
     health.close()
     assert not (tmp_path / "sign").exists()
@@ -274,15 +274,15 @@ def test_s41_a_worker_whose_sweep_or_dispatcher_does_not_succeed_does_not_sign(
     for other in {"sweep", "dispatcher"} - {thread}:
         health.succeeded(other)
     health.tick()
-    health.sign()
+    health.renew_file()
     assert (tmp_path / "sign").exists()
     (tmp_path / "sign").unlink()
     clock.now += 0.1
     health.tick()
-    health.sign()
+    health.renew_file()
     assert not (tmp_path / "sign").exists()
     health.succeeded(thread)
-    health.sign()
+    health.renew_file()
     assert (tmp_path / "sign").exists()
 
 
@@ -293,10 +293,10 @@ def test_a_worker_that_leaves_what_waits_does_not_sign(
     """In each of its queues; it signs again once it has taken something there, though more waits."""
     with redis.Redis.from_url(redis_url) as client:
         client.lpush(queue, "x", "y")
-    health.sign()
+    health.renew_file()
     assert not (tmp_path / "sign").exists()
     state.total_count[TASKS[queue]] += 1
-    health.sign()
+    health.renew_file()
     assert (tmp_path / "sign").exists()
 
 
@@ -310,12 +310,12 @@ def test_a_worker_with_all_hands_full_is_excused_for_as_long_as_a_dial_may_take(
     state.active_requests.update(range(at_work))
     clock.now = 1_000 + 90 + 3 + 15
     works(health)
-    health.sign()
+    health.renew_file()
     assert (tmp_path / "sign").exists() is signs
     (tmp_path / "sign").unlink(missing_ok=True)
     clock.now += 1
     works(health)
-    health.sign()
+    health.renew_file()
     assert not (tmp_path / "sign").exists()
 
 
@@ -323,7 +323,7 @@ def test_a_worker_whose_loop_does_not_turn_does_not_sign(
     health: bootsteps.WorkerHealth, tmp_path: Path, clock: Monotonic
 ) -> None:
     clock.now += 3 * TICK + 0.1
-    health.sign()
+    health.renew_file()
     assert not (tmp_path / "sign").exists()
 
 
@@ -342,7 +342,7 @@ def test_a_worker_whose_redis_is_away_does_not_sign(
     health = bootsteps.WorkerHealth(parts.settings, threads=2)
     clock.now += 3
     health.tick()
-    health.sign()
+    health.renew_file()
     assert not (tmp_path / "sign").exists()
     reason = "StoreUnavailable" if away == "redis_url" else "ConnectionError"
     assert caplog.messages[-1] == f"unhealthy: Redis does not answer: {reason}"

@@ -70,20 +70,20 @@ def test_trouble_that_lasts_is_logged_once_and_so_is_its_end(tmp_path: Path, cap
     sign = HealthFile(tmp_path / "sign", holds=10, now=0)
     with caplog.at_level(logging.INFO, logger="worker.runtime.liveness"):
         for now, trouble in ((1, None), (9, "deaf"), (12, "deaf"), (13, "deaf"), (14, None), (15, None)):
-            sign.give(lambda trouble=trouble: trouble, now=now)  # type: ignore[misc]
+            sign.renew(lambda trouble=trouble: trouble, now=now)  # type: ignore[misc]
     assert caplog.messages == ["unhealthy: deaf", "healthy again"]
-    sign.withdraw()
-    sign.withdraw()
+    sign.remove()
+    sign.remove()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sign_that_cannot_be_given_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The sweep, whose thread it is, goes on."""
     sign = HealthFile(tmp_path / "no folder" / "sign", holds=1, now=0)
-    sign.give(lambda: None, now=2)
+    sign.renew(lambda: None, now=2)
     assert "FileNotFoundError" in caplog.text
     (tmp_path / "folder").mkdir()
-    HealthFile(tmp_path / "folder", holds=1, now=0).withdraw()
+    HealthFile(tmp_path / "folder", holds=1, now=0).remove()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_sign_that_cannot_be_given_harms_nobody(tmp_path: Path, caplog: pytest
 )
 def test_how_old_a_sign_may_be(tmp_path: Path, age: int, healthy: bool) -> None:
     file = tmp_path / "sign"
-    HealthFile(file, holds=30, now=0).give(lambda: None, now=1)
+    HealthFile(file, holds=30, now=0).renew(lambda: None, now=1)
     os.utime(file, (1_000, 1_000))
     assert judge(file, now=1_000 + age)[0] is healthy
 
@@ -118,7 +118,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     for name in ("sign", "sign.new"):
         (tmp_path / name).symlink_to(other)
     assert judge(file, now=time.time())[1].endswith("cannot be read: OSError")
-    HealthFile(file, holds=30, now=0).give(lambda: None, now=1)
+    HealthFile(file, holds=30, now=0).renew(lambda: None, now=1)
     assert other.read_text() == "theirs"
     assert (file.is_symlink(), file.read_text()) == (False, "30\n")
     assert file.stat().st_mode & 0o777 == 0o644
@@ -129,7 +129,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
 def test_a_sign_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "sign").mkdir()
     sign = HealthFile(tmp_path / "sign", holds=30, now=0)
-    sign.give(lambda: None, now=1)
+    sign.renew(lambda: None, now=1)
     assert [path.name for path in tmp_path.iterdir()] == ["sign"]
 
 
@@ -140,7 +140,7 @@ def test_where_the_file_is_named(
     """Other settings may be as wrong as they like: the worker refuses those."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
-    HealthFile(tmp_path / "sign", holds=1_000, now=0).give(lambda: None, now=1)
+    HealthFile(tmp_path / "sign", holds=1_000, now=0).renew(lambda: None, now=1)
     assert main(["healthcheck"]) == 1
     assert capsys.readouterr().err.startswith("CALLWATCH_HEALTH_FILE: empty, should be")
     if place == "environment":

@@ -34,15 +34,15 @@ class Heartbeat:
 
     def __init__(self, *, longest: float, now: float, succeed_within: Mapping[str, float] | None = None) -> None:
         self._longest = longest
-        self._limits = {name: SUCCESS_WITHIN + 3 * turn for name, turn in (succeed_within or {}).items()}
+        self._limits = {name: SUCCESS_WITHIN + 3 * pause for name, pause in (succeed_within or {}).items()}
         self._succeeded = dict.fromkeys(self._limits, now)
-        self._start = self._turned = now
+        self._start = self._loop_ran_at = now
         self._worked: dict[str, float] = {}
         self._taken: dict[str, int] = {}
 
     def tick(self, now: float) -> None:
         """Record a heartbeat of the event loop."""
-        self._turned = now
+        self._loop_ran_at = now
 
     def succeeded(self, thread: str, now: float) -> None:
         """Record that a thread has completed a round."""
@@ -57,8 +57,8 @@ class Heartbeat:
             if not load.waiting or load.taken != self._taken.get(queue, 0):
                 self._worked[queue] = now
             self._taken[queue] = load.taken
-        if now - self._turned > STALLED:
-            return f"the event loop has not run for {now - self._turned:.0f} s"
+        if now - self._loop_ran_at > STALLED:
+            return f"the event loop has not run for {now - self._loop_ran_at:.0f} s"
         for name, limit in self._limits.items():
             if now - self._succeeded[name] > limit:
                 return f"the {name} has not succeeded for {now - self._succeeded[name]:.0f} s"
@@ -81,10 +81,10 @@ class HealthFile:
         self._given = now
         self._healthy = True
 
-    def give(self, judge: Callable[[], str | None], *, now: float) -> None:
-        """Renew the file if `judge` returns no fault; log once when the worker becomes unhealthy. Never raises."""
+    def renew(self, check: Callable[[], str | None], *, now: float) -> None:
+        """Renew the file if `check` returns no fault; log once when the worker becomes unhealthy. Never raises."""
         try:
-            fault = judge()
+            fault = check()
             if fault is None:
                 self._write()
                 self._given = now
@@ -95,7 +95,7 @@ class HealthFile:
             log.warning("healthy again") if healthy else log.error("unhealthy: %s", fault)
         self._healthy = healthy
 
-    def withdraw(self) -> None:
+    def remove(self) -> None:
         """Remove the file: at the start one of an earlier worker, at the end this worker's own."""
         with contextlib.suppress(OSError):  # an error in its place is logged when the file is written
             self._file.unlink()

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 MAX_POLLS = 4_000  # polls in progress in one process, from which on its dispatcher takes no more: each needs a socket
 OTHER_FILES = 500  # files that the process opens for other purposes
-GROUP = 0.05  # seconds for which answers are collected before they are written together
+GATHER = 0.05  # seconds for which answers are collected before they are written together
 WRITTEN = 200  # ends of polls in one script: a few milliseconds of Redis' single thread
 PAUSE = 0.5  # seconds between two attempts to write while the store is away
 RENEWALS = 3  # of a lease before it ends
@@ -51,19 +51,19 @@ class PollExecutor:
     `status` queries upstream. The executor renews the lease of each poll, `lease` seconds, until its end is written.
     """
 
-    def __init__(self, watch: PollFlow, status: QueryStatus, *, lease: float) -> None:
-        self._watch = watch
+    def __init__(self, flow: PollFlow, status: QueryStatus, *, lease: float) -> None:
+        self._flow = flow
         self._status = status
-        self._lease = lease
+        self._lease_seconds = lease
         self._leases: set[tuple[str, int]] = set()
-        self._answered: list[PollDecision] = []
+        self._unwritten: list[PollDecision] = []
         self._max_polls = min(MAX_POLLS, files_allowed(MAX_POLLS + OTHER_FILES) - OTHER_FILES)
         self._changed = threading.Condition()
         self._in_progress = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._store_threads = ThreadPoolExecutor(2, "poll-executor-store")  # one writes, one renews
         self._loop = asyncio.new_event_loop()
-        self._wake, self._leaves = asyncio.Event(), asyncio.Event()
+        self._wake, self._stopping = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="poll-executor", daemon=True)
         self._thread.start()
 
@@ -81,7 +81,7 @@ class PollExecutor:
         """Wait up to `limit` seconds for the polls in progress, then stop; the leases of the others expire."""
         with self._changed:
             self._changed.wait_for(lambda: not self._in_progress, limit)
-        self._loop.call_soon_threadsafe(self._leaves.set)
+        self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(LEAVE_WITHIN)
         self._store_threads.shutdown(wait=False)
 
@@ -92,11 +92,11 @@ class PollExecutor:
     async def _main(self) -> None:
         self._keep(self._loop.create_task(self._write_forever()))
         self._keep(self._loop.create_task(self._renew_forever()))
-        await self._leaves.wait()
+        await self._stopping.wait()
         await self._status.close()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
+        self._tasks.add(task)  # the event loop itself has only weak references to its tasks
         task.add_done_callback(self._tasks.discard)
 
     def _begin(self, polls: Sequence[PollInProgress]) -> None:
@@ -106,8 +106,8 @@ class PollExecutor:
 
     async def _carry_out(self, current: PollInProgress) -> None:
         try:
-            outcome = await self._watch.query(current, self._status, asyncio.sleep)
-            self._answered.append(self._watch.decide_end(current, outcome))
+            outcome = await self._flow.query(current, self._status, asyncio.sleep)
+            self._unwritten.append(self._flow.decide_end(current, outcome))
             self._wake.set()
         except Exception as error:  # noqa: BLE001 - affects one call; when its lease ends, it counts as a failure
             log.error("poll failed: %s", type(error).__name__)  # noqa: TRY400 - its text may quote personal data (S37)
@@ -122,29 +122,29 @@ class PollExecutor:
     async def _write_forever(self) -> None:
         while True:
             await self._wake.wait()
-            if len(self._answered) < WRITTEN:
-                await asyncio.sleep(GROUP)
-            group = self._answered[:WRITTEN]
+            if len(self._unwritten) < WRITTEN:
+                await asyncio.sleep(GATHER)
+            group = self._unwritten[:WRITTEN]
             try:
-                await self._in_thread(self._watch.write, group)
+                await self._in_thread(self._flow.write, group)
             except StoreUnavailable as error:  # keep the answers and retry; the fence drops those that are outdated
-                log.warning("store away, %s answers not written yet: %s", len(self._answered), error)
+                log.warning("store away, %s answers not written yet: %s", len(self._unwritten), error)
                 await asyncio.sleep(PAUSE)
                 continue
             except Exception as error:  # noqa: BLE001 - the next group must still be written
                 log.error("polls not written: %s", type(error).__name__)  # noqa: TRY400
-            del self._answered[: len(group)]
+            del self._unwritten[: len(group)]
             self._finish([decided.current for decided in group])
-            if not self._answered:
+            if not self._unwritten:
                 self._wake.clear()
 
     async def _renew_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / RENEWALS)
+            await asyncio.sleep(self._lease_seconds / RENEWALS)
             if not self._leases:
                 continue
             try:
-                await self._in_thread(self._watch.store.renew_polls, list(self._leases))
+                await self._in_thread(self._flow.store.renew_polls, list(self._leases))
             except StoreUnavailable as error:
                 log.info("leases not renewed: %s", error)
 
