@@ -69,8 +69,8 @@ class Withheld(Exception):  # noqa: N818 - the name states the condition
 
 
 @dataclass(slots=True)
-class Gate:
-    """Write `sending` to the ledger; the HTTP client calls the gate right before a request's first byte (S18)."""
+class BeforeSend:
+    """Write `sending` to the ledger: `api_client.gate` calls it right before the first byte of a request (S18)."""
 
     store: Store
     claim: Claim
@@ -101,9 +101,9 @@ class Dial:
     def __call__(self, claim: Claim, closes: float | None) -> Dialled | CallLater | ClaimLost:
         """Request the calls of a claimed pair, before the calling hours end at `closes` (epoch seconds)."""
         log.info(texts.dialling(claim.pair.case_id, claim.pair.mediation_id), extra=claim.names)
-        gate = Gate(self.store, claim, closes)
+        before_send = BeforeSend(self.store, claim, closes)
         try:
-            records = self._request(claim, gate)
+            records = self._request(claim, before_send)
         except Withheld as withheld:
             return self._withheld(claim, withheld, closes)
         except (NotSent, Rejected) as error:
@@ -111,11 +111,11 @@ class Dial:
             return Dialled(not_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"))
         except OutcomeUnknown as error:
             log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=claim.names)  # noqa: TRY400
-            return Dialled(self._unknown(claim, error.records), gate.sent_at)
-        if gate.sent_at is None:
+            return Dialled(self._unknown(claim, error.records), before_send.sent_at)
+        if before_send.sent_at is None:  # the request left without passing the gate of `api_client`
             log.error("%s: answered past the gate", texts.OUTCOME_UNKNOWN, extra=claim.names)
             return Dialled(self._unknown(claim, records))
-        return Dialled(read_answer(records, claim.pair, interval=self.interval), gate.sent_at)
+        return Dialled(read_answer(records, claim.pair, interval=self.interval), before_send.sent_at)
 
     def closing_time(self) -> float | CallLater | None:
         """Return when the current calling hours end (epoch seconds), None without a limit, CallLater outside them."""
@@ -125,7 +125,7 @@ class Dial:
         window = self.hours.window(now)
         return CallLater(window.opens) if now < window.opens else window.closes
 
-    def _request(self, claim: Claim, gate: Gate) -> list[CallRecord]:
+    def _request(self, claim: Claim, before_send: BeforeSend) -> list[CallRecord]:
         """Request the calls, with up to three retries of a request that was provably not sent (S12).
 
         Each attempt renews the claim; all attempts together end within `DIAL_LIMIT` (S18).
@@ -136,7 +136,7 @@ class Dial:
         while True:
             try:
                 self._renew(claim)
-                return self.upstream.dial(request, before_send=gate, within=until - self.clock.monotonic())
+                return self.upstream.dial(request, before_send=before_send, within=until - self.clock.monotonic())
             except Withheld as withheld:
                 if not isinstance(withheld.why, RetryAt):
                     raise
@@ -177,7 +177,7 @@ class Dial:
                 return Dialled(found_again(claim.pair, [known_job(call, self.interval) for call in held]))
 
     def _unknown(self, claim: Claim, records: list[CallRecord]) -> DialEnd:
-        """Return the end of a dial that may have started calls; `records` came without a passed gate (S18)."""
+        """Return the end of a dial that may have started calls; `records` are of an answer past the gate (S18)."""
         return replace(
             not_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"),
             jobs=read_answer(records, claim.pair, interval=self.interval).jobs,
