@@ -39,8 +39,8 @@ class TriggerFlow:
     ) -> TriggerResult | None:
         """Carry a trigger out and return its result; None if the task must store no result.
 
-        Without a result end a duplicate delivery (S17) and a trigger whose claim passed to another owner (S18).
-        StoreUnavailable if the store stays away.
+        A duplicate delivery (S17) and a trigger whose claim passed to another owner (S18) end without a result.
+        StoreUnavailable if the store stays away for `CLAIM_LIMIT`.
         """
         try:
             request = read_trigger(kwargs)
