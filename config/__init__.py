@@ -1,1 +1,1 @@
-"""Home of what is the same for every process: settings, logging, redaction."""
+"""Settings, logging and redaction, the same for every process."""

@@ -1,4 +1,4 @@
-"""When calls may be made: hours, days of the week, public holidays, in one time zone. Pure: the time is an argument."""
+"""Calling hours: hours, days of the week and public holidays in one time zone. Pure: the time is an argument."""
 
 import functools
 import re
@@ -13,25 +13,26 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24
 
 
 class Calendar(Protocol):
-    """What a country's calendar says of a day."""
+    """The calendar of a country."""
 
     def is_off(self, day: date) -> bool:
-        """Tell whether a day is a public holiday or belongs to the break around one."""
+        """Return whether a day is a public holiday or part of the break around one."""
         ...
 
     def is_made_up_for(self, day: date) -> bool:
-        """Tell whether a day of a weekend is worked to make up for a holiday's."""
+        """Return whether a weekend day is a working day that makes up for a holiday."""
         ...
 
 
 class PublicHolidays:
-    """The public holidays of a country by its ISO 3166 code, make-up work days included; ValueError for an unknown one.
+    """The public holidays of a country by its ISO 3166 code, with make-up days; ValueError for an unknown country.
 
-    A weekend day that touches a holiday is part of its break: by that the calendar of the State Council comes out.
+    A weekend day next to a holiday is part of its break; with this rule the result equals the calendar of the State
+    Council.
     """
 
     def __init__(self, country: str) -> None:
-        import holidays  # noqa: PLC0415 - takes a tenth of a second, which only those pay who ask for it
+        import holidays  # noqa: PLC0415 - takes a tenth of a second, only needed with the setting
 
         try:
             self._days = holidays.country_holidays(country)
@@ -39,13 +40,13 @@ class PublicHolidays:
             raise ValueError(f"no calendar is known of {country}") from None
 
     def is_off(self, day: date) -> bool:
-        """Tell whether a day is a public holiday or belongs to the break around one."""
+        """Return whether a day is a public holiday or part of the break around one."""
         if day in self._days:
             return True
         return self._free_weekend(day) and any(self._reaches_a_holiday(day, step) for step in (1, -1))
 
     def is_made_up_for(self, day: date) -> bool:
-        """Tell whether a day of a weekend is worked to make up for a holiday's."""
+        """Return whether a weekend day is a working day that makes up for a holiday."""
         return self._days.is_working_day(day) and day.weekday() >= SATURDAY
 
     def _free_weekend(self, day: date) -> bool:
@@ -59,7 +60,7 @@ class PublicHolidays:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time in which calls may be made: from `opens` until before `closes`, in epoch seconds."""
+    """A time span in which calls are placed: from `opens` until before `closes`, in epoch seconds."""
 
     opens: float
     closes: float
@@ -67,7 +68,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class CallingHours:
-    """From `opens` until before `closes`, minutes of the day in `zone`, on `days` of the week (0 is Monday)."""
+    """Calling hours from `opens` until before `closes`, in minutes of the day in `zone`, on `days` (0 is Monday)."""
 
     opens: int
     closes: int
@@ -76,7 +77,7 @@ class CallingHours:
     calendar: Calendar | None = None
 
     def window(self, now: float) -> Window:
-        """Return the window that `now` (epoch seconds) lies in, else the next one."""
+        """Return the window that contains `now` (epoch seconds), else the next one."""
         day = datetime.fromtimestamp(now, self.zone).date()
         while not self._is_open(day) or now >= self._moment(day, self.closes):
             day += timedelta(days=1)
@@ -94,7 +95,7 @@ class CallingHours:
 
 
 def parse_hours(text: str) -> tuple[int, int]:
-    """Return opening and closing in minutes of the day, from a text like `09:00-21:00`; ValueError."""
+    """Return opening and closing in minutes of the day, from a text like `09:00-21:00`; ValueError if it is invalid."""
     found = _HOURS.fullmatch(text.strip())
     if found is None:
         raise ValueError("is no span of a day, should be like 09:00-21:00")
@@ -106,7 +107,7 @@ def parse_hours(text: str) -> tuple[int, int]:
 
 
 def parse_days(text: str) -> frozenset[int]:
-    """Return days of the week, 0 for Monday, from a text like `mon-sat` or `mon,wed-fri`; ValueError."""
+    """Return days of the week (0 is Monday) from a text like `mon-sat` or `mon,wed-fri`; ValueError if invalid."""
     days: set[int] = set()
     for part in text.lower().split(","):
         first, dash, last = part.strip().partition("-")
@@ -120,5 +121,5 @@ def parse_days(text: str) -> frozenset[int]:
 
 @functools.cache
 def public_holidays(country: str) -> PublicHolidays:
-    """Return the calendar of a country; ValueError where none is known."""
+    """Return the calendar of a country; ValueError if there is none."""
     return PublicHolidays(country)

@@ -1,4 +1,4 @@
-"""Redis addresses: checks one, and spells it the way redis-py wants it and the way kombu and Celery want it."""
+"""Parse a Redis URL, and write it in the forms of redis-py, kombu and Celery."""
 
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -13,7 +13,7 @@ _LONGEST_SCHEME = 20
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """One Redis server and database. The spellings differ: kombu knows no `unix://`, redis-py no `redis+socket://`."""
+    """One Redis server and database. The forms differ: kombu has no `unix://`, redis-py no `redis+socket://`."""
 
     scheme: str
     userinfo: str
@@ -23,7 +23,7 @@ class RedisUrl:
 
     @property
     def is_socket(self) -> bool:
-        """Whether the server is reached through a Unix domain socket."""
+        """Whether the server listens on a Unix domain socket."""
         return self.scheme in _SOCKET
 
     def for_redis_py(self) -> str:
@@ -34,12 +34,12 @@ class RedisUrl:
         return f"{self.scheme}://{self.userinfo}{self.location}/{self.database}{options}"
 
     def for_celery(self) -> str:
-        """Return the URL for `broker_url` and `result_backend`; of the options only those of TLS are for Celery."""
-        if self.is_socket:  # `?db=` would be taken and then overwritten with 0 by kombu
+        """Return the URL for `broker_url` and `result_backend`; of the options, Celery gets only those of TLS."""
+        if self.is_socket:  # kombu overwrites `?db=` with 0
             return f"redis+socket://{self.userinfo}{self.location}?virtual_host={self.database}"
         if self.scheme == "redis":
             return f"redis://{self.userinfo}{self.location}/{self.database}"
-        # Celery's result backend refuses TLS without this option, kombu goes on without checking the certificate.
+        # Without this option Celery's result backend refuses TLS, and kombu does not verify the certificate.
         tls = {"ssl_cert_reqs": "required"} | {key: self.options[key] for key in self.options if key.startswith("ssl_")}
         return f"rediss://{self.userinfo}{self.location}/{self.database}?{_query(tls)}"
 
@@ -47,7 +47,7 @@ class RedisUrl:
 def parse_redis_url(text: str) -> RedisUrl:
     """Return the parts of a Redis URL.
 
-    Raises ValueError with what is wrong and what would be right; it quotes nothing that could be a password.
+    Raises ValueError with the fault and the right form; it quotes nothing that could be a password.
     """
     try:
         parts = urlsplit(text)
@@ -67,7 +67,7 @@ def parse_redis_url(text: str) -> RedisUrl:
         database = options.pop(key, database)
     if not (database.isascii() and database.isdigit()):
         raise ValueError(f"has a database that is no number, {_SHOULD_BE}")
-    if "ssl_cert_reqs" in options:  # redis-py knows only the short spelling, Celery both
+    if "ssl_cert_reqs" in options:  # redis-py has only the short form, Celery both
         options["ssl_cert_reqs"] = options["ssl_cert_reqs"].lower().removeprefix("cert_")
     return RedisUrl(parts.scheme, _userinfo(parts), location, int(database), options)
 
@@ -80,7 +80,7 @@ def _socket(parts: SplitResult) -> str:
 
 
 def _host_and_port(parts: SplitResult, port: int | None) -> str:
-    if not parts.hostname:  # no guess: a lock on another server than everybody's would let a phone ring twice
+    if not parts.hostname:  # no default: locks on two servers would let a phone ring twice
         raise ValueError(f"has no host, {_SHOULD_BE}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{port or 6379}"

@@ -71,7 +71,7 @@ def build_gateway(settings: Settings, host: str, *, alone: bool) -> Gateway:
 
 def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
     """Serve until a signal comes; OSError where the port cannot be had."""
-    configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and ends is said here
     listening = listen(host, port)
     place = f"[{host}]" if ":" in host else host

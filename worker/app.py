@@ -53,7 +53,7 @@ every_poll_is_shown = _settings.poll_events == "all"
 
 @signals.setup_logging.connect
 def _configure_logging(**_: object) -> None:
-    configure_logging(_settings)
+    configure_logging(_settings.log_level, _settings.log_format)
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for each poll, without the call's ids
             logging.getLogger(name).setLevel(logging.WARNING)

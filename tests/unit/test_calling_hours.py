@@ -1,4 +1,4 @@
-"""When calls may be made: the minute at which hours open and close, days, holidays, make-up work days, time zones."""
+"""Calling hours: opening and closing minutes, days, holidays, make-up days and time zones."""
 
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -32,11 +32,11 @@ def at(text: str, zone: ZoneInfo = CHINA) -> float:
         pytest.param("2026-01-03 10:00:00", "2026-01-04 09:00", "2026-01-04 21:00", id="a Saturday within the break"),
     ],
 )
-def test_the_window(now: str, opens: str, closes: str) -> None:
+def test_window_contains_or_follows_now(now: str, opens: str, closes: str) -> None:
     assert OFFICE.window(at(now)) == Window(at(opens), at(closes))
 
 
-BREAKS_2026 = [  # as the General Office of the State Council announced them
+BREAKS_2026 = [  # as announced by the General Office of the State Council
     ("2026-01-01", "2026-01-03"),
     ("2026-02-15", "2026-02-23"),
     ("2026-04-04", "2026-04-06"),
@@ -61,7 +61,7 @@ def test_the_breaks_and_make_up_days_of_2026_are_the_official_ones() -> None:
     assert {day for day in year if calendar.is_made_up_for(day)} == {date.fromisoformat(day) for day in MADE_UP_2026}
 
 
-def test_hours_are_those_of_their_zone_also_when_its_clocks_change() -> None:
+def test_hours_follow_their_zone_through_clock_changes() -> None:
     zone = ZoneInfo("Europe/Berlin")
     hours = CallingHours(*parse_hours("08:00-24:00"), parse_days("mon-sun"), zone)
     spring = hours.window(at("2026-03-29 03:30", zone))
@@ -69,7 +69,7 @@ def test_hours_are_those_of_their_zone_also_when_its_clocks_change() -> None:
 
 
 @given(st.floats(at("2026-01-01 00:00"), at("2026-12-31 00:00")))
-def test_a_window_is_never_over_and_holds_its_own_times(now: float) -> None:
+def test_window_ends_after_now_and_contains_its_own_times(now: float) -> None:
     window = OFFICE.window(now)
     assert now < window.closes
     assert window.closes - window.opens == 12 * 3600
@@ -81,18 +81,18 @@ def test_a_window_is_never_over_and_holds_its_own_times(now: float) -> None:
     ("text", "days"),
     [("mon-sun", range(7)), ("mon-fri", range(5)), ("sat-mon", (5, 6, 0)), ("Mon, wed-thu", (0, 2, 3)), ("sun", (6,))],
 )
-def test_days_are_read(text: str, days: tuple[int, ...]) -> None:
+def test_days_are_parsed(text: str, days: tuple[int, ...]) -> None:
     assert parse_days(text) == frozenset(days)
 
 
 @pytest.mark.parametrize("text", ["", "monday", "mon-", "-mon", "1-5", "mon fri"])
-def test_what_is_no_days_is_refused(text: str) -> None:
+def test_invalid_days_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="names no days"):
         parse_days(text)
 
 
 @pytest.mark.parametrize("text", ["", "9-21", "09:00", "25:00-26:00", "09:00-24:30", "09:60-10:00"])
-def test_what_is_no_span_is_refused(text: str) -> None:
+def test_invalid_hours_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no span"):
         parse_hours(text)
 
@@ -102,6 +102,6 @@ def test_a_span_over_midnight_is_refused() -> None:
         parse_hours("21:00-09:00")
 
 
-def test_a_country_that_nobody_knows_is_refused() -> None:
+def test_unknown_country_is_refused() -> None:
     with pytest.raises(ValueError, match="no calendar is known of XX"):
         public_holidays("XX")

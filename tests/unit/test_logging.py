@@ -1,4 +1,4 @@
-"""Every record of every logger becomes one redacted, readable line, whatever the locale and whatever is in it."""
+"""Every record of every logger becomes one redacted, readable line, with any content and in any locale."""
 
 import io
 import json
@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 
-from config.log import configure_logging
-from config.settings import Settings
+from config.log import LogFormat, LogLevel, configure_logging
 
 PHONE = "138" + "0000" + "1111"
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
-SETTINGS = Settings(_env_file=None)
 
 log = logging.getLogger("worker.flows.poll")
 
@@ -34,7 +32,7 @@ def _put_logging_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Sink(io.StringIO):
-    """A stream that may be a terminal."""
+    """A stream that can be a terminal."""
 
     def __init__(self, *, terminal: bool = False) -> None:
         super().__init__()
@@ -50,12 +48,12 @@ class Sink(io.StringIO):
 @pytest.fixture
 def sink() -> Sink:
     sink = Sink()
-    configure_logging(SETTINGS, stream=sink)
+    configure_logging(stream=sink)
     return sink
 
 
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away pytest's handlers, which raise what logging swallows."""
+    """Remove the handlers of pytest, which raise exceptions that logging suppresses."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [one for one in root.handlers if type(one).__module__ == "config.log"])
 
@@ -81,9 +79,9 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_s37_nothing_personal_passes_by(log_format: str) -> None:
+def test_s37_logs_contain_nothing_personal(log_format: LogFormat) -> None:
     sink = Sink()
-    configure_logging(SETTINGS.model_copy(update={"log_format": log_format}), stream=sink)
+    configure_logging(log_format=log_format, stream=sink)
     try:
         fail()
     except ValueError:
@@ -116,15 +114,17 @@ class Broken:
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
-        pytest.param({"x": {1: {PHONE}}}, {"x": {"1": ["***"]}}, id="what JSON cannot write"),
+        pytest.param({"x": {1: {PHONE}}}, {"x": {"1": ["***"]}}, id="not JSON"),
         pytest.param({"x": object}, {"x": "<class 'object'>"}, id="an object"),
         pytest.param({"x": Broken()}, {"x": "<Broken whose repr raises ZeroDivisionError>"}, id="a broken object"),
         pytest.param({"x": float("nan")}, {"x": "nan"}, id="no number"),
-        pytest.param({"event": "y", "level": "y", "logger": "y", "ts": "y"}, {}, id="no extra takes a field's place"),
-        pytest.param({"data": 1, "context": 2, "kwargs": 3, "argsrepr": 4, "_x": 5}, {}, id="what Celery hangs on"),
+        pytest.param(
+            {"event": "y", "level": "y", "logger": "y", "ts": "y"}, {}, id="an extra does not replace a field"
+        ),
+        pytest.param({"data": 1, "context": 2, "kwargs": 3, "argsrepr": 4, "_x": 5}, {}, id="extras of Celery"),
     ],
 )
-def test_s37_extras(sink: Sink, extra: dict[str, object], expected: dict[str, object]) -> None:
+def test_s37_extras_are_redacted(sink: Sink, extra: dict[str, object], expected: dict[str, object]) -> None:
     log.info("x", extra=extra)
     (line,) = sink.lines()
     del line["ts"]
@@ -135,7 +135,7 @@ def test_s37_extras(sink: Sink, extra: dict[str, object], expected: dict[str, ob
     ("message", "arguments"),
     [pytest.param("%d", (PHONE,), id="a wrong placeholder"), pytest.param("%s", (Broken(),), id="a broken argument")],
 )
-def test_s37_a_record_that_cannot_be_formatted_is_still_told(
+def test_s37_record_that_cannot_be_formatted_is_still_logged(
     sink: Sink,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -150,7 +150,7 @@ def test_s37_a_record_that_cannot_be_formatted_is_still_told(
     assert PHONE not in sink.getvalue() + capsys.readouterr().err
 
 
-def test_s37_a_stream_that_is_closed_makes_no_noise(
+def test_s37_closed_stream_prints_no_error(
     sink: Sink, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only_ours(monkeypatch)
@@ -188,9 +188,9 @@ def test_s37_celery_records_come_through_without_arguments_and_results(sink: Sin
         ("text", True, False, True),
     ],
 )
-def test_a_terminal_gets_readable_text(log_format: str, terminal: bool, is_json: bool, is_coloured: bool) -> None:
+def test_a_terminal_gets_readable_text(log_format: LogFormat, terminal: bool, is_json: bool, is_coloured: bool) -> None:
     sink = Sink(terminal=terminal)
-    configure_logging(SETTINGS.model_copy(update={"log_format": log_format}), stream=sink)
+    configure_logging(log_format=log_format, stream=sink)
     log.info("轮询查询", extra={"job_id": JOB_ID})
     text = sink.getvalue()
     assert text.startswith("{") is is_json
@@ -198,27 +198,27 @@ def test_a_terminal_gets_readable_text(log_format: str, terminal: bool, is_json:
     assert all(part in text for part in ("轮询查询", JOB_ID, "worker.flows.poll", "info"))
 
 
-def test_configuring_twice_writes_once_and_spares_the_handlers_of_others(sink: Sink) -> None:
+def test_second_configuration_replaces_only_its_own_handler(sink: Sink) -> None:
     root = logging.getLogger()
     others = logging.NullHandler()
     root.addHandler(others)
-    root.addHandler(logging.StreamHandler(sink))  # as basicConfig leaves it: it would write unredacted
-    configure_logging(SETTINGS, stream=sink)
-    configure_logging(SETTINGS, stream=sink)
+    root.addHandler(logging.StreamHandler(sink))  # as left by basicConfig: it would write without redaction
+    configure_logging(stream=sink)
+    configure_logging(stream=sink)
     log.info("x")
     assert len(sink.lines()) == 1
     assert others in root.handlers
 
 
 @pytest.mark.parametrize(("level", "urllib3"), [("DEBUG", "WARNING"), ("INFO", "WARNING"), ("ERROR", "ERROR")])
-def test_s37_the_http_libraries_are_quiet(level: str, urllib3: str) -> None:
-    configure_logging(SETTINGS.model_copy(update={"log_level": level}), stream=Sink())
+def test_s37_the_http_libraries_are_quiet(level: LogLevel, urllib3: str) -> None:
+    configure_logging(level, stream=Sink())
     for name in ("urllib3.connectionpool", "requests"):
         assert logging.getLogger(name).getEffectiveLevel() == getattr(logging, urllib3)
     assert log.getEffectiveLevel() == getattr(logging, level)
 
 
-def test_s26_a_debug_record_that_is_not_wanted_is_never_made(sink: Sink) -> None:
+def test_s26_suppressed_debug_record_is_never_made(sink: Sink) -> None:
     def refuse(*_arguments: object, **_fields: object) -> logging.LogRecord:
         raise AssertionError("a record was made")
 
@@ -231,27 +231,26 @@ def test_s26_a_debug_record_that_is_not_wanted_is_never_made(sink: Sink) -> None
     assert sink.getvalue() == ""
 
 
-def test_a_stream_that_knows_only_ascii_gets_utf_8() -> None:
+def test_ascii_stream_is_switched_to_utf_8() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
-    configure_logging(SETTINGS, stream=stream)
+    configure_logging(stream=stream)
     log.info("拨号中")
     assert "拨号中".encode() in raw.getvalue()
 
 
-# In ASCII: it travels on the command line, through the locale that it is about.
+# In ASCII: the command line passes it through the tested locale.
 PROGRAM = """
 import logging
 from config.log import configure_logging
-from config.settings import Settings
-configure_logging(Settings(_env_file=None))
+configure_logging()
 phone = "138" + "00001111"
 logging.getLogger("worker").warning("\\u62e8\\u53f7\\u4e2d \\udc80 %s", phone, extra={"case_id": "\\u6848-1"})
 """
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "utf-8"])
-def test_the_locale_does_not_matter(encoding: str) -> None:
+def test_log_is_utf_8_in_every_locale(encoding: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("CALLWATCH_", "LC_", "LANG"))}
     environment |= {"LC_ALL": "C", "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""Nothing that comes from outside moves a cursor, reorders a line or begins a new one, in logs and on terminals."""
+"""No foreign text moves a cursor, reorders a line or starts a new one, in logs and on terminals."""
 
 import io
 import json
@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.ui.output import complain, say, say_json
-from config.log import configure_logging
+from config.log import LogFormat, configure_logging
 from config.printable import json_text, printable
-from config.settings import Settings
 from worker.core.messages import BadTrigger, plain_id, read_trigger
 
 HOSTILE = {
@@ -46,7 +45,7 @@ def _put_logging_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def harmless(text: str) -> bool:
-    """Whether nothing in a text but its line breaks is a control or a format character."""
+    """Return whether a text has no control or format characters except line breaks."""
     return not any(unicodedata.category(one) in CONTROLS for one in text.replace("\n", ""))
 
 
@@ -56,9 +55,9 @@ def fail(text: str) -> None:
 
 @hostile
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_log_line_is_one_line_whatever_is_in_it(text: str, log_format: str) -> None:
+def test_log_record_with_control_characters_is_one_line(text: str, log_format: LogFormat) -> None:
     stream = io.StringIO()
-    configure_logging(Settings(_env_file=None).model_copy(update={"log_format": log_format}), stream=stream)
+    configure_logging(log_format=log_format, stream=stream)
     log.warning("status %s", text, extra={"case_id": text, "why": {text: [text, 3]}})
     written = stream.getvalue()
     assert written.count("\n") == 1
@@ -68,9 +67,9 @@ def test_a_log_line_is_one_line_whatever_is_in_it(text: str, log_format: str) ->
 
 @hostile
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_no_line_of_a_trace_can_be_taken_for_a_record(text: str, log_format: str) -> None:
+def test_lines_of_a_trace_are_indented(text: str, log_format: LogFormat) -> None:
     stream = io.StringIO()
-    configure_logging(Settings(_env_file=None).model_copy(update={"log_format": log_format}), stream=stream)
+    configure_logging(log_format=log_format, stream=stream)
     try:
         fail(text)
     except ValueError:
@@ -82,7 +81,7 @@ def test_no_line_of_a_trace_can_be_taken_for_a_record(text: str, log_format: str
 
 
 @hostile
-def test_a_command_prints_no_control(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_no_control_characters(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"case {text}")
     complain(f"case {text}")
     say_json({"case": text, text: 1})
@@ -92,8 +91,8 @@ def test_a_command_prints_no_control(text: str, capsys: pytest.CaptureFixture[st
 
 
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_json_is_escaped_and_means_the_same(document: object) -> None:
-    """Both writers, of logs and of commands, go by it."""
+def test_json_is_escaped_without_a_change_of_meaning(document: object) -> None:
+    """Logs and commands both use it."""
     written = json_text(document)
     assert harmless(written)
     assert json.loads(written) == document
@@ -101,7 +100,7 @@ def test_json_is_escaped_and_means_the_same(document: object) -> None:
 
 
 @given(st.text())
-def test_what_is_printable_stays(text: str) -> None:
+def test_printable_text_is_unchanged(text: str) -> None:
     assert len(printable(text)) == len(text)
     assert printable(printable(text)) == printable(text)
 

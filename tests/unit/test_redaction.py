@@ -1,4 +1,4 @@
-"""Nothing personal gets through redaction, and no id is harmed by it (S37)."""
+"""Redaction removes all personal data and changes no id (S37)."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config.redaction import MARK, mask_person, redact, redact_value
 
-PHONE = "138" + "0000" + "1111"  # in pieces: no number of a person stands in the source
+PHONE = "138" + "0000" + "1111"  # in pieces: the source contains no phone number
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
 
 digits = st.text("0123456789", min_size=8, max_size=8)
@@ -32,7 +32,7 @@ surroundings = st.sampled_from(["", "电话", "请致电:", "tel", "call_", "x="
 
 @st.composite
 def mobiles(draw: st.DrawFn) -> tuple[str, str]:
-    """Return a number's eight last digits and the number in one of its notations."""
+    """Return the last eight digits of a number, and the number in one of its notations."""
     head = "1" + draw(st.sampled_from("3456789")) + draw(st.sampled_from("0123456789"))
     rest, gap = draw(digits), draw(separators)
     return rest, draw(prefixes) + gap.join((head, rest[:4], rest[4:]))
@@ -48,7 +48,7 @@ def test_s37_a_mobile_number_disappears_in_any_notation(mobile: tuple[str, str],
 
 @given(job_ids, surroundings, surroundings)
 @example(f"{PHONE}22-1380-0001-{PHONE}2", "", "")
-def test_s37_no_job_id_is_touched(job_id: str, before: str, after: str) -> None:
+def test_s37_job_id_is_unchanged(job_id: str, before: str, after: str) -> None:
     text = f"{before} {job_id} {after}"
     assert redact(text) == text
     assert redact(f"存储 jobId: {job_id}, callStatus: X") == f"存储 jobId: {job_id}, callStatus: X"
@@ -59,14 +59,14 @@ def test_s37_no_job_id_is_touched(job_id: str, before: str, after: str) -> None:
 @example(f"AJ-{PHONE}-2")
 @example(f"{PHONE}.")
 @example(f"-{PHONE[:3]}-{PHONE[3:7]}-{PHONE[7:]}")
-def test_s37_a_kept_id_is_left_alone_as_a_whole_token(kept: str) -> None:
+def test_s37_kept_id_is_unchanged_as_a_whole_token(kept: str) -> None:
     text = f"发起外呼,mediationId: 12, caseId: {kept}"
     assert redact(text, keep={kept, "12"}) == text
 
 
 @given(st.uuids(version=4))
 @example(uuid.UUID(f"13800001-1111-4380-8000-{PHONE}2"))
-def test_s37_no_task_id_is_touched(task_id: uuid.UUID) -> None:
+def test_s37_task_id_is_unchanged(task_id: uuid.UUID) -> None:
     assert redact(f"Task outbound.poll[{task_id}] received") == f"Task outbound.poll[{task_id}] received"
 
 
@@ -103,7 +103,7 @@ def test_s37_redacting_twice_changes_nothing_more(text: str) -> None:
         pytest.param("the bearer", id="a word with nothing behind it"),
     ],
 )  # fmt: skip
-def test_s37_a_text_without_anything_personal_stays_as_it_is(text: str) -> None:
+def test_s37_text_without_personal_data_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
@@ -159,7 +159,7 @@ def test_s37_a_text_without_anything_personal_stays_as_it_is(text: str) -> None:
         pytest.param('{"phone": 123, "a": 1}', f'{{"phone": {MARK}, "a": 1}}', id="a number that is no text"),
     ],
 )  # fmt: skip
-def test_s37_what_is_personal_or_secret_goes(text: str, expected: str) -> None:
+def test_s37_personal_data_and_secrets_are_removed(text: str, expected: str) -> None:
     assert redact(text) == expected
 
 
@@ -174,7 +174,7 @@ def test_s37_what_is_personal_or_secret_goes(text: str, expected: str) -> None:
         pytest.param(PHONE, [""], MARK, id="an empty id keeps nothing"),
     ],
 )
-def test_s37_kept_ids(text: str, keep: list[str], expected: str) -> None:
+def test_s37_kept_ids_are_unchanged(text: str, keep: list[str], expected: str) -> None:
     assert redact(text, keep=keep) == expected
 
 
@@ -219,21 +219,21 @@ def test_s37_redact_value(value: object, expected: object) -> None:
     assert redact_value(value) == expected
 
 
-def test_s37_a_value_that_holds_itself_ends() -> None:
+def test_s37_recursive_value_is_cut() -> None:
     endless: list[object] = [PHONE]
     endless.append(endless)
     assert PHONE not in str(redact_value(endless))
 
 
 def test_s37_a_real_exception_of_requests_quotes_nothing_personal() -> None:
-    with socket.socket() as unused:  # bound and not listening: the connection is refused
+    with socket.socket() as unused:  # bound but not listening: the connection is refused
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/api/v1/outbound-bot/status"
         link = "http://h/a.wav?Expires=1770549400&AccessKeyId=FAKE&Signature=c2ln%2B"
         parameters = {"phoneNumber": PHONE, "jobId": JOB_ID, "link": link}
         with pytest.raises(requests.ConnectionError) as caught:
             requests.get(url, params=parameters, timeout=5, proxies={"http": ""})
-    assert PHONE in str(caught.value)  # the danger is real
+    assert PHONE in str(caught.value)  # the exception does contain it
     redacted = redact(str(caught.value))
     assert not any(part in redacted for part in (PHONE, "1770549400", "FAKE", "c2ln"))
     assert JOB_ID in redacted
@@ -264,7 +264,7 @@ PIECES = (
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_s37_redaction_takes_time_linear_in_the_text(piece: str) -> None:
-    """Four times the text takes no more than about four times as long; sixteen times if it were quadratic."""
+    """Four times the text takes about four times as long; a quadratic time would be sixteen times."""
 
     def seconds(length: int) -> float:
         text = (piece * length)[:length]

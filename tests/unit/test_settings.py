@@ -1,4 +1,4 @@
-"""Settings are read, checked and refused with one line that names the variable, and never show a secret."""
+"""Settings are read and checked; a fault is one line with the variable, and no line shows a secret."""
 
 import logging
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_a_variable_is_read(
 NEITHER = "CALLWATCH_NOTICE_TASK and CALLWATCH_NOTICE_QUEUE should be set both, or neither"
 
 
-def test_broker_and_results_follow_the_redis_url_unless_they_live_elsewhere() -> None:
+def test_broker_and_results_default_to_the_redis_url() -> None:
     settings = Settings(redis_url="redis://a:1/2", result_url="redis://b:1/3")
     assert (settings.broker_url, settings.result_url) == ("redis://a:1/2", "redis://b:1/3")
 
@@ -146,9 +146,9 @@ def test_a_time_out_or_interval_at_the_visibility_time_out_is_refused(
     load_settings()
 
 
-def test_every_fault_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_has_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("CALLWATCH_OOPS=1\ncallwatch_log_format=xml\n", encoding="utf-8")
-    monkeypatch.setenv("CALLWATCH_VISIBILITY_TIMEOUT", "x")  # nothing can be compared with it then
+    monkeypatch.setenv("CALLWATCH_VISIBILITY_TIMEOUT", "x")  # then no other value is compared with it
     monkeypatch.setenv("CALLWATCH_REDIS_URL", "x")
     text = fault_of(monkeypatch, "CALLWATCH_CALL_TIMEOUT", "-3")
     assert [line.partition(":")[0].removeprefix("CALLWATCH_") for line in text.splitlines()] == [
@@ -202,7 +202,7 @@ def test_s40_every_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, t
     assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == secret
 
 
-def test_all_secrets_but_none_else_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_secrets_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
     assert set(SECRETS) == kinds | {"redis_url", "broker_url", "result_url"}
     assert "is no setting" in fault_of(monkeypatch, "CALLWATCH_KEY_PREFIX_FILE", "somewhere")
@@ -229,7 +229,7 @@ def test_s37_a_file_that_holds_no_secret_is_named(
 
 
 def test_a_secret_given_twice_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where one of them stands in `.env`."""
+    """Also if one of them is in `.env`."""
     Path("f").write_text("s3cret")
     Path(".env").write_text("CALLWATCH_API_TOKEN_FILE=f\n")
     assert (
@@ -238,8 +238,8 @@ def test_a_secret_given_twice_is_refused_in_one_line(monkeypatch: pytest.MonkeyP
     )
 
 
-def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compose file hands on what is not set as an empty text."""
+def test_empty_secret_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compose file passes an unset variable as an empty text."""
     Path("f").write_text("s3cret")
     monkeypatch.setenv("CALLWATCH_API_TOKEN", "")
     monkeypatch.setenv("CALLWATCH_METRICS_TOKEN_FILE", "")
@@ -250,13 +250,13 @@ def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["s3cret", ":s3cret", "user:", "a:s3cret,b:c"])
-def test_s40_flower_wants_a_user_and_a_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_s40_flower_requires_user_and_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     text = fault_of(monkeypatch, "CALLWATCH_FLOWER_AUTH", value)
     assert text == "CALLWATCH_FLOWER_AUTH: is no pair, should be user:password without a comma"
 
 
 @pytest.mark.parametrize("secret", [None, "", " "], ids=["no secret", "empty", "blank"])
-def test_s40_no_webhook_is_told_without_a_signature(monkeypatch: pytest.MonkeyPatch, secret: str | None) -> None:
+def test_s40_webhook_requires_a_secret(monkeypatch: pytest.MonkeyPatch, secret: str | None) -> None:
     if secret is not None:
         monkeypatch.setenv("CALLWATCH_NOTICE_SECRET", secret)
     text = fault_of(monkeypatch, "CALLWATCH_NOTICE_URL", "https://back-end/hook")
@@ -265,13 +265,13 @@ def test_s40_no_webhook_is_told_without_a_signature(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("value", "prefix"), [("flower", "flower"), ("/ops/flower/", "ops/flower"), ("", "")])
-def test_a_prefix_is_a_path(monkeypatch: pytest.MonkeyPatch, value: str, prefix: str) -> None:
+def test_url_prefix_is_a_path(monkeypatch: pytest.MonkeyPatch, value: str, prefix: str) -> None:
     monkeypatch.setenv("CALLWATCH_FLOWER_URL_PREFIX", value)
     assert load_settings().flower_url_prefix == prefix
     assert "is no path" in fault_of(monkeypatch, "CALLWATCH_FLOWER_URL_PREFIX", "a b?")
 
 
-def test_in_code_a_name_that_is_no_setting_is_refused_and_nothing_can_be_changed() -> None:
+def test_unknown_keyword_and_assignment_are_refused() -> None:
     anything: dict[str, Any] = {"poll_intervl": 1}
     with pytest.raises(ValidationError):
         Settings(**anything)
@@ -294,15 +294,15 @@ def test_s14_a_short_read_time_out_is_only_warned_about(
     assert any("CALLWATCH_CALL_TIMEOUT: 89.9 s" in text for text in caplog.messages) is warned
 
 
-def test_a_warning_stands_as_a_log_line_even_if_nobody_configured_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warning_configures_logging_if_it_is_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with patch("config.settings.configure_logging") as configure:
         configure.assert_not_called()
         settings = load_settings()
-    configure.assert_called_once_with(settings)
+    configure.assert_called_once_with(settings.log_level, settings.log_format)
 
 
-def test_the_pools_are_those_of_celery() -> None:
+def test_pools_are_those_of_celery() -> None:
     assert set(get_args(Pool)) == {*get_available_pool_names()} | {"custom"}
 
 
@@ -337,7 +337,7 @@ URLS = [
 
 
 def told(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the connection parameters in one shape, whoever read them."""
+    """Return the connection parameters of any client in one form."""
     told = {name: parameters.get(name) for name in ("host", "path", "username", "password", "ssl_ca_certs")}
     checked = str(parameters.get("ssl_cert_reqs", "required")).lower()  # a text or a constant of ssl
     is_tls = issubclass(parameters.get("connection_class", object), redis.SSLConnection)
@@ -348,21 +348,21 @@ def told(parameters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def told_by_redis_py(url: str) -> dict[str, Any]:
+def parsed_by_redis_py(url: str) -> dict[str, Any]:
     pool = redis.Redis.from_url(url).connection_pool
     return told({**pool.connection_kwargs, "connection_class": pool.connection_class})
 
 
-def told_by_kombu(url: str) -> dict[str, Any]:
+def parsed_by_kombu(url: str) -> dict[str, Any]:
     connection: Any = kombu.connection.Connection
     channel: Any = kombu.transport.redis.Channel
     with connection(url) as broker:
-        unconnected = channel.__new__(channel)  # its __init__ would ask the server
+        unconnected = channel.__new__(channel)  # its __init__ would connect
         unconnected.connection = broker.transport
         return told(unconnected._connparams())
 
 
-def told_by_celery(url: str) -> dict[str, Any]:
+def parsed_by_celery(url: str) -> dict[str, Any]:
     return told(celery.Celery(broker="memory://", backend=url, set_as_current=False).backend.connparams)
 
 
@@ -370,12 +370,12 @@ def told_by_celery(url: str) -> dict[str, Any]:
 def test_a_redis_url_means_the_same_to_redis_py_kombu_and_celery(url: str, expected: dict[str, Any]) -> None:
     settings = Settings(redis_url=url)
     whole = {"port": 6379, "db": 0, "tls": "required" if url.startswith("rediss") else None} | expected
-    assert told_by_redis_py(settings.redis_client_url) == whole
-    assert told_by_kombu(settings.celery_broker_url) == whole
-    assert told_by_celery(settings.celery_result_url) == whole
+    assert parsed_by_redis_py(settings.redis_client_url) == whole
+    assert parsed_by_kombu(settings.celery_broker_url) == whole
+    assert parsed_by_celery(settings.celery_result_url) == whole
 
 
-def test_what_the_gateway_listens_to_is_read_as_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_origins_and_hosts_are_parsed_as_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLWATCH_GATEWAY_ORIGINS", "https://Host.example, http://h:8080,")
     monkeypatch.setenv("CALLWATCH_GATEWAY_HOSTS", "calls.example, [::1]")
     settings = load_settings()

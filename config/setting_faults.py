@@ -1,0 +1,52 @@
+"""Error messages about the settings: one line per fault, with the variable and the right form, without a secret."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+from pydantic_core import ErrorDetails
+
+from config.redaction import redact
+from config.setting_types import PREFIX
+
+_LONGEST_QUOTE = 60  # characters of a wrong value that a message quotes
+
+
+class SettingsError(Exception):
+    """Settings with which no process may start; one line per fault, each with its variable, none with a secret."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+def unknown_variable(name: str, known: Iterable[str]) -> str:
+    """Return the line about a variable that is not in `known`, with the most similar one."""
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+    return f"{name}: is no setting, " + (f"did you mean {nearest[0]}?" if nearest else "should be taken away")
+
+
+def wrong_value(details: ErrorDetails, should_be: str | None) -> str:
+    """Return the line about a value that pydantic refused; `should_be` is the right form of a value of its type."""
+    variable = f"{PREFIX}{str(details['loc'][0]).upper()}"
+    if details["type"] == "value_error":  # raised by a check of config.setting_types, which quotes no secret
+        return f"{variable}: {details['ctx']['error']}"
+    text = str(details["input"]).strip()
+    quoted = redact(repr(text))
+    if len(quoted) > _LONGEST_QUOTE:
+        quoted = quoted[:_LONGEST_QUOTE] + "…'"
+    return f"{variable}: {quoted} is {_kind(text)}, should be {should_be}"
+
+
+def _kind(text: str) -> str:
+    if not text:
+        return "empty"
+    try:
+        number = float(text)
+    except ValueError:
+        return "a text"
+    if math.isnan(number) or math.isinf(number):
+        return "no finite number"
+    if number <= 0:
+        return "not positive"
+    return "a whole number" if number.is_integer() else "a fraction"
