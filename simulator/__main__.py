@@ -1,4 +1,4 @@
-"""`python -m simulator`: the simulated upstream alone, with one line on stdout once it answers."""
+"""Run the simulated upstream as a program, with one line on stdout once it answers: `python -m simulator`."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from simulator.main import run
 
 def _positive(text: str) -> float:
     number = float(text)
-    if not 0 < number <= 1_000_000:  # noqa: PLR2004 - beyond any use
+    if not 0 < number <= 1_000_000:  # noqa: PLR2004 - a higher speed has no use
         raise ValueError
     return number
 
@@ -24,15 +24,13 @@ def _seconds(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m simulator", description="Simulated outbound-bot upstream. It rings nobody."
+        prog="python -m simulator", description="Simulated outbound-bot upstream. No phone rings."
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0, the default, picks a free one")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="append the request log to this file, as JSON lines")
-    parser.add_argument(
-        "--token-env", metavar="NAME", help="environment variable that holds the bearer token to ask for"
-    )
-    parser.add_argument("--speed", type=_positive, default=1.0, help="factor at which the lives of calls pass")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=0, help="TCP port to listen on; 0, the default, picks a free one")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append one JSON line per request to this file")
+    parser.add_argument("--token-env", metavar="NAME", help="environment variable with the required bearer token")
+    parser.add_argument("--speed", type=_positive, default=1.0, help="factor by which simulated calls run faster")
     parser.add_argument("--dial-delay", type=_seconds, default=0.0, help="seconds between two records of one call-v2")
     return parser
 

@@ -1,4 +1,4 @@
-"""The shapes of upstream's answers, letter for letter: records, a status, conversations and the envelope."""
+"""Build upstream's answers exactly: records, a status, conversations and the envelope."""
 
 import base64
 import hashlib
@@ -13,8 +13,8 @@ from simulator.book import Book, Call
 from simulator.script import RECORD_FIELDS, Party
 
 CHINA = timezone(timedelta(hours=8))
-LINK_LIFE = 24 * 3600  # seconds that a recording link lives after the call
-_TALK = 30  # seconds that the lines of a talk without an end are spread over
+LINK_LIFE = 24 * 3600  # seconds after the call for which the link to a recording is valid
+_TALK = 30  # seconds over which the lines of an endless talk are spread
 
 _LINES: tuple[tuple[str, str, str | None], ...] = (
     ("Robot", "BeginDialogue", None),
@@ -42,26 +42,26 @@ class Answer:
 
 
 def success(data: Any, code: int = 200) -> Answer:
-    """Return a good answer; call-v2 says 201, the others 200."""
+    """Return a valid answer; the code of call-v2 is 201, of the others 200."""
     return Answer(code, code, "success", data)
 
 
 def refusal(code: int, message: str) -> Answer:
-    """Return the answer to a request that cannot be served, the same code outside and inside."""
+    """Return the answer to an invalid request, with the same code in HTTP and in the envelope."""
     return Answer(code, code, message, None)
 
 
 def upstream_id(value: str) -> int | str:
-    """Return an id as upstream does: a string of digits comes back as an integer."""
+    """Return an id as upstream does: a string of digits becomes an integer."""
     return int(value) if value.isascii() and value.isdigit() else value
 
 
 def record(party: Party, mediation_id: str, call: Call | None, now: float) -> dict[str, Any]:
-    """Return one record of a call-v2 answer, whose scripted fields are replaced or left out last."""
+    """Return one record of a call-v2 answer; the scripted fields are replaced or dropped last."""
     fields: dict[str, Any] = dict.fromkeys(RECORD_FIELDS)
     fields |= {
         "errorCode": party.error_code,
-        "message": party.told,
+        "message": party.message_sent,
         "personId": party.person_id,
         "startTime": party.start_time,
         "callInterval": party.call_interval,
@@ -104,7 +104,7 @@ def status(book: Book, call: Call, now: float) -> dict[str, Any]:
 
 
 def conversation(book: Book, call: Call, now: float) -> dict[str, Any]:
-    """Return one entry of a conversation log: what has been said up to now, inside a string."""
+    """Return one entry of a conversation log: the lines up to now, in a string."""
     return {
         "callType": "intent_survey",
         "jobId": call.job_id,
@@ -129,7 +129,7 @@ def _said(book: Book, call: Call, now: float) -> list[dict[str, Any]]:
 
 
 def _record_url(book: Book, call: Call, now: float) -> str | None:
-    """Return the signed link of a call that has been talked and has ended."""
+    """Return the signed link of a call with a talk that has ended, else None."""
     if call.life.talk is None or book.age(call, now) < call.life.ends:
         return None
     expires = int(book.moment(call, call.life.ends, now)) + LINK_LIFE

@@ -1,4 +1,4 @@
-"""The simulated upstream's memory: every call it has made, and what it knows of each. Time is an argument."""
+"""The calls of the simulated upstream. Time is an argument."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from simulator.life import Life, LifeClock
 
 @dataclass(slots=True)
 class Call:
-    """One call. `created_at` is in epoch seconds, `born` the same moment on the life clock."""
+    """One call. `created_at` is in epoch seconds, `born` is the same moment on the life clock."""
 
     number: int
     request: int
@@ -27,7 +27,7 @@ class Call:
 
 
 def make_job_id(now: float) -> str:
-    """Return a jobId of this moment: 13 digits of epoch milliseconds, then the rest of a UUIDv4."""
+    """Return a new jobId: 13 digits of epoch milliseconds, then the rest of a UUIDv4."""
     return f"{int(now * 1000):013d}{str(uuid.uuid4())[13:]}"
 
 
@@ -42,7 +42,7 @@ class Book:
     def open(
         self, life: Life, *, case_id: str, mediation_id: str, person_id: str, person_type: int, request: int, now: float
     ) -> Call:
-        """Make a call of this life now; `request` is the number of the request that asked for it."""
+        """Make a call with this life now; `request` is the number of its request."""
         number = len(self.by_job) + 1
         call = Call(
             number=number,
@@ -65,7 +65,7 @@ class Book:
         return call
 
     def age(self, call: Call, now: float) -> float:
-        """Return how many life seconds old the call is."""
+        """Return the age of the call in seconds of the life clock."""
         return self.clock.lived(now) - call.born
 
     def status(self, call: Call, now: float) -> str:
@@ -77,11 +77,11 @@ class Book:
         call.life = call.life.cut(status, self.age(call, now))
 
     def moment(self, call: Call, age: float, now: float) -> float:
-        """Return about when (epoch seconds) the call was that old, never later than `now` for an age it has reached."""
+        """Return the approximate time (epoch seconds) of an age, never later than `now` for an age already reached."""
         return now - (self.age(call, now) - age) / self.clock.speed
 
     def find(self, *, case_ref: str, job_id: str, phone_number: str) -> Call | None:
-        """Return the newest call that fits all that is given, None if none does or nothing is given."""
+        """Return the newest call that matches all given values; None if no call matches or no value is given."""
         if job_id:
             known = self.by_job.get(job_id)
             calls = [known] if known else []
@@ -89,14 +89,14 @@ class Book:
             calls = self.by_case.get(case_ref, [])
         else:
             calls = list(self.by_job.values()) if phone_number else []
-        fitting = (
+        matching = (
             call
             for call in reversed(calls)
             if case_ref in ("", call.case_id) and phone_number in ("", call.phone_number)
         )
-        return next(fitting, None)
+        return next(matching, None)
 
     def select(self, *, case_id: str, person_id: str, job_id: str) -> list[Call]:
-        """Return the calls that fit all that is given, newest first."""
+        """Return the calls that match all given values, newest first."""
         calls = self.by_case.get(case_id, []) if case_id else list(self.by_job.values())
         return [call for call in reversed(calls) if person_id in ("", call.person_id) and job_id in ("", call.job_id)]

@@ -20,13 +20,13 @@ _Model = TypeVar("_Model", bound=Input)
 
 
 class Outage(Input):
-    """For how many seconds nobody answers the port."""
+    """The number of seconds for which the port is closed."""
 
     seconds: Seconds
 
 
 class Adjustment(Input):
-    """Settings to change while running; None leaves one as it is."""
+    """Settings to change while running; None leaves a setting unchanged."""
 
     speed: float | None = Field(default=None, gt=0, le=1_000_000, allow_inf_nan=False)
     dial_delay: Seconds | None = None
@@ -40,7 +40,7 @@ class End(Input):
 
 
 class BadInputError(ValueError):
-    """What came in cannot be used; the text is one line that names the field."""
+    """Invalid input; the text is one line that names the field."""
 
 
 def _take(model: type[_Model], body: Any) -> _Model:
@@ -82,7 +82,7 @@ def _clear_faults(sim: Simulation, request: web.Request, _body: Any) -> dict[str
     if number is None:
         sim.faults.clear()
     elif not number.isdecimal() or not sim.faults.remove(int(number)):
-        raise BadInputError(f"id: no fault {number!r} stands")
+        raise BadInputError(f"id: no fault {number!r} is active")
     return {"faults": sim.faults.listed()}
 
 

@@ -1,4 +1,4 @@
-"""Faults on demand: which there are, whom they meet, and what they make of an answer."""
+"""Faults on demand: their kinds, the requests that they match, and their effect on an answer."""
 
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -26,14 +26,14 @@ Kind = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 Endpoint = Literal["call-v2", "status", "conversation-log", "*"]
 
-_ELSEWHEN = 1_700_000_000.0  # when the other job of an answer that is mixed up was created (epoch seconds)
+_ELSEWHEN = 1_700_000_000.0  # creation time of the other job in a mixed-up answer (epoch seconds)
 HUGE = 5 * 1024 * 1024
-_UNPROCESSED = {"status", "hang", "reset"}  # unless asked for, these strike before the request has taken effect
+_UNPROCESSED = {"status", "hang", "reset"}  # by default these occur before the request takes effect
 _TIMED = {"drip_header", "drip_body", "delay"}
 
 
 class Fault(Input):
-    """One fault: its kind, whom it meets and how often."""
+    """One fault: its kind, the requests that it matches, and its count."""
 
     kind: Kind
     endpoint: Endpoint = "*"
@@ -65,34 +65,34 @@ class Fault(Input):
 
     @property
     def takes_effect(self) -> bool:
-        """Whether the request is processed before the fault shows."""
+        """Whether the request is processed before the fault."""
         return self.kind not in _UNPROCESSED if self.processed is None else self.processed
 
-    def meets(self, endpoint: str, case_id: str | None, job_id: str | None) -> bool:
-        """Whether this fault is meant for such a request."""
+    def matches(self, endpoint: str, case_id: str | None, job_id: str | None) -> bool:
+        """Return whether this fault matches such a request."""
         return self.endpoint in ("*", endpoint) and self.case_id in (None, case_id) and self.job_id in (None, job_id)
 
 
 class FaultTable:
-    """The faults that stand, in the order in which they were set."""
+    """The active faults in the order in which they were set."""
 
     def __init__(self) -> None:
-        self._standing: dict[int, Fault] = {}
+        self._active: dict[int, Fault] = {}
         self._left: dict[int, int] = {}
         self._last = 0
 
     def add(self, fault: Fault) -> int:
-        """Let a fault stand and return its id."""
+        """Add a fault and return its id."""
         self._last += 1
-        self._standing[self._last] = fault
+        self._active[self._last] = fault
         if fault.count is not None:
             self._left[self._last] = fault.count
         return self._last
 
     def take(self, endpoint: str, case_id: str | None, job_id: str | None) -> Fault | None:
-        """Return the first fault that meets such a request, and count it."""
-        for number, fault in self._standing.items():
-            if fault.meets(endpoint, case_id, job_id):
+        """Return the first fault that matches such a request, and decrement its count."""
+        for number, fault in self._active.items():
+            if fault.matches(endpoint, case_id, job_id):
                 self._count(number)
                 return fault
         return None
@@ -104,25 +104,25 @@ class FaultTable:
                 self.remove(number)
 
     def remove(self, number: int) -> bool:
-        """Clear one fault; False if there is none of this id."""
+        """Clear one fault; return False if there is none with this id."""
         self._left.pop(number, None)
-        return self._standing.pop(number, None) is not None
+        return self._active.pop(number, None) is not None
 
     def clear(self) -> None:
         """Clear all faults."""
-        self._standing.clear()
+        self._active.clear()
         self._left.clear()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the standing faults with their id and what is left of their count."""
+        """Return the active faults with their ids and remaining counts."""
         return [
             {"id": number, "left": self._left.get(number), **fault.model_dump(exclude_defaults=True)}
-            for number, fault in self._standing.items()
+            for number, fault in self._active.items()
         ]
 
 
 def spoil(fault: Fault, answer: Answer) -> Answer:
-    """Return the answer as this fault distorts its envelope or its data; other kinds leave it alone."""
+    """Return the answer with the change of this fault to its envelope or data; other kinds change nothing."""
     match fault.kind:
         case "status":
             status = fault.status or 500
@@ -142,12 +142,12 @@ def spoil(fault: Fault, answer: Answer) -> Answer:
 def _other_job(data: Any) -> Any:
     if isinstance(data, list):
         return [{**item, "jobId": make_job_id(_ELSEWHEN)} for item in data]
-    # The worst mistake that it invites: to take the other job's end for one's own.
+    # The worst error it can cause: a client takes the end of the other job for its own.
     return {**(data or {}), "jobId": make_job_id(_ELSEWHEN), "callStatus": "Succeeded"}
 
 
 def body_of(fault: Fault, answer: Answer) -> bytes:
-    """Return the bytes to send: the answer, or the garbage or the mountain that stands in its place."""
+    """Return the bytes to send: the answer, or its garbled or oversized replacement."""
     if fault.kind == "garbage":
         return b"<html><body>\xff\xfe 502 Bad Gateway"
     if fault.kind == "huge":

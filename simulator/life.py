@@ -1,4 +1,4 @@
-"""The scripted life of a call: which status it has at which age. Pure: no clock, time is an argument."""
+"""The scripted life of a call: its status at each age. Pure: no clock, time is an argument."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 
 class Step(NamedTuple):
-    """From the age of `after` seconds on, the call has this status."""
+    """The status of the call from the age of `after` seconds on."""
 
     status: str
     after: float
@@ -18,12 +18,12 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """The steps of a call's life, the first at age 0, each later than the one before."""
+    """The steps of a life, the first at age 0, each later than the one before."""
 
     steps: tuple[Step, ...]
 
     def status_at(self, age: float) -> str:
-        """Return the status at this age in seconds; before its birth a call has its first status."""
+        """Return the status at this age in seconds; a negative age has the first status."""
         status = self.steps[0].status
         for step in self.steps[1:]:
             if age < step.after:
@@ -32,21 +32,21 @@ class Life:
         return status
 
     def cut(self, status: str, age: float) -> "Life":
-        """Return the same life with this status from this age on, whatever was to come."""
+        """Return the same life with this status from this age on, instead of the later steps."""
         age = max(age, 0.0)
         lived = tuple(step for step in self.steps if step.after < age)
         return Life((*lived, Step(status, age)))
 
     @property
     def ends(self) -> float:
-        """The age at which the call ends, infinite if it never does."""
+        """The age at which the call ends; infinite for an endless call."""
         return next((step.after for step in self.steps if step.status in TERMINAL), math.inf)
 
     @property
     def talk(self) -> tuple[float, float] | None:
-        """The ages at which the talk begins and ends; None if nobody ever talks.
+        """The ages at which the talk begins and ends; None without a talk.
 
-        A success that was never Executing has been one between two looks: its talk is the second half of its life.
+        A success without Executing was Executing between two queries: its talk is the second half of its life.
         """
         for step, following in zip(self.steps, (*self.steps[1:], Step("", math.inf)), strict=True):
             if step.status == "Executing":
@@ -60,7 +60,7 @@ def _life(*steps: tuple[str, float]) -> Life:
     return Life(tuple(Step(status, after) for status, after in steps))
 
 
-# Real answers: 9 to 22 s from creation to the first word, 2 to 34 s of talk.
+# Real calls: 9 to 22 s from creation to the first word, 2 to 34 s of talk.
 LIVES = {
     "normal": _life(("Scheduling", 0), ("Executing", 12), ("Succeeded", 32)),
     "failed": _life(("Scheduling", 0), ("Failed", 25)),
@@ -75,7 +75,7 @@ LIVES = {
 
 
 def parse_life(value: object) -> Life:
-    """Return the life of this name or these [status, seconds] pairs; ValueError says what is wrong with them."""
+    """Return the life of this name or of these [status, seconds] pairs; ValueError names the fault."""
     if isinstance(value, Life):
         return value
     if isinstance(value, str):
@@ -102,16 +102,16 @@ def _step(pair: object) -> Step:
 
 @dataclass(slots=True)
 class LifeClock:
-    """The time that lives pass by: real time, `speed` times as fast, without a leap when the speed changes."""
+    """The clock of all lives: real time, `speed` times as fast, without a jump when the speed changes."""
 
     speed: float = 1.0
     _since: float = 0.0
     _lived: float = 0.0
 
     def lived(self, now: float) -> float:
-        """Return the life seconds at the real time `now` (epoch seconds)."""
+        """Return the seconds of this clock at the real time `now` (epoch seconds)."""
         return self._lived + (now - self._since) * self.speed
 
     def set_speed(self, speed: float, now: float) -> None:
-        """Let life pass at another speed from `now` on."""
+        """Set the speed from `now` (epoch seconds) on."""
         self._lived, self._since, self.speed = self.lived(now), now, speed

@@ -1,4 +1,4 @@
-"""Run the simulated upstream until it is told to stop; what `callwatch simulate` and `python -m simulator` share."""
+"""Run the simulated upstream until a signal: shared by `callwatch simulate` and `python -m simulator`."""
 
 import asyncio
 import contextlib
@@ -25,8 +25,9 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM; call it from the main thread.
 
-    Port 0 picks a free one; `ready` gets the port once it answers. `speed` is a factor for the lives of calls,
-    `dial_delay` the seconds between two records of one call-v2. OSError if the port or the log file cannot be had.
+    Port 0 picks a free one; `ready` receives the port once the server answers. `speed` is the factor by which calls run
+    faster, `dial_delay` the seconds between two records of one call-v2. OSError if the port or the log file is not
+    available.
     """
     config = SimConfig(host=host, port=port, token=token, log_path=log_path, speed=speed, dial_delay=dial_delay)
     allow_connections(_CONNECTIONS)
@@ -34,11 +35,11 @@ def run(
 
 
 def allow_connections(wanted: int) -> None:
-    """Raise this process's limit of open files towards `wanted`, as far as the system lets it."""
+    """Raise the limit of open files of this process to `wanted`, as far as the system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < ceiling:
-        with contextlib.suppress(ValueError, OSError):  # it serves fewer then
+        with contextlib.suppress(ValueError, OSError):  # then it serves fewer connections
             resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
 
 

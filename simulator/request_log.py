@@ -1,4 +1,4 @@
-"""The simulator's own log of requests, so that what happened is known even if the test that asked was killed.
+"""The request log of the simulator: it survives a test whose process is killed.
 
 Each request leaves JSON lines that share `run` and `no`: `arrived`, one `dialled` per call made for it, and `done`.
 """
@@ -15,7 +15,7 @@ _OPEN: Line = {"job_ids": [], "done_at": None, "done_mono": None, "status": None
 
 
 def fold(entries: dict[tuple[int, int], Line], line: Mapping[str, Any]) -> None:
-    """Fold one line of the log into the entries, one per request; those of a request not kept are passed over."""
+    """Merge one line of the log into the entries, one per request; lines of dropped requests are ignored."""
     key = (line["run"], line["no"])
     fields = {name: value for name, value in line.items() if name != "event"}
     if line["event"] == "arrived":
@@ -35,7 +35,7 @@ def merge(lines: Iterable[Mapping[str, Any]]) -> list[Line]:
 
 
 class RequestLog:
-    """Keeps the latest `kept` requests in memory and appends every line to the file at `path`, if there is one."""
+    """Keep the latest `kept` requests in memory, and append every line to the file at `path`, if one is given."""
 
     def __init__(self, path: Path | None, kept: int) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1) if path else None
@@ -45,7 +45,7 @@ class RequestLog:
         self.count = 0
 
     def arrived(self, *, at: float, mono: float, **fields: Any) -> int:
-        """Record a request that has arrived at `at` (epoch seconds) and return its number."""
+        """Record a request that arrived at `at` (epoch seconds) and return its number."""
         self.count += 1
         self._write({"event": "arrived", "run": self._run, "no": self.count, "at": at, "mono": mono, **fields})
         if len(self._entries) > self._kept:
@@ -53,7 +53,7 @@ class RequestLog:
         return self.count
 
     def dialled(self, no: int, *, at: float, job_id: str, person_id: str) -> None:
-        """Record a call that was made for this request."""
+        """Record a call made for this request."""
         line = {"event": "dialled", "run": self._run, "no": no, "at": at, "job_id": job_id, "person_id": person_id}
         self._write(line)
 
@@ -63,11 +63,11 @@ class RequestLog:
         self._write({"event": "done", "run": self._run, "no": no, **line})
 
     def entries(self) -> list[Line]:
-        """Return one entry per request kept, oldest first."""
+        """Return one entry per kept request, oldest first."""
         return list(self._entries.values())
 
     def forget(self) -> None:
-        """Empty the memory; the file and the numbering go on."""
+        """Clear the memory; the file and the numbering continue."""
         self._entries.clear()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a front-end developer or a test may set: the script of a case and its parties, checked."""
+"""The script of a case and its parties, set by a developer or a test, and its validation."""
 
 from typing import Annotated, Any
 
@@ -19,13 +19,13 @@ Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
 class Input(BaseModel):
-    """What comes in from outside: nothing is converted, and an unknown field is a mistake."""
+    """Input from outside: nothing is converted, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
 class Party(Input):
-    """One person of a case, and what becomes of calling them."""
+    """One person of a case, and the result of calling that person."""
 
     person_id: str
     person_type: int = 1
@@ -48,19 +48,19 @@ class Party(Input):
 
     @property
     def is_called(self) -> bool:
-        """Whether a call is made, whatever the record says."""
+        """Whether a call is made, independent of the record."""
         return self.error_code == 0 if self.rings is None else self.rings
 
     @property
-    def told(self) -> str | None:
-        """The record's message; an explicit null stays null."""
+    def message_sent(self) -> str | None:
+        """The message of the record; an explicit null stays null."""
         if "message" in self.model_fields_set:
             return self.message
         return _MESSAGES.get(self.error_code, "外呼失败")
 
 
 class Script(Input):
-    """How the next calls of a case go."""
+    """The script of the next calls of a case."""
 
     case_id: str
     life: LifeInput = LIVES["normal"]
@@ -68,7 +68,7 @@ class Script(Input):
     parties: list[Party] | None = None
 
     def people(self, case_id: str, person_id: str) -> list[Party]:
-        """Return the parties to call: everyone in the case, or the one with this id where it is not empty."""
+        """Return the parties to call: all parties of the case, or only the one with this id if it is not empty."""
         parties = self.parties
         if parties is None:
             parties = [Party(person_id=f"P-{case_id}-{kind}", person_type=kind) for kind in (1, 2)]
@@ -76,7 +76,7 @@ class Script(Input):
 
 
 def problem(error: ValidationError) -> str:
-    """Return the first fault of a bad input as one line that names the field."""
+    """Return the first fault of an invalid input as one line that names the field."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     text = first["msg"].removeprefix("Value error, ")
     field = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""The simulated upstream as an aiohttp application, and the port that it listens on."""
+"""Serve the simulated upstream: an aiohttp application and its port."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,13 @@ from simulator import control, upstream
 from simulator.state import SIM, SimConfig, Simulation
 
 _BACKLOG = 1024
-_GOODBYE = 0.2  # seconds that requests have to end when the server stops; what hangs is cut off then
+_GRACE = 0.2  # seconds for requests to end when the server stops; after it their connections are closed
 
 
 def make_app(config: SimConfig) -> web.Application:
     """Return the application; OSError if its log cannot be opened.
 
-    Run it with `handler_cancellation=True`, as `serve` does: else a client that has gone is not noticed. Outages need
+    Run it with `handler_cancellation=True`, as `serve` does: else the loss of a client is not detected. Outages need
     `serve`.
     """
     app = web.Application()
@@ -41,20 +41,20 @@ async def _cleanup(app: web.Application) -> None:
 
 
 async def serve(config: SimConfig, *, ready: Callable[[int], None], stop: asyncio.Event) -> None:
-    """Listen until `stop` is set; `ready` gets the port once it answers. OSError if the port cannot be had."""
+    """Listen until `stop` is set; `ready` receives the port once it answers. OSError if the port is not free."""
     app = make_app(config)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_GOODBYE, access_log=None)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_GRACE, access_log=None)
     await runner.setup()
     try:
         site = await _listen(runner, config.host, config.port)
         ready(site.port)
-        outages = asyncio.create_task(_have_outages(runner, site, app[SIM], config.host))
+        outages = asyncio.create_task(_run_outages(runner, site, app[SIM], config.host))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, outages}, return_when=asyncio.FIRST_COMPLETED)
         outages.cancel()
         stopped.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await outages  # raises if the port could not be had again
+            await outages  # raises if the port was no longer free
     finally:
         await runner.cleanup()
 
@@ -65,12 +65,12 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> web.TCPSite:
     return site
 
 
-async def _have_outages(runner: web.AppRunner, site: web.TCPSite, sim: Simulation, host: str) -> None:
-    """Close the port and every connection as often and as long as asked, then listen on the same port again."""
+async def _run_outages(runner: web.AppRunner, site: web.TCPSite, sim: Simulation, host: str) -> None:
+    """For each requested outage, close the port and every connection, then listen on the same port again."""
     port = site.port
     while True:
         seconds = await sim.outages.get()
-        await asyncio.sleep(_GOODBYE)  # the answer to whoever asked for it goes out first
+        await asyncio.sleep(_GRACE)  # the answer to the request for the outage is sent first
         await site.stop()
         for connection in runner.server.connections if runner.server else ():
             if connection.transport:

@@ -1,4 +1,4 @@
-"""What one simulated upstream holds, in one place that every handler is given."""
+"""The state of one simulated upstream, shared by all handlers."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from simulator.script import Script
 
 @dataclass(frozen=True, slots=True)
 class SimConfig:
-    """How to start: the address, the bearer token, the log, the speed of lives, seconds between two records."""
+    """The start configuration: address, bearer token, log, speed of lives, seconds between two records."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -29,7 +29,7 @@ class SimConfig:
 
 @dataclass(slots=True)
 class Simulation:
-    """Calls, scripts, faults, log, and the dialling that goes on whether or not its client is still there."""
+    """Calls, scripts, faults, log, and the dials that continue when their client disconnects."""
 
     config: SimConfig
     book: Book
@@ -48,11 +48,11 @@ class Simulation:
         return cls(config=config, book=_book(config.speed), log=log, dial_delay=config.dial_delay)
 
     def script(self, case_id: str) -> Script:
-        """Return the case's script, else the one for every case, else the plain one."""
+        """Return the script of the case, else the one for every case, else the default one."""
         return self.scripts.get(case_id) or self.scripts.get("*") or Script(case_id=case_id)
 
     def reset(self) -> None:
-        """Forget everything; what is being dialled is dropped, what hangs goes on hanging."""
+        """Clear the state and cancel running dials; requests that hang continue to hang."""
         for task in self.tasks:
             task.cancel()
         self.book = _book(self.config.speed)

@@ -1,4 +1,4 @@
-"""The simulated upstream as a real process for tests, with typed helpers; blocking, over http.client alone."""
+"""Run the simulated upstream as a process for tests, with typed helpers; blocking, with http.client only."""
 
 import contextlib
 import http.client
@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 from simulator.request_log import merge
 
 _START_LIMIT = 30.0  # seconds; generous, because test machines are slow
-_BARRIER = 1.0  # seconds; a simulator that is stopped or has an outage must not hold up who reads its log
+_BARRIER = 1.0  # seconds; a stopped simulator or an outage must not delay the reading of the log
 _ROOT = Path(__file__).resolve().parents[1]
 _TOKEN_ENV = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
 _OK = 200
@@ -28,9 +28,9 @@ Json = dict[str, Any]
 
 
 class SimulatorProcess:
-    """Starts `python -m simulator` on a free loopback port and stops it at the end of the `with` block.
+    """Start `python -m simulator` on a free loopback port and stop it at the end of the `with` block.
 
-    `start` after `stop` or `kill` comes back on the same port, with its calls forgotten and its log continued.
+    `start` after `stop` or `kill` uses the same port again; its calls are lost, its log continues.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class SimulatorProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        """Start and wait until it answers."""
+        """Start the process and wait until it answers."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it and delete its log, unless the log has a path of its own."""
+        """Stop the process and delete its log, unless a path was given."""
         self.stop()
         if self._directory:
             self._directory.cleanup()
@@ -70,7 +70,7 @@ class SimulatorProcess:
 
     @property
     def pid(self) -> int:
-        """The process id; RuntimeError if it does not run."""
+        """The process id; RuntimeError if the process does not run."""
         if self._process is None:
             raise RuntimeError("the simulator is not running")
         return self._process.pid
@@ -93,13 +93,13 @@ class SimulatorProcess:
         self.port = int(line.rsplit(":", 1)[1])
 
     def stop(self) -> None:
-        """Let it end cleanly (SIGTERM)."""
+        """Stop the process (SIGTERM)."""
         if self._process:
             self._process.terminate()
             self._reap()
 
     def kill(self) -> None:
-        """End it at once (SIGKILL)."""
+        """Kill the process (SIGKILL)."""
         if self._process:
             self._process.kill()
             self._reap()
@@ -116,7 +116,7 @@ class SimulatorProcess:
                 process.stdout.close()
 
     def request(self, method: str, path: str, body: Json | None = None, *, timeout: float = 30.0) -> tuple[int, Any]:
-        """Return the HTTP status and the JSON of one request; OSError or ValueError where a fault is in the way."""
+        """Return the HTTP status and the JSON of one request; OSError or ValueError if a fault prevents an answer."""
         headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -135,11 +135,11 @@ class SimulatorProcess:
         return answer
 
     def script(self, case_id: str, **script: Any) -> None:
-        """Set a case's script (`life`, `parties`, `dial_delay`); "*" is every case without one. ValueError if bad."""
+        """Set the script of a case (`life`, `parties`, `dial_delay`; "*": every other case). ValueError if invalid."""
         self._control("POST", "/script", {"case_id": case_id, **script})
 
     def fault(self, kind: str, endpoint: str = "*", *, count: int | None = None, **more: Any) -> int:
-        """Set a fault for the next `count` requests, or until it is cleared, and return its id. ValueError if bad."""
+        """Set a fault for the next `count` requests, or until it is cleared; return its id. ValueError if invalid."""
         counted = {} if count is None else {"count": count}
         return int(self._control("POST", "/faults", {"kind": kind, "endpoint": endpoint, **counted, **more})["id"])
 
@@ -160,34 +160,34 @@ class SimulatorProcess:
         self._control("POST", "/end", {"job_id": job_id, "status": status})
 
     def reset(self) -> None:
-        """Forget calls, scripts and faults; the log file goes on."""
+        """Clear calls, scripts and faults; the log file continues."""
         self._control("POST", "/reset")
 
     def dial(self, case_id: str, mediation_id: str = "1", *, call_auto: int = 0, call_person_id: str = "") -> Json:
-        """Send a call-v2 as the real client would and return the whole envelope."""
+        """Send a call-v2 like the real client and return the whole envelope."""
         body = {"caseId": case_id, "mediationId": mediation_id, "callAuto": call_auto, "callPersonId": call_person_id}
         _, answer = self.request("POST", "/api/v1/outbound-bot/call-v2", body)
         return dict(answer)
 
     def status(self, **query: str) -> Json:
-        """Ask for a status (`caseRef`, `jobId`) as the real client would and return the whole envelope."""
+        """Send a status query (`caseRef`, `jobId`) like the real client and return the whole envelope."""
         _, answer = self.request("GET", f"/api/v1/outbound-bot/status?{urlencode(query)}")
         return dict(answer)
 
     def conversations(self, **query: str) -> Json:
-        """Ask for a conversation log (`caseId`, `personId`, `jobId`) and return the whole envelope."""
+        """Query a conversation log (`caseId`, `personId`, `jobId`) and return the whole envelope."""
         _, answer = self.request("GET", f"/api/v1/outbound-bot/conversation-log?{urlencode(query)}")
         return dict(answer)
 
     def jobs(self, case_id: str | None = None) -> list[Json]:
-        """Return every call made, oldest first, whether or not anybody was told of it."""
+        """Return all calls, oldest first, including those whose answer never arrived."""
         path = "/calls" if case_id is None else f"/calls?case_id={quote(case_id, safe='')}"
         return list(self._control("GET", path)["calls"])
 
     def log(self, endpoint: str | None = None) -> list[Json]:
-        """Return one entry per request ever logged to the file, in order of arrival, also if the process is dead."""
+        """Return one entry per request in the log file, in order of arrival, also after the end of the process."""
         if self._process:
-            with contextlib.suppress(OSError):  # an answer means that the line of every earlier answer is written
+            with contextlib.suppress(OSError):  # after an answer, the lines of all earlier answers are written
                 self.request("GET", "/_sim", timeout=_BARRIER)
         if not self.log_path.exists():
             return []
@@ -196,11 +196,11 @@ class SimulatorProcess:
         return [entry for entry in merge(whole) if endpoint in (None, entry["endpoint"])]
 
     def calls_per_pair(self) -> Counter[tuple[str, str]]:
-        """Return how many call-v2 requests arrived for each (case id, mediation id), answered or not."""
+        """Return the number of call-v2 requests for each (case id, mediation id), answered or not."""
         return Counter((entry["case_id"], entry["mediation_id"]) for entry in self.log("call-v2"))
 
     def rings_per_person(self) -> Counter[tuple[str, str, str]]:
-        """Return how often each (case id, mediation id, person id) was really called since the process started."""
+        """Return the number of calls to each (case id, mediation id, person id) since the process started."""
         return Counter((job["case_id"], job["mediation_id"], job["person_id"]) for job in self.jobs())
 
     def status_requests(self, job_id: str) -> list[Json]:

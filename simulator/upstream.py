@@ -1,4 +1,4 @@
-"""The upstream's three calls: read the request, log it, let it take effect, and answer or misbehave."""
+"""Serve the three requests of the API: read, log, execute, then answer or apply a fault."""
 
 import asyncio
 import hmac
@@ -25,8 +25,8 @@ _SECRET = "phoneNumber"  # noqa: S105 - the name of a field whose value is never
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request as it was read; `endpoint` is None where upstream has none such."""
+class ParsedRequest:
+    """One parsed request; `endpoint` is None if upstream has no such path."""
 
     endpoint: str | None
     query: dict[str, str]
@@ -38,12 +38,12 @@ class Asked:
 
     @property
     def phone_number_sent(self) -> bool:
-        """Whether a phone number came with the query or the body."""
+        """Whether the query or the body contains a phone number."""
         return _SECRET in self.query or (isinstance(self.body, dict) and _SECRET in self.body)
 
 
 def authorised(request: web.Request, token: str | None) -> bool:
-    """Whether the request carries the bearer token, if one is wanted."""
+    """Return whether the request carries the bearer token, if one is required."""
     if token is None:
         return True
     return hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
@@ -75,7 +75,7 @@ async def handle(request: web.Request) -> web.StreamResponse:
     return exchange.response
 
 
-def _read(request: web.Request, raw: bytes, sim: Simulation) -> Asked:
+def _read(request: web.Request, raw: bytes, sim: Simulation) -> ParsedRequest:
     query = dict(request.query)
     try:
         body = json.loads(raw) if raw else None
@@ -85,7 +85,7 @@ def _read(request: web.Request, raw: bytes, sim: Simulation) -> Asked:
     given = {name: str(value) for name, value in (*query.items(), *fields.items()) if value not in (None, "")}
     job_id = given.get("jobId")
     call = sim.book.by_job.get(job_id) if job_id else None
-    return Asked(
+    return ParsedRequest(
         endpoint=ENDPOINTS.get((request.method, request.path)),
         query=query,
         body=body,
@@ -97,7 +97,7 @@ def _read(request: web.Request, raw: bytes, sim: Simulation) -> Asked:
 
 
 def _arrived(
-    sim: Simulation, request: web.Request, asked: Asked, fault: Fault | None, *, at: float, mono: float
+    sim: Simulation, request: web.Request, asked: ParsedRequest, fault: Fault | None, *, at: float, mono: float
 ) -> int:
     peer = request.transport.get_extra_info("peername") if request.transport else None
     body = asked.body
@@ -119,7 +119,7 @@ def _arrived(
     )
 
 
-async def _misbehave(sim: Simulation, asked: Asked, fault: Fault, no: int, exchange: Exchange) -> None:
+async def _misbehave(sim: Simulation, asked: ParsedRequest, fault: Fault, no: int, exchange: Exchange) -> None:
     takes_effect = fault.takes_effect
     if fault.kind == "delay" and not takes_effect:
         await asyncio.sleep(fault.seconds or 0)
@@ -142,14 +142,14 @@ async def _misbehave(sim: Simulation, asked: Asked, fault: Fault, no: int, excha
             await exchange.send(answer.http, body, headers=fault.headers, chunked=fault.chunked)
 
 
-async def _process(sim: Simulation, asked: Asked, no: int) -> Answer:
-    """Let the request take effect and return the good answer to it."""
+async def _process(sim: Simulation, asked: ParsedRequest, no: int) -> Answer:
+    """Execute the request and return its valid answer."""
     match asked.endpoint:
         case "call-v2":
             task: asyncio.Task[Answer] = asyncio.create_task(_call(sim, asked.body, no))
             sim.tasks.add(task)
             task.add_done_callback(sim.tasks.discard)
-            return await asyncio.shield(task)  # upstream goes on dialling when its client has gone
+            return await asyncio.shield(task)  # upstream continues to dial when its client disconnects
         case "status":
             return _status(sim, asked.query)
         case "conversation-log":
@@ -187,7 +187,7 @@ async def _call(sim: Simulation, body: Any, no: int) -> Answer:
 
 
 def _wrong(body: Any) -> str | None:
-    """Return what upstream would not take in the body of a call-v2, naming the field."""
+    """Return the fault in the body of a call-v2, with the field; None if the body is valid."""
     if not isinstance(body, dict):
         return "body: must be a JSON object"
     for name in ("caseId", "mediationId"):

@@ -1,4 +1,4 @@
-"""How an answer reaches the wire, or does not: in one piece, byte by byte, never, or with a reset instead."""
+"""Send an answer at once or byte by byte, or hang, or reset the connection."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s: closing sends RST ins
 
 
 class Exchange:
-    """One request's way back to its client, and what became of it (`ended` is None until something did)."""
+    """The answer to one request; `ended` is its end, None before it."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -23,7 +23,7 @@ class Exchange:
     async def send(
         self, status: int, body: bytes, *, headers: dict[str, str] | None = None, chunked: bool = False
     ) -> None:
-        """Send the answer in one piece."""
+        """Send the whole answer at once."""
         response = web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
         response.headers.update(headers or {})
         if chunked:
@@ -34,7 +34,7 @@ class Exchange:
         self.sent, self.ended, self.response = len(body), "answered", response
 
     async def drip(self, status: int, body: bytes, *, seconds: float, from_body: bool) -> None:
-        """Send one byte every so many seconds, from the first header or from the body on, then close the connection."""
+        """Send one byte per `seconds`, from the first header or from the body on, then close the connection."""
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -61,11 +61,11 @@ class Exchange:
         await self.hang()
 
     async def hang(self) -> None:
-        """Wait until the client goes away: the server then cancels the handler, which waits here."""
+        """Wait until the client disconnects: the server then cancels the handler, which waits here."""
         await asyncio.Event().wait()
 
     async def _transport(self) -> asyncio.Transport:
         transport = self._request.transport
         if not isinstance(transport, asyncio.Transport):
-            raise ConnectionResetError  # the client has gone already
+            raise ConnectionResetError  # the client has disconnected already
         return transport

@@ -1,4 +1,4 @@
-"""The simulated upstream as a real process: its answers, its faults on the wire, its log, its port."""
+"""The simulated upstream as a process: its answers, its faults on the wire, its log, its port."""
 
 import http.client
 import json
@@ -65,7 +65,7 @@ def test_a_call_from_its_start_to_its_end(sim: SimulatorProcess) -> None:
     assert talk["recordUrl"].startswith("http://")
 
 
-def test_one_person_is_called_alone_s3(sim: SimulatorProcess) -> None:
+def test_only_the_named_person_is_called_s3(sim: SimulatorProcess) -> None:
     answer = sim.dial("A2", "M-1", call_person_id="P-A2-2")
     assert [(record["personId"], record["mediationId"]) for record in answer["data"]] == [("P-A2-2", "M-1")]
 
@@ -88,14 +88,14 @@ def test_records_are_created_one_after_the_other_and_answered_after_the_last_s14
     sim.script("A4", dial_delay=0.05, life="endless")
     jobs = [record["jobId"] for record in sim.dial("A4")["data"]]
     created = [int(job[:13]) for job in jobs]
-    assert created[1] - created[0] >= 45  # two clocks need not agree to the millisecond
+    assert created[1] - created[0] >= 45  # two clocks can differ by a millisecond
     entry = last(sim)
     assert entry["job_ids"] == jobs
     assert entry["done_at"] * 1000 >= created[1]
 
 
-def test_a_call_that_is_not_known_has_no_data(sim: SimulatorProcess) -> None:
-    assert sim.status(caseRef="A5", jobId="nobody") == {"code": 200, "message": "success", "data": None}
+def test_unknown_call_has_no_data(sim: SimulatorProcess) -> None:
+    assert sim.status(caseRef="A5", jobId="unknown") == {"code": 200, "message": "success", "data": None}
     assert sim.conversations(caseId="A5")["data"] == []
 
 
@@ -108,7 +108,7 @@ def test_a_call_that_is_not_known_has_no_data(sim: SimulatorProcess) -> None:
         ({"caseId": "A6", "mediationId": "1", "callPersonId": None}, "callPersonId"),
     ],
 )
-def test_a_request_against_section_5_makes_no_call(sim: SimulatorProcess, body: dict[str, Any], field: str) -> None:
+def test_invalid_request_makes_no_call(sim: SimulatorProcess, body: dict[str, Any], field: str) -> None:
     status, answer = sim.request("POST", CALL, body)
     assert (status, answer["code"], answer["message"].split(":")[0]) == (400, 400, field)
     assert sim.jobs() == []
@@ -119,7 +119,9 @@ def test_a_request_against_section_5_makes_no_call(sim: SimulatorProcess, body: 
     ("status", "headers"),
     [(500, {}), (429, {"Retry-After": "30"}), (404, {}), (302, {"Location": "http://127.0.0.1:1/"}), (408, {})],
 )
-def test_http_status_faults(sim: SimulatorProcess, endpoint: str, status: int, headers: dict[str, str]) -> None:
+def test_status_fault_answers_with_its_http_status(
+    sim: SimulatorProcess, endpoint: str, status: int, headers: dict[str, str]
+) -> None:
     sim.fault("status", endpoint, status=status, headers=headers, count=1)
     body = asked("B1") if endpoint == "call-v2" else None
     connection = http.client.HTTPConnection("127.0.0.1", sim.port, timeout=30)
@@ -139,7 +141,7 @@ def test_http_status_faults(sim: SimulatorProcess, endpoint: str, status: int, h
     ("processed", "rings"), [(False, 0), (True, 2)], ids=["before", "S14: after the phones began to ring"]
 )
 @pytest.mark.parametrize("kind", ["hang", "reset"])
-def test_a_request_that_is_never_answered(sim: SimulatorProcess, kind: str, processed: bool, rings: int) -> None:
+def test_hang_fault_never_answers(sim: SimulatorProcess, kind: str, processed: bool, rings: int) -> None:
     sim.fault(kind, "call-v2", processed=processed, case_id="B2")
     with send(sim, CALL, asked("B2")) as connection:
         if kind == "reset":
@@ -153,10 +155,10 @@ def test_a_request_that_is_never_answered(sim: SimulatorProcess, kind: str, proc
     sim.wait(lambda: last(sim)["ended"] == ("reset" if kind == "reset" else "client gone"))
     assert len(sim.jobs("B2")) == rings
     assert (last(sim)["fault"], last(sim)["status"]) == (kind, None)
-    assert sim.dial("B3")["code"] == 201  # another case is not met
+    assert sim.dial("B3")["code"] == 201  # the fault does not match another case
 
 
-def test_dialling_goes_on_when_the_client_has_gone_s14(sim: SimulatorProcess) -> None:
+def test_dial_continues_after_the_client_disconnects_s14(sim: SimulatorProcess) -> None:
     sim.script("B4", dial_delay=1)
     send(sim, CALL, asked("B4")).close()
     sim.wait(lambda: last(sim)["ended"] == "client gone")
@@ -165,7 +167,7 @@ def test_dialling_goes_on_when_the_client_has_gone_s14(sim: SimulatorProcess) ->
 
 
 @pytest.mark.parametrize("kind", ["drip_header", "drip_body"])
-def test_drips_end_in_a_good_answer(sim: SimulatorProcess, kind: str) -> None:
+def test_drip_fault_ends_in_a_valid_answer(sim: SimulatorProcess, kind: str) -> None:
     sim.fault(kind, "status", seconds=0)
     assert sim.status(caseRef="B5") == {"code": 200, "message": "success", "data": None}
     assert (last(sim)["ended"], last(sim)["fault"]) == ("answered", kind)
@@ -198,7 +200,9 @@ def test_a_drip_is_one_byte_at_a_time(sim: SimulatorProcess, kind: str, first: b
         pytest.param("huge", {"chunked": True}, (200, "C1"), id="huge without a length"),
     ],
 )
-def test_faulty_answers(sim: SimulatorProcess, kind: str, more: dict[str, Any], expected: tuple[int, object]) -> None:
+def test_fault_changes_the_answer(
+    sim: SimulatorProcess, kind: str, more: dict[str, Any], expected: tuple[int, object]
+) -> None:
     job = sim.dial("C1")["data"][0]["jobId"]
     sim.fault(kind, "status", job_id=job, count=1, **more)
     answer = sim.status(caseRef="C1", jobId=job)
@@ -206,10 +210,10 @@ def test_faulty_answers(sim: SimulatorProcess, kind: str, more: dict[str, Any], 
     assert (answer["code"], data["caseRef"] if isinstance(data, dict) else data) == expected
     assert last(sim)["fault"] == kind
     assert last(sim)["bytes"] > (5 * 1024 * 1024 if kind == "huge" else 0)
-    assert sim.status(caseRef="C1", jobId=job)["data"]["jobId"] == job  # counted: once only
+    assert sim.status(caseRef="C1", jobId=job)["data"]["jobId"] == job  # its count was 1
 
 
-def test_another_jobs_end_is_not_ours_s23(sim: SimulatorProcess) -> None:
+def test_other_job_fault_answers_with_the_end_of_another_job_s23(sim: SimulatorProcess) -> None:
     job = sim.dial("C2")["data"][0]["jobId"]
     fault = sim.fault("other_job", "status")
     data = sim.status(caseRef="C2", jobId=job)["data"]
@@ -219,7 +223,7 @@ def test_another_jobs_end_is_not_ours_s23(sim: SimulatorProcess) -> None:
     assert sim.status(caseRef="C2", jobId=job)["data"]["callStatus"] == "Scheduling"
 
 
-def test_garbage_is_no_json(sim: SimulatorProcess) -> None:
+def test_garbage_fault_is_not_json(sim: SimulatorProcess) -> None:
     sim.fault("garbage")
     with pytest.raises(ValueError, match=r"decode|Expecting"):
         sim.status(caseRef="C3")
@@ -231,13 +235,13 @@ def test_garbage_is_no_json(sim: SimulatorProcess) -> None:
         ("/script", {"life": "normal"}, "case_id: Field required"),
         ("/faults", {"kind": "hang", "count": "two"}, "count: Input should be a valid integer"),
         ("/settings", {"speed": 0}, "speed: Input should be greater than 0"),
-        ("/end", {"job_id": "nobody"}, "job_id: no call 'nobody' was made"),
+        ("/end", {"job_id": "unknown"}, "job_id: no call 'unknown' was made"),
         ("/outage", {}, "seconds: Field required"),
         ("/end", None, "body: is no JSON"),
         ("/nothing", {}, "path: POST /_sim/nothing is none of"),
     ],
 )
-def test_bad_control_input_is_named_by_its_field(
+def test_invalid_control_input_names_its_field(
     sim: SimulatorProcess, path: str, body: dict[str, Any] | None, line: str
 ) -> None:
     status, answer = sim.request("POST", f"/_sim{path}", body)
@@ -245,7 +249,7 @@ def test_bad_control_input_is_named_by_its_field(
     assert answer["error"].startswith(line)
 
 
-def test_the_log_tells_what_arrived_and_by_which_connection(sim: SimulatorProcess) -> None:
+def test_log_records_requests_and_their_connections(sim: SimulatorProcess) -> None:
     phone = "138" + "0000" + "1111"
     before = len(sim.log())
     job = sim.dial("D1", "17")["data"][0]["jobId"]
@@ -258,7 +262,7 @@ def test_the_log_tells_what_arrived_and_by_which_connection(sim: SimulatorProces
     assert (status["remote_port"], status["query"]) == (port, {"caseRef": "D1", "jobId": job})
     assert (status["mediation_id"], status["person_id"], status["phone_number_sent"]) == ("17", "P-D1-1", True)
     assert dial["mono"] <= dial["done_mono"] <= status["mono"]
-    assert (old["endpoint"], old["status"]) == (None, 404)  # the lockless door is none of upstream's three
+    assert (old["endpoint"], old["status"]) == (None, 404)  # this path is not in the API
     assert phone not in sim.log_path.read_text(encoding="utf-8")
     assert [entry["no"] for entry in sim.status_requests(job)] == [status["no"]]
     assert sim.calls_per_pair()["D1", "17"] == 1
@@ -266,7 +270,7 @@ def test_the_log_tells_what_arrived_and_by_which_connection(sim: SimulatorProces
     assert kept == [dial, status, old]
 
 
-def test_an_outage_refuses_connections_and_forgets_no_call_s29(sim: SimulatorProcess) -> None:
+def test_outage_refuses_connections_and_keeps_the_calls_s29(sim: SimulatorProcess) -> None:
     job = sim.dial("F1")["data"][0]["jobId"]
 
     def is_open() -> bool:
@@ -279,7 +283,7 @@ def test_an_outage_refuses_connections_and_forgets_no_call_s29(sim: SimulatorPro
     sim.fault("hang", "status", count=1)
     with send(sim) as hanging:
         sim.outage(1)
-        assert hanging.recv(1) == b""  # open connections fall, too
+        assert hanging.recv(1) == b""  # open connections are closed, too
         sim.wait(lambda: not is_open())
     sim.wait(is_open)
     assert sim.status(jobId=job)["data"]["jobId"] == job

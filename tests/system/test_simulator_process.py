@@ -1,4 +1,4 @@
-"""The simulated upstream as a process: its token, its signals, its way back after a kill, its refusals to start."""
+"""The simulated upstream as a process: its token, its signals, a restart after a kill, failed starts."""
 
 import http.client
 import re
@@ -26,7 +26,7 @@ def ask(port: int, path: str = STATUS) -> socket.socket:
 
 
 @pytest.mark.parametrize("path", [STATUS, "/_sim", "/_sim/nothing"])
-def test_with_a_token_nothing_is_open_without_it_s40(path: str) -> None:
+def test_every_request_needs_the_configured_token_s40(path: str) -> None:
     with SimulatorProcess(token="open" + "-sesame") as sim:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
             connection = http.client.HTTPConnection("127.0.0.1", sim.port, timeout=30)
@@ -37,7 +37,7 @@ def test_with_a_token_nothing_is_open_without_it_s40(path: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_and_the_log_is_whole(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_stops_it_cleanly_with_a_complete_log(tmp_path: Path, number: signal.Signals) -> None:
     log = tmp_path / "log.jsonl"
     command = [sys.executable, "-m", "simulator", "--log", str(log), "--host", "127.0.0.1"]
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as running:
@@ -57,7 +57,7 @@ def test_a_signal_ends_it_cleanly_and_the_log_is_whole(tmp_path: Path, number: s
     assert [entry["ended"] for entry in probe.log()] == ["answered", "stopped"]
 
 
-def test_after_a_kill_it_comes_back_on_its_port_and_the_log_goes_on() -> None:
+def test_restart_after_a_kill_keeps_port_and_log() -> None:
     with SimulatorProcess() as sim:
         sim.dial("H1")
         port = sim.port
@@ -78,7 +78,7 @@ def test_after_a_kill_it_comes_back_on_its_port_and_the_log_goes_on() -> None:
         (["--log", "/nonexistent/log.jsonl"], 1, "cannot start"),
     ],
 )
-def test_a_bad_start_says_why_in_one_line(arguments: list[str], code: int, text: str) -> None:
+def test_failed_start_is_reported_in_one_line(arguments: list[str], code: int, text: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         filled = [argument.replace("{taken}", str(taken)) for argument in arguments]
@@ -88,7 +88,7 @@ def test_a_bad_start_says_why_in_one_line(arguments: list[str], code: int, text:
     assert text in done.stderr.splitlines()[-1]
 
 
-def test_five_hundred_hang_and_the_next_one_is_answered() -> None:
+def test_five_hundred_hanging_requests_do_not_block_the_next() -> None:
     allow_connections(4096)
     with SimulatorProcess() as sim, ExitStack() as stack:
         sim.fault("hang", "status", case_id="E1")

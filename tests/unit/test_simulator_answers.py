@@ -1,4 +1,4 @@
-"""The shapes of the simulated upstream's answers against the outbound-bot API, field by field."""
+"""The answers of the simulated upstream compared with the outbound-bot API, field by field."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_a_started_record_has_every_field_in_its_type(book: Book) -> None:
     [("17", 17), ("007", 7), ("M-17", "M-17"), ("١٧", "١٧")],
     ids=["int", "zeros", "str", "arabic"],
 )
-def test_a_numeric_mediation_id_comes_back_as_an_integer(given: str, expected: int | str) -> None:
+def test_numeric_mediation_id_is_returned_as_an_integer(given: str, expected: int | str) -> None:
     assert answers.upstream_id(given) == expected
 
 
@@ -141,7 +141,7 @@ def test_conversations_are_json_inside_a_string(book: Book, age: float, actions:
     assert {line["speaker"] for line in said} <= {"Robot", "Contact"}
 
 
-def test_a_recording_link_dies_a_day_after_the_call_s36(book: Book) -> None:
+def test_recording_link_expires_a_day_after_the_call_s36(book: Book) -> None:
     link = answers.conversation(book, opened(book), NOW + 1_000)["recordUrl"]
     parts = urlsplit(link)
     assert parts.scheme == "http"
@@ -157,7 +157,7 @@ def test_there_is_no_recording_without_a_finished_talk(book: Book, life: str, ag
     assert answers.conversation(book, opened(book, life), NOW + age)["recordUrl"] is None
 
 
-def test_look_ups_give_the_newest_first_s14(book: Book) -> None:
+def test_look_ups_return_the_newest_first_s14(book: Book) -> None:
     first, other, second = opened(book), opened(book, case_id="C2"), opened(book, now=NOW + 1)
     assert book.find(case_ref="C1", job_id="", phone_number="") is second
     assert book.find(case_ref="C1", job_id=first.job_id, phone_number="") is first
@@ -166,7 +166,7 @@ def test_look_ups_give_the_newest_first_s14(book: Book) -> None:
     assert book.find(case_ref="", job_id="", phone_number="") is None
     assert book.select(case_id="C1", person_id="", job_id="") == [second, first]
     assert book.select(case_id="", person_id="", job_id=other.job_id) == [other]
-    assert book.select(case_id="C1", person_id="P-nobody", job_id="") == []
+    assert book.select(case_id="C1", person_id="P-unknown", job_id="") == []
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_look_ups_give_the_newest_first_s14(book: Book) -> None:
     [
         pytest.param({}, "case_id: Field required", id="missing"),
         pytest.param({"case_id": "C", "lifes": "normal"}, "lifes: Extra inputs are not permitted", id="unknown"),
-        pytest.param({"case_id": "C", "life": "nobody"}, "life: no life is called 'nobody'", id="life"),
+        pytest.param({"case_id": "C", "life": "unheard"}, "life: no life is called 'unheard'", id="life"),
         pytest.param(
             {"case_id": "C", "parties": [{"person_id": "P", "drop": ["jobid"]}]},
             "parties.0.drop: a record has no field 'jobid'",
@@ -182,14 +182,14 @@ def test_look_ups_give_the_newest_first_s14(book: Book) -> None:
         ),
     ],
 )
-def test_a_bad_script_is_named_by_its_field(script: dict[str, Any], line: str) -> None:
+def test_invalid_script_names_its_field(script: dict[str, Any], line: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Script.model_validate(script)
     assert problem(caught.value).startswith(line)
     assert "\n" not in problem(caught.value)
 
 
-def test_unless_scripted_a_case_has_two_parties_and_one_can_be_named_s3() -> None:
+def test_default_case_has_two_parties_and_one_can_be_selected_s3() -> None:
     script = Script(case_id="C1")
     assert [(party.person_id, party.person_type) for party in script.people("C1", "")] == [("P-C1-1", 1), ("P-C1-2", 2)]
     assert [party.person_id for party in script.people("C1", "P-C1-2")] == ["P-C1-2"]

@@ -1,4 +1,4 @@
-"""Faults of the simulated upstream: whom they meet, how often, and what they make of an answer; and its log."""
+"""Faults of the simulated upstream: the requests that they match, their counts and effects; and the request log."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def fault(kind: str, **fields: Any) -> Fault:
     return Fault.model_validate({"kind": kind, **fields})
 
 
-def test_a_counted_fault_meets_so_many_requests_then_the_next_one_takes_its_turn() -> None:
+def test_counted_fault_applies_to_its_count_then_the_next_fault_applies() -> None:
     table = FaultTable()
     table.add(fault("garbage", count=2))
     table.add(fault("hang"))
@@ -39,8 +39,10 @@ def test_a_counted_fault_meets_so_many_requests_then_the_next_one_takes_its_turn
         pytest.param({"job_id": "J1"}, ("status", "C1", None), False, id="no job"),
     ],
 )
-def test_whom_a_fault_meets(fields: dict[str, Any], request_: tuple[str, str | None, str | None], meets: bool) -> None:
-    assert fault("hang", **fields).meets(*request_) is meets
+def test_fault_matches_by_endpoint_case_and_job(
+    fields: dict[str, Any], request_: tuple[str, str | None, str | None], meets: bool
+) -> None:
+    assert fault("hang", **fields).matches(*request_) is meets
 
 
 def test_faults_are_cleared_one_or_all() -> None:
@@ -64,11 +66,11 @@ def test_faults_are_cleared_one_or_all() -> None:
         pytest.param("hang", None, False, id="nothing rang"),
         pytest.param("hang", True, True, id="S14: the phone rings, the answer is lost"),
         pytest.param("reset", None, False, id="reset before"),
-        pytest.param("garbage", None, True, id="S13: it rang and nobody can read it"),
+        pytest.param("garbage", None, True, id="S13: it rang and the answer is unreadable"),
         pytest.param("garbage", False, False, id="garbage from a proxy"),
     ],
 )
-def test_whether_a_faulty_request_takes_effect(kind: str, processed: bool | None, takes_effect: bool) -> None:
+def test_fault_decides_whether_the_request_takes_effect(kind: str, processed: bool | None, takes_effect: bool) -> None:
     assert fault(kind, processed=processed).takes_effect is takes_effect
 
 
@@ -82,17 +84,17 @@ def test_whether_a_faulty_request_takes_effect(kind: str, processed: bool | None
         pytest.param("huge", {}, 200, 200, STATUS_DATA, id="the data itself is good"),
     ],
 )
-def test_spoiled_answers(kind: str, fields: dict[str, Any], http: int, code: int, data: object) -> None:
+def test_fault_changes_envelope_or_data(kind: str, fields: dict[str, Any], http: int, code: int, data: object) -> None:
     answer = spoil(fault(kind, **fields), success(STATUS_DATA))
     assert (answer.http, answer.code, answer.data) == (http, code, data)
 
 
-def test_where_a_list_belongs_comes_an_object_s13() -> None:
+def test_wrong_data_fault_replaces_a_list_by_an_object_s13() -> None:
     assert spoil(fault("wrong_data"), success([STATUS_DATA], 201)).data == {}
 
 
 @pytest.mark.parametrize("data", [STATUS_DATA, [STATUS_DATA]], ids=["status", "list"])
-def test_another_jobs_answer_s23(data: Any) -> None:
+def test_other_job_fault_answers_for_another_job_s23(data: Any) -> None:
     spoiled = spoil(fault("other_job"), success(data)).data
     answer = spoiled[0] if isinstance(spoiled, list) else spoiled
     assert answer["jobId"] != "ours"
@@ -118,13 +120,13 @@ def test_garbage_is_no_json_and_huge_is_valid_s39() -> None:
         pytest.param({"kind": "status", "status": 302, "headers": {"Location": "a\r\nb"}}, "headers: ", id="two lines"),
     ],
 )
-def test_a_bad_fault_is_named_by_its_field(fields: dict[str, Any], line: str) -> None:
+def test_invalid_fault_names_its_field(fields: dict[str, Any], line: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Fault.model_validate(fields)
     assert problem(caught.value).startswith(line)
 
 
-def test_the_log_is_bounded_in_memory_and_whole_in_its_file(tmp_path: Path) -> None:
+def test_log_is_bounded_in_memory_and_complete_in_its_file(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     log = RequestLog(path, kept=2)
     numbers = [log.arrived(at=1.0, mono=1.0, case_id=f"C{number}") for number in range(3)]

@@ -1,4 +1,4 @@
-"""The life of a simulated call: statuses by age, its talk, its end, and the clock that lives pass by."""
+"""The life of a simulated call: statuses by age, its talk, its end, and the clock of all lives."""
 
 import math
 
@@ -24,11 +24,11 @@ ACTIVE = ("Scheduling", "Executing", "Paused", "Drafted")
         pytest.param("blink", 5.9, "Scheduling", id="S27: blink, one poll"),
         pytest.param("blink", 6, "Succeeded", id="S27: blink, the next poll"),
         pytest.param("endless", 7_201, "Scheduling", id="S25: Scheduling beyond two hours"),
-        pytest.param("paused", 7_201, "Paused", id="S19: paused until somebody resumes"),
+        pytest.param("paused", 7_201, "Paused", id="S19: paused until a resume"),
         pytest.param("drafted", 0, "Drafted", id="S19: drafted"),
     ],
 )
-def test_status_at(name: str, age: float, expected: str) -> None:
+def test_life_has_a_status_at_each_age(name: str, age: float, expected: str) -> None:
     assert LIVES[name].status_at(age) == expected
 
 
@@ -52,7 +52,7 @@ def test_the_unknown_life_shows_a_status_outside_both_lists_s19() -> None:
         pytest.param("endless", None, id="never dialled"),
     ],
 )
-def test_talk(name: str, expected: tuple[float, float] | None) -> None:
+def test_life_has_a_talk(name: str, expected: tuple[float, float] | None) -> None:
     assert LIVES[name].talk == expected
 
 
@@ -72,7 +72,7 @@ def test_a_call_ended_now_keeps_its_past_and_never_comes_back_s27(status: str, a
         ),
     ],
 )
-def test_parse_life(value: object, expected: Life) -> None:
+def test_life_is_parsed(value: object, expected: Life) -> None:
     assert parse_life(value) == expected
 
 
@@ -90,12 +90,12 @@ def test_parse_life(value: object, expected: Life) -> None:
         pytest.param([["Scheduling", 0], ["Executing", math.nan]], id="not a number"),
     ],
 )
-def test_parse_life_refuses(value: object) -> None:
+def test_invalid_life_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"life|list|step"):
         parse_life(value)
 
 
-def test_a_change_of_speed_is_no_leap() -> None:
+def test_change_of_speed_is_continuous() -> None:
     clock = LifeClock()
     clock.set_speed(2, now=100)
     before = clock.lived(110)
