@@ -1,4 +1,4 @@
-"""The upstream's outbound-bot API: three calls, and errors that say what may be done next."""
+"""Client of upstream's outbound-bot API: three requests, and errors by the action that they allow."""
 
 from api_client.async_status import AsyncStatus
 from api_client.client import UpstreamClient

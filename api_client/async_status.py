@@ -1,4 +1,4 @@
-"""Status queries on an event loop: any number wait for their answers beside each other, in one thread."""
+"""Send status queries on an event loop: any number at the same time, in one thread."""
 
 import time
 from http import HTTPStatus
@@ -21,9 +21,9 @@ _NO_ANSWER = (
 
 
 class AsyncStatus:
-    """What `UpstreamClient.status` is for threads, for one event loop: its own connections, the same bounds (S21, S39).
+    """`UpstreamClient.status` for one event loop, with its own connections and the same bounds (S21, S39).
 
-    `connect_timeout` and `status_timeout` are seconds: to connect, name resolution and TLS included, and for all.
+    Both time-outs are seconds: `connect_timeout` bounds name resolution, TCP and TLS, `status_timeout` the whole query.
     """
 
     def __init__(self, route: Route, *, connect_timeout: float, status_timeout: float) -> None:
@@ -32,7 +32,7 @@ class AsyncStatus:
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, *, case_ref: str, job_id: str) -> CallStatus:
-        """Return where a call stands, by exactly one request (S21). Raises Unavailable or ProtocolError (S23)."""
+        """Return the status of a call, by exactly one request (S21). Raises Unavailable or ProtocolError (S23)."""
         url = URL(self._route.url(STATUS_PATH, {"caseRef": case_ref, "jobId": job_id}), encoded=True)
         kind: type[ApiError]
         try:
@@ -44,9 +44,11 @@ class AsyncStatus:
             kind, reason = Unavailable, type(error).__name__
         except UnexpectedAnswerError as error:
             kind, reason = ProtocolError, str(error)
-        except Exception as error:  # noqa: BLE001  an answer too large, no HTTP, or one that the models stumble over
+        except Exception as error:  # noqa: BLE001  an answer too large, not HTTP, or not accepted by the models
             kind, reason = ProtocolError, type(error).__name__
-        raise kind(f"GET {STATUS_PATH}: {reason}")  # out here, so that nothing with an address hangs on as its context
+        raise kind(
+            f"GET {STATUS_PATH}: {reason}"
+        )  # outside the handlers, so that no exception with an address becomes its context
 
     async def close(self) -> None:
         """Close the kept-alive connections."""
@@ -54,7 +56,7 @@ class AsyncStatus:
             await self._session.close()
 
     def _opened(self) -> aiohttp.ClientSession:
-        """Return the session; it belongs to the event loop that asks first."""
+        """Return the session; it belongs to the event loop of the first query."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=connector(self._route.tls),
@@ -63,7 +65,8 @@ class AsyncStatus:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
-            # A second request over a new connection where a kept-alive one broke: a poll is one request (S21).
+            # aiohttp would repeat the request over a new connection when a kept-alive one breaks: a poll is one request
+            # (S21).
             self._session._retry_connection = False  # noqa: SLF001
         return self._session
 

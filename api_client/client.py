@@ -1,4 +1,4 @@
-"""The upstream's three calls, each one request on the wire, with failures that say what the caller may do."""
+"""Send the three requests of the API, each exactly once, with errors by the action that they allow."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ from api_client.transport import MAX_ANSWER_BYTES
 _CALL_PATH = f"{API}/call-v2"
 _CONVERSATION_PATH = f"{API}/conversation-log"
 MAX_LOG_BYTES = 16 * 1024 * 1024
-"""Largest conversation log read (S39)."""
+"""Size limit of a conversation log in bytes (S39)."""
 _NO_RETRIES = Retry(total=False, redirect=False)
 _MAYBE_CARRIED_OUT = frozenset({408, 409})
 _ASKS_TO_WAIT = frozenset({429, 503})
@@ -39,26 +39,26 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _large_log = threading.Lock()
-"""Of the conversation logs above 1 MiB one at a time is in the memory of a process (S39)."""
+"""Held while a conversation log above 1 MiB is in memory: a process reads one of them at a time (S39)."""
 
 
 @functools.cache
 def _log_thread() -> ThreadPoolExecutor:
-    """Return the thread that reads them: malloc has a heap for each thread, which keeps what the largest log took."""
+    """Return the thread that reads them. malloc has a heap per thread, which keeps the size of the largest log."""
     return ThreadPoolExecutor(1, "large-log")
 
 
-os.register_at_fork(after_in_child=_log_thread.cache_clear)  # a child has none of its parent's threads
+os.register_at_fork(after_in_child=_log_thread.cache_clear)  # the threads of the parent do not exist in a child
 
 
 class UpstreamClient:
-    """The outbound-bot API at `base_url`, for any number of threads.
+    """A client of the outbound-bot API at `base_url`, for any number of threads.
 
-    Times are in seconds. `connect_timeout` bounds connecting as a whole (name resolution, TCP, proxy tunnel, TLS),
-    `call_timeout` the whole answer to a dial, `status_timeout` a whole read with its connecting. Reads share
-    `pool_size` kept-alive connections; every dial has a fresh one. Proxies, .netrc and CA bundle come from the
-    environment only with `trust_env` (S39); `tls` replaces the context that verifies by that bundle. Raises ValueError,
-    without quoting a credential, where an argument cannot be used.
+    Times are in seconds. `connect_timeout` bounds the whole connection set-up (name resolution, TCP, proxy tunnel,
+    TLS), `call_timeout` the whole answer to a dial, `status_timeout` a whole read including its connection set-up.
+    Reads share `pool_size` kept-alive connections; every dial has a new one. Proxies, .netrc and CA bundle come from
+    the environment only with `trust_env` (S39); `tls` replaces the context that verifies by that bundle. Raises
+    ValueError, without a credential in its text, if an argument is invalid.
     """
 
     def __init__(
@@ -83,32 +83,32 @@ class UpstreamClient:
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Start the calls of `request` and return one record per person; it rings, so it is sent once at most.
+        """Start the calls of `request` and return one record per person. Phones ring, so it is sent at most once.
 
-        The connection must stand `within` so many seconds, where that is less than the connect time-out. `before_send`
-        is called exactly once, when the connection stands and nothing has been sent; what it raises propagates
-        unchanged. Raises NotSent where it is certain that nothing was sent: no connection stood, or more than 2 s
-        passed from `before_send` to the first byte (S18); Rejected (3xx, 4xx except 408 and 409: S12); OutcomeUnknown
-        (anything else without a readable list: S13, and whatever left without `before_send` having been called: S18).
+        The connection must be established `within` seconds, or within the connect time-out if that is shorter.
+        `before_send` is called exactly once, when the connection is established and nothing has been sent; its
+        exceptions propagate unchanged. Raises NotSent if certainly nothing was sent: no connection, or more than 2 s
+        between `before_send` and the first byte (S18); Rejected (3xx, 4xx except 408 and 409: S12); OutcomeUnknown (any
+        other answer without a readable list: S13, and any request sent without a call of `before_send`: S18).
         """
         gate = Gate(before_send)
         try:
             return self._dial(request, gate, self._dial_timeout(within))
         except ApiError:
             raise
-        except Exception as error:  # noqa: BLE001  whatever went wrong, the gate alone knows what it means
+        except Exception as error:  # noqa: BLE001  the state of the gate decides the error, not the exception
             reason = f"POST {_CALL_PATH}: {_reason(error)}"
-        # Raised out here, so that no exception with a URL in it hangs on as their context.
+        # Raised outside the handler, so that no exception with a URL becomes their context.
         if gate.refusal is not None:
             raise gate.refusal
         if gate.proves_nothing_was_sent:
             raise NotSent(reason)
         if not gate.passed:
-            log.error("%s: a request may have left without its gate", reason)
+            log.error("%s: a request may have been sent without its gate", reason)
         raise OutcomeUnknown(reason)
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Return where a call stands, by exactly one request (S21); without `job_id`, that of any call of the case.
+        """Return the status of a call, by exactly one request (S21); without `job_id`, of any call of the case.
 
         Raises Unavailable or ProtocolError (S23).
         """
@@ -117,11 +117,11 @@ class UpstreamClient:
         return self._judge(STATUS_PATH, response, body, lambda body: call_status(body, asked=job_id))
 
     def conversations(self, *, case_id: str | None = None, job_id: str | None = None) -> list[ConversationLog]:
-        """Return what was said, newest call first, in at most `status_timeout` and 16 MiB.
+        """Return the conversation logs, newest call first, within `status_timeout` and 16 MiB.
 
-        That is more than any other answer may have (S39): a case with many transcripts must stay readable, or it could
-        never be called again (S5). One above 1 MiB waits within that time for any other such one. Raises Unavailable or
-        ProtocolError.
+        Other answers have a lower limit (S39): a case with many transcripts must stay readable, or it could never be
+        called again (S5). A log above 1 MiB waits for the end of another one, within the same time. Raises Unavailable
+        or ProtocolError.
         """
         asked = {"caseId": case_id, "jobId": job_id}
         query = {name: value for name, value in asked.items() if value is not None}
@@ -133,7 +133,7 @@ class UpstreamClient:
             return self._judge(_CONVERSATION_PATH, response, body, conversation_logs)
 
     def for_event_loop(self) -> AsyncStatus:
-        """Return what asks for statuses on an event loop; it has connections of its own."""
+        """Return the client of status queries for an event loop; it has its own connections."""
         return AsyncStatus(self._route, **self._timeouts)
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class UpstreamClient:
                 redirect=False,
                 assert_same_host=False,
                 timeout=timeout,
-                preload_content=False,  # the status decides alone, even if the body never comes
+                preload_content=False,  # the HTTP status alone decides, even if the body never arrives
                 decode_content=False,
             )
             with closing(response):
@@ -179,8 +179,8 @@ class UpstreamClient:
             raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
         try:
             answer = read(body)
-        except Exception as error:  # noqa: BLE001  what the models stumble over is no answer either
-            response.close()  # not back to the pool: it may be one answer behind
+        except Exception as error:  # noqa: BLE001  an answer that the models do not accept is no answer
+            response.close()  # not back to the pool: the connection may still carry a late answer
             raise ProtocolError(f"GET {path}: {_reason(error)}") from None
         response.release_conn()
         return answer
@@ -188,9 +188,9 @@ class UpstreamClient:
     def _exchange(
         self, pool: HTTPConnectionPool, path: str, query: dict[str, str], read: Callable[[BaseHTTPResponse], bytes]
     ) -> tuple[BaseHTTPResponse, bytes]:
-        """Return a complete answer, which still holds its connection where `read` has left it that, and its body."""
+        """Return a complete answer and its body; unless `read` has released the connection, the answer still holds it."""
         try:
-            # Past requests, straight to its connection pool: a poll happens hundreds of times a second.
+            # Uses the connection pool directly, without requests: there are hundreds of polls per second.
             response = pool.urlopen(
                 "GET",
                 self._route.target(path, query),
@@ -206,7 +206,7 @@ class UpstreamClient:
             return response, read(response)
         except HTTPError as error:
             kind, reason = ProtocolError if _is_gibberish(error) else Unavailable, _reason(error)
-        except Exception as error:  # noqa: BLE001  an answer too large, or one that the parsers beneath stumble over
+        except Exception as error:  # noqa: BLE001  an answer too large, or not accepted by a parser
             kind, reason = ProtocolError, _reason(error)
         raise kind(f"GET {path}: {reason}")
 
@@ -216,9 +216,9 @@ def _read_whole(response: BaseHTTPResponse) -> bytes:
 
 
 def _read_log(response: BaseHTTPResponse, *, held: ExitStack, until: float) -> bytes:
-    """Read a conversation log; above 1 MiB only with the right to it, which `held` gives back.
+    """Read a conversation log; above 1 MiB only with the lock of large logs, which `held` releases.
 
-    `until`, on the monotonic clock, is when the reading has to be done.
+    `until` is the deadline of the read on the monotonic clock.
     """
     with ExitStack() as unread:
         unread.callback(response.close)
@@ -233,26 +233,26 @@ def _read_log(response: BaseHTTPResponse, *, held: ExitStack, until: float) -> b
 
 
 def _succeeded(status: int) -> bool:
-    return 200 <= status <= 299  # noqa: PLR2004  as HTTP counts
+    return 200 <= status <= 299  # noqa: PLR2004  the ranges of HTTP
 
 
 def _check_accepted(status: int) -> None:
-    """Raise unless a dial was answered with a success."""
+    """Raise Rejected or OutcomeUnknown unless the answer to a dial is a success."""
     if _succeeded(status):
         return
     reason = f"POST {_CALL_PATH}: HTTP {status}"
-    if 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT:  # noqa: PLR2004  as HTTP counts
+    if 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT:  # noqa: PLR2004  the ranges of HTTP
         raise Rejected(reason)
     raise OutcomeUnknown(reason)
 
 
 def _unasked_for(response: BaseHTTPResponse) -> OutcomeUnknown:
-    """Return the end of a dial that was answered though no request left in order, with the jobs that it started."""
+    """Return the error for an answer without a request through the gate, with the records of its jobs."""
     reason = f"POST {_CALL_PATH}: answered although the gate was never asked"
     log.error(reason)
     records: list[CallRecord] = []
     if _succeeded(response.status):
-        with suppress(Exception):  # whatever it is that cannot be read, the outcome is unknown
+        with suppress(Exception):  # an unreadable body leaves the outcome unknown
             records = call_records(response.read())
     return OutcomeUnknown(reason, records=records)
 
@@ -268,13 +268,13 @@ def _beneath(error: Exception) -> BaseException | None:
 
 
 def _is_gibberish(error: HTTPError) -> bool:
-    """Whether something answered that does not speak HTTP, rather than nothing or half of it."""
+    """Return whether the answer is not HTTP, as opposed to no answer or a part of one."""
     beneath = _beneath(error)
     return isinstance(beneath, HTTPException) and not isinstance(beneath, ConnectionError | IncompleteRead)
 
 
 def _reason(error: Exception) -> str:
-    """Return an error of ours in its own words and any other by its class alone, as its text quotes URLs (S37)."""
+    """Return the text of our own errors, and the class name of any other, because its text contains URLs (S37)."""
     if isinstance(error, UnexpectedAnswerError):
         return str(error)
     beneath = _beneath(error) if isinstance(error, HTTPError) else None

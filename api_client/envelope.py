@@ -1,4 +1,4 @@
-"""Take the envelope off an answer: bytes in, models out, and one exception for everything that is wrong with it."""
+"""Parse an answer: bytes to models, with one exception for every fault."""
 
 import functools
 import os
@@ -16,13 +16,13 @@ from api_client.models import CallRecord, CallStatus, ConversationLog, is_crowde
 
 MAX_RETRY_AFTER = 300.0
 MAX_LOGS = 10_000
-"""Calls in one conversation log; one with more is refused rather than cut, for the missing ones may be ringing (S5)."""
+"""Calls in one conversation log; a longer log is refused, not cut, because the missing calls may be ringing (S5)."""
 MAX_OTHERS = 1_000
-"""Records of one answer that name no job and are read whole; of the others what they say is kept: refused, or not."""
+"""Records of one answer without a job that are read completely; of the others only refused or not is kept."""
 LARGE = 64 * 1024
-"""Bytes of an answer above which one thread of the process takes it apart, one answer at a time.
+"""Size in bytes above which one thread of the process parses the answers, one at a time.
 
-Meanwhile an answer takes many times its size; and malloc has a heap for each thread, which keeps what the largest took.
+Parsing takes many times the size of an answer, and malloc has a heap per thread, which keeps the size of the largest.
 """
 _SUCCESS = frozenset({200, 201})
 _DELTA = re.compile(r"[0-9]+")
@@ -34,23 +34,23 @@ _REFUSED, _NEITHER = CallRecord(error_code=-1), CallRecord()
 
 
 class UnexpectedAnswerError(Exception):
-    """The answer is not what the API promises; `str()` says in our own words what is wrong, and quotes none of it."""
+    """An answer that violates the API; `str()` names the fault and quotes nothing of the answer."""
 
 
 def call_records(body: bytes) -> list[CallRecord]:
-    """Return the records of an answer to a dial, one per person, odd ones included.
+    """Return the records of the answer to a dial, one per person; fields without a usable value are None.
 
-    Every record that names a job is read whole (S18). Of the others the first `MAX_OTHERS` are; those behind them share
-    one record for a refusal and one for neither, or 1 MiB of the smallest would take 300 (S39).
+    Every record with a job is read completely (S18), and the first `MAX_OTHERS` without one. Later ones share one
+    record for a refusal and one for neither: otherwise 1 MiB of the smallest records would take 300 MiB (S39).
     """
-    return _taken_apart(body, lambda: list(_bounded(_list(_data(body)))))
+    return _parsed(body, lambda: list(_bounded(_list(_data(body)))))
 
 
 def _bounded(raw_records: Iterable[Any]) -> Iterator[CallRecord]:
     others = 0
     for raw in raw_records:
         if others >= MAX_OTHERS and not (raw and isinstance(raw, dict)):
-            yield _NEITHER  # not worth the time that a model takes
+            yield _NEITHER  # an empty or odd record: skip the cost of a model
             continue
         record = CallRecord.model_validate(raw)
         others += record.job_id is None
@@ -60,8 +60,8 @@ def _bounded(raw_records: Iterable[Any]) -> Iterator[CallRecord]:
 
 
 def conversation_logs(body: bytes) -> list[ConversationLog]:
-    """Return the conversation logs of an answer, newest first as they came."""
-    return _taken_apart(body, lambda: _logs(body))
+    """Return the conversation logs of an answer in the order of upstream: newest first."""
+    return _parsed(body, lambda: _logs(body))
 
 
 def _logs(body: bytes) -> list[ConversationLog]:
@@ -78,21 +78,21 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "answers")
 
 
-os.register_at_fork(after_in_child=_thread.cache_clear)  # a child has none of its parent's threads
+os.register_at_fork(after_in_child=_thread.cache_clear)  # the threads of the parent do not exist in a child
 
 
-def _taken_apart(body: bytes, read: Callable[[], T]) -> T:
+def _parsed(body: bytes, read: Callable[[], T]) -> T:
     return read() if len(body) <= LARGE else _thread().submit(read).result()
 
 
 def call_status(body: bytes, *, asked: str | None) -> CallStatus:
-    """Return the status of an answer, which must not be another job's than the one `asked` for, if one was (S23)."""
+    """Return the status of an answer; an answer for a job other than `asked` is refused (S23)."""
     data = _data(body)
     try:
         status = CallStatus.model_validate(data)
     except ValidationError:
         raise UnexpectedAnswerError("no callStatus") from None
-    # The raw value is compared: an id that is no usable id is not the asked one either.
+    # Compares the raw value: an invalid id is not the requested one either.
     answered = data.get("jobId")
     if asked is not None and answered not in (None, "") and text(answered) != asked:
         raise UnexpectedAnswerError("another job's answer")
@@ -100,7 +100,7 @@ def call_status(body: bytes, *, asked: str | None) -> CallStatus:
 
 
 def retry_after(header: str | None, *, now: float) -> float | None:
-    """Return the seconds from `now` (epoch) that a Retry-After asks for, at most 300; None if it cannot be read."""
+    """Return the seconds from `now` (epoch seconds) in a Retry-After header, at most 300; None if it is unreadable."""
     if header is None:
         return None
     if _DELTA.fullmatch(header.strip()):
@@ -116,7 +116,7 @@ def _data(body: bytes) -> Any:
     try:
         envelope = from_json(body, allow_inf_nan=False)
     except ValueError:
-        # `from None`: the parser's words quote what it read, and that may be anybody's (S37).
+        # `from None`: the text of the parser's exception quotes the answer, with personal data (S37).
         raise UnexpectedAnswerError("unreadable") from None
     if not isinstance(envelope, dict):
         raise UnexpectedAnswerError("no envelope")

@@ -1,6 +1,6 @@
-"""What a failed call to the upstream tells its caller to do next."""
+"""Errors of the client, by the action that they allow: retry, never resend, give up, or query again."""
 
-# ruff: noqa: N818  the names say what the caller may do; `UnavailableError` would say less
+# ruff: noqa: N818  the names state the consequence for the caller
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from api_client.models import CallRecord
 
 
 class ApiError(Exception):
-    """Base of all. `str()` is one line of method, path and kind: never host, query, body or credential (S37)."""
+    """Base of all. `str()` is one line with method, path and kind: never host, query, body or credential (S37)."""
 
 
 class NotSent(ApiError):
-    """Nothing left this machine, so trying again cannot ring a phone twice (S12)."""
+    """Nothing was sent, so a retry cannot ring a phone twice (S12)."""
 
 
 class OutcomeUnknown(ApiError):
-    """The request may have been carried out and the phone may be ringing: never send it again (S13, S14).
+    """The request may have been executed and the phone may be ringing: never send it again (S13, S14).
 
-    `records` are what an answer named all the same, where one came without having been asked for in order (S18).
+    `records` holds the jobs of an answer that arrived although no request went through the gate (S18).
     """
 
     def __init__(self, message: str = "", *, records: Sequence[CallRecord] = ()) -> None:
@@ -27,13 +27,13 @@ class OutcomeUnknown(ApiError):
 
 
 class Rejected(ApiError):
-    """The upstream refused the request itself: no call was started (S12)."""
+    """Upstream refused the request: no call was started (S12)."""
 
 
 class Unavailable(ApiError):
-    """A read failed: network, time-out or a non-2xx status.
+    """A read failed by network, time-out or a non-2xx status.
 
-    `retry_after` is what a 429 or 503 asked for, in seconds from now, at most 300; None where it asked nothing.
+    `retry_after` is the Retry-After of a 429 or 503 in seconds from now, at most 300; None without one.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
@@ -42,4 +42,4 @@ class Unavailable(ApiError):
 
 
 class ProtocolError(ApiError):
-    """An answer came and is not what the API promises."""
+    """An answer violates the API."""

@@ -1,9 +1,8 @@
-"""What travels to and from the upstream, read so leniently that no odd field ever costs a job its id.
+"""Requests and answers of the API, parsed leniently: an odd field never loses the id of a job.
 
-Texts are cut where they enter: what upstream may write without end would fill results, history, events and notices. In
-characters: messages 500, statuses, names of things and the next round 64, lines of a transcript 10,000. What would be
-something else when cut counts as absent: job ids of more than 128, person ids of more than 200, links of more than
-4,096.
+Texts are cut at the entrance, because texts of any length would fill results, history, events and notices. Limits in
+characters: messages 500, statuses, names and the next round 64, lines of a transcript 10,000. Values that change their
+meaning when cut count as absent: job ids of more than 128, person ids of more than 200, links of more than 4,096.
 """
 
 import functools
@@ -22,14 +21,14 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _WHOLE_LIMIT = 10**18
 _EXPIRES = re.compile(r"[?&]Expires=([0-9]{1,12})(?:[&#]|$)")
 MAX_TOKENS = 400_000
-"""In a conversation log, and in one transcript (S39); an entry or a line of them has about 20."""
+"""Most JSON tokens in a conversation log or in one transcript (S39); an entry or a line has about 20."""
 _SEPARATORS = (b"{", b"[", b",", b":")
 _NO_TOKENS = bytes(set(range(256)) - set(b'{[,:"'))
 _TOKEN = re.compile(rb'"[^"]*"|[{[,:]')
 
 
 def whole(value: object) -> int | None:
-    """Return the whole number of at most 18 digits that `value` is or spells, else None; a boolean is no number."""
+    """Return a whole number of at most 18 digits, or the one in a text, else None; a boolean is not a number."""
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -40,7 +39,7 @@ def whole(value: object) -> int | None:
 
 
 def text(value: object) -> str | None:
-    """Return a string as it is and a whole number as its digits, else None."""
+    """Return a string unchanged and a whole number as its digits, else None."""
     if isinstance(value, str):
         return value
     number = whole(value)
@@ -48,22 +47,22 @@ def text(value: object) -> str | None:
 
 
 def is_crowded(document: bytes) -> bool:
-    """Return whether JSON has more than `MAX_TOKENS` strings, opening brackets and commas, brackets in strings apart.
+    """Return whether JSON has more than `MAX_TOKENS` strings, opening brackets and commas, without those in strings.
 
-    An object of three bytes takes up to 232 when it is read, so a document of the largest size would fill memory.
+    An object of three bytes takes up to 232 bytes when parsed, so a document of the largest size would fill memory.
     """
-    if sum(map(document.count, _SEPARATORS)) <= MAX_TOKENS // 2:  # then it has no more strings than twice as many
+    if sum(map(document.count, _SEPARATORS)) <= MAX_TOKENS // 2:  # the strings are at most twice as many
         return False
     bare = document.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, delete=_NO_TOKENS)
     return next(itertools.islice(_TOKEN.finditer(bare), MAX_TOKENS, None), None) is not None
 
 
-def _as_it_came(value: object) -> int | str | None:
+def _unchanged(value: object) -> int | str | None:
     return value if isinstance(value, str) else whole(value)
 
 
 def _cut(length: int) -> AfterValidator:
-    """Keep so many characters of a text."""
+    """Cut a text to this number of characters."""
 
     def cut(value: int | str | None) -> int | str | None:
         return value[:length] if isinstance(value, str) else value
@@ -72,7 +71,7 @@ def _cut(length: int) -> AfterValidator:
 
 
 def _drop(length: int) -> AfterValidator:
-    """Take a text of more characters for absent."""
+    """Replace a text of more characters by None."""
 
     def drop(value: str | None) -> str | None:
         return None if value is not None and len(value) > length else value
@@ -91,13 +90,13 @@ Line = Annotated[str | None, BeforeValidator(text), _cut(10_000)]
 PersonId = Annotated[str | None, BeforeValidator(text), _drop(200)]
 Link = Annotated[str | None, BeforeValidator(text), _drop(4096)]
 Whole = Annotated[int | None, BeforeValidator(whole)]
-IntOrText = Annotated[int | str | None, BeforeValidator(_as_it_came), _cut(64)]
+IntOrText = Annotated[int | str | None, BeforeValidator(_unchanged), _cut(64)]
 JobId = Annotated[str | None, BeforeValidator(_job_id)]
 
 
 @dataclass(frozen=True)
 class CallRequest:
-    """What one dial asks for (S3): `call_auto` 0 automatic, 1 manual; an empty person means everyone in the case."""
+    """The request of one dial (S3): `call_auto` 0 automatic, 1 manual; an empty person id calls all parties."""
 
     case_id: str
     mediation_id: str
@@ -114,12 +113,12 @@ class CallRequest:
         }
 
     def __repr__(self) -> str:
-        """Show everything but the person (S37)."""
+        """Show all fields except the person (S37)."""
         return f"CallRequest({self.case_id!r}, {self.mediation_id!r}, call_auto={self.call_auto!r})"
 
 
 class _Lenient(BaseModel):
-    """A JSON object by its camelCase names; what is no object counts as an empty one, unknown fields as absent."""
+    """A JSON object by its camelCase names; any other value counts as an empty object, unknown fields are ignored."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -137,9 +136,9 @@ class _Lenient(BaseModel):
 
 
 class CallRecord(_Lenient):
-    """One person's part of the answer to a dial (S7–S11). A field without a usable value is None, never an error.
+    """The part of one person in the answer to a dial (S7–S11). A field without a usable value is None, never an error.
 
-    What nobody here needs is not taken from the answer, names of people among it (S37).
+    Fields that callwatch does not need, names of people among them, are not read (S37).
     """
 
     error_code: Whole = None
@@ -148,19 +147,19 @@ class CallRecord(_Lenient):
     job_id: JobId = None
     call_status: Name = None
     start_time: IntOrText = None
-    """The next round's start as it came (S9); never this call's (S31)."""
+    """The start of the next round, unchanged (S9); never the start of this call (S31)."""
     call_interval: IntOrText = None
-    """The interval to the next round as it came (S9)."""
+    """The interval to the next round, unchanged (S9)."""
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
-        """Show what is safe in a log: no message, no free text, no person (S37)."""
+        """Show the fields that are safe in a log: no message, no free text, no person (S37)."""
         yield "error_code", self.error_code
         yield "job_id", self.job_id
         yield "call_status", self.call_status
 
 
 class CallStatus(_Lenient):
-    """Where one call stands. `call_status` is an open set (S19); the phone number is dropped at the door (S37)."""
+    """The status of one call. `call_status` is an open set (S19); the phone number is not read (S37)."""
 
     call_status: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), _cut(64)]
     job_id: JobId = None
@@ -176,23 +175,23 @@ class Utterance(_Lenient):
 
 
 class ConversationLog(_Lenient):
-    """What was said in one call (S36), and where its recording lies for about a day."""
+    """The transcript of one call (S36), and the link to its recording, valid for about a day."""
 
     call_type: Name = None
     job_id: JobId = None
     call_status: Name = None
     record_url: Link = Field(default=None, repr=False)
     transcript: Any = Field(default=None, alias="conversations", repr=False)
-    """As it came; a look-up never unpacks it, and unpacked it takes many times the room."""
+    """The raw transcript. A look-up never parses it; parsed it takes many times the memory."""
 
     @property
     def conversations(self) -> list[Utterance]:
-        """What was said, line by line."""
+        """The lines of the transcript."""
         return self._unpacked[0]
 
     @property
     def conversations_unreadable(self) -> bool:
-        """There was a transcript and it could not be read; `conversations` is empty then."""
+        """Whether there was a transcript that could not be parsed; `conversations` is empty then."""
         return self._unpacked[1]
 
     @functools.cached_property
@@ -202,13 +201,13 @@ class ConversationLog(_Lenient):
 
     @property
     def record_expires(self) -> float | None:
-        """When `record_url` dies, in epoch seconds; None if it does not say."""
+        """The expiry of `record_url` in epoch seconds; None if the link contains none."""
         found = _EXPIRES.search(self.record_url or "")
         return float(found[1]) if found else None
 
 
 def _transcript(raw: object) -> tuple[list[Any], bool]:
-    """Return the lines of a transcript, a list or a list inside a JSON string, and whether it was unreadable."""
+    """Return the lines of a transcript (a list, or a list in a JSON string), and whether it was unreadable."""
     if raw is None or raw == "":
         return [], False
     if isinstance(raw, str):

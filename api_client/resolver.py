@@ -1,4 +1,4 @@
-"""Resolve host names within a time limit: `getaddrinfo` has none, and a call of it cannot be interrupted."""
+"""Resolve host names within a time limit: `getaddrinfo` has none and cannot be interrupted."""
 
 import contextlib
 import socket
@@ -10,27 +10,27 @@ from time import monotonic
 from typing import Any
 
 MAX_PENDING = 8
-"""Resolutions under way in one process, hung ones included; above it every further one fails at once."""
+"""Most concurrent resolutions in one process, blocked ones included; a further one fails at once."""
 JOINED_FOR = 10.0
-"""Seconds for which callers join a pending resolution of the same name instead of starting one more."""
+"""Seconds for which callers join a pending resolution of the same name instead of starting another."""
 
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
 class ResolverBusyError(OSError):
-    """`MAX_PENDING` resolutions are under way: name resolution hangs on this machine."""
+    """`MAX_PENDING` resolutions are pending: name resolution blocks on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """One resolution that a thread is carrying out, since `began` (monotonic seconds)."""
+    """One resolution that a thread runs since `began` (monotonic seconds)."""
 
     began: float
     addresses: "Future[Sequence[AddressInfo]]" = field(default_factory=Future)
 
 
 class Resolver:
-    """Resolves each name in a daemon thread of its own, for any number of callers; at most `most` threads exist."""
+    """Resolve each name in a daemon thread, for any number of callers; at most `most` threads exist."""
 
     def __init__(self, most: int = MAX_PENDING) -> None:
         self._most = most
@@ -39,7 +39,7 @@ class Resolver:
         self._latest: dict[tuple[str, int], _Pending] = {}
 
     def resolve(self, host: str, port: int, *, within: float) -> Sequence[AddressInfo]:
-        """Return the stream addresses of a host, known within so many seconds.
+        """Return the stream addresses of a host, after at most `within` seconds.
 
         Raises OSError (TimeoutError and ResolverBusyError among them) or UnicodeError.
         """
@@ -48,7 +48,7 @@ class Resolver:
         return self._pending(host, port).addresses.result(max(within, 0))
 
     def _pending(self, host: str, port: int) -> _Pending:
-        """Return the resolution to wait for: a young one of the same name, else a new one."""
+        """Return the resolution to wait for: a recent one of the same name, else a new one."""
         name = (host, port)
         with self._lock:
             pending = self._latest.get(name)
@@ -67,7 +67,7 @@ class Resolver:
         failure: Exception | None = None
         try:
             addresses = socket.getaddrinfo(*name, type=socket.SOCK_STREAM)
-        except Exception as error:  # noqa: BLE001  it belongs to the callers, not to this thread
+        except Exception as error:  # noqa: BLE001  the callers receive it, not this thread
             failure = error
         with self._lock:
             self._threads -= 1

@@ -1,4 +1,4 @@
-"""How the upstream is reached: its address, the headers, the proxy if any, and pools of connections to it."""
+"""The route to upstream: its address, the headers, the proxy if any, and connection pools."""
 
 import functools
 import re
@@ -30,7 +30,7 @@ _TOKEN = re.compile(r"[!-~]+")
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """An adapter whose pools, through a proxy or not, are of these classes, by scheme."""
+    """An adapter with pools of these classes by scheme, with and without a proxy."""
 
     def __init__(self, pool_classes: Any, pool_size: int, tls: ssl.SSLContext) -> None:
         self._pool_classes = pool_classes
@@ -43,7 +43,7 @@ class _BoundedAdapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         if not proxy.lower().startswith(("http://", "https://")):
-            # A SOCKS one would come with connections that know neither gate nor bounds.
+            # A SOCKS proxy would use connections without gate and bounds.
             raise ValueError("the proxy must be an http or https one")
         manager = super().proxy_manager_for(proxy, ssl_context=self._tls, proxy_ssl_context=self._tls, **kwargs)
         manager.pool_classes_by_scheme = self._pool_classes
@@ -51,9 +51,9 @@ class _BoundedAdapter(HTTPAdapter):
 
 
 class Route:
-    """The way to one upstream, resolved once: requests reads the environment (if trusted), urllib3 does the rest.
+    """The route to one upstream, determined once: requests reads the environment (if trusted), urllib3 does the rest.
 
-    Raises ValueError, which names no credential, if `base_url` or `token` cannot be used.
+    Raises ValueError, without a credential in its text, if `base_url` or `token` is invalid.
     """
 
     def __init__(self, base_url: str, *, token: str | None, trust_env: bool, tls: ssl.SSLContext | None = None) -> None:
@@ -70,7 +70,7 @@ class Route:
                 self._prefix = adapter.request_url(self._base, self._proxies).rstrip("/")
                 self.open_pool(1).close()
             except (ValueError, OSError) as error:
-                kind = type(error).__name__  # its text quotes addresses, passwords included (S37)
+                kind = type(error).__name__  # its text contains addresses with passwords (S37)
                 raise ValueError(f"the upstream's address or the way to it is unusable ({kind})") from None
         self.headers = dict(self._base.headers)
         parts = urlsplit(str(self._base.url))
@@ -78,19 +78,19 @@ class Route:
         self._path = parts.path.rstrip("/")
         proxy = select_proxy(str(self._base.url), self._proxies)
         self.proxy = proxy and prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
-        """The proxy's address, credentials included; None where there is none on the way."""
+        """The address of the proxy, with its credentials; None without a proxy."""
         self.tls = self._tls
 
     def open_pool(self, size: int, *, max_answer: int = MAX_ANSWER_BYTES) -> HTTPConnectionPool:
-        """Return a new pool of `size` connections for reads, whose answers have at most so many bytes."""
+        """Return a new pool of `size` connections for reads; an answer has at most `max_answer` bytes."""
         pool = self._pool(_READING, size)
         pool.conn_kw["max_answer"] = max_answer
         return pool
 
     def open_dial(self, gate: Gate) -> HTTPConnectionPool:
-        """Return a new pool for one dial, none of whose connections sends a byte past this gate."""
+        """Return a new pool for one dial; its connections send no byte before this gate permits it."""
         pool = cast("GatedHTTPConnectionPool", self._pool(_DIALLING, 1))
-        pool.use(gate)  # one of another class has no such method, and nothing is sent
+        pool.use(gate)  # a pool of another class has no such method: nothing is sent
         return pool
 
     def _pool(self, pool_classes: Any, size: int) -> HTTPConnectionPool:
@@ -101,11 +101,11 @@ class Route:
         )
 
     def target(self, path: str, query: dict[str, str] | None = None) -> str:
-        """Return what the request line names: `path` below the address's own path, with its query."""
+        """Return the target of the request line: `path` below the path of the base URL, with its query."""
         return f"{self._prefix}{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
 
     def url(self, path: str, query: dict[str, str]) -> str:
-        """Return the whole address of `path` below the address's own path, with its query and without credentials."""
+        """Return the URL of `path` below the path of the base URL, with its query and without credentials."""
         return f"{self._origin}{self._path}{path}?{urlencode(query, quote_via=quote)}"
 
 
@@ -127,7 +127,7 @@ def _template(base_url: str, token: str | None) -> requests.Request:
         return requests.Request("GET", base_url, headers=headers)
 
     def bearer(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # As auth and not as a header, which a .netrc or a password in the address would replace.
+        # As auth, not as a header, which a .netrc or a password in the address would replace.
         request.headers["Authorization"] = f"Bearer {token}"
         return request
 
@@ -138,9 +138,9 @@ def _bundle(verify: object) -> Path:
     return Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
 
 
-@functools.cache  # reading a bundle takes a tenth of a second
+@functools.cache  # loading a bundle takes a tenth of a second
 def _tls_context(bundle: Path) -> ssl.SSLContext:
-    """Return what verifies an upstream by this file or folder of authorities."""
+    """Return a TLS context that verifies upstream by this file or folder of authorities."""
     context = create_urllib3_context()
     if bundle.is_dir():
         context.load_verify_locations(capath=bundle)

@@ -1,7 +1,7 @@
-"""Prove at start that the gate holds: a dial that it refuses must not send a single byte.
+"""Prove at start that the gate works: a dial that it refuses must not send a single byte.
 
-The gate is asked because urllib3 and requests use our classes as the pinned versions do. With others a request might
-leave without it, and ring a person at each retry; so a process that dials makes sure first.
+The gate depends on how the pinned versions of urllib3 and requests use our classes. With other versions a request could
+bypass it, and ring a person at each retry. So every process that dials runs this test first.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ from typing import Any
 from api_client.client import UpstreamClient
 from api_client.models import CallRequest
 
-_TIME_LIMIT = 1.0  # seconds for each step; on the loopback interface none takes a millisecond
+_TIME_LIMIT = 1.0  # seconds for each step; on loopback a step takes less than a millisecond
 
 
 class GateBrokenError(Exception):
-    """A request would leave without its gate, or that could not be tested; `str()` is one line."""
+    """A request would bypass its gate, or the test could not run; `str()` is one line."""
 
 
 class _RefusedError(Exception):
-    """What the gate of the test refuses with."""
+    """The refusal of the gate in the test."""
 
 
 class _NoTls(ssl.SSLContext):
-    """Leaves connections as they are: what would be sent over TLS shows as it is, and no certificate is needed."""
+    """A context without encryption: the test sees the bytes of a TLS connection and needs no certificate."""
 
     def wrap_socket(self, sock: socket.socket, *_: Any, **__: Any) -> Any:
         """Return the socket itself."""
@@ -32,25 +32,25 @@ class _NoTls(ssl.SSLContext):
 
 
 def check_gate() -> None:
-    """Dial a socket of our own over HTTP and HTTPS with a gate that refuses; GateBrokenError if a byte arrives.
+    """Dial a local socket over HTTP and HTTPS with a gate that refuses; GateBrokenError if a byte arrives.
 
-    Takes some milliseconds, and asks neither the environment nor a name server.
+    Takes some milliseconds, and uses neither the environment nor a name server.
     """
     for scheme in ("http", "https"):
         try:
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 listener.settimeout(_TIME_LIMIT)
-                end = _dial(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
-                heard = _hear(listener)
-        except OSError as error:
-            raise GateBrokenError(f"the gate of dials could not be tested ({type(error).__name__})") from None
-        if heard or not isinstance(end, _RefusedError):
-            how = "a byte left" if heard else f"ended with {type(end).__name__}"
-            raise GateBrokenError(f"a dial over {scheme} went past its gate ({how})")
+                error = _dial(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
+                received = _receive(listener)
+        except OSError as failure:
+            raise GateBrokenError(f"the gate of dials could not be tested ({type(failure).__name__})") from None
+        if received or not isinstance(error, _RefusedError):
+            how = "a byte was sent" if received else f"ended with {type(error).__name__}"
+            raise GateBrokenError(f"a dial over {scheme} bypassed its gate ({how})")
 
 
 def _dial(address: str) -> Exception | None:
-    """Return how a dial ends whose gate refuses."""
+    """Return the error of a dial whose gate refuses."""
 
     def refuse() -> None:
         raise _RefusedError
@@ -61,13 +61,13 @@ def _dial(address: str) -> Exception | None:
     with contextlib.closing(client):
         try:
             client.dial(CallRequest("self-test", "self-test"), before_send=refuse)
-        except Exception as error:  # noqa: BLE001  any other end than the refusal is what is looked for
+        except Exception as error:  # noqa: BLE001  the caller compares it with the refusal
             return error
     return None
 
 
-def _hear(listener: socket.socket) -> bytes:
-    """Return the beginning of what has arrived on the dial's connection until it was closed."""
+def _receive(listener: socket.socket) -> bytes:
+    """Return the first byte received on the connection of the dial, or none."""
     connection, _ = listener.accept()
     with connection:
         connection.settimeout(_TIME_LIMIT)

@@ -1,4 +1,4 @@
-"""Connections that bound an answer in time and size, and those of a dial, which send nothing past its gate."""
+"""Connections with time and size limits for answers; those of a dial send no byte before its gate permits it."""
 
 import functools
 import http.client
@@ -16,28 +16,28 @@ from api_client.gate import Gate
 from api_client.resolver import Resolver
 
 MAX_ANSWER_BYTES = 1024 * 1024
-"""Largest answer read, headers and framing included (S39), where a connection is not given a limit of its own."""
-_LEAST_TIMEOUT = 0.001  # zero would mean "do not block" to a socket
+"""Size limit of an answer in bytes, with headers and framing (S39), for connections without their own limit."""
+_LEAST_TIMEOUT = 0.001  # zero would make a socket non-blocking
 
 resolver = Resolver()
-"""Shared by all connections of the process, so that its limit holds for dials and reads together."""
+"""The resolver of all connections of the process, so that its limit covers dials and reads together."""
 
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    # Their records quote whole URLs, person ids included (S37); what matters in them is in our exceptions.
+    # Their records contain whole URLs with person ids (S37); our exceptions contain the relevant parts.
     logging.getLogger(_name).addFilter(lambda _: False)
 
 
 class AnswerTooLargeError(Exception):
-    """The answer exceeds its connection's limit. No OSError: urllib3 would take it for a lost connection."""
+    """The answer exceeds the limit. Not an OSError, which urllib3 would treat as a lost connection."""
 
 
 class _BoundedReader(io.RawIOBase):
-    """A socket's file that ends at a deadline and after so many bytes, however slowly or long the other side drips."""
+    """The file of a socket, bounded by a deadline and a number of bytes, however slowly the peer sends."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, room: int) -> None:
         self._raw = raw
         self._sock = sock
-        # urllib3 has just set the time that is left for the answer; each read would be granted the whole of it anew.
+        # urllib3 has just set the remaining time for the answer; a socket would apply it to each read separately.
         self._deadline = monotonic() + (sock.gettimeout() or 0)
         self._room = room
 
@@ -49,7 +49,7 @@ class _BoundedReader(io.RawIOBase):
         if remaining <= 0:
             raise TimeoutError("the answer took too long")
         self._sock.settimeout(remaining)
-        count = cast("int", self._raw.readinto(buffer))  # None comes from non-blocking sockets only
+        count = cast("int", self._raw.readinto(buffer))  # only non-blocking sockets return None
         self._room -= count
         if self._room < 0:
             raise AnswerTooLargeError
@@ -61,7 +61,7 @@ class _BoundedReader(io.RawIOBase):
 
 
 class BoundedResponse(http.client.HTTPResponse):
-    """A response that as a whole, headers included, has the socket's time-out and one limit of size."""
+    """A response whose time-out and size limit apply to the whole answer, headers included."""
 
     def __init__(
         self,
@@ -77,48 +77,48 @@ class BoundedResponse(http.client.HTTPResponse):
         self.fp: io.BufferedReader = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, limit))
 
     def _safe_read(self, amt: int) -> bytes:
-        # A declared length is allocated before it is read; one beyond the limit need not even be tried.
+        # http.client allocates a declared length before the read; one beyond the limit fails at once.
         if amt > self._limit:
             raise AnswerTooLargeError
         return cast("bytes", super()._safe_read(amt))  # type: ignore[misc]
 
 
 class BoundedHTTPConnection(HTTPConnection):
-    """A connection with answers of at most `max_answer` bytes and bounded connecting."""
+    """A connection with a bounded set-up and answers of at most `max_answer` bytes."""
 
     def __init__(self, *args: Any, max_answer: int = MAX_ANSWER_BYTES, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.response_class = cast("type[BoundedResponse]", functools.partial(BoundedResponse, limit=max_answer))
 
     def connect(self) -> None:
-        """Connect completely (DNS, TCP, tunnel, TLS) within the connect time-out as a whole."""
+        """Connect (DNS, TCP, tunnel and TLS together) within the connect time-out."""
         timeout = cast("float", self.timeout)
         self._connect_by = monotonic() + timeout
         super().connect()
         if monotonic() > self._connect_by:
             raise ConnectTimeoutError(self, "connecting took too long")
-        self.sock.settimeout(timeout)  # what was left for the last step of connecting is no bound for sending
+        self.sock.settimeout(timeout)  # the remaining time of the last step must not bound sending
 
     def _left(self) -> float:
-        """Return the seconds that are left to connect."""
+        """Return the remaining seconds to connect."""
         return max(self._connect_by - monotonic(), _LEAST_TIMEOUT)
 
     def _new_conn(self) -> socket.socket:
-        """Resolve and connect within what is left, not once per address."""
+        """Resolve and connect within the remaining time for all addresses together."""
         failure: Exception | None = None
         try:
             addresses = resolver.resolve(self._dns_host.strip("[]"), self.port, within=self._left())
-        except (OSError, UnicodeError, RuntimeError) as error:  # the last one: no thread could be started
+        except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread could be started
             raise NewConnectionError(self, "name resolution failed") from error
         for untried, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
-                # An even share of what is left, so that a silent first address leaves time for the second.
+                # An even share of the remaining time, so that a silent first address leaves time for the second.
                 sock.settimeout(max(self._left() / untried, _LEAST_TIMEOUT))
                 sock.connect(address)
-                sock.settimeout(self._left())  # for TLS, whose handshake as a whole has the socket's time-out
+                sock.settimeout(self._left())  # for TLS: the time-out of the socket bounds the whole handshake
             except OSError as error:
                 sock.close()
                 failure = error
@@ -127,7 +127,7 @@ class BoundedHTTPConnection(HTTPConnection):
         raise NewConnectionError(self, "no address answered") from failure
 
     def _tunnel(self) -> None:
-        """Open the proxy's tunnel within what is left; what then is left is for TLS."""
+        """Open the tunnel of the proxy within the remaining time; the rest is for TLS."""
         self.sock.settimeout(self._left())
         super()._tunnel()
         self.sock.settimeout(self._left())
@@ -138,18 +138,18 @@ class BoundedHTTPSConnection(BoundedHTTPConnection, HTTPSConnection):
 
 
 class GatedHTTPConnection(BoundedHTTPConnection):
-    """A connection for one request, whose first byte leaves only if the gate was asked on it and lets it pass.
+    """A connection for one request, which sends its first byte only if the gate was asked on it and permits it.
 
     Without a gate it sends nothing.
     """
 
     def __init__(self, *args: Any, gate: Gate | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.gate = gate or Gate(lambda: None)  # one that was never armed lets nothing pass
+        self.gate = gate or Gate(lambda: None)  # a gate that was never armed lets nothing pass
         self._connecting = self._asked = self._passed = self._requested = False
 
     def connect(self) -> None:
-        """Connect completely, then ask the gate."""
+        """Connect, then ask the gate."""
         self._connecting = True
         try:
             super().connect()
@@ -169,7 +169,7 @@ class GatedHTTPConnection(BoundedHTTPConnection):
         super().putrequest(*args, **kwargs)
 
     def send(self, data: Any) -> None:
-        """Send a part of the request, the first one past the gate; what opens a proxy's tunnel is none."""
+        """Send a part of the request, the first one through the gate. The CONNECT to a proxy does not count."""
         if not self._connecting and not self._passed:
             if self.sock is None:
                 self.connect()
@@ -197,7 +197,7 @@ class BoundedHTTPSConnectionPool(HTTPSConnectionPool):
 
 
 class GatedHTTPConnectionPool(HTTPConnectionPool):
-    """A pool of one dial's connections, which refuses any connection that does not carry its gate."""
+    """A pool for the connections of one dial; it refuses a connection without its gate."""
 
     ConnectionCls = GatedHTTPConnection
     gate: Gate

@@ -1,4 +1,4 @@
-"""The two bounds of an answer, time and size, against a server that drips or pours (S39)."""
+"""The time and size limits of an answer, against a slow server and against an endless answer (S39)."""
 
 import io
 import json
@@ -28,7 +28,7 @@ REQUEST = CallRequest("C1", "M1")
 GOOD = ok({"jobId": "J1", "callStatus": "Executing"})
 MIB = 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\n"
-LONG = 2000  # bytes at 50 a second: for ever, compared with the half second that is granted
+LONG = 2000  # bytes at 50 per second: far longer than the half second allowed
 
 
 def dripping(at_once: bytes, then: bytes) -> Script:
@@ -61,9 +61,7 @@ DRIPS = [
 ]
 FLOODS = [
     pytest.param(pouring(HEAD + b"Content-Length: %d\r\n\r\n" % (4 * MIB), b" " * 4096), id="with Content-Length"),
-    pytest.param(
-        answers(HEAD + b"Content-Length: 999999999999999\r\n\r\n", GOOD), id="a length that nobody could hold"
-    ),
+    pytest.param(answers(HEAD + b"Content-Length: 999999999999999\r\n\r\n", GOOD), id="a length beyond any memory"),
     pytest.param(pouring(HEAD + b"\r\n", b" " * 4096), id="without Content-Length"),
     pytest.param(
         pouring(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b" " * 4096 + b"\r\n"), id="chunks"
@@ -76,8 +74,8 @@ FLOODS = [
 
 @BOTH_WAYS
 @pytest.mark.parametrize("script", DRIPS)
-def test_a_dripping_answer_ends_a_poll_in_time(script: Script) -> None:
-    """The limit is for the whole answer, not for each read; the next poll has a connection of its own."""
+def test_slow_answer_ends_a_poll_at_its_time_out(script: Script) -> None:
+    """The time-out covers the whole answer, not each read; the next poll uses a new connection."""
     with upstream(script, answers(GOOD), status_timeout=0.5) as (server, client):
         with pytest.raises(Unavailable):
             client.status(case_ref="C1", job_id="J1")
@@ -87,8 +85,8 @@ def test_a_dripping_answer_ends_a_poll_in_time(script: Script) -> None:
 
 
 @pytest.mark.parametrize("script", DRIPS)
-def test_a_dripping_answer_ends_a_dial_in_time(script: Script) -> None:
-    """S13: with an unknown outcome."""
+def test_slow_answer_ends_a_dial_at_its_time_out(script: Script) -> None:
+    """S13: the outcome is unknown."""
     with upstream(script, call_timeout=0.5) as (server, client), pytest.raises(OutcomeUnknown):
         client.dial(REQUEST, before_send=lambda: None)
     assert server.gone.wait(PATIENCE)
@@ -97,8 +95,8 @@ def test_a_dripping_answer_ends_a_dial_in_time(script: Script) -> None:
 
 @BOTH_WAYS
 @pytest.mark.parametrize("script", FLOODS)
-def test_a_flood_ends_a_poll(script: Script) -> None:
-    """S39: by its size as soon as it is seen, or, where it promises much and sends little, by the time-out."""
+def test_oversized_answer_ends_a_poll(script: Script) -> None:
+    """S39: by its declared size at once, or by the time-out if it declares much and sends little."""
     with upstream(script, answers(GOOD), status_timeout=1) as (server, client):
         with pytest.raises(ApiError, match=r"AnswerTooLargeError|HTTPException|ClientResponseError|TimeoutError"):
             client.status(case_ref="C1", job_id="J1")
@@ -107,8 +105,8 @@ def test_a_flood_ends_a_poll(script: Script) -> None:
 
 
 @pytest.mark.parametrize("script", FLOODS)
-def test_a_flood_ends_a_dial(script: Script) -> None:
-    """S13: with an unknown outcome."""
+def test_oversized_answer_ends_a_dial(script: Script) -> None:
+    """S13: the outcome is unknown."""
     with upstream(script) as (server, client), pytest.raises(OutcomeUnknown):
         client.dial(REQUEST, before_send=lambda: None)
     assert len(server.requests) == 1
@@ -153,7 +151,7 @@ LINES = 50
 
 
 def log_of(size: int) -> bytes:
-    """Return a conversation log of so many bytes at the most, all of it transcripts."""
+    """Return a conversation log of at most this size in bytes, mostly transcripts."""
     entry = {"jobId": "J1", "callStatus": "Succeeded", "conversations": TALK}
     return ok([entry] * ((size - 1000) // len(json.dumps([entry]))))
 
@@ -167,7 +165,7 @@ def log_of(size: int) -> bytes:
         pytest.param(until_closed, id="until the end"),
     ],
 )
-def test_a_conversation_log_may_be_large(size: int, delivered: Callable[[bytes], Script]) -> None:
+def test_conversation_log_has_a_larger_size_limit(size: int, delivered: Callable[[bytes], Script]) -> None:
     """S5, S39: a case with many transcripts could never be called again if its log could not be read."""
     log = log_of(size)
     assert size - 20_000 < len(log) < size
@@ -185,8 +183,8 @@ def test_a_conversation_log_may_be_large(size: int, delivered: Callable[[bytes],
         pytest.param(HEAD + b"\r\n", id="without Content-Length"),
     ],
 )
-def test_a_conversation_log_has_a_limit_too(at_once: bytes) -> None:
-    """S39: 16 MiB; the next one is read."""
+def test_conversation_log_beyond_its_limit_is_refused(at_once: bytes) -> None:
+    """S39: 16 MiB; the next log is read."""
 
     def script(connection: Connection) -> None:
         connection.read_request()
@@ -202,8 +200,8 @@ def test_a_conversation_log_has_a_limit_too(at_once: bytes) -> None:
         assert server.connections == 2
 
 
-def test_a_large_log_is_read_while_no_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S39: as many look-ups as a worker has threads may be answered by 16 MiB each; small logs do not wait."""
+def test_large_logs_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S39: every thread of a worker can receive 16 MiB at the same time; small logs do not wait."""
     alone: list[bool] = []
 
     def judged(body: bytes) -> list[ConversationLog]:
@@ -220,8 +218,8 @@ def test_a_large_log_is_read_while_no_other_one_is(monkeypatch: pytest.MonkeyPat
     assert server.connections == 1
 
 
-def test_a_large_log_waits_for_another_one_within_its_time() -> None:
-    """S39: then it was not answered (S5, S14), and the next one has a connection of its own."""
+def test_large_log_waits_for_another_one_within_its_time_out() -> None:
+    """S39: after the time-out the query has failed (S5, S14), and the next one uses a new connection."""
     with (
         upstream(answers(log_of(2 * MIB)), answers(ok([]), log_of(2 * MIB)), status_timeout=0.5) as (server, client),
         client_module._large_log,
@@ -232,8 +230,8 @@ def test_a_large_log_waits_for_another_one_within_its_time() -> None:
         assert server.connections == 2
 
 
-def test_connecting_counts_for_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`status_timeout` is a total: what connecting took is no longer there for the answer."""
+def test_connection_time_counts_towards_the_status_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status_timeout` is a total: the time to connect reduces the time for the answer."""
     granted: list[float | None] = []
 
     class Reader(transport._BoundedReader):
@@ -248,8 +246,8 @@ def test_connecting_counts_for_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < granted[0] < 7
 
 
-def test_at_the_deadline_nothing_is_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even what has already arrived: a server that always has one more byte would never end otherwise."""
+def test_nothing_is_read_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even bytes that have already arrived: otherwise a server that always has one more byte would never end."""
     near, far = socket.socketpair()
     with near, far:
         near.settimeout(5)

@@ -1,4 +1,4 @@
-"""Connecting as a whole is bounded in time: names, TCP, a proxy's tunnel and TLS share one deadline (S18, S39)."""
+"""The connection set-up has one deadline: name resolution, TCP, proxy tunnel and TLS share it (S18, S39)."""
 
 import socket
 import ssl
@@ -74,7 +74,7 @@ def behind_proxy(script: Callable[[Connection], None]) -> Any:
 
 
 def ends(call: Callable[[], Any]) -> Exception | None:
-    """Return what `call` raised, in a thread of its own: that it ends at all is what the test is about."""
+    """Return the exception of `call`, run in a thread: the test proves that it ends."""
     raised: list[Exception | None] = []
 
     def run() -> None:
@@ -94,7 +94,7 @@ def ends(call: Callable[[], Any]) -> Exception | None:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep this machine's own proxies out."""
+    """Ignore the proxies of this machine."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -113,7 +113,7 @@ STALLS = [
 def test_a_dial_that_cannot_connect_within_its_time_is_not_sent(
     stall: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """S18: all attempts of one dial share 30 s, so each is granted what is left, whatever the connect time-out."""
+    """S18: all attempts of one dial share 30 s: each gets the remaining time, at most the connect time-out."""
     runs: list[None] = []
     with stall(monkeypatch, tmp_path) as url:
         client = UpstreamClient(url, connect_timeout=FOR_EVER, trust_env=True)
@@ -138,7 +138,7 @@ def test_the_connect_timeout_bounds_connecting_as_a_whole(
 
 
 @pytest.mark.parametrize("within", [0, -1.5])
-def test_without_time_nothing_is_connected(within: float) -> None:
+def test_no_connection_is_opened_without_time(within: float) -> None:
     """S18."""
     with RawServer(answers(ok([], code=201))) as server:
         client = UpstreamClient(server.url)
@@ -148,8 +148,8 @@ def test_without_time_nothing_is_connected(within: float) -> None:
     assert server.connections == 0
 
 
-def test_a_connection_that_stood_too_late_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S18: no step of connecting alone was too slow, or it ended just past the deadline."""
+def test_connection_established_too_late_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S18: no single step was too slow, or the last one ended just after the deadline."""
     runs: list[None] = []
     clock = [0.0]
     monkeypatch.setattr("api_client.transport.monotonic", lambda: clock[0])
@@ -169,8 +169,8 @@ def test_a_connection_that_stood_too_late_is_not_used(monkeypatch: pytest.Monkey
     assert (len(runs), len(server.requests)) == (1, 1)
 
 
-def test_what_connecting_left_is_no_bound_for_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request cut off in the midst for want of milliseconds would be an unknown outcome."""
+def test_time_left_after_connecting_does_not_bound_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is cut off by a short rest of the time-out would be an unknown outcome."""
     granted: list[float | None] = []
     sendall = socket.socket.sendall
 
@@ -187,8 +187,8 @@ def test_what_connecting_left_is_no_bound_for_sending(monkeypatch: pytest.Monkey
     assert set(granted) == {7}
 
 
-def test_each_step_through_a_proxy_is_granted_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """S39: TCP, TLS with the proxy, the tunnel, TLS with the upstream; each would have the whole time otherwise."""
+def test_each_step_through_a_proxy_gets_the_remaining_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """S39: TCP, TLS with the proxy, tunnel and TLS with upstream share one time-out."""
     clock, granted = [0.0], []
     connect, tunnel, wrap = socket.socket.connect, HTTPConnection._tunnel, ssl.SSLContext.wrap_socket
 
@@ -232,7 +232,7 @@ def test_each_step_through_a_proxy_is_granted_what_is_left(monkeypatch: pytest.M
 
 
 def test_over_tls_a_fast_connection_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """S18: `within` only bounds."""
+    """S18: `within` is only an upper bound."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate(tmp_path)))
 
     def script(connection: Connection) -> None:

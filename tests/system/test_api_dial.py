@@ -1,4 +1,4 @@
-"""Dialling over real sockets: when the first byte leaves, and what each answer means for the caller (S12, S13, S18)."""
+"""Dials over real sockets: the time of the first byte, and the meaning of each answer (S12, S13, S18)."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ SECRETS = ("P20260001", "C1", "t0ken", "张三")
 
 
 def nothing() -> None:
-    """Stand in for a `before_send` that has nothing to do."""
+    """Replace `before_send` by a function without effect."""
 
 
 def test_the_request_on_the_wire() -> None:
@@ -46,7 +46,7 @@ def test_the_request_on_the_wire() -> None:
 
 
 def test_no_byte_leaves_before_before_send_has_returned() -> None:
-    """S18: the connection stands, `sending` is written last, and only then does the upstream hear anything."""
+    """S18: first the connection, then the phase `sending`, and only then the first byte to upstream."""
     may_read = threading.Event()
     seen: list[bytes] = []
 
@@ -65,8 +65,8 @@ def test_no_byte_leaves_before_before_send_has_returned() -> None:
     assert len(server.requests) == 1
 
 
-def test_every_dial_has_a_connection_of_its_own() -> None:
-    """S18: a kept-alive connection may have died unnoticed, and then nobody knows what was sent."""
+def test_every_dial_opens_a_new_connection() -> None:
+    """S18: a kept-alive connection can be dead without notice, and then the outcome is unknown."""
     with upstream(answers(STARTED, STARTED)) as (server, client):
         client.dial(REQUEST, before_send=nothing)
         client.dial(REQUEST, before_send=nothing)
@@ -74,7 +74,7 @@ def test_every_dial_has_a_connection_of_its_own() -> None:
 
 
 class Stop(BaseException):
-    """What a worker's time limit or Ctrl-C looks like."""
+    """An interruption like the time limit of a worker or Ctrl-C."""
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ class Stop(BaseException):
         ValueError("fence lost"),
         ConnectionResetError("Redis is away"),
         TimeoutError("Redis is slow"),
-        LibraryProtocolError("what the library would rewrap"),
+        LibraryProtocolError("an exception that the library would wrap"),
         NotSent("an error of ours"),
         Stop(),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_before_send_raises_comes_out_unchanged(error: BaseException) -> None:
-    """S18: nothing was sent, and the caller hears exactly why."""
+def test_exception_of_before_send_propagates_unchanged(error: BaseException) -> None:
+    """S18: nothing was sent, and the caller gets the exact reason."""
     error.__cause__ = cause = KeyError("beneath")
 
     def before_send() -> None:
@@ -105,8 +105,8 @@ def test_what_before_send_raises_comes_out_unchanged(error: BaseException) -> No
     assert (server.connections, server.requests) == (1, [])
 
 
-def test_a_process_that_was_stopped_does_not_dial_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S18: more than 2 s after `sending` was begun to be written, nothing is sent."""
+def test_suspended_process_does_not_dial_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S18: more than 2 s after the start of the write of `sending`, nothing is sent."""
 
     def before_send() -> None:
         monkeypatch.setattr("api_client.gate.time.clock_gettime", lambda _clock: 1e12)
@@ -130,8 +130,8 @@ def test_a_refused_request_started_nothing(status: int) -> None:
     assert_discreet(caught.value, *SECRETS)
 
 
-def test_a_refusal_need_not_be_complete() -> None:
-    """S12: the status decides, even if the body never comes."""
+def test_refusal_is_decided_by_the_status_without_a_body() -> None:
+    """S12: the status decides, even if the body never arrives."""
 
     def script(connection: Connection) -> None:
         connection.read_request()
@@ -143,7 +143,7 @@ def test_a_refusal_need_not_be_complete() -> None:
 
 
 def reset(connection: Connection) -> None:
-    """Break off when the request has come."""
+    """Close the connection after the request."""
     connection.read_request()
     connection.reset()
 
@@ -201,18 +201,18 @@ def test_a_lost_answer_is_an_unknown_outcome(script: Script) -> None:
 )
 @pytest.mark.parametrize(("status", "code"), [(201, 201), (200, 200), (202, 201)])
 def test_a_readable_list_is_an_answer(records: list[object], jobs: list[object], status: int, code: int) -> None:
-    """S7, S13: an answer is never thrown away."""
+    """S7, S13: an answer is never discarded."""
     with upstream(answers(ok(records, code=code, status=status))) as (_, client):
         assert [record.job_id for record in client.dial(REQUEST, before_send=nothing)] == jobs
 
 
-def test_an_answer_after_a_continue_counts() -> None:
+def test_answer_after_a_100_continue_is_read() -> None:
     with upstream(answers(b"HTTP/1.1 100 Continue\r\n\r\n" + STARTED)) as (_, client):
         assert len(client.dial(REQUEST, before_send=nothing)) == 1
 
 
-def test_what_cannot_be_written_is_not_sent() -> None:
-    """A lone surrogate has no UTF-8."""
+def test_request_that_cannot_be_encoded_is_not_sent() -> None:
+    """A lone surrogate has no UTF-8 form."""
     with upstream(answers(STARTED)) as (server, client), pytest.raises(NotSent):
         client.dial(CallRequest("\ud800", "M1"), before_send=nothing)
     assert server.connections == 0

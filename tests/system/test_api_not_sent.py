@@ -1,4 +1,4 @@
-"""Connecting over real sockets: what fails before the first byte, and that each such failure says so (S12)."""
+"""Failures before the first byte, over real sockets: each one proves that nothing was sent (S12)."""
 
 import socket
 import ssl
@@ -29,7 +29,7 @@ STATUS = ok({"jobId": "J1", "callStatus": "Executing"})
 
 @contextmanager
 def refused_port() -> Iterator[str]:
-    with socket.socket() as bound:  # bound, so that nobody else takes it, but not listening
+    with socket.socket() as bound:  # bound, so that no other program takes it, but not listening
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
@@ -74,11 +74,11 @@ def silence(connection: Connection) -> None:
         pytest.param(nobody_accepts, id="connect time-out"),
         pytest.param(lambda: tls_server(plain_answer), id="TLS to a plain server"),
         pytest.param(lambda: tls_server(silence), id="TLS never answered"),
-        pytest.param(lambda: tls_server(over_tls(silence)), id="TLS with a certificate that nobody vouches for"),
+        pytest.param(lambda: tls_server(over_tls(silence)), id="TLS with a certificate of an untrusted authority"),
     ],
 )
-def test_what_never_got_a_connection(address: Any) -> None:
-    """S12: nothing was sent and `before_send` never ran; for a read it is the network."""
+def test_dial_without_a_connection_is_not_sent(address: Any) -> None:
+    """S12: nothing was sent and `before_send` never ran; a read is Unavailable."""
     runs: list[None] = []
     with address() as url:
         client = UpstreamClient(url, token="t0ken", connect_timeout=0.5)
@@ -123,8 +123,8 @@ def test_over_tls_before_send_waits_for_the_handshake(monkeypatch: pytest.Monkey
     assert len(server.requests) == 1
 
 
-def test_a_folder_of_authorities_is_taken_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty one vouches for nobody."""
+def test_folder_of_authorities_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder trusts no authority."""
     trust(monkeypatch, tmp_path)
     with RawServer(over_tls(silence)) as server:
         client = UpstreamClient(server.url.replace("http", "https"), trust_env=True)
@@ -134,7 +134,7 @@ def test_a_folder_of_authorities_is_taken_too(monkeypatch: pytest.MonkeyPatch, t
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Let every name have these addresses (host:port)."""
+    """Resolve every name to these addresses (host:port)."""
 
     def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
         pairs = (address.split(":") for address in addresses)
@@ -144,7 +144,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 
 def test_a_silent_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S39: one connect time-out for a name, however many addresses it has."""
+    """S39: one connect time-out for a name, with any number of addresses."""
     with full_backlog() as silent, RawServer(answers(STATUS)) as server:
         resolve_to(monkeypatch, silent, f"127.0.0.1:{server.port}")
         client = UpstreamClient("http://upstream.test", connect_timeout=1)

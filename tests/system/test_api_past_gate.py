@@ -1,7 +1,7 @@
-"""A request that goes around its gate: made impossible, and never taken for one that was not sent (S18).
+"""A request that bypasses its gate is prevented, and never counts as not sent (S18).
 
-The gate is asked only because the libraries beneath use our classes. Each sabotage is a way in which a later version of
-them might no longer do so.
+The gate works only because the libraries use our classes. Each sabotage is a way in which a later version of them might
+no longer do so.
 """
 
 import logging
@@ -31,7 +31,7 @@ def options_dropped(patch: Patch) -> None:
 
 
 def unknown_options_refused(patch: Patch) -> None:
-    """The connection's class is another one, which knows no gate."""
+    """The connection has another class, without a gate."""
     patch.setattr(transport.GatedHTTPConnectionPool, "ConnectionCls", transport.BoundedHTTPConnection)
 
 
@@ -51,7 +51,7 @@ def connected_otherwise(patch: Patch) -> None:
 
 
 def connected_early(patch: Patch) -> None:
-    """The connection comes with a socket that stands already."""
+    """The connection has a socket that is already connected."""
     made = transport.GatedHTTPConnection.__init__
 
     def init(connection: Any, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ def connected_early(patch: Patch) -> None:
 
 
 def check_of_the_pool_gone(patch: Patch) -> None:
-    """The pool hands out a connection without asking our check, and without its options."""
+    """The pool returns a connection without our check and without its options."""
     options_dropped(patch)
     patch.setattr(transport.GatedHTTPConnectionPool, "_get_conn", HTTPConnectionPool._get_conn)
 
@@ -71,8 +71,8 @@ REFUSED = [options_dropped, unknown_options_refused, class_ignored, pool_class_i
 
 
 @pytest.mark.parametrize("sabotage", [*REFUSED, connected_early, check_of_the_pool_gone])
-def test_no_byte_leaves_around_the_gate(sabotage: Callable[[Patch], None], monkeypatch: Patch) -> None:
-    """S18: the connection that would carry it refuses to be used."""
+def test_no_byte_bypasses_the_gate(sabotage: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """S18: the connection without the gate refuses the request."""
     runs: list[None] = []
     sabotage(monkeypatch)
     error = OutcomeUnknown if sabotage is check_of_the_pool_gone else NotSent
@@ -82,7 +82,7 @@ def test_no_byte_leaves_around_the_gate(sabotage: Callable[[Patch], None], monke
 
 
 def test_a_connection_carries_one_request(monkeypatch: Patch) -> None:
-    """S12: a library that sends it once more on the same connection is refused as well."""
+    """S12: a second request on the same connection is refused as well."""
     sent = HTTPConnection.request
 
     def twice(connection: HTTPConnection, *args: Any, **kwargs: Any) -> None:
@@ -106,8 +106,8 @@ def test_a_connection_without_a_gate_sends_nothing() -> None:
     assert server.requests == []
 
 
-def test_a_gate_that_was_asked_on_another_connection_lets_nothing_pass() -> None:
-    """S18: what stands is the connection that asked it."""
+def test_gate_asked_on_another_connection_stays_shut() -> None:
+    """S18: the gate belongs to the connection that asked it."""
     gate = Gate(lambda: None)
     gate.arm()
     with RawServer(answers(STARTED)) as server:
@@ -125,7 +125,7 @@ def test_a_gate_that_was_asked_on_another_connection_lets_nothing_pass() -> None
 
 @pytest.fixture
 def no_gate(monkeypatch: Patch) -> None:
-    """Let dials go through a pool that knows no gate at all."""
+    """Let dials use a pool without a gate."""
 
     def open_dial(way: Route, _gate: Gate) -> HTTPConnectionPool:
         return way.open_pool(1)
@@ -146,10 +146,10 @@ def no_gate(monkeypatch: Patch) -> None:
     ],
 )
 @pytest.mark.usefixtures("no_gate")
-def test_what_left_without_its_gate_is_an_unknown_outcome(
+def test_request_sent_without_its_gate_is_an_unknown_outcome(
     script: Script, jobs: list[str | None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S18: it is stored as `unknown` and never sent again, and its jobs can be watched all the same."""
+    """S18: it is stored as `unknown` and never sent again, but its jobs can be watched."""
     runs: list[None] = []
     with upstream(script) as (server, client), caplog.at_level(logging.ERROR), pytest.raises(OutcomeUnknown) as caught:
         client.dial(REQUEST, before_send=lambda: runs.append(None))
@@ -159,7 +159,7 @@ def test_what_left_without_its_gate_is_an_unknown_outcome(
     assert "P20260001" not in caplog.text
 
 
-def test_an_error_past_the_gate_carries_no_records() -> None:
+def test_error_after_a_bypassed_gate_has_no_records() -> None:
     with upstream(answers(http(500))) as (_, client), pytest.raises(OutcomeUnknown) as caught:
         client.dial(REQUEST, before_send=lambda: None)
     assert caught.value.records == []

@@ -1,4 +1,4 @@
-"""Reading over real sockets: one poll is one request, and a bad answer never spoils the next one (S21, S23)."""
+"""Reads over real sockets: one poll is one request, and an invalid answer does not affect the next one (S21, S23)."""
 
 import asyncio
 import gzip
@@ -37,7 +37,7 @@ def test_a_query_names_case_and_job_and_nothing_else() -> None:
 
 
 def test_a_look_up_names_the_case_alone() -> None:
-    """S14: then the answer says which job it is about."""
+    """S14: then the answer names its job."""
     with upstream(answers(GOOD)) as (server, client):
         assert client.status(case_ref="C1").job_id == JOB_ID
     assert server.requests[0].startswith(b"GET /api/v1/outbound-bot/status?caseRef=C1 HTTP/1.1\r\n")
@@ -51,7 +51,7 @@ def test_a_look_up_names_the_case_alone() -> None:
         ({}, ""),
     ],
 )
-def test_conversations(asked: dict[str, str], query: str) -> None:
+def test_conversation_logs_are_read(asked: dict[str, str], query: str) -> None:
     """S36."""
     log = {"callType": "follow_up", "jobId": JOB_ID, "conversations": '[{"speaker": "Robot", "script": "您好"}]'}
     with upstream(answers(ok([log]))) as (server, client):
@@ -69,7 +69,7 @@ def test_polls_share_a_connection() -> None:
 
 
 @BOTH_WAYS
-def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+def test_connection_closed_by_the_server_is_not_reused() -> None:
     with upstream(answers_and_closes(GOOD), answers(GOOD)) as (server, client):
         poll(client)
         server.wait_for_scripts()
@@ -116,7 +116,9 @@ FAILURES: list[tuple[str, Script, type[ApiError], int | None]] = [
     ("script", "error", "status"),
     [pytest.param(script, error, status, id=name) for name, script, error, status in FAILURES],
 )
-def test_a_failed_query(script: Script, error: type[ApiError], status: int | None) -> None:
+def test_failed_query_is_one_request_and_the_next_gets_its_own_answer(
+    script: Script, error: type[ApiError], status: int | None
+) -> None:
     """S21, S23, S39: one request, no redirect followed, nothing quoted, and the next poll gets its own answer."""
 
     with upstream(script, answers(GOOD), token="t0ken", status_timeout=0.5) as (server, client):
@@ -136,7 +138,7 @@ def test_a_failed_query(script: Script, error: type[ApiError], status: int | Non
         pytest.param(answers(GOOD[:-9], GOOD), 2, id="incomplete"),
     ],
 )
-def test_which_connections_live_on(script: Script, connections: int) -> None:
+def test_connection_is_kept_only_after_a_complete_answer(script: Script, connections: int) -> None:
     live_on(script, connections)
 
 
@@ -147,8 +149,8 @@ def test_which_connections_live_on(script: Script, connections: int) -> None:
         pytest.param(answers(http(200, b"x"), GOOD), id="unreadable"),
     ],
 )
-def test_a_connection_that_may_be_one_answer_behind_is_closed(script: Script) -> None:
-    """On an event loop the library closes one itself whose last answer was not read to its end."""
+def test_connection_with_an_unread_answer_is_closed(script: Script) -> None:
+    """On an event loop, aiohttp closes a connection whose last answer was not read completely."""
     live_on(script, 2)
 
 
@@ -165,7 +167,7 @@ def live_on(script: Script, connections: int) -> None:
     ("status", "header", "expected"),
     [(503, "7", 7.0), (429, "900", 300.0), (503, None, None), (500, "7", None), (301, "7", None)],
 )
-def test_how_long_the_upstream_asks_to_wait(status: int, header: str | None, expected: float | None) -> None:
+def test_retry_after_is_read_from_429_and_503(status: int, header: str | None, expected: float | None) -> None:
     headers = {"Retry-After": header} if header else {}
     with upstream(answers(http(status, headers=headers))) as (server, client), pytest.raises(Unavailable) as caught:
         poll(client)
@@ -175,7 +177,7 @@ def test_how_long_the_upstream_asks_to_wait(status: int, header: str | None, exp
 
 @BOTH_WAYS
 def test_one_client_serves_many_threads() -> None:
-    """Each of them gets its own job's answers."""
+    """Each thread gets the answers for its own job."""
     jobs = re.compile(rb"jobId=(\S+)")
 
     def script(connection: Connection) -> None:
@@ -199,7 +201,7 @@ def test_one_client_serves_many_threads() -> None:
     assert len(server.requests) == 160
 
 
-def test_after_close_nothing_is_asked() -> None:
+def test_no_query_is_sent_after_close() -> None:
     with upstream(answers(GOOD)) as (server, client):
         client.close()
         with pytest.raises(Unavailable, match="ClosedPoolError"):
@@ -208,7 +210,7 @@ def test_after_close_nothing_is_asked() -> None:
 
 
 def test_the_library_logs_no_address(caplog: pytest.LogCaptureFixture) -> None:
-    """S37: its records quote whole URLs, at DEBUG always and at WARNING where a header is odd."""
+    """S37: its records contain whole URLs, always at DEBUG and for an odd header at WARNING."""
     odd = ok([]).replace(b"\r\n\r\n", b"\r\nno header at all\r\n\r\n")
     with caplog.at_level(logging.DEBUG), upstream(answers(odd, ok([])), pool_size=1) as (_, client):
         for _ in range(2):
@@ -217,8 +219,8 @@ def test_the_library_logs_no_address(caplog: pytest.LogCaptureFixture) -> None:
     assert "personId" not in caplog.text
 
 
-def test_a_client_that_has_asked_nothing_can_be_closed() -> None:
-    """On an event loop its connections are opened by the first query."""
+def test_unused_client_can_be_closed() -> None:
+    """On an event loop the first query opens the connections."""
     client = UpstreamClient("http://127.0.0.1:9")
     asyncio.run(client.for_event_loop().close())
     client.close()

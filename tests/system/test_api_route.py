@@ -1,4 +1,4 @@
-"""The way to the upstream: its address, the credential, and the environment only where it is trusted (S39)."""
+"""The route to upstream: its address, its credential, and the environment only if it is trusted (S39)."""
 
 import base64
 import ssl
@@ -29,7 +29,7 @@ PASSWORD = "s3cret"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep this machine's own proxies and credentials out."""
+    """Ignore the proxies and credentials of this machine."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -60,21 +60,21 @@ def poll(client: UpstreamClient) -> None:
         f"http://127.0.0.1/#{PASSWORD}",
     ],
 )
-def test_an_address_of_no_use_is_refused_at_once(url: str) -> None:
+def test_invalid_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match=r"^(base_url must|the upstream's address)") as caught:
         UpstreamClient(url)
     assert_discreet(caught.value.with_traceback(None), PASSWORD)
 
 
 @pytest.mark.parametrize("token", ["two words", f"{PASSWORD}\r\nX-Header: y", "密码", " "])
-def test_a_token_that_no_header_can_carry_is_refused_at_once(token: str) -> None:
+def test_invalid_token_is_refused_at_once(token: str) -> None:
     with pytest.raises(ValueError, match=r"^token must") as caught:
         UpstreamClient("http://127.0.0.1:9015", token=token)
     assert_discreet(caught.value, PASSWORD)
 
 
 @pytest.mark.parametrize("timeout", ["connect_timeout", "status_timeout", "call_timeout"])
-def test_a_timeout_is_positive(timeout: str) -> None:
+def test_time_out_must_be_positive(timeout: str) -> None:
     with pytest.raises(ValueError, match="0"):
         UpstreamClient("http://127.0.0.1:9015", **{timeout: 0})  # type: ignore[arg-type]
 
@@ -117,7 +117,7 @@ BASIC = "Basic " + base64.b64encode(f"user:{PASSWORD}".encode()).decode()
         pytest.param(False, "t0ken", True, "Bearer t0ken", id="the token goes before .netrc"),
     ],
 )
-def test_whose_credential_is_sent(
+def test_credential_of_the_configured_source_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, in_address: bool, token: str | None, trust_env: bool,
     expected: str | None,
 ) -> None:  # fmt: skip
@@ -135,7 +135,7 @@ def test_whose_credential_is_sent(
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
-    """A proxy that answers by itself, named by the environment."""
+    """A proxy in the environment that answers by itself."""
     with RawServer(answers(STATUS)) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, server.url)
@@ -143,7 +143,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
 
 
 @BOTH_WAYS
-def test_the_environments_proxy_is_not_asked(proxy: RawServer) -> None:
+def test_proxy_of_the_environment_is_not_used(proxy: RawServer) -> None:
     with upstream(answers(STATUS), answers(ok([]))) as (server, client):
         poll(client)
         client.dial(REQUEST, before_send=lambda: None)
@@ -151,7 +151,7 @@ def test_the_environments_proxy_is_not_asked(proxy: RawServer) -> None:
 
 
 @BOTH_WAYS
-def test_where_the_environment_is_trusted_its_proxy_is_asked(proxy: RawServer) -> None:
+def test_proxy_of_a_trusted_environment_is_used(proxy: RawServer) -> None:
     client = UpstreamClient("http://upstream.test/x", trust_env=True)
     poll(client)
     client.close()
@@ -161,7 +161,7 @@ def test_where_the_environment_is_trusted_its_proxy_is_asked(proxy: RawServer) -
     assert proxy.requests[0].startswith(expected)
 
 
-def test_no_byte_leaves_for_a_proxy_either(proxy: RawServer) -> None:
+def test_no_byte_reaches_a_proxy_before_before_send(proxy: RawServer) -> None:
     """S18."""
     heard: list[bytes] = []
     client = UpstreamClient("http://upstream.test", trust_env=True)
@@ -189,7 +189,7 @@ def tunnelling(script: Callable[[Connection], None], context: ssl.SSLContext) ->
 
 
 def test_before_send_waits_for_the_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """S18: proxy, tunnel and TLS stand before the upstream can hear a word."""
+    """S18: proxy, tunnel and TLS are established before upstream receives a byte."""
     heard: list[int] = []
     with RawServer(tunnelling(answers(ok([])), tls_context())) as server:
         client = tunnel(monkeypatch, server, certificate(tmp_path))
@@ -204,7 +204,7 @@ def test_before_send_waits_for_the_tunnel(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @BOTH_WAYS
-def test_a_tunnel_refused_is_a_dial_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_dial_with_a_refused_tunnel_is_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """S12."""
     runs: list[None] = []
     with RawServer(answers(http(407))) as server:
@@ -219,8 +219,8 @@ def test_a_tunnel_refused_is_a_dial_not_sent(monkeypatch: pytest.MonkeyPatch, tm
         assert_discreet(error, PASSWORD, "localhost")
 
 
-def test_a_forwarding_proxys_refusal_counts_as_the_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S12: with 4xx nothing was started, whoever says it."""
+def test_refusal_by_a_forwarding_proxy_counts_as_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S12: after a 4xx no call was started, also if the proxy answers it."""
     with RawServer(answers(http(407))) as server:
         monkeypatch.setenv("http_proxy", server.url)
         client = UpstreamClient("http://upstream.test", trust_env=True)
@@ -230,8 +230,8 @@ def test_a_forwarding_proxys_refusal_counts_as_the_upstreams(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("url", [f"socks5://user:{PASSWORD}@127.0.0.1:1080", f"http://user:{PASSWORD}@:3128"])
-def test_a_proxy_of_no_use_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """SOCKS would come with connections that know no gate."""
+def test_invalid_proxy_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A SOCKS proxy would use connections without a gate."""
     monkeypatch.setenv("http_proxy", url)
     with pytest.raises(ValueError, match="unusable") as caught:
         UpstreamClient("http://upstream.test", trust_env=True)

@@ -1,4 +1,4 @@
-"""The test of the gate that each worker makes before it starts: it fails as soon as one byte would leave (S18)."""
+"""The self-test of the gate at the start of each worker: it fails as soon as a byte would be sent (S18)."""
 
 import socket
 from collections.abc import Callable
@@ -15,15 +15,15 @@ Patch = pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "all_proxy"])
-def test_the_gate_holds(monkeypatch: Patch, name: str) -> None:
-    """Whatever the environment says: the deployment's proxies and authorities have no part in it."""
+def test_gate_sends_no_byte_of_a_refused_dial(monkeypatch: Patch, name: str) -> None:
+    """The self-test ignores the proxies and authorities of the environment."""
     monkeypatch.setenv(name, "http://proxy.invalid:3128")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
     check_gate()
 
 
 def no_gate(patch: Patch) -> None:
-    """Dials go through a pool that knows no gate."""
+    """Dials use a pool without a gate."""
 
     def open_dial(way: Route, _gate: Gate) -> HTTPConnectionPool:
         return way.open_pool(1)
@@ -32,7 +32,7 @@ def no_gate(patch: Patch) -> None:
 
 
 def asked_late(patch: Patch) -> None:
-    """The connection writes before it asks, and is refused as it should be."""
+    """The connection writes before it asks the gate, and is then refused."""
     connect = transport.BoundedHTTPConnection.connect
 
     def connect_and_write(connection: Any) -> None:
@@ -53,18 +53,18 @@ def written_past_send(patch: Patch) -> None:
 
 
 def never_asked(patch: Patch) -> None:
-    """`before_send` is not called at all, and nothing leaves: no dial would ever succeed."""
+    """`before_send` is never called and nothing is sent: no dial could succeed."""
     patch.setattr(Gate, "ask", lambda _gate: None)
 
 
 def only_over_tls(patch: Patch) -> None:
-    """The same as the first, over HTTPS alone."""
+    """Like the first, over HTTPS only."""
     patch.setitem(route._DIALLING, "https", transport.BoundedHTTPSConnectionPool)
     patch.setattr(transport.BoundedHTTPSConnectionPool, "use", lambda _pool, _gate: None, raising=False)
 
 
 def believed_sent(patch: Patch) -> None:
-    """A dial returns as if it had been answered."""
+    """A dial returns as after an answer."""
 
     def dial(_client: UpstreamClient, *_: Any, **__: Any) -> list[CallRecord]:
         return []
@@ -73,7 +73,7 @@ def believed_sent(patch: Patch) -> None:
 
 
 def no_loopback(patch: Patch) -> None:
-    """No socket of our own can be opened."""
+    """No local socket can be opened."""
 
     def create_server(*_: Any, **__: Any) -> socket.socket:
         raise PermissionError("127.0.0.1")
@@ -84,17 +84,17 @@ def no_loopback(patch: Patch) -> None:
 @pytest.mark.parametrize(
     ("sabotage", "line"),
     [
-        (no_gate, "a dial over http went past its gate (a byte left)"),
-        (asked_late, "a dial over http went past its gate (a byte left)"),
-        (written_past_send, "a dial over http went past its gate (a byte left)"),
-        (only_over_tls, "a dial over https went past its gate (a byte left)"),
-        (never_asked, "a dial over http went past its gate (ended with NotSent)"),
+        (no_gate, "a dial over http bypassed its gate (a byte was sent)"),
+        (asked_late, "a dial over http bypassed its gate (a byte was sent)"),
+        (written_past_send, "a dial over http bypassed its gate (a byte was sent)"),
+        (only_over_tls, "a dial over https bypassed its gate (a byte was sent)"),
+        (never_asked, "a dial over http bypassed its gate (ended with NotSent)"),
         (believed_sent, "the gate of dials could not be tested (TimeoutError)"),
         (no_loopback, "the gate of dials could not be tested (PermissionError)"),
     ],
 )
-def test_a_gate_that_does_not_hold_is_found(sabotage: Callable[[Patch], None], line: str, monkeypatch: Patch) -> None:
-    """S18: by what arrives, and by how the dial ends."""
+def test_broken_gate_is_detected(sabotage: Callable[[Patch], None], line: str, monkeypatch: Patch) -> None:
+    """S18: by the received bytes, and by the error of the dial."""
     sabotage(monkeypatch)
     with pytest.raises(GateBrokenError) as caught:
         check_gate()

@@ -1,4 +1,4 @@
-"""The envelope: every way in which bytes fail to be an answer ends in one exception that quotes nothing."""
+"""The envelope: every invalid answer raises one exception, which quotes nothing."""
 
 import json
 import threading
@@ -57,7 +57,7 @@ def envelope(data: Any, code: Any = 200) -> bytes:
     ],
 )
 @pytest.mark.parametrize("read", [call_records, conversation_logs, lambda body: call_status(body, asked=None)])
-def test_what_is_no_answer(read: Any, body: bytes) -> None:
+def test_invalid_answer_is_one_exception(read: Any, body: bytes) -> None:
     """S13, S23."""
     with pytest.raises(UnexpectedAnswerError) as caught:
         read(body)
@@ -65,22 +65,22 @@ def test_what_is_no_answer(read: Any, body: bytes) -> None:
 
 
 @given(st.binary() | st.recursive(st.none() | st.text(), st.lists).map(lambda data: json.dumps(data).encode()))
-def test_no_bytes_provoke_another_exception(body: bytes) -> None:
+def test_arbitrary_bytes_raise_no_other_exception(body: bytes) -> None:
     for read in (call_records, conversation_logs):
         with pytest.raises(UnexpectedAnswerError):
             read(body)
 
 
 @pytest.mark.parametrize("code", [200, 201, "201"])
-def test_both_successes_are_one(code: Any) -> None:
-    """Section 5: 201, and 200 accepted too."""
+def test_codes_200_and_201_are_successes(code: Any) -> None:
+    """Section 5: 201, and 200 as well."""
     assert [record.job_id for record in call_records(envelope([{"jobId": "J1"}, None], code))] == ["J1", None]
     assert conversation_logs(envelope([], code)) == []
     assert call_status(envelope(STATUS, code), asked="J1").call_status == "Executing"
 
 
 @pytest.mark.parametrize("data", [{}, [STATUS], {"callStatus": None}, {"callStatus": " "}, {"callStatus": 3}], ids=repr)
-def test_a_status_without_call_status(data: Any) -> None:
+def test_status_without_call_status_is_refused(data: Any) -> None:
     """S23."""
     with pytest.raises(UnexpectedAnswerError, match="no callStatus"):
         call_status(envelope(data), asked="J1")
@@ -99,8 +99,8 @@ def test_a_status_without_call_status(data: Any) -> None:
         pytest.param(["J1"], "J1", False, id="a list"),
     ],
 )
-def test_whose_answer_it_is(answered: Any, asked: str | None, accepted: bool) -> None:
-    """S23: another job's answer is a failed query."""
+def test_answer_for_another_job_is_refused(answered: Any, asked: str | None, accepted: bool) -> None:
+    """S23: the answer for another job is a failed query."""
     body = envelope({**STATUS, "jobId": answered})
     if accepted:
         assert call_status(body, asked=asked).call_status == "Executing"
@@ -132,12 +132,12 @@ def http_date(seconds: float) -> str:
         pytest.param(None, None, id="not asked"),
     ],
 )
-def test_retry_after(header: str | None, expected: float | None) -> None:
+def test_retry_after_is_parsed(header: str | None, expected: float | None) -> None:
     assert retry_after(header, now=NOW) == expected
 
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,6} \d\d:\d\d:\d\d ([A-Z]{3}|[+-]\d{2,5})"))
-def test_no_header_provokes_an_exception(header: str) -> None:
+def test_arbitrary_retry_after_raises_no_exception(header: str) -> None:
     asked = retry_after(header, now=NOW)
     assert asked is None or 0 <= asked <= 300
 
@@ -195,22 +195,20 @@ LARGEST = 16 * 1024 * 1024
 
 
 def filled(value: str) -> bytes:
-    """Return a conversation log as large as one may be, of one value again and again."""
+    """Return a conversation log of the largest size, filled with one value."""
     return b'{"code": 200, "data": [' + (value * ((LARGEST - 100) // len(value.encode()))).encode() + b"0]}"
 
 
 @pytest.mark.parametrize("value", ["{},", '{"a":{}},', "[],", "1.5,", '"ab",', '{"jobId":"J1"},'], ids=repr)
-def test_a_conversation_log_that_would_take_many_times_its_size_is_not_read(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """S39: 16 MiB of the smallest objects would take half a gigabyte as objects of ours."""
+def test_conversation_log_with_too_many_tokens_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S39: 16 MiB of the smallest objects would take half a gigabyte when parsed."""
     monkeypatch.setattr(module, "from_json", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(UnexpectedAnswerError, match="more values"):
         conversation_logs(filled(value))
 
 
-def test_a_large_conversation_log_takes_few_times_its_size() -> None:
-    """S39: a look-up takes job ids and statuses from it; the transcripts stay the strings that they are."""
+def test_large_conversation_log_needs_bounded_memory() -> None:
+    """S39: a look-up reads job ids and statuses; the transcripts stay strings."""
     line = {"timestamp": 1770463012000, "speaker": "Robot", "script": "您好", "action": "Dialogue"}
     entry = {"jobId": "J1", "callStatus": "Failed", "conversations": json.dumps([line] * 100, ensure_ascii=False)}
     body = filled(json.dumps(entry, ensure_ascii=False) + ",").replace(b",0]}", b"]}")
@@ -226,7 +224,7 @@ def test_a_large_conversation_log_takes_few_times_its_size() -> None:
 
 
 def test_a_log_of_more_calls_than_a_case_has_is_refused() -> None:
-    """S5: cut, it could hide the one that is ringing."""
+    """S5: a log that is cut could hide the call that is ringing."""
     assert len(conversation_logs(envelope([{"jobId": "J1"}] * MAX_LOGS))) == MAX_LOGS
     with pytest.raises(UnexpectedAnswerError, match="more calls"):
         conversation_logs(envelope([{"jobId": "J1"}] * (MAX_LOGS + 1)))

@@ -1,4 +1,4 @@
-"""The gate before the first byte of a dial: its clock, that it opens once at most, and what it proves afterwards."""
+"""The gate before the first byte of a dial: its clocks, its single passage, and its proof that nothing was sent."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from api_client.gate import Gate, GateShutError
 
 
 def nothing() -> None:
-    """Stand in for a `before_send` that has nothing to do."""
+    """Replace `before_send` by a function without effect."""
 
 
 def armed(before_send: Callable[[], None] = nothing) -> Gate:
@@ -19,7 +19,7 @@ def armed(before_send: Callable[[], None] = nothing) -> Gate:
 
 
 class Clocks:
-    """A machine's clocks, in place of the module `time`; they stand unless they are moved."""
+    """The clocks of a machine, in place of the module `time`; only the test moves them."""
 
     def __init__(self) -> None:
         self.boottime = self.monotonic_time = 1000.0
@@ -43,7 +43,7 @@ class Clocks:
         self.wall += seconds
 
     def freeze_virtual_machine(self, seconds: float) -> None:
-        """As its host does it: the guest's clocks stand still, and a time service sets its wall clock afterwards."""
+        """Suspend it like a host: the guest's clocks stop, and a time service corrects its wall clock afterwards."""
         self.wall += seconds
 
     def suspend_and_set_wall_clock_back(self, seconds: float) -> None:
@@ -53,7 +53,7 @@ class Clocks:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    """The clocks that the gate reads."""
+    """The clocks of the gate."""
     clocks = Clocks()
     monkeypatch.setattr("api_client.gate.time", clocks)
     return clocks
@@ -77,10 +77,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clocks:
         pytest.param(Clocks.suspend_and_set_wall_clock_back, id="machine, and the wall clock set back meanwhile"),
     ],
 )
-def test_what_was_stopped_does_not_send_late(
+def test_suspended_process_does_not_send_late(
     clock: Clocks, pause: Callable[[Clocks, float], None], seconds: tuple[float, float], passes: bool
 ) -> None:
-    """S18: counted from before `before_send`, which writes `sending`, to the first byte."""
+    """S18: the time counts from before `before_send`, which writes `sending`, to the first byte."""
     in_before_send, after_it = seconds
     gate = armed(lambda: pause(clock, in_before_send))
     gate.ask()
@@ -93,7 +93,7 @@ def test_what_was_stopped_does_not_send_late(
     assert (gate.passed, gate.proves_nothing_was_sent, gate.refusal) == (passes, not passes, None)
 
 
-def test_it_keeps_what_before_send_raised() -> None:
+def test_gate_keeps_the_exception_of_before_send() -> None:
     error = ConnectionResetError("Redis is away")
 
     def before_send() -> None:
@@ -109,8 +109,8 @@ def test_it_keeps_what_before_send_raised() -> None:
     assert gate.refusal is error
 
 
-def test_it_lets_one_request_pass() -> None:
-    """S12: whatever the library beneath may come to retry, `before_send` runs once and one request passes."""
+def test_gate_lets_one_request_pass() -> None:
+    """S12: even if the library retries, `before_send` runs once and one request passes."""
     runs: list[None] = []
     gate = armed(lambda: runs.append(None))
     gate.ask()
@@ -122,7 +122,7 @@ def test_it_lets_one_request_pass() -> None:
     assert (gate.passed, gate.proves_nothing_was_sent, len(runs)) == (True, False, 1)
 
 
-def test_a_second_connection_shuts_it_for_the_first_one_too() -> None:
+def test_second_connection_shuts_the_gate_for_both() -> None:
     gate = armed()
     gate.ask()
     with pytest.raises(GateShutError):
@@ -141,7 +141,7 @@ def test_a_second_connection_shuts_it_for_the_first_one_too() -> None:
         pytest.param([Gate.arm, Gate.ask, Gate.shut], id="shut"),
     ],
 )
-def test_nothing_passes_unless_it_was_asked(steps: list[Callable[[Gate], object]]) -> None:
+def test_nothing_passes_a_gate_that_was_not_asked(steps: list[Callable[[Gate], object]]) -> None:
     """S18."""
     gate = Gate(nothing)
     for step in steps:
@@ -162,18 +162,18 @@ def test_an_unarmed_gate_never_runs_before_send() -> None:
     ("steps", "proves"),
     [
         pytest.param([], True, id="no library has the request"),
-        pytest.param([Gate.arm], False, id="a library has it and nothing is known"),
-        pytest.param([Gate.arm, Gate.not_reached], True, id="the connection never stood"),
-        pytest.param([Gate.arm, Gate.not_reached, Gate.ask], False, id="a second one stood"),
-        pytest.param([Gate.arm, Gate.ask], False, id="asked, and then nothing is known"),
-        pytest.param([Gate.arm, Gate.ask, Gate.not_reached], False, id="another connection never stood"),
+        pytest.param([Gate.arm], False, id="the library has the request, its state is unknown"),
+        pytest.param([Gate.arm, Gate.not_reached], True, id="no connection was established"),
+        pytest.param([Gate.arm, Gate.not_reached, Gate.ask], False, id="a second connection was established"),
+        pytest.param([Gate.arm, Gate.ask], False, id="asked, its state is unknown"),
+        pytest.param([Gate.arm, Gate.ask, Gate.not_reached], False, id="another connection was not established"),
         pytest.param([Gate.arm, Gate.ask, Gate.shut], True, id="shut"),
         pytest.param([Gate.arm, Gate.ask, Gate.let_pass], False, id="passed"),
-        pytest.param([Gate.arm, Gate.ask, Gate.let_pass, Gate.shut], False, id="passed, and shut behind it"),
+        pytest.param([Gate.arm, Gate.ask, Gate.let_pass, Gate.shut], False, id="passed, then shut"),
     ],
 )
-def test_what_proves_that_nothing_was_sent(steps: list[Callable[[Gate], object]], proves: bool) -> None:
-    """S12, S18: only then may the request be sent again."""
+def test_states_that_prove_that_nothing_was_sent(steps: list[Callable[[Gate], object]], proves: bool) -> None:
+    """S12, S18: only in these states may the request be sent again."""
     gate = Gate(nothing)
     for step in steps:
         step(gate)

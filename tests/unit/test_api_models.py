@@ -1,4 +1,4 @@
-"""The lenient models: nothing that the upstream puts into a field may raise, or cost a job its id."""
+"""The lenient models: no value of a field raises, or loses the id of a job."""
 
 import json
 from typing import Any
@@ -25,15 +25,15 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), JSON))
-def test_no_field_value_costs_a_started_job_its_id(fields: dict[str, Any]) -> None:
-    """S7: whatever stands beside them, errorCode 0 and a jobId come through."""
+def test_no_field_value_loses_the_id_of_a_started_job(fields: dict[str, Any]) -> None:
+    """S7: errorCode 0 and a jobId are read beside any other values."""
     record = CallRecord.model_validate({**fields, "errorCode": 0, "jobId": JOB_ID})
     assert (record.error_code, record.job_id) == (0, JOB_ID)
 
 
 @given(JSON)
-def test_any_json_at_all_is_a_record(value: Any) -> None:
-    """S7: one odd record never costs the others theirs."""
+def test_arbitrary_json_is_a_record(value: Any) -> None:
+    """S7: one odd record never loses the ids of the others."""
     assert isinstance(CallRecord.model_validate(value), CallRecord)
     for raw in (value, {"conversations": value}, {"conversations": [value]}, {"conversations": json.dumps(value)}):
         log = ConversationLog.model_validate(raw)
@@ -43,12 +43,12 @@ def test_any_json_at_all_is_a_record(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 7, True], ids=repr)
-def test_a_record_that_is_no_object_is_an_empty_record(value: Any) -> None:
+def test_non_object_is_an_empty_record(value: Any) -> None:
     assert CallRecord.model_validate(value) == CallRecord()
 
 
-def test_nothing_is_taken_from_a_record_that_nobody_needs() -> None:
-    """S37: names of people stand in some of its fields."""
+def test_unused_fields_of_a_record_are_not_read() -> None:
+    """S37: some of its fields contain names of people."""
     kept = {"errorCode", "message", "personId", "jobId", "callStatus", "startTime", "callInterval"}
     sent = {name: 7 if name == "errorCode" else name for name in FIELDS}
     record = CallRecord.model_validate(sent)
@@ -72,7 +72,7 @@ def test_nothing_is_taken_from_a_record_that_nobody_needs() -> None:
         pytest.param([0], None, id="a list"),
     ],
 )
-def test_error_code(value: Any, expected: int | None) -> None:
+def test_error_code_is_parsed(value: Any, expected: int | None) -> None:
     assert CallRecord.model_validate({"errorCode": value}).error_code == expected
 
 
@@ -91,25 +91,25 @@ def test_error_code(value: Any, expected: int | None) -> None:
         pytest.param({}, None, id="an object"),
     ],
 )
-def test_job_id(value: Any, expected: str | None) -> None:
+def test_job_id_is_parsed(value: Any, expected: str | None) -> None:
     assert CallRecord.model_validate({"jobId": value}).job_id == expected
     assert CallStatus.model_validate({"jobId": value, "callStatus": "Executing"}).job_id == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [(3, 3), ("3", "3"), ("2026-02-07", "2026-02-07"), (True, None)])
-def test_the_next_round_is_kept_as_it_came(value: Any, expected: int | str | None) -> None:
+def test_next_round_is_kept_unchanged(value: Any, expected: int | str | None) -> None:
     """S9."""
     record = CallRecord.model_validate({"startTime": value, "callInterval": value})
     assert (record.start_time, record.call_interval) == (expected, expected)
 
 
-def test_numbers_stand_in_for_strings() -> None:
+def test_numbers_are_accepted_as_strings() -> None:
     record = CallRecord.model_validate({"message": 42, "personId": 7})
     assert (record.message, record.person_id) == ("42", "7")
 
 
 @pytest.mark.parametrize("show", [repr, str])
-def test_nothing_personal_shows(show: Any) -> None:
+def test_repr_shows_nothing_personal(show: Any) -> None:
     """S37."""
     record = CallRecord(error_code=1002, message=f"张三 {PHONE}", person_id="P20260001", job_id=JOB_ID)
     request = CallRequest("C1", "M1", call_person_id="P20260001")
@@ -124,7 +124,7 @@ def test_nothing_personal_shows(show: Any) -> None:
 
 
 def test_request_body() -> None:
-    """S2, S3: strings and an int, automatic and for everyone unless told otherwise."""
+    """S2, S3: strings and an int; by default automatic and for all parties."""
     assert CallRequest("C1", "M1").body() == {
         "caseId": "C1",
         "mediationId": "M1",
@@ -157,8 +157,8 @@ def test_a_status_is_an_open_set_and_carries_no_phone_number() -> None:
         (Utterance, "script", 10_000),
     ],
 )
-def test_a_text_is_cut_where_it_enters(model: Any, field: str, length: int) -> None:
-    """S19, S38: it may be anything, a page of a proxy among it; no record, result or log grows by that."""
+def test_text_is_cut_to_its_limit(model: Any, field: str, length: int) -> None:
+    """S19, S38: a text can be anything, even a page of a proxy; it must not fill records, results or logs."""
     for sent, kept in (("长" * length, "长" * length), ("长" * (length + 1), "长" * length)):
         read = model.model_validate({"callStatus": "Executing", field: sent})
         assert read.model_dump(by_alias=True)[field] == kept
@@ -167,14 +167,14 @@ def test_a_text_is_cut_where_it_enters(model: Any, field: str, length: int) -> N
 @pytest.mark.parametrize(
     ("model", "field", "length"), [(CallRecord, "personId", 200), (ConversationLog, "recordUrl", 4096)]
 )
-def test_what_would_name_something_else_when_cut_counts_as_absent(model: Any, field: str, length: int) -> None:
-    """S38: a person's id must not become another person's."""
+def test_overlong_id_or_link_counts_as_absent(model: Any, field: str, length: int) -> None:
+    """S38: a cut person id could be the id of another person."""
     for sent, kept in (("9" * length, "9" * length), ("9" * (length + 1), None)):
         assert model.model_validate({field: sent}).model_dump(by_alias=True)[field] == kept
 
 
 def test_every_text_has_a_limit() -> None:
-    """S38: a field that is added later as well."""
+    """S38: also a field that is added later."""
     huge: dict[str, Any] = {"callStatus": "Executing"}
     for model in (CallRecord, CallStatus, Utterance, ConversationLog):
         names = {field.alias or "" for field in model.model_fields.values()} - {"conversations"}
@@ -200,7 +200,7 @@ LINE = {"timestamp": 1770463012000, "speaker": "Robot", "script": "您好", "act
         pytest.param(7, 0, True, id="a number"),
     ],
 )
-def test_a_transcript_is_unpacked(value: Any, lines: int, unreadable: bool) -> None:
+def test_transcript_is_parsed(value: Any, lines: int, unreadable: bool) -> None:
     """S36."""
     log = ConversationLog.model_validate({"conversations": value})
     assert (len(log.conversations), log.conversations_unreadable) == (lines, unreadable)
@@ -211,8 +211,8 @@ def test_a_transcript_is_unpacked(value: Any, lines: int, unreadable: bool) -> N
 
 
 @pytest.mark.parametrize("value", ["{},", '{"a":1},', "[],", "1.5,", '"ab",'], ids=repr)
-def test_a_crowded_transcript_is_not_unpacked(value: str) -> None:
-    """S36, S39: what takes many times its own size in memory is no transcript."""
+def test_transcript_with_too_many_tokens_is_not_parsed(value: str) -> None:
+    """S36, S39: a transcript that would take many times its size in memory is refused."""
     crowded = "[" + value * (MAX_TOKENS + 1) + "1]"
     log = ConversationLog.model_validate({"conversations": crowded})
     assert (log.conversations, log.conversations_unreadable) == ([], True)
@@ -230,7 +230,7 @@ def test_a_crowded_transcript_is_not_unpacked(value: str) -> None:
         pytest.param(json.dumps(["\\"] * MAX_TOKENS), True, id="beside strings that end with a backslash"),
     ],
 )
-def test_only_what_stands_in_no_string_makes_json_crowded(document: str, crowded: bool) -> None:
+def test_tokens_inside_strings_do_not_count(document: str, crowded: bool) -> None:
     json.loads(document)
     assert is_crowded(document.encode()) is crowded
 
@@ -247,6 +247,6 @@ def test_only_what_stands_in_no_string_makes_json_crowded(document: str, crowded
         pytest.param(None, None, id="none"),
     ],
 )
-def test_when_a_recording_link_dies(url: str | None, expected: float | None) -> None:
+def test_expiry_of_a_recording_link_is_read(url: str | None, expected: float | None) -> None:
     """S36."""
     assert ConversationLog(record_url=url).record_expires == expected

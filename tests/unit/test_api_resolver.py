@@ -1,4 +1,4 @@
-"""Name resolution in bounded time with a bounded number of threads, whatever the machine's resolver does (S18, S39)."""
+"""Name resolution within bounded time and threads, also if the resolver of the machine blocks (S18, S39)."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 80))
 
 
 class MachineResolver:
-    """Stands in for `getaddrinfo`: names hang until `answer` is set, IP addresses never do."""
+    """Replace `getaddrinfo`: names block until `answer` is set, IP addresses do not."""
 
     def __init__(self) -> None:
         self.answer = threading.Event()
@@ -35,7 +35,7 @@ class MachineResolver:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MachineResolver]:
-    """The machine's resolver, which hangs; it answers at the test's end, so that no thread outlives it."""
+    """The resolver of the machine, which blocks until the end of the test, so that no thread outlives it."""
     machine = MachineResolver()
     monkeypatch.setattr(socket, "getaddrinfo", machine)
     yield machine
@@ -48,7 +48,7 @@ def resolving() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "resolver"]
 
 
-def test_a_hung_resolver_ends_the_wait_in_time(machine: MachineResolver) -> None:
+def test_blocked_resolver_ends_the_wait_in_time(machine: MachineResolver) -> None:
     with pytest.raises(TimeoutError):
         Resolver().resolve("upstream.test", 80, within=0.05)
     assert not machine.answer.is_set()
@@ -69,8 +69,8 @@ def test_addresses_and_failures_reach_the_caller(machine: MachineResolver) -> No
         names.resolve("upstream.test", 80, within=PATIENCE)
 
 
-def test_a_hung_resolver_leaks_a_bounded_number_of_threads(machine: MachineResolver) -> None:
-    """S39: above the bound a resolution fails at once, without waiting; when one has ended there is room again."""
+def test_blocked_resolver_uses_a_bounded_number_of_threads(machine: MachineResolver) -> None:
+    """S39: above the limit a resolution fails at once; after the end of one there is room again."""
     names = Resolver()
     for number in range(MAX_PENDING):
         with pytest.raises(TimeoutError):
@@ -85,8 +85,8 @@ def test_a_hung_resolver_leaks_a_bounded_number_of_threads(machine: MachineResol
     assert names.resolve("one-more.test", 80, within=PATIENCE) == [ADDRESS]
 
 
-def test_a_young_resolution_of_the_same_name_is_joined(machine: MachineResolver) -> None:
-    """A pool that connects at once asks once, and a slow answer serves those who came later."""
+def test_recent_resolution_of_the_same_name_is_joined(machine: MachineResolver) -> None:
+    """Concurrent connections resolve a name once, and a slow answer serves all of them."""
     names = Resolver(most=1)
     with pytest.raises(TimeoutError):
         names.resolve("upstream.test", 80, within=0)
@@ -100,7 +100,7 @@ def test_a_young_resolution_of_the_same_name_is_joined(machine: MachineResolver)
 
 
 def test_an_old_resolution_is_not_joined(machine: MachineResolver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that hangs for ever must not keep the name from being resolved again."""
+    """A resolution that blocks for ever must not prevent another one of the same name."""
     now = [100.0]
     monkeypatch.setattr(resolver, "monotonic", lambda: now[0])
     names = Resolver()
@@ -111,13 +111,13 @@ def test_an_old_resolution_is_not_joined(machine: MachineResolver, monkeypatch: 
     with pytest.raises(TimeoutError):
         names.resolve("upstream.test", 80, within=0)
     assert len(machine.asked) == 2
-    machine.answer.set()  # the older one ends while the newer one is the name's latest, or after it
+    machine.answer.set()  # the older one ends before or after the newer one
     for thread in resolving():
         thread.join(PATIENCE)
     assert names.resolve("upstream.test", 80, within=PATIENCE) == [ADDRESS]
 
 
-def test_a_thread_that_cannot_start_takes_no_room(machine: MachineResolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thread_that_cannot_start_is_not_counted(machine: MachineResolver, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.answer.set()
     names = Resolver(most=1)
 

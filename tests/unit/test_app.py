@@ -80,11 +80,11 @@ def test_a_worker_whose_gate_does_not_hold_does_not_start(monkeypatch: pytest.Mo
     """S18: it is one line, and says what to do."""
 
     def check_gate() -> None:
-        raise GateBrokenError("a dial over http went past its gate (a byte left)")
+        raise GateBrokenError("a dial over http bypassed its gate (a byte was sent)")
 
     monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"api_base_url": "http://127.0.0.1:9015"}))
     monkeypatch.setattr(module, "check_gate", check_gate)
-    with pytest.raises(SystemExit, match=r"^a dial over http went past its gate .*requirements\.lock names$"):
+    with pytest.raises(SystemExit, match=r"^a dial over http bypassed its gate .*requirements\.lock names$"):
         signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
 
 
