@@ -1,1 +1,1 @@
-"""What an operator types: the callwatch command, and the server that it brings along."""
+"""The command line for operators: the callwatch command, and the processes that `callwatch up` runs."""

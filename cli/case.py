@@ -1,4 +1,4 @@
-"""The commands about one case or call: its history, what was said in it, and taking away what is kept of it."""
+"""Show or erase the data of one case or call: `callwatch history`, `conversation` and `erase`."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any, cast
 import redis
 
 from api_client import ConversationLog, ProtocolError, Unavailable
-from cli.connect import connect, open_store, read_settings, silence
+from cli.connect import connect, no_answer, open_store, read_settings
 from cli.ui.formatting import PHASES, event_line
 from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.settings import Settings
@@ -24,7 +24,7 @@ BATCH = 500
 
 
 def history(case_id: str, *, as_json: bool) -> int:
-    """Show every event of a case; returns the exit code, 1 where none is kept (S36)."""
+    """Print every event of a case; return the exit code, 1 if it has none (S36)."""
     case_id = _id(case_id, "CASE_ID")
     with open_store(read_settings()) as store:
         events = store.history(case_id)
@@ -33,15 +33,15 @@ def history(case_id: str, *, as_json: bool) -> int:
     for event in () if as_json else events:
         say(f"{_moment(float(event['at'])):%Y-%m-%d}  {event_line(event)}")
     if not events:
-        complain(f"no event of {printable(case_id)} is kept; a history is kept for a while only")
+        complain(f"no event of {printable(case_id)} is stored; a history expires after CALLWATCH_HISTORY_TTL")
         return FAILED
     return DONE
 
 
 def conversation(job_id: str, *, links: bool, as_json: bool) -> int:
-    """Ask upstream what was said in a call, and where its recording lies; returns the exit code (S36).
+    """Query upstream for the transcript and the recording of a call; return the exit code (S36).
 
-    A signed link opens the recording for whoever reads it, in a terminal's memory too: it is shown on demand only.
+    A signed link opens the recording without a password, also from the scroll-back of a terminal: it needs `links`.
     """
     job_id = _id(job_id, "JOB_ID")
     settings = read_settings()
@@ -66,7 +66,7 @@ def conversation(job_id: str, *, links: bool, as_json: bool) -> int:
 
 
 def erase(case_id: str, *, anyway: bool, as_json: bool) -> int:
-    """Take away what is kept of a case, and say what that was; returns the exit code, 1 where it must stay."""
+    """Erase the data of a case and print the numbers; return the exit code, 1 if the data must stay."""
     case_id = _id(case_id, "CASE_ID")
     settings = read_settings()
     with open_store(settings) as store:
@@ -89,10 +89,10 @@ def erase(case_id: str, *, anyway: bool, as_json: bool) -> int:
     if as_json:
         say_json({"case_id": case_id, "erased": True, "removed": removed})
     elif any(removed.values()):
-        told = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in removed.items() if number)
-        say(f"{printable(case_id)} is erased: {told}")
+        counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in removed.items() if number)
+        say(f"{printable(case_id)} is erased: {counts}")
     else:
-        say(f"nothing is kept of {printable(case_id)}")
+        say(f"there are no data of {printable(case_id)}")
     return DONE
 
 
@@ -114,7 +114,7 @@ def _ask(settings: Settings, job_id: str, case_id: str | None) -> list[Conversat
     try:
         return upstream.conversations(case_id=case_id, job_id=job_id)
     except (Unavailable, ProtocolError) as error:
-        raise Failure(f"upstream did not tell: {error}") from None
+        raise Failure(f"upstream did not answer: {error}") from None
     finally:
         upstream.close()
 
@@ -148,31 +148,31 @@ def _log_lines(log: ConversationLog, *, links: bool) -> Iterator[str]:
             at = f"{_moment(line.timestamp / 1000):%H:%M:%S}" if line.timestamp else "--:--:--"
             yield f"{at}  {SPEAKERS.get(line.speaker or '', line.speaker or '')}: {line.script}"
     if log.record_url:
-        dies = "nobody says when it dies"
+        expiry = "expiry unknown"
         if log.record_expires is not None:
-            dies = f"dies at {_moment(log.record_expires):%Y-%m-%d %H:%M:%S %z}"
-        yield f"recording ({dies}): {log.record_url if links else '--links shows its signed link'}"
+            expiry = f"expires at {_moment(log.record_expires):%Y-%m-%d %H:%M:%S %z}"
+        yield f"recording ({expiry}): {log.record_url if links else '--links shows its signed link'}"
 
 
 def _why_not(kept: NotErased) -> str:
     if kept.until is None:
         return f"of mediation {printable(kept.pair.mediation_id)} {PHASES.get(kept.phase, kept.phase)}"
     return (
-        f"how the last call of mediation {printable(kept.pair.mediation_id)} ended is not known, and until "
-        f"{_moment(kept.until):%Y-%m-%d %H:%M} a new trigger has to look upstream first; --anyway forgets that too"
+        f"the outcome of the last call of mediation {printable(kept.pair.mediation_id)} is unknown, and until "
+        f"{_moment(kept.until):%Y-%m-%d %H:%M} a new trigger has to query upstream first; --anyway erases that too"
     )
 
 
-# -- what Celery keeps -------------------------------------------------------------------------------------------------
+# -- data that Celery keeps --------------------------------------------------------------------------------------------
 
 
 def _forget_results(settings: Settings, case_id: str) -> int:
-    """Take the case's results out of Celery's result backend."""
+    """Delete the results of the case from Celery's result backend; return their number."""
 
     def of_the_case(text: str) -> bool:
         try:
             result = json.loads(text)["result"]
-        except (ValueError, TypeError, KeyError):  # somebody else's
+        except (ValueError, TypeError, KeyError):  # the result of another application
             return False
         return isinstance(result, dict) and result.get("case_id") == case_id
 
@@ -183,15 +183,15 @@ def _forget_results(settings: Settings, case_id: str) -> int:
             found = [name for name, text in texts_of.items() if text and of_the_case(text)]
             return sum(int(str(client.delete(name))) for name in found)
     except redis.RedisError as error:
-        raise Failure(silence(settings.result_url, "CALLWATCH_RESULT_URL", error)) from None
+        raise Failure(no_answer(settings.result_url, "CALLWATCH_RESULT_URL", error)) from None
 
 
 def _forget_malformed(settings: Settings, case_id: str) -> int:
-    """Take messages that nobody could read and that name the case out of the list where they are put aside."""
+    """Delete the quarantined messages that name the case; return their number."""
     named = re.compile(rf"(?<![\w-]){re.escape(case_id)}(?![\w-])")
     try:
         with connect(settings.broker_url) as client:
             entries = cast("list[str]", client.lrange(MALFORMED_QUEUE, 0, -1))
             return sum(int(str(client.lrem(MALFORMED_QUEUE, 0, one))) for one in set(entries) if named.search(one))
     except redis.RedisError as error:
-        raise Failure(silence(settings.broker_url, "CALLWATCH_BROKER_URL", error)) from None
+        raise Failure(no_answer(settings.broker_url, "CALLWATCH_BROKER_URL", error)) from None

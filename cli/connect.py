@@ -1,4 +1,4 @@
-"""The way from a command to Redis: the settings, a quick look whether it answers, and why it does not."""
+"""Connect a command to Redis: read the settings, ping once, and explain a failure in one line."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from config.settings import Settings, SettingsError, load_settings
 if TYPE_CHECKING:
     from worker.store import RedisStore
 
-PATIENCE = 3.0  # seconds for a first answer: whoever types a command waits for it
+CONNECT_LIMIT = 3.0  # seconds to connect and for each answer: an operator waits for the command
 
 
 def read_settings() -> Settings:
-    """Return the settings; Failure, wrong usage, where they cannot be used."""
+    """Return the settings; Failure (wrong usage) if they are invalid."""
     try:
         return load_settings()
     except SettingsError as error:
@@ -28,29 +28,29 @@ def read_settings() -> Settings:
 
 
 def connect(url: str) -> redis.Redis:
-    """Return a client for one command: it asks once, and not for long."""
+    """Return a client for one command: short time-outs, no retry."""
     return redis.Redis.from_url(
         parse_redis_url(url).for_redis_py(),
         decode_responses=True,
-        socket_connect_timeout=PATIENCE,
-        socket_timeout=PATIENCE,
+        socket_connect_timeout=CONNECT_LIMIT,
+        socket_timeout=CONNECT_LIMIT,
         retry=Retry(NoBackoff(), 0),
     )
 
 
 def require_redis(url: str, variable: str) -> None:
-    """Return once the Redis at `url` has answered; Failure where it does not, naming the variable that would help."""
+    """Ping the Redis at `url`; Failure names the `variable` to set if it does not answer."""
     client = connect(url)
     try:
         client.ping()
     except redis.RedisError as error:
-        raise Failure(silence(url, variable, error)) from None
+        raise Failure(no_answer(url, variable, error)) from None
     finally:
         client.close()
 
 
 def require_broker(settings: Settings) -> None:
-    """Return once the broker has answered, and the results' Redis where that is another one."""
+    """Ping the broker, and the Redis of the results if it is another one; Failure if one does not answer."""
     require_redis(settings.broker_url, _variable("BROKER_URL", settings.broker_url, settings))
     if settings.result_url != settings.broker_url:
         require_redis(settings.result_url, _variable("RESULT_URL", settings.result_url, settings))
@@ -58,38 +58,38 @@ def require_broker(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def open_store(settings: Settings) -> Iterator["RedisStore"]:
-    """Give the store of a deployment; Failure where its Redis does not answer, then or later."""
+    """Yield the store of a deployment; Failure if its Redis does not answer, at the start or within the block."""
     require_redis(settings.redis_url, "CALLWATCH_REDIS_URL")
     from worker.container import build_store  # noqa: PLC0415
-    from worker.core.interfaces import StoreUnavailable  # noqa: PLC0415 - takes a second, which a silent Redis need not cost
+    from worker.core.interfaces import StoreUnavailable  # noqa: PLC0415 - takes a second; not before Redis has answered
 
     store = build_store(settings)
     try:
         yield store
     except StoreUnavailable as error:
-        raise Failure(silence(settings.redis_url, "CALLWATCH_REDIS_URL", error)) from None
+        raise Failure(no_answer(settings.redis_url, "CALLWATCH_REDIS_URL", error)) from None
     finally:
         store.client.close()
 
 
 def bounded_store(settings: Settings) -> "RedisStore":
-    """Return the store over a client that asks once and not for long; nothing has been asked yet."""
+    """Return the store with short time-outs and without retries; sends no command yet."""
     from worker.container import terms  # noqa: PLC0415
-    from worker.store import Keys, RedisStore  # noqa: PLC0415 - as above
+    from worker.store import Keys, RedisStore  # noqa: PLC0415 - see open_store
 
     return RedisStore(connect(settings.redis_url), Keys(settings.key_prefix), terms(settings))
 
 
-def silence(url: str, variable: str, error: BaseException) -> str:
-    """Return the line about a Redis that does not serve: where it is, its password masked, why, and what to do."""
-    place = redact(url)
+def no_answer(url: str, variable: str, error: BaseException) -> str:
+    """Return one line about a Redis that does not serve: address with masked password, reason, remedy."""
+    address = redact(url)
     if _caused_by(error, redis.AuthenticationError) or "NOAUTH" in str(error):
-        return f"Redis at {place} wants another password. Set {variable} with the right one."
-    return f"Redis at {place} does not answer: {reason(error)}. Start one, or set {variable}."
+        return f"Redis at {address} requires another password. Set {variable} with the right one."
+    return f"Redis at {address} does not answer: {reason(error)}. Start one, or set {variable}."
 
 
 def reason(error: BaseException) -> str:
-    """Return why Redis did not answer, in the system's words where it has any."""
+    """Return why Redis did not answer: the error text of the operating system if there is one."""
     system = _caused_by(error, OSError)
     if isinstance(system, OSError) and system.strerror:
         return system.strerror.lower()

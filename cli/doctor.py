@@ -1,4 +1,4 @@
-"""`callwatch doctor`: looks at everything at once, for a bounded time, and says what is not as it should be."""
+"""Check an installation within a bounded time: `callwatch doctor`."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from api_client.route import Route
 from cli import checks
 from cli.checks import Check
-from cli.connect import PATIENCE, bounded_store, connect, reason, silence
+from cli.connect import CONNECT_LIMIT, bounded_store, connect, no_answer, reason
 from cli.exposure import exposure
 from cli.ui.output import DONE, FAILED, say, say_json
 from config.api_keys import KeysError, read_keys
@@ -24,7 +24,7 @@ from config.redaction import redact
 from config.settings import Settings, SettingsError, load_settings
 from worker.core.interfaces import StoreUnavailable
 
-LIMIT = 7.0  # seconds for everything; what has not been answered by then is not well
+LIMIT = 7.0  # seconds for all probes together; a probe without a result by then is a FAIL
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
 PORTS = {"http": 80, "https": 443}
 
@@ -32,7 +32,7 @@ Probe = Callable[[], Iterator[Check]]
 
 
 def doctor(*, as_json: bool) -> int:
-    """Say how everything is; returns the exit code, 1 where something is amiss."""
+    """Print all checks; return the exit code, 1 if one is a FAIL."""
     found = examine()
     ok = all(check.status != "FAIL" for check in found)
     if as_json:
@@ -44,25 +44,25 @@ def doctor(*, as_json: bool) -> int:
 
 
 def examine() -> list[Check]:
-    """Look at everything, the settings first: wrong ones leave nothing to look at."""
+    """Run all checks; with invalid settings, only the check of the settings."""
     try:
         settings = load_settings()
     except SettingsError as error:
         return [Check("settings", "FAIL", fault) for fault in error.faults]
-    import worker.app  # noqa: F401, PLC0415 - reads the settings; takes time, which must not be taken for Redis' own
+    import worker.app  # noqa: F401, PLC0415 - reads the settings; its import time must not count as latency of Redis
 
     probes: dict[str, Probe] = {
-        "redis": lambda: look_at_store(settings),
-        "broker": lambda: look_at_broker(settings),
-        "results": lambda: look_at_results(settings),
-        "upstream": lambda: iter((look_at_upstream(settings),)),
-        "gateway": lambda: look_at_gateway(settings),
+        "redis": lambda: probe_store(settings),
+        "broker": lambda: probe_broker(settings),
+        "results": lambda: probe_results(settings),
+        "upstream": lambda: iter((probe_upstream(settings),)),
+        "gateway": lambda: probe_gateway(settings),
     }
-    return [Check("settings", "ok", "valid"), *exposure(settings), *look(probes, limit=LIMIT)]
+    return [Check("settings", "ok", "valid"), *exposure(settings), *run_probes(probes, limit=LIMIT)]
 
 
-def look(probes: dict[str, Probe], *, limit: float) -> list[Check]:
-    """Run the probes at the same time; what they have not said within `limit` seconds is a check that failed."""
+def run_probes(probes: dict[str, Probe], *, limit: float) -> list[Check]:
+    """Run the probes concurrently; one without a result after `limit` seconds is a FAIL."""
     give_up = time.monotonic() + limit
     running = [(name, *_start(name, probe)) for name, probe in probes.items()]
     found: list[Check] = []
@@ -79,10 +79,12 @@ def _start(name: str, probe: Probe) -> tuple[threading.Thread, list[Check]]:
     def run() -> None:
         try:
             found.extend(probe())
-        except Exception as error:  # noqa: BLE001 - a diagnosis that breaks off diagnoses nothing
+        except Exception as error:  # noqa: BLE001 - one failed probe must not hide the others
             found.append(Check(name, "FAIL", f"{type(error).__name__}: {reason(error)}"))
 
-    thread = threading.Thread(target=run, name=f"doctor {name}", daemon=True)  # one that hangs keeps nobody waiting
+    thread = threading.Thread(
+        target=run, name=f"doctor {name}", daemon=True
+    )  # daemon: a probe that hangs does not delay the exit
     thread.start()
     return thread, found
 
@@ -90,19 +92,19 @@ def _start(name: str, probe: Probe) -> tuple[threading.Thread, list[Check]]:
 # -- the probes --------------------------------------------------------------------------------------------------------
 
 
-def look_at_store(settings: Settings) -> Iterator[Check]:
-    """Look at the Redis of lock and records, and at what stands in it."""
+def probe_store(settings: Settings) -> Iterator[Check]:
+    """Check the Redis of locks and records, and the state in it."""
     store = bounded_store(settings)
     try:
         yield from checks.state(store, settings)
     except StoreUnavailable as error:
-        yield Check("redis", "FAIL", silence(settings.redis_url, "CALLWATCH_REDIS_URL", error))
+        yield Check("redis", "FAIL", no_answer(settings.redis_url, "CALLWATCH_REDIS_URL", error))
     finally:
         store.client.close()
 
 
-def look_at_broker(settings: Settings) -> Iterator[Check]:
-    """Look at the broker, at what waits there, and at who takes it."""
+def probe_broker(settings: Settings) -> Iterator[Check]:
+    """Check the broker, its queues, and the workers that consume them."""
     elsewhere = settings.broker_url != settings.redis_url
     client = connect(settings.broker_url)
     try:
@@ -111,16 +113,16 @@ def look_at_broker(settings: Settings) -> Iterator[Check]:
             yield Check("broker", "ok", f"{redact(settings.broker_url)} answers")
         yield checks.queues(client, QUEUES)
     except redis.RedisError as error:
-        if elsewhere:  # else it is said of the store's
-            yield Check("broker", "FAIL", silence(settings.broker_url, "CALLWATCH_BROKER_URL", error))
-        return  # Celery would try again for ever
+        if elsewhere:  # else the check of the store reports it
+            yield Check("broker", "FAIL", no_answer(settings.broker_url, "CALLWATCH_BROKER_URL", error))
+        return  # Celery would retry without end
     finally:
         client.close()
     yield checks.workers(checks.ask_workers(settings), QUEUES)
 
 
-def look_at_results(settings: Settings) -> Iterator[Check]:
-    """Look at the results' Redis, where that is another one."""
+def probe_results(settings: Settings) -> Iterator[Check]:
+    """Check the Redis of the results, if it is another one."""
     if settings.result_url in (settings.redis_url, settings.broker_url):
         return
     client = connect(settings.result_url)
@@ -128,13 +130,13 @@ def look_at_results(settings: Settings) -> Iterator[Check]:
         client.ping()
         yield Check("results", "ok", f"{redact(settings.result_url)} answers")
     except redis.RedisError as error:
-        yield Check("results", "FAIL", silence(settings.result_url, "CALLWATCH_RESULT_URL", error))
+        yield Check("results", "FAIL", no_answer(settings.result_url, "CALLWATCH_RESULT_URL", error))
     finally:
         client.close()
 
 
-def look_at_gateway(settings: Settings) -> Iterator[Check]:
-    """Look at the API keys of the HTTP gateway, where there are any."""
+def probe_gateway(settings: Settings) -> Iterator[Check]:
+    """Check the API keys of the HTTP gateway, if a file of keys is set."""
     if not settings.gateway_keys_file:
         return
     try:
@@ -143,16 +145,16 @@ def look_at_gateway(settings: Settings) -> Iterator[Check]:
         yield Check("gateway keys", "FAIL", str(error))
         return
     names = ", ".join(f"{key.name} ({', '.join(sorted(key.scopes))})" for key in keys)
-    yield Check("gateway keys", "ok" if keys else "warn", names or "none: no back end may use the gateway")
+    yield Check("gateway keys", "ok" if keys else "warn", names or "none: no back end can use the gateway")
     if any("mint" in key.scopes for key in keys) and settings.gateway_token_secret is None:
-        yield Check("gateway tokens", "warn", "a key may mint, and CALLWATCH_GATEWAY_TOKEN_SECRET is not set")
+        yield Check("gateway tokens", "warn", "a key has the scope mint, but CALLWATCH_GATEWAY_TOKEN_SECRET is not set")
 
 
-def look_at_upstream(settings: Settings) -> Check:
-    """Connect to upstream, or to the proxy before it, and send nothing: no request, so nobody is called."""
+def probe_upstream(settings: Settings) -> Check:
+    """Connect to upstream, or to its proxy, and send nothing: without a request, no phone rings."""
     url = settings.api_base_url
     if url is None:
-        return Check("upstream", "FAIL", "CALLWATCH_API_BASE_URL: missing, nothing can be dialled or asked")
+        return Check("upstream", "FAIL", "CALLWATCH_API_BASE_URL: missing, no call can be placed or queried")
     token = settings.api_token.get_secret_value() if settings.api_token else None
     try:
         Route(url, token=token, trust_env=settings.api_trust_env)
@@ -164,21 +166,23 @@ def look_at_upstream(settings: Settings) -> Check:
     proxy = select_proxy(url, found["proxies"])
     target = urlsplit(proxy or url)
     host, port = target.hostname or "", target.port or PORTS[target.scheme]
-    place = f"the proxy {host}:{port} before it" if proxy else f"{host}:{port}"
+    address = f"the proxy {host}:{port}" if proxy else f"{host}:{port}"
     try:
         _connect(host, port, bundle=found["verify"] if target.scheme == "https" else None)
     except OSError as error:
-        return Check("upstream", "FAIL", f"{place} cannot be reached: {reason(error)}")
-    return Check("upstream", "ok", f"{place} takes connections")
+        return Check("upstream", "FAIL", f"{address} cannot be reached: {reason(error)}")
+    return Check("upstream", "ok", f"{address} accepts connections")
 
 
 def _connect(host: str, port: int, *, bundle: object) -> None:
-    """Connect and, with a bundle of certificates (True for the usual one), agree on TLS."""
-    with socket.create_connection((host, port), timeout=PATIENCE) as connection:
+    """Connect; with a CA bundle (True: the default one), also complete the TLS handshake."""
+    with socket.create_connection((host, port), timeout=CONNECT_LIMIT) as connection:
         if bundle is None:
             return
-        place = Path(bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH)
-        is_folder = place.is_dir()
-        context = ssl.create_default_context(cafile=None if is_folder else place, capath=place if is_folder else None)
+        bundle_path = Path(bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH)
+        is_folder = bundle_path.is_dir()
+        context = ssl.create_default_context(
+            cafile=None if is_folder else bundle_path, capath=bundle_path if is_folder else None
+        )
         with context.wrap_socket(connection, server_hostname=host):
             pass

@@ -1,4 +1,4 @@
-"""Enqueue a trigger as any producer would, and wait for what came of it."""
+"""Enqueue a trigger as a back end does, and wait for its outcome: `callwatch trigger`."""
 
 import contextlib
 import logging
@@ -17,14 +17,14 @@ from worker.core import texts
 from worker.core.messages import BadTrigger, TriggerRequest, read_trigger
 from worker.runtime.producer import NotPublished, Producer
 
-GOOD = frozenset({"started", "skipped", "deferred"})  # the outcomes after which nobody has to do anything
-SPARE = 30.0  # seconds beyond a dial's time-out that are waited for its result
+GOOD = frozenset({"started", "skipped", "deferred"})  # outcomes that need no action: exit code 0
+RESULT_MARGIN = 30.0  # seconds to wait for the result beyond the time-out of the dial
 ARGUMENTS = {"case_id": "CASE_ID", "mediation_id": "MEDIATION_ID", "call_person_id": "--person"}
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A trigger as it was typed; `expires` and `timeout` in seconds, None for what the settings make of it."""
+    """A trigger from the command line; `expires` and `timeout` in seconds, None takes it from the settings."""
 
     request: TriggerRequest
     task_id: str | None = None
@@ -33,7 +33,7 @@ class Order:
 
 
 def read_order(case_id: str, mediation_id: str, *, person: str | None, manual: bool) -> TriggerRequest:
-    """Return the checked request; Failure, wrong usage, which names the argument, its fault and what would be right."""
+    """Return the checked request; Failure (wrong usage) names the argument, its fault and the right form."""
     kwargs = {"case_id": case_id, "mediation_id": mediation_id, "call_auto": int(manual), "call_person_id": person}
     try:
         return read_trigger(kwargs)
@@ -46,8 +46,8 @@ def read_order(case_id: str, mediation_id: str, *, person: str | None, manual: b
 
 
 def enqueue(order: Order) -> Any:
-    """Enqueue the trigger and return Celery's result of it; Failure where the broker does not take it."""
-    from worker.app import app  # noqa: PLC0415 - reads the settings when imported
+    """Enqueue the trigger and return its Celery result; Failure if the broker does not take it."""
+    from worker.app import app  # noqa: PLC0415 - its import reads the settings
 
     try:
         return Producer(app).publish(order.request, task_id=order.task_id, expires=order.expires)
@@ -56,10 +56,10 @@ def enqueue(order: Order) -> Any:
 
 
 def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
-    """Enqueue the trigger, say so or wait for its result; return the exit code."""
+    """Enqueue the trigger, print its task id or wait for its result; return the exit code."""
     settings = read_settings()
     require_broker(settings)
-    logging.getLogger("celery").setLevel(logging.CRITICAL + 1)  # what it would say of a lost Redis, one line says here
+    logging.getLogger("celery").setLevel(logging.CRITICAL + 1)  # `_await` reports a lost Redis in one line
     result = enqueue(order)
     if not wait:
         say_json({"task_id": result.id}) if as_json else say(result.id)
@@ -75,18 +75,18 @@ def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
 
 
 def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any] | None, str]:
-    """Return the trigger's result, or None and why there is none."""
-    limit = settings.call_timeout + SPARE if order.timeout is None else order.timeout
+    """Return the result of the trigger, or None and the reason."""
+    limit = settings.call_timeout + RESULT_MARGIN if order.timeout is None else order.timeout
     try:
         answer = result.get(timeout=limit, propagate=False)
     except NoResult:
         return None, f"no result within {limit:g} s: the trigger stays enqueued, task id {result.id}"
     except KeyboardInterrupt:
-        return None, f"not waited for: the trigger stays enqueued, task id {result.id}"
+        return None, f"interrupted: the trigger stays enqueued, task id {result.id}"
     except (RedisError, OperationalError, OSError, RuntimeError) as error:
         return None, f"the results cannot be read: {reason(error)}; the trigger stays enqueued, task id {result.id}"
     finally:
-        with contextlib.suppress(RedisError):  # else Celery ends with a trace where no result has come
+        with contextlib.suppress(RedisError):  # else Celery prints a trace at exit if there is no result
             result.backend.remove_pending_result(result)
     if isinstance(answer, dict):
         return answer, ""
@@ -94,7 +94,7 @@ def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any
 
 
 def _show(answer: dict[str, Any]) -> None:
-    """Write a result as a person reads it: persons masked (S37)."""
+    """Print a result as text, with masked person ids (S37)."""
     say(printable(f"{answer['outcome']}  {answer['case_id']}/{answer['mediation_id']}"))
     message = str(answer.get("message") or "")
     for refused in answer.get("refused", ()):

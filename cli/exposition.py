@@ -1,7 +1,7 @@
-"""What `callwatch metrics` shows: the counters of all processes and the state as it stands, as Prometheus reads it.
+"""Expose the counters of all processes and the current state in the text format of Prometheus: `callwatch metrics`.
 
-Everything is read from Redis when asked, so it is the same whichever process is asked, and survives every one of them.
-No label holds a person, a case or a call (S37): the values of each are few and known beforehand.
+Each scrape reads Redis, so every process shows the same values, and no restart loses one. No label contains a person, a
+case or a call (S37): each label has few values, which are known beforehand.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from worker.store.server_status import LastSweep, Memory, memory_of
 
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
 STALE = 4 * TALLY_EVERY  # seconds
-OTHER = "other"  # a status that upstream has made up: as a label of its own it would have no bound
+OTHER = "other"  # any status that is not in the API: labels with upstream's own texts would have no bound
 
 POLLS = (*get_args(QueryResult), "fenced", "finished", "absent", "early", "overtaken")
 TRIGGERS = (*get_args(Outcome), "handled", "copy")
@@ -36,7 +36,7 @@ Counters = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one scrape has read; `now` and `outage_since` in epoch seconds, None where there is none."""
+    """The values of one scrape; `now` and `outage_since` in epoch seconds, an absent value is None."""
 
     counters: Counters
     tally: CachedCounts | None
@@ -52,9 +52,9 @@ class State:
 
 
 def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> State:
-    """Read it all: counters and sizes alone, no record.
+    """Read the counters and sizes, but no record of a call.
 
-    Raises StoreUnavailable where the Redis of the state or that of the broker does not answer.
+    Raises StoreUnavailable if the Redis of the state or of the broker does not answer.
     """
     with store.translated():
         pipeline = broker.pipeline(transaction=False)
@@ -82,7 +82,7 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
 
 
 def families(state: State) -> Iterator[Metric]:
-    """Return the metrics of what was read."""
+    """Yield the metrics of one scrape."""
     yield from _counters(state.counters)
     yield from _gauges(state)
 
@@ -90,22 +90,22 @@ def families(state: State) -> Iterator[Metric]:
 def _counters(counters: Counters) -> Iterator[Metric]:
     def labelled(name: str, text: str, label: str, prefix: str, values: Sequence[str]) -> Metric:
         family = CounterMetricFamily(name, text, labels=[label])
-        for value in values:  # those that never counted, too: an alert on an increase needs the zero before it
+        for value in values:  # zeros too: an alert on an increase needs the value before it
             family.add_metric([value], counters.get(f"{prefix}:{value}", 0))
         return family
 
     def plain(name: str, text: str, field: str) -> Metric:
         return CounterMetricFamily(name, text, value=counters.get(field, 0))
 
-    yield labelled("callwatch_triggers", "Triggers by what came of them.", "outcome", "triggers", TRIGGERS)
-    yield plain("callwatch_call_requests", "Call requests that were let through to upstream.", "call_requests")
-    yield labelled("callwatch_polls", "Poll messages by what came of them.", "outcome", "polls", POLLS)
-    yield plain("callwatch_polls_reissued", "Polls whose lease ended, published again.", "reissued")
-    yield plain("callwatch_triggers_requeued", "Triggers whose owner was gone, published again.", "requeued")
-    yield labelled("callwatch_events", "What happened to calls and pairs.", "kind", "events", get_args(EventKind))
-    text = "From a poll's due time to its beginning."
+    yield labelled("callwatch_triggers", "Triggers by outcome.", "outcome", "triggers", TRIGGERS)
+    yield plain("callwatch_call_requests", "Call requests that were sent to upstream.", "call_requests")
+    yield labelled("callwatch_polls", "Polls by outcome.", "outcome", "polls", POLLS)
+    yield plain("callwatch_polls_reissued", "Polls published again because their lease ended.", "reissued")
+    yield plain("callwatch_triggers_requeued", "Triggers published again because their owner died.", "requeued")
+    yield labelled("callwatch_events", "Events of calls and pairs, by kind.", "kind", "events", get_args(EventKind))
+    text = "Seconds from the due time of a poll to its start."
     yield _histogram("callwatch_poll_lateness_seconds", text, counters, {"": "lateness"}, LATENESS_BOUNDS)
-    text = "Answers of upstream: a status query; a call request until its answer is stored."
+    text = "Seconds to the answer of a status query, or until the answer to a call request is stored."
     endpoints = {"status": "status_latency", "call": "call_latency"}
     yield _histogram("callwatch_upstream_latency_seconds", text, counters, endpoints, LATENCY_BOUNDS)
 
@@ -113,7 +113,7 @@ def _counters(counters: Counters) -> Iterator[Metric]:
 def _histogram(
     name: str, text: str, counters: Counters, fields: dict[str, str], bounds: Sequence[str]
 ) -> HistogramMetricFamily:
-    """Return a histogram; `fields` by the endpoint, the only label, empty where there is none."""
+    """Return a histogram; `fields` maps the label `endpoint` to a counter, the empty text means no label."""
     family = HistogramMetricFamily(name, text, labels=[] if "" in fields else ["endpoint"])
     for endpoint, counted in fields.items():
         buckets, number = [], 0
@@ -137,50 +137,69 @@ def _tallied(tally: CachedCounts, now: float) -> Iterator[Metric]:
     for status, number in tally.calls.numbers.items():
         statuses[status if status in LABELS else OTHER] += number
     phases = {phase: tally.pairs.numbers.get(phase, 0) for phase in get_args(Phase) if phase != "done"}
-    yield _gauge("callwatch_watched_calls", "Calls being watched, by upstream's last status.", "status", statuses)
-    yield _gauge("callwatch_pairs", "Cases with a mediation that are taken, by phase.", "phase", phases)
-    yield GaugeMetricFamily("callwatch_overdue_polls", "Polls later than the grace.", tally.calls.beyond)
-    # Without a worker nothing is tallied and nothing polled: what is watched grows later all the same.
+    yield _gauge("callwatch_watched_calls", "Watched calls by last status.", "status", statuses)
+    yield _gauge("callwatch_pairs", "Locked pairs of case and mediation, by phase.", "phase", phases)
+    yield GaugeMetricFamily(
+        "callwatch_overdue_polls", "Polls that are later than CALLWATCH_OVERDUE_GRACE.", tally.calls.beyond
+    )
+    # Without a worker there is no count and no poll, and the lateness of watched calls grows.
     age = now - tally.at
     silent = age if age > STALE and tally.calls.numbers else 0.0
-    text = "How late the latest poll is; 0 where none is."
+    text = "Seconds by which the latest poll is overdue; 0 without an overdue poll."
     yield GaugeMetricFamily("callwatch_oldest_overdue_poll_seconds", text, tally.calls.longest + silent)
 
 
 def _memory(memory: Mapping[str, Memory]) -> Iterator[Metric]:
     used = {name: float(one.used) for name, one in memory.items()}
     limits = {name: float(one.limit) for name, one in memory.items() if one.limit}
-    yield _gauge("callwatch_redis_memory_bytes", "Memory that Redis uses.", "redis", used)
-    yield _gauge("callwatch_redis_memory_limit_bytes", "Beyond it Redis refuses writes.", "redis", limits)
+    yield _gauge("callwatch_redis_memory_bytes", "Memory that Redis uses, in bytes.", "redis", used)
+    yield _gauge(
+        "callwatch_redis_memory_limit_bytes",
+        "Memory limit in bytes, above which Redis refuses writes.",
+        "redis",
+        limits,
+    )
 
 
 def _gauges(state: State) -> Iterator[Metric]:
-    if state.tally is not None:  # else no worker has tallied within a day; an alert on the sweep says so
+    if state.tally is not None:  # None: no worker has counted within a day; the alert on the sweep reports it
         yield from _tallied(state.tally, state.now)
-    yield _gauge("callwatch_queue_messages", "Messages that no worker has taken.", "queue", state.queues)
-    yield GaugeMetricFamily("callwatch_unacknowledged_messages", "Messages that workers hold.", state.unacknowledged)
+    yield _gauge("callwatch_queue_messages", "Messages in the queue that no worker has taken.", "queue", state.queues)
+    yield GaugeMetricFamily(
+        "callwatch_unacknowledged_messages",
+        "Messages that workers have taken and not acknowledged.",
+        state.unacknowledged,
+    )
     waiting: dict[str, int] = {one.channel: one.waiting for one in state.notices}
     ages: dict[str, float] = {one.channel: max(0.0, state.now - (one.oldest_at or state.now)) for one in state.notices}
-    yield _gauge("callwatch_notices_waiting", "Notices that no back end has taken yet.", "channel", waiting)
-    yield _gauge("callwatch_oldest_notice_seconds", "Since when the oldest of them waits.", "channel", ages)
-    yield GaugeMetricFamily("callwatch_dead_letters", "Notices that were given up, and are kept.", state.dead_letters)
+    yield _gauge("callwatch_notices_waiting", "Notices that are not delivered yet.", "channel", waiting)
+    yield _gauge("callwatch_oldest_notice_seconds", "Age of the oldest undelivered notice in seconds.", "channel", ages)
+    yield GaugeMetricFamily(
+        "callwatch_dead_letters", "Dead letters: notices that were not delivered in time.", state.dead_letters
+    )
     yield from _memory(state.memory)
     outage = state.outage_since is not None
     yield GaugeMetricFamily("callwatch_upstream_outage", "1 while upstream answers no status query.", outage)
-    yield GaugeMetricFamily("callwatch_new_calls_stopped", "1 while new calls are stopped.", state.paused)
-    if state.sweep is not None:  # else nobody has swept within a day; an alert on its absence says so
+    yield GaugeMetricFamily(
+        "callwatch_new_calls_stopped",
+        "1 while new calls are stopped, by the flag in Redis or by the settings.",
+        state.paused,
+    )
+    if state.sweep is not None:  # None: no sweep within a day; the alert on the absent metric reports it
         age = max(0.0, state.now - state.sweep.at)
-        yield GaugeMetricFamily("callwatch_sweep_age_seconds", "Since a worker last took the turn to sweep.", age)
+        yield GaugeMetricFamily(
+            "callwatch_sweep_age_seconds", "Seconds since a worker last took the leader lock of the sweep.", age
+        )
 
 
 class StateCollector(Collector):
-    """Reads at each scrape; while Redis is away the one thing that is said is that it is."""
+    """Read the state at each scrape; while Redis is away, return only that it is away."""
 
     def __init__(self, read: Callable[[], State]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        """Return what stands."""
+        """Yield the current metrics."""
         try:
             state = self._read()
         except StoreUnavailable:
@@ -191,7 +210,7 @@ class StateCollector(Collector):
 
 
 def expose(read: Callable[[], State]) -> bytes:
-    """Return the text of one scrape."""
+    """Return the page of one scrape."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StateCollector(read))
     return generate_latest(registry)

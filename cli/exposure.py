@@ -1,4 +1,4 @@
-"""Check the addresses of the settings: which lead over a network in the clear, and who can fill the state's Redis."""
+"""Check the addresses of the settings for unencrypted connections and for a shared Redis."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ CLEAR = ("http", "redis")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure(settings: Settings) -> Iterator[Check]:
-    """Say which addresses of the settings lead over a network in the clear, and who can fill the Redis of the state."""
+    """Check that connections to other hosts are encrypted, and that producers cannot fill the Redis of the state."""
     yield _encryption(settings)
     yield _sharing(settings)
 
@@ -33,16 +33,16 @@ def _encryption(settings: Settings) -> Check:
         "CALLWATCH_BROKER_URL": settings.broker_url,
         "CALLWATCH_RESULT_URL": settings.result_url,
     }
-    found: dict[str, str] = {}  # an address that two settings share is named once
+    found: dict[str, str] = {}  # an address of two settings appears once
     for name, url in addresses.items():
         parts = urlsplit(url or "")
         if parts.scheme in CLEAR and not is_loopback(parts.hostname or ""):
             found.setdefault(f"{parts.scheme}://{parts.hostname}", name)
     if not found:
-        return Check("encryption", "ok", "no address leads to another host in the clear")
-    places = ", ".join(f"{name} ({place})" for place, name in found.items())
-    why = "credentials and person ids can be read on the way; https:// and rediss:// encrypt"
-    return Check("encryption", "warn", f"in the clear to another host: {places}: {why}")
+        return Check("encryption", "ok", "every connection to another host is encrypted")
+    names = ", ".join(f"{name} ({origin})" for origin, name in found.items())
+    why = "credentials and person ids can be read in transit; https:// and rediss:// encrypt"
+    return Check("encryption", "warn", f"not encrypted to another host: {names}: {why}")
 
 
 def _sharing(settings: Settings) -> Check:
@@ -53,5 +53,5 @@ def _sharing(settings: Settings) -> Check:
         return Check(
             "broker memory", "ok", "the queues share the Redis of the state, on this machine or in a demonstration"
         )
-    why = "whoever may enqueue can fill it, and a full one dials nothing; CALLWATCH_BROKER_URL can name another"
+    why = "a producer can fill it, and with a full Redis no call is placed; CALLWATCH_BROKER_URL can name another"
     return Check("broker memory", "warn", f"the queues share the Redis of locks and records: {why}")

@@ -1,4 +1,4 @@
-"""`callwatch flower`: Celery's own window, with the columns an operator needs, and never open to anybody (S40)."""
+"""Serve Flower, read-only and behind a credential (S40): `callwatch flower`."""
 
 import importlib.util
 import logging
@@ -7,21 +7,21 @@ from cli.connect import read_settings
 from cli.ui.output import WRONG_USAGE, Failure
 from config.settings import Settings
 
-MAX_TASKS = 20_000  # the least recently changed go first; at a kilobyte each, and a save of them takes a second
-SAVE_EVERY = 60_000  # milliseconds: what a crash of Flower may cost of its memory, where it has a file
-COLUMNS = "name,uuid,state,kwargs,result,received,worker"  # a call's uuid is its job id
-A_CENTURY = 100 * 365 * 86_400  # seconds: who looks on puts no message back into a queue; workers do that
-OPEN_PAGES = (r"/metrics",)  # Flower asks nobody for a credential there
+MAX_TASKS = 20_000  # the least recently changed are dropped; a kilobyte each, and a save takes a second
+SAVE_EVERY = 60_000  # milliseconds between two saves to the file of CALLWATCH_FLOWER_DB
+COLUMNS = "name,uuid,state,kwargs,result,received,worker"  # the uuid of a call is its job id
+A_CENTURY = 100 * 365 * 86_400  # seconds; as visibility time-out: only workers redeliver messages, never Flower
+OPEN_PAGES = (r"/metrics",)  # Flower serves these pages without a credential
 
 
 def flower(host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; Failure where there is no credential to ask for."""
+    """Serve until SIGINT or SIGTERM; Failure if no credential is set."""
     if importlib.util.find_spec("flower") is None:
         raise Failure("flower is not installed: pip install 'callwatch[ops]'")
     settings = read_settings()
     if settings.flower_auth is None:
         raise Failure(
-            "CALLWATCH_FLOWER_AUTH or CALLWATCH_FLOWER_AUTH_FILE: missing, should give the user:password to ask for",
+            "CALLWATCH_FLOWER_AUTH or CALLWATCH_FLOWER_AUTH_FILE: missing, should give the required user:password",
             exit_code=WRONG_USAGE,
         )
     from flower import urls  # noqa: PLC0415 - takes a second
@@ -35,7 +35,7 @@ def flower(host: str, port: int) -> None:
 
 
 def options(settings: Settings, host: str, port: int) -> list[str]:
-    """Return Flower's options. They stand on no command line: they hold the credential."""
+    """Return the options of Flower. They contain the credential, so no command line may show them."""
     if settings.flower_auth is None:
         raise ValueError("no credential")
     chosen = {
@@ -46,7 +46,7 @@ def options(settings: Settings, host: str, port: int) -> list[str]:
         "max_tasks": MAX_TASKS,
         "tasks_columns": COLUMNS,
         "natural_time": False,
-        "read_only": True,  # else a page for looking on could dial, and shut workers down
+        "read_only": True,  # else its pages could dial and shut workers down
     }
     if settings.flower_db:
         chosen |= {"persistent": True, "db": settings.flower_db, "state_save_interval": SAVE_EVERY}
@@ -54,7 +54,7 @@ def options(settings: Settings, host: str, port: int) -> list[str]:
 
 
 def path_of(handler: object) -> str:
-    """Return the path of one of Flower's entries, which are tuples or URL specifications."""
+    """Return the path of one of Flower's handlers, a tuple or a URL specification."""
     if isinstance(handler, tuple):
         return str(handler[0])
     return str(getattr(handler, "_path", "") or getattr(handler, "regex", ""))

@@ -1,4 +1,4 @@
-"""`callwatch healthcheck`: whether this machine's worker did work lately. Imports little: it is run all the time."""
+"""Check the heartbeat of this machine's worker: `callwatch healthcheck`. Imports little: it runs every few seconds."""
 
 import os
 import time
@@ -9,40 +9,43 @@ from dotenv import dotenv_values
 from cli.ui.output import DONE, FAILED, complain, printable, say
 
 VARIABLE = "CALLWATCH_HEALTH_FILE"
-LONGEST = 32  # characters of the file that are read
+LONGEST = 32  # characters to read from the file
 
 
 def healthcheck(file: Path | None) -> int:
-    """Say in one line how the worker that writes `file` (None: the one of the settings) does; return the exit code."""
-    place = file or _configured()
-    if place is None:
-        complain(f"{VARIABLE}: empty, should be a file that the worker writes, or give --file")
+    """Print one line about the worker with health file `file` (None: from the settings); return the exit code."""
+    path = file or _configured()
+    if path is None:
+        complain(f"{VARIABLE}: empty, should be the health file of the worker, or give --file")
         return FAILED
-    healthy, line = judge(place, now=time.time())
+    healthy, line = judge(path, now=time.time())
     say(line) if healthy else complain(line)
     return DONE if healthy else FAILED
 
 
 def judge(file: Path, *, now: float) -> tuple[bool, str]:
-    """Return whether the sign in a file still holds at `now` (epoch seconds), and that as a line."""
+    """Return whether the heartbeat in a file is recent at `now` (epoch seconds), and a line about it."""
     try:
         number = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(number, encoding="utf-8") as sign:  # noqa: PTH123 - it is open already
+        with open(number, encoding="utf-8") as heartbeat:  # noqa: PTH123 - opened above
             age = now - os.fstat(number).st_mtime
-            holds = float(sign.read(LONGEST))
+            holds = float(heartbeat.read(LONGEST))
     except FileNotFoundError:
-        return False, f"unhealthy: no sign of work in {printable(str(file))}: none has worked yet, or it has left"
+        return (
+            False,
+            f"unhealthy: no heartbeat in {printable(str(file))}: the worker has not started yet, or has stopped",
+        )
     except (OSError, ValueError) as error:
         return False, f"unhealthy: {printable(str(file))} cannot be read: {type(error).__name__}"
     if age > holds:
-        return False, f"unhealthy: the last sign of work is {age:.1f} s old, at most {holds:g} s are well"
+        return False, f"unhealthy: the last heartbeat is {age:.1f} s old, the limit is {holds:g} s"
     if age < -holds:
-        return False, f"unhealthy: the last sign of work is {-age:.1f} s ahead of the clock"
-    return True, f"healthy: the last sign of work is {max(0.0, age):.1f} s old, at most {holds:g} s are well"
+        return False, f"unhealthy: the last heartbeat is {-age:.1f} s ahead of the clock"
+    return True, f"healthy: the last heartbeat is {max(0.0, age):.1f} s old, the limit is {holds:g} s"
 
 
 def _configured() -> Path | None:
-    """Read the one setting without the others, whose checks take a second."""
+    """Return the path of the setting. Does not load the other settings: their checks take a second."""
     given = {name.upper(): value for name, value in (dotenv_values(".env") | dict(os.environ)).items()}
     value = given.get(VARIABLE)
     return Path(value) if value else None

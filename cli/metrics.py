@@ -1,4 +1,4 @@
-"""`callwatch metrics`: one page for Prometheus, over HTTP, behind a bearer token wherever others could reach it."""
+"""Serve the metrics page for Prometheus over HTTP, with a bearer token unless on loopback: `callwatch metrics`."""
 
 import asyncio
 import hmac
@@ -24,56 +24,56 @@ from cli.signals import Signals
 from cli.ui.output import WRONG_USAGE, Failure, say
 from config.settings import Settings
 
-HEADERS_WITHIN, WHOLE = 5.0, 30.0  # seconds for all headers of a request to arrive, and for everything
-MOST_CONNECTIONS = 64  # the oldest one is closed for a newer one: a scrape takes milliseconds, an attacker stays
-MOST_HEADERS, MOST_BODY = 16_384, 1_024  # bytes
-SCRAPES_AT_ONCE = 2
+HEADER_TIMEOUT, TOTAL_TIMEOUT = 5.0, 30.0  # seconds for the headers of a request, and for a whole connection
+MAX_CONNECTIONS = 64  # a new one closes the oldest: a scrape takes milliseconds, an attacker stays connected
+MAX_HEADERS, MAX_BODY = 16_384, 1_024  # bytes
+MAX_SCRAPES = 2
 A_DAY = 86_400.0
 
 
 def metrics(host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; Failure where the port cannot be had, or anybody could read it (S40)."""
+    """Serve until SIGINT or SIGTERM; Failure if the port is not free, or would be public without a token (S40)."""
     settings = read_settings()
     token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
     if token is None and not is_loopback(host):
         raise Failure(
             f"--host {host}: reachable from elsewhere, CALLWATCH_METRICS_TOKEN or CALLWATCH_METRICS_TOKEN_FILE"
-            " should give the token to ask for",
+            " should give the required token",
             exit_code=WRONG_USAGE,
         )
     try:
         server = MetricsServer(host, port, token, scraper(settings))
     except OSError as error:
         raise Failure(f"port {port} on {host} cannot be used: {error.strerror or error}") from None
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # what a stranger sends wrong is no news
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # malformed requests of strangers are not worth a log line
     with Signals() as signals:
         server.begin()
-        place = f"[{host}]" if ":" in host else host
-        say(f"metrics: http://{place}:{server.port}/metrics")
+        address = f"[{host}]" if ":" in host else host
+        say(f"metrics: http://{address}:{server.port}/metrics")
         while not signals.wait(A_DAY):
             pass
 
 
 def scraper(settings: Settings) -> Callable[[], bytes]:
-    """Return what reads one page; its connections are kept."""
+    """Return a function that reads one page; it keeps its connections open."""
     store = bounded_store(settings)
     broker = connect(settings.broker_url)
     return lambda: expose(lambda: read_state(store, broker, settings))
 
 
 class MetricsServer:
-    """Answers `/metrics` to who knows the token (None: to everybody), and `/healthz`, which says nothing, to all.
+    """Serve `/metrics` to requests with the token (None: to all requests), and `/healthz` without data to all.
 
-    One thread serves all connections, so one that is slow holds up no other; `read` runs in threads of its own.
+    One thread serves all connections, so a slow one delays no other; `read` runs in separate threads.
     """
 
     def __init__(self, host: str, port: int, token: str | None, read: Callable[[], bytes]) -> None:
         self._sockets = bind_sockets(port, host, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self._sockets[0].getsockname()[1]
-        self._page = {"token": token, "read": read, "scrapes": ThreadPoolExecutor(SCRAPES_AT_ONCE, "scrape")}
+        self._page = {"token": token, "read": read, "scrapes": ThreadPoolExecutor(MAX_SCRAPES, "scrape")}
 
     def begin(self) -> None:
-        """Serve in a thread of its own, so that a signal finds the first one waiting for it."""
+        """Serve in a separate thread; the main thread waits for a signal."""
         threading.Thread(target=lambda: asyncio.run(self._serve()), name="metrics", daemon=True).start()
 
     async def _serve(self) -> None:
@@ -81,51 +81,51 @@ class MetricsServer:
         server = BoundedServer(
             application,
             no_keep_alive=True,
-            idle_connection_timeout=HEADERS_WITHIN,
-            body_timeout=HEADERS_WITHIN,
-            max_header_size=MOST_HEADERS,
-            max_body_size=MOST_BODY,
+            idle_connection_timeout=HEADER_TIMEOUT,
+            body_timeout=HEADER_TIMEOUT,
+            max_header_size=MAX_HEADERS,
+            max_body_size=MAX_BODY,
         )
         server.add_sockets(self._sockets)
         await asyncio.Event().wait()
 
 
 class BoundedServer(HTTPServer):
-    """Bounds the number of connections and the time of each; the library bounds headers and bodies."""
+    """Bound the number of connections and the time of each; the library bounds headers and bodies."""
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Begin without connections."""
+        """Start with an empty list of connections."""
         super().initialize(*args, **options)
         self._streams: list[IOStream] = []
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Serve a new connection, at the oldest one's expense where there are too many."""
+        """Serve a new connection; close the oldest one if there are too many."""
         self._streams = [one for one in self._streams if not one.closed()]
-        if len(self._streams) >= MOST_CONNECTIONS:
+        if len(self._streams) >= MAX_CONNECTIONS:
             self._streams.pop(0).close()
         self._streams.append(stream)
-        IOLoop.current().call_later(WHOLE, stream.close)
+        IOLoop.current().call_later(TOTAL_TIMEOUT, stream.close)
         super().handle_stream(stream, address)
 
 
 class Page(RequestHandler):
-    """One request."""
+    """Handle one request."""
 
     def initialize(self, token: str | None, read: Callable[[], bytes], scrapes: ThreadPoolExecutor) -> None:
-        """Take what all requests share."""
+        """Keep the values that all requests share."""
         self._token, self._read, self._scrapes = token, read, scrapes
 
     def set_default_headers(self) -> None:
-        """Name no version."""
+        """Hide the version of the server."""
         self.set_header("Server", "callwatch")
 
     async def get(self) -> None:
-        """Answer."""
+        """Answer the request."""
         if self.request.path == "/healthz":
             self._answer(HTTPStatus.OK, b"ok\n")
         elif not self._may_read():
             self.set_header("WWW-Authenticate", "Bearer")
-            self._answer(HTTPStatus.UNAUTHORIZED, b"a bearer token is asked for\n")
+            self._answer(HTTPStatus.UNAUTHORIZED, b"a bearer token is required\n")
         elif self.request.path != "/metrics":
             self._answer(HTTPStatus.NOT_FOUND, b"/metrics is the only page\n")
         else:
@@ -144,5 +144,5 @@ class Page(RequestHandler):
         self.finish(body)
 
     def write_error(self, status_code: int, **_: Any) -> None:
-        """Say nothing but the status."""
+        """Send the status code only."""
         self.finish(f"{status_code}\n")

@@ -1,4 +1,4 @@
-"""`callwatch notices`: what back ends have still to be told, and what was given up."""
+"""Show undelivered notices and replay dead letters: `callwatch notices`."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -11,9 +11,9 @@ from worker.store.outbox import DeadLetter, Waiting
 
 
 def notices(*, dead: bool, replay: bool, as_json: bool) -> int:
-    """Show what waits, and what was given up if asked; put that back if asked; returns the exit code.
+    """Print the outbox of each channel; list or replay the dead letters on request; return the exit code.
 
-    It is 1 where not every dead letter found room.
+    The exit code is 1 if the outbox had no room for a dead letter.
     """
     with open_store(read_settings()) as store:
         before = store.dead_letters()
@@ -29,13 +29,13 @@ def notices(*, dead: bool, replay: bool, as_json: bool) -> int:
         say_json(document)
     else:
         for letter in before if dead else ():
-            say(_letter_line(letter))
+            say(_dead_letter_line(letter))
         if replay:
-            say(f"{replayed} dead letters are on their way again")
+            say(f"{replayed} dead letters are back in the outbox")
         for line in _lines(waiting, len(left)):
             say(line)
     if replay and left:
-        complain(f"{len(left)} dead letters found no room; try again when fewer wait")
+        complain(f"the outbox had no room for {len(left)} dead letters; try again when fewer notices wait")
         return FAILED
     return DONE
 
@@ -43,7 +43,7 @@ def notices(*, dead: bool, replay: bool, as_json: bool) -> int:
 def _lines(waiting: list[Waiting], dead: int) -> list[str]:
     lines = [_waiting_line(one) for one in waiting]
     if not waiting:
-        lines = ["nobody is told: neither CALLWATCH_NOTICE_URL nor CALLWATCH_NOTICE_TASK is set"]
+        lines = ["no channel: neither CALLWATCH_NOTICE_URL nor CALLWATCH_NOTICE_TASK is set"]
     return [*lines, f"dead letters: {dead}"]
 
 
@@ -53,7 +53,7 @@ def _waiting_line(one: Waiting) -> str:
     return f"{one.channel}: {one.waiting} waiting{since}; {ends}"
 
 
-def _letter_line(letter: DeadLetter) -> str:
+def _dead_letter_line(letter: DeadLetter) -> str:
     head = f"{letter.notice_id}  {letter.channel}  given up {_moment(letter.died_at)}: {letter.reason}"
     return printable(f"{head}  {event_line(letter.event)}")
 

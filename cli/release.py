@@ -1,4 +1,4 @@
-"""`callwatch release`: a person lets an unknown outcome go (S14)."""
+"""Release a pair with an unknown outcome (S14): `callwatch release`."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from worker.core.model import Pair
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What was typed, checked: which pair, who decides, and why, without phone numbers."""
+    """A checked request to release a pair; name and reason contain no phone numbers."""
 
     pair: Pair
     by: str
@@ -20,7 +20,7 @@ class Release:
 
 
 def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None) -> Release:
-    """Return the checked order; Failure, wrong usage, which names what is missing."""
+    """Return the checked request; Failure (wrong usage) names a missing argument."""
     given = {"CASE_ID": (case_id, "an id"), "MEDIATION_ID": (mediation_id, "an id"), "--why": (why, "why")}
     for name, (text, wanted) in given.items():
         if not text.strip():
@@ -32,7 +32,7 @@ def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None) -
 
 
 def release(order: Release, *, as_json: bool) -> int:
-    """Let the pair go and say what that changed; returns the exit code, 1 where it must not be let go."""
+    """Release the pair and print the result; return the exit code, 1 if its outcome is not unknown."""
     pair = order.pair
     with open_store(read_settings()) as store:
         answer = store.release(pair, by=order.by, why=order.why)
@@ -44,10 +44,12 @@ def release(order: Release, *, as_json: bool) -> int:
         names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
         say_json({"released": released, **names, "phase": None if phase == "absent" else phase, "watched": watched})
     elif released and watched:
-        say(f"{name} is let go; {watched} of its calls are still being watched and hold it until they end")
+        say(f"{name} is released; {watched} of its calls are still being watched and keep it locked until they end")
     elif released:
-        say(f"{name} is let go; no call of it is being watched, and the next trigger looks upstream before it calls")
+        say(
+            f"{name} is released; no call of it is being watched, and the next trigger queries upstream before it dials"
+        )
     if not released:
-        complain(f"{name} is not let go: {PHASES.get(answer, answer)}; only an unknown outcome can be")
+        complain(f"{name} is not released: {PHASES.get(answer, answer)}; only a pair with an unknown outcome can be")
         return FAILED
     return DONE

@@ -1,4 +1,4 @@
-"""Ctrl-C and its like for a program that has something to stop: the first asks, the second insists."""
+"""Handle SIGINT, SIGTERM and SIGHUP: the first asks the program to stop, the second interrupts it."""
 
 import os
 import select
@@ -8,18 +8,18 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ECHO = 0.5  # seconds: `make` passes on what the terminal has sent to everybody already; that is no second signal
+ECHO = 0.5  # seconds in which a signal counts as a copy: `make` forwards the terminal's signal to its child once more
 
 
 class Signals:
-    """Within its block a first signal makes `stopped` true and ends `wait`; a second one raises KeyboardInterrupt."""
+    """Within the block the first signal sets `stopped` and ends `wait`; a second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self._first: float | None = None
         self.insisted = False
 
     def __enter__(self) -> Self:
-        """Begin to listen."""
+        """Install the handlers."""
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in ASKING}
         return self
@@ -27,7 +27,7 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Listen no more."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         os.close(self._reader)
@@ -35,11 +35,11 @@ class Signals:
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self._first is not None
 
     def wait(self, seconds: float) -> bool:
-        """Wait that long or until a signal comes; return whether one has."""
+        """Wait for a signal, at most this long; return whether one has arrived."""
         select.select([self._reader], [], [], seconds)
         return self.stopped
 
@@ -47,7 +47,7 @@ class Signals:
         now = time.monotonic()
         if self._first is None:
             self._first = now
-            os.write(self._writer, b"!")  # stays there: every later wait returns at once
+            os.write(self._writer, b"!")  # stays in the pipe: every later wait returns at once
         elif now > self._first + ECHO:
             self.insisted = True
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`callwatch simulate`: the simulated upstream alone, in this process."""
+"""Run the simulated upstream in this process: `callwatch simulate`."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,13 @@ TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
 def simulate(
     host: str, port: int, *, log: Path | None, token_file: Path | None, speed: float, dial_delay: float
 ) -> None:
-    """Serve until SIGINT or SIGTERM; Failure where the port, a file or the simulator's library cannot be had."""
+    """Serve until SIGINT or SIGTERM; Failure if the port or a file cannot be used, or a library is missing."""
     try:
-        from simulator.main import run  # noqa: PLC0415 - needs a library of its own
+        from simulator.main import run  # noqa: PLC0415 - needs an optional library
     except ModuleNotFoundError as error:
         raise Failure(f"{error.name} is not installed: pip install 'callwatch[demo]'") from None
 
-    place = f"[{host}]" if ":" in host else host
+    address = f"[{host}]" if ":" in host else host
     try:
         run(
             host,
@@ -26,14 +26,14 @@ def simulate(
             log_path=log,
             speed=speed,
             dial_delay=dial_delay,
-            ready=lambda port: say(f"simulated upstream: http://{place}:{port}"),
+            ready=lambda port: say(f"simulated upstream: http://{address}:{port}"),
         )
     except OSError as error:
         raise Failure(f"the simulated upstream cannot start: {error}") from None
 
 
 def _token(file: Path | None) -> str | None:
-    """Return the bearer token to ask for, None for none."""
+    """Return the bearer token that requests must carry; None for no token."""
     if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:

@@ -1,4 +1,4 @@
-"""The commands about the state: how calls stand, the live table, and S16's switch."""
+"""Show calls, and stop or allow new ones: `callwatch status`, `watch`, `pause` and `resume`."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ from worker.core import texts
 from worker.core.model import Call, PairState
 from worker.store import RedisStore
 
-PIPED_WIDTH = 160  # columns where there is no terminal: nothing is cut off
+PIPED_WIDTH = 160  # columns without a terminal; wide enough to cut nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which calls are asked for; None for all, `everything` for finished ones too."""
+    """A selection of calls: None selects all, `everything` includes finished ones."""
 
     case_id: str | None = None
     job_id: str | None = None
@@ -31,7 +31,7 @@ class Query:
 
 
 def status(query: Query, *, as_json: bool) -> int:
-    """Show how calls and pairs stand; returns the exit code, 1 where the job asked for is not known."""
+    """Print calls and pairs; return the exit code, 1 if the job has no record."""
     settings = read_settings()
     with open_store(settings) as store:
         calls = store.calls(case_id=query.case_id, job_id=query.job_id, finished=query.everything)
@@ -72,7 +72,7 @@ def call_json(call: Call) -> dict[str, Any]:
 
 
 def _pair_json(state: PairState, refused: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a pair; with upstream's own texts where its last trigger was refused for some persons (S38)."""
+    """Return a pair as JSON, with the texts of upstream for the persons that its last trigger refused (S38)."""
     shown = {"case_id": state.pair.case_id, "mediation_id": state.pair.mediation_id, "phase": state.phase}
     return shown | {"refused": refused} if refused else shown
 
@@ -102,24 +102,24 @@ def _print_status(calls: list[Call], pairs: list[PairState], *, now: float, fail
 
 
 def watch(*, case_id: str | None, once: bool) -> int:
-    """Show the calls and what happens to them until Ctrl-C; `once`: as they stand now."""
+    """Show the live table until Ctrl-C; `once` prints it and returns."""
     settings = read_settings()
     screen = Screen(failure_limit=settings.max_retry_count)
     with open_store(settings) as store:
-        looker = LiveView(store, case_id=case_id)
+        view = LiveView(store, case_id=case_id)
         try:
             if once:
-                looker.look(wait=0)
-                screen.console.print(screen.picture(looker, bounded=False))
+                view.refresh(wait=0)
+                screen.console.print(screen.render(view, bounded=False))
             else:
-                screen.follow(looker, until=lambda: False, pause=time.sleep)
-        except KeyboardInterrupt:  # how one ends it
+                screen.follow(view, until=lambda: False, pause=time.sleep)
+        except KeyboardInterrupt:  # the normal end
             return DONE
     return DONE
 
 
 def pause(why: str, *, by: str | None, as_json: bool) -> int:
-    """Stop new calls, and keep who did it and why (S16)."""
+    """Stop new calls; store name, reason and time (S16)."""
     settings, who = read_settings(), operator_name(by)
     why = redact(ask("why are new calls stopped? ", why, as_json=as_json))
     with open_store(settings) as store:
@@ -133,9 +133,9 @@ def pause(why: str, *, by: str | None, as_json: bool) -> int:
 
 
 def resume(why: str, *, by: str | None, as_json: bool) -> int:
-    """Allow new calls again, and keep who did it and why (S16)."""
+    """Allow new calls again; store name, reason and time (S16)."""
     settings, who = read_settings(), operator_name(by)
-    why = redact(ask("why are they allowed again? ", why, as_json=as_json))
+    why = redact(ask("why are new calls allowed again? ", why, as_json=as_json))
     with open_store(settings) as store:
         changed = store.resume(why, by=who)
     if as_json:
@@ -143,5 +143,5 @@ def resume(why: str, *, by: str | None, as_json: bool) -> int:
         return DONE
     say("new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`")
     if not settings.enabled:
-        say("CALLWATCH_ENABLED=false keeps them off all the same, where workers have that setting")
+        say("workers with CALLWATCH_ENABLED=false still place no calls")
     return DONE

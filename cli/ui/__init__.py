@@ -1,1 +1,1 @@
-"""Terminal output: texts, tables, the live view."""
+"""Terminal output: texts, tables and the live view."""

@@ -1,4 +1,4 @@
-"""Events and phases in words: what is shown where there is no terminal. Pure."""
+"""Format events and phases as lines of text. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,17 +6,17 @@ from typing import Any
 
 from cli.ui.output import printable
 
-PHASES = {  # how the last trigger of a pair stands
+PHASES = {  # the state of a pair's last trigger
     "claimed": "its trigger is about to be sent",
-    "sending": "its request is on its way, and may have rung already",
+    "sending": "its request is being sent, and a phone may ring already",
     "watching": "its calls are being watched",
-    "unknown": "its outcome is unknown and a telephone may be ringing",
+    "unknown": "its outcome is unknown and a phone may be ringing",
     "waiting": "its trigger waits",
     "done": "it is free",
-    "absent": "no trigger of it is on record",
+    "absent": "it has no record of a trigger",
 }
 WORDS = {"status_changed": "status", "dial_failed": "failed"}
-# What a table of calls cannot show and people must be told (S35, S14, S29).
+# Events that a table of calls does not show and an operator must see (S35, S14, S29).
 NOTICES = frozenset(
     {
         "refused",
@@ -33,7 +33,7 @@ NOTICES = frozenset(
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    """Return an event (as worker.store gives it, without personal data) as one line, its time in local time."""
+    """Return an event of the store (without personal data) as one line, with the local time."""
     kind = str(event.get("kind", ""))
     parts = (
         datetime.fromtimestamp(float(event.get("at", 0))).astimezone().strftime("%H:%M:%S"),
@@ -51,13 +51,13 @@ def event_line(event: Mapping[str, Any]) -> str:
 
 
 def _next_round(event: Mapping[str, Any]) -> str | None:
-    """Return what a refusal names of the next round (S9), as it came."""
+    """Return the next round that a refusal names (S9), unchanged."""
     start, interval = event.get("start_time"), event.get("call_interval")
     named = [f"next round {start}" if start is not None else "", f"interval {interval}" if interval is not None else ""]
     return ", ".join(filter(None, named)) or None
 
 
 def _until(event: Mapping[str, Any]) -> str | None:
-    """Return when a deferred trigger is taken up, in local time."""
+    """Return the local time at which a deferred trigger continues."""
     until = event.get("until")
     return None if until is None else f"until {datetime.fromtimestamp(float(until)).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,4 +1,4 @@
-"""Looking on: what has changed since the last look, shown as a live table or as a line for each event."""
+"""Show changes of calls as a live table, or as one line per event without a terminal."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,17 +15,17 @@ from worker.core.interfaces import StoreUnavailable
 from worker.core.model import Call, PairState
 from worker.store import RedisStore
 
-TICK = 1.0  # seconds between two pictures
-BREATH = 0.2  # seconds after one with news: a busy system must not be asked all the time
-ENDED_KEPT = 50  # calls that have ended while one looked on
+TICK = 1.0  # seconds between two refreshes without an event
+PAUSE = 0.2  # seconds after a refresh with events: bounds the queries to a busy system
+ENDED_KEPT = 50  # ended calls that stay in the table
 NOTICES_KEPT = 5
 ENDS = ("ended", "expired", "lost")
 
 
 class LiveView:
-    """What one who looks on has seen: the watched calls, those that ended meanwhile, what people must be told.
+    """The state of the live view: watched calls, calls that ended meanwhile, notices for the operator.
 
-    Looking raises StoreUnavailable; what came meanwhile is seen by the next look.
+    `events` and `refresh` raise StoreUnavailable; the next call returns the events of the meantime.
     """
 
     def __init__(self, store: RedisStore, *, case_id: str | None = None) -> None:
@@ -44,8 +44,8 @@ class LiveView:
         calls = {**self._watched, **self._ended}.values()
         return sorted(calls, key=lambda call: (call.started_at, call.job_id))
 
-    def news(self, *, wait: float) -> list[dict[str, Any]]:
-        """Return the events since the last time, waiting up to `wait` seconds for one; none the first time."""
+    def events(self, *, wait: float) -> list[dict[str, Any]]:
+        """Return the events since the last call, after at most `wait` seconds; none at the first call."""
         if not self._cursor:
             self._cursor = f"{int(self._store.now() * 1000)}"  # the stream's ids are the server's milliseconds
             return []
@@ -54,16 +54,16 @@ class LiveView:
             self._cursor = entries[-1][0]
         return [event for _, event in entries if self._case_id in (None, event.get("case_id", self._case_id))]
 
-    def look(self, *, wait: float) -> list[dict[str, Any]]:
-        """Take a new picture once there is news, at the latest after `wait` seconds; return the news."""
-        events = self.news(wait=wait)
+    def refresh(self, *, wait: float) -> list[dict[str, Any]]:
+        """Read the calls again after the next event, at most after `wait` seconds; return the events."""
+        events = self.events(wait=wait)
         self.notices += [event_line(event) for event in events if event.get("kind") in NOTICES]
         del self.notices[:-NOTICES_KEPT]
         over = {str(event["job_id"]) for event in events if event.get("kind") in ENDS and "job_id" in event}
-        self._see(over)
+        self._read_calls(over)
         return events
 
-    def _see(self, over: set[str]) -> None:
+    def _read_calls(self, over: set[str]) -> None:
         watched = {call.job_id: call for call in self._store.calls(case_id=self._case_id)}
         for job_id in (over | self._watched.keys()) - watched.keys() - self._ended.keys():
             self._ended.update({call.job_id: call for call in self._store.calls(job_id=job_id)})
@@ -75,58 +75,58 @@ class LiveView:
 
 
 class Screen:
-    """A terminal with a live table, or lines where there is none; `failure_limit` is what failures are counted to."""
+    """A terminal with a live table, or lines without one; `failure_limit` failures in a row end a watch."""
 
     def __init__(self, *, failure_limit: int) -> None:
         self.console = Console(highlight=False, markup=False, emoji=False)
         self._failure_limit = failure_limit
 
     def say(self, line: str) -> None:
-        """Write a line, above the table if there is one."""
+        """Write a line, above the table if one is shown."""
         self.console.print(Text(printable(line)), soft_wrap=True)
 
-    def picture(self, looker: LiveView, trouble: str = "", *, bounded: bool = True) -> RenderableType:
-        """Return the table of what `looker` has seen; `bounded` by the terminal's height."""
+    def render(self, view: LiveView, last_failure: str = "", *, bounded: bool = True) -> RenderableType:
+        """Return the page of the view; `bounded` limits it to the height of the terminal."""
         return page(
-            looker.calls,
-            looker.pairs,
-            [*looker.notices, trouble] if trouble else looker.notices,
-            now=looker.now,
+            view.calls,
+            view.pairs,
+            [*view.notices, last_failure] if last_failure else view.notices,
+            now=view.now,
             width=self.console.width,
             height=self.console.height if bounded else None,
             failure_limit=self._failure_limit,
         )
 
-    def follow(self, looker: LiveView, *, until: Callable[[], bool], pause: Callable[[float], object]) -> None:
-        """Show what happens, as a live table or as lines, until `until` says so; `pause` waits for some seconds."""
+    def follow(self, view: LiveView, *, until: Callable[[], bool], pause: Callable[[float], object]) -> None:
+        """Show calls as a live table or events as lines until `until` returns True; `pause` waits for seconds."""
         if not self.console.is_terminal:
-            self.tell(looker, until=until, pause=pause)
+            self.print_events(view, until=until, pause=pause)
             return
         with Live(console=self.console, auto_refresh=False) as live:
-            for events, trouble in _looks(looker.look, until, pause):
-                live.update(self.picture(looker, trouble), refresh=True)
+            for events, last_failure in _updates(view.refresh, until, pause):
+                live.update(self.render(view, last_failure), refresh=True)
                 if events:
-                    pause(BREATH)
+                    pause(PAUSE)
 
-    def tell(self, looker: LiveView, *, until: Callable[[], bool], pause: Callable[[float], object]) -> None:
-        """Write a line for each event until `until` says so."""
-        silent = ""
-        for events, trouble in _looks(looker.news, until, pause):
+    def print_events(self, view: LiveView, *, until: Callable[[], bool], pause: Callable[[float], object]) -> None:
+        """Write a line for each event until `until` returns True."""
+        reported = ""
+        for events, last_failure in _updates(view.events, until, pause):
             for event in events:
                 self.say(event_line(event))
-            if trouble != silent:
-                self.say(trouble or "Redis answers again")
-            silent = trouble
+            if last_failure != reported:
+                self.say(last_failure or "Redis answers again")
+            reported = last_failure
 
 
-def _looks(
-    look: Callable[..., list[dict[str, Any]]], until: Callable[[], bool], pause: Callable[[float], object]
+def _updates(
+    read: Callable[..., list[dict[str, Any]]], until: Callable[[], bool], pause: Callable[[float], object]
 ) -> Iterator[tuple[list[dict[str, Any]], str]]:
-    """Yield the news about once a second, and why Redis does not answer where it does not."""
+    """Yield the events about once a second, with the reason if Redis does not answer, else an empty text."""
     while not until():
         try:
-            events, trouble = look(wait=TICK), ""
+            events, last_failure = read(wait=TICK), ""
         except StoreUnavailable as error:
-            events, trouble = [], f"Redis does not answer: {reason(error)}"
+            events, last_failure = [], f"Redis does not answer: {reason(error)}"
             pause(TICK)
-        yield events, trouble
+        yield events, last_failure

@@ -1,4 +1,4 @@
-"""Who decides: the name that is kept with what a person did."""
+"""The name of the operator that is stored with a decision."""
 
 import getpass
 from datetime import datetime
@@ -9,10 +9,10 @@ from worker.core.model import Pause
 
 
 def operator_name(by: str | None) -> str:
-    """Return the name given, else the login name, without phone numbers; Failure, wrong usage, where there is none."""
+    """Return the given name, else the login name, without phone numbers; Failure (wrong usage) if there is none."""
     who = _login() if by is None else by.strip()
     if not who:
-        raise Failure("--by: empty, should say who decides", exit_code=WRONG_USAGE)
+        raise Failure("--by: empty, should be the name of the person who decides", exit_code=WRONG_USAGE)
     return redact(who)
 
 
@@ -20,11 +20,13 @@ def _login() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        raise Failure("--by: this machine knows no login name, should say who decides", exit_code=WRONG_USAGE) from None
+        raise Failure(
+            "--by: there is no login name, should be the name of the person who decides", exit_code=WRONG_USAGE
+        ) from None
 
 
 def stopped_by(stop: Pause) -> str:
-    """Return who stopped new calls, when and why, as it goes on a sentence; phone numbers redacted (S37)."""
+    """Return the end of a sentence: by whom, when and why new calls were stopped; without phone numbers (S37)."""
     by = f" by {printable(redact(stop.by))}" if stop.by else ""
     at = f" at {datetime.fromtimestamp(stop.at).astimezone():%Y-%m-%d %H:%M:%S}" if stop.at is not None else ""
     why = f": {printable(redact(stop.why))}" if stop.why else ""

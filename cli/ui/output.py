@@ -1,4 +1,4 @@
-"""How the command line speaks: one line or one JSON document on stdout, one line on stderr for each failure."""
+"""Write the output of commands: text or one JSON document to stdout, one line per failure to stderr."""
 
 import io
 import sys
@@ -11,8 +11,8 @@ __all__ = ["DONE", "FAILED", "WRONG_USAGE", "Failure", "complain", "printable", 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 
-class Failure(Exception):  # noqa: N818 - named for what it is
-    """An expected fault: the text is what stderr gets, `exit_code` 1 failed or 2 wrong usage."""
+class Failure(Exception):  # noqa: N818 - the command has failed; the program has no error
+    """An expected failure: `str()` is the line for stderr, `exit_code` is 1 failed or 2 wrong usage."""
 
     def __init__(self, text: str, *, exit_code: int = FAILED) -> None:
         super().__init__(text)
@@ -20,14 +20,14 @@ class Failure(Exception):  # noqa: N818 - named for what it is
 
 
 def speak_utf8() -> None:
-    """Let both streams carry Chinese whatever the locale says."""
+    """Set both streams to UTF-8, so that they carry Chinese in every locale."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def say(text: str) -> None:
-    """Write a text to stdout, each line printable."""
+    """Write a text to stdout; characters that are not printable are replaced."""
     _write(printable_lines(text))
 
 
@@ -37,14 +37,14 @@ def say_json(document: Any) -> None:
 
 
 def ask(question: str, given: str, *, as_json: bool) -> str:
-    """Return what was typed with the command, else a person's answer; empty where no person is there to be asked."""
+    """Return the given text, else the answer typed on the terminal; empty with --json or without a terminal."""
     if given.strip() or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return given.strip()
     return input(question).strip()
 
 
 def complain(text: str) -> None:
-    """Write a text to stderr, each line printable."""
+    """Write a text to stderr; characters that are not printable are replaced."""
     sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()
 

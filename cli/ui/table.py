@@ -1,4 +1,4 @@
-"""The table of calls as a terminal shows it. Pure: what is shown, the time and the width are arguments."""
+"""Lay out calls as a table for a terminal. Pure: calls, time and width are arguments."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,17 +10,17 @@ from cli.ui.output import printable
 from worker.core import texts
 from worker.core.model import Call, PairState
 
-WIDE = 120  # columns from which the job id finds room as well
+WIDE = 120  # columns; a terminal of this width has room for the job id
 STATUS_STYLES = {"Executing": "green", "Succeeded": "green", "Failed": "red", "Cancelled": "magenta"}
 VERDICT_STYLES = {"ended": "dim", "expired": "yellow", "lost": "bold red"}
 
 
 def calls_table(calls: Sequence[Call], *, now: float, width: int, failure_limit: int, rows: int | None = None) -> Table:
-    """Return the calls as a table; where there are more than `rows`, the latest of them and how many are left out."""
+    """Return the calls as a table; if there are more than `rows`, the latest ones and the number of the others."""
     shown = calls if rows is None else calls[max(0, len(calls) - rows) :]
     hidden = len(calls) - len(shown)
     table = Table(expand=False, caption=f"{hidden} earlier calls not shown" if hidden else None, caption_justify="left")
-    table.add_column("case / mediation")  # this one and the state give way where the terminal is narrow
+    table.add_column("case / mediation")  # this column and the state shrink on a narrow terminal
     if width >= WIDE:
         table.add_column("job", no_wrap=True)
     table.add_column("person", no_wrap=True)
@@ -45,12 +45,12 @@ def _row(call: Call, now: float, *, wide: bool, failure_limit: int) -> Iterable[
 
 
 def _cut(text: str, style: str = "") -> Text:
-    """Return a text of one line that is cut off where it finds no room."""
+    """Return a text of one line that is cut to the width of its column."""
     return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def pairs_lines(pairs: Iterable[PairState]) -> list[Text]:
-    """Return a line for each pair that is neither watched nor done: what a table of calls cannot show."""
+    """Return a line for each pair that is neither watched nor done, and so has no call in the table."""
     words = {
         "claimed": "about to be dialled",
         "sending": "being dialled",
@@ -74,9 +74,9 @@ def page(
     height: int | None,
     failure_limit: int,
 ) -> RenderableType:
-    """Return the whole picture: calls, pairs under way, the latest notices; `height` in lines, None for no bound."""
+    """Return the whole page: calls, pairs in progress, the latest notices; `height` in lines, None for no limit."""
     below = [*pairs_lines(pairs), *(Text(printable(notice), style="yellow") for notice in notices)]
-    frame = 6  # lines of the table that are no calls, and the cursor's
+    frame = 6  # lines of the table without a call, and the line of the cursor
     rows = None if height is None else max(1, height - frame - len(below))
     if not calls:
         return Group(Text("no calls are being watched", style="dim"), *below)

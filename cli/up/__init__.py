@@ -1,1 +1,1 @@
-"""`callwatch up`: the processes of an installation and what they run on."""
+"""Run the processes of a whole installation: `callwatch up`."""

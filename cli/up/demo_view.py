@@ -1,4 +1,4 @@
-"""What `callwatch up` shows once its processes run: the samples' calls and whatever comes later, or the live ones."""
+"""Show the calls of the sample cases, or of the live system, while `callwatch up` runs."""
 
 from datetime import UTC, datetime
 
@@ -16,13 +16,13 @@ from worker.store import RedisStore
 
 
 def show_samples(settings: Settings, supervisor: Supervisor, signals: Signals, *, port: int, token: str) -> None:
-    """Dial the samples, show them until each call has ended, then whatever else happens until a signal comes."""
+    """Trigger the samples; show a live table until their calls have ended, then events until a signal arrives."""
     screen = _screen(settings, supervisor)
     now = datetime.now(UTC).astimezone()
     cases, mediation = samples(now), mediation_id(now)
     with open_store(settings) as store:
-        looker = LiveView(store)
-        looker.news(wait=0)  # from here on
+        view = LiveView(store)
+        view.events(wait=0)  # sets the start: earlier events are not shown
         teach(port, token, cases, pause=signals.wait)
         if signals.stopped:
             return
@@ -30,14 +30,14 @@ def show_samples(settings: Settings, supervisor: Supervisor, signals: Signals, *
             enqueue(Order(TriggerRequest(case_id=case.case_id, mediation_id=mediation)))
         screen.say(f"triggers enqueued: {', '.join(case.case_id for case in cases)}, mediation {mediation}")
         pairs = {Pair(case.case_id, mediation) for case in cases}
-        screen.follow(looker, until=lambda: signals.stopped or _over(store, pairs), pause=signals.wait)
+        screen.follow(view, until=lambda: signals.stopped or _over(store, pairs), pause=signals.wait)
         if not signals.stopped:
             screen.say("every sample call has ended; serving until Ctrl-C")
-            screen.tell(looker, until=lambda: signals.stopped, pause=signals.wait)
+            screen.print_events(view, until=lambda: signals.stopped, pause=signals.wait)
 
 
 def show_live(settings: Settings, supervisor: Supervisor, signals: Signals) -> None:
-    """Show the calls of the live system until a signal comes."""
+    """Show the calls of the live system until a signal arrives."""
     screen = _screen(settings, supervisor)
     with open_store(settings) as store:
         screen.follow(LiveView(store), until=lambda: signals.stopped, pause=signals.wait)
@@ -45,13 +45,13 @@ def show_live(settings: Settings, supervisor: Supervisor, signals: Signals) -> N
 
 def _screen(settings: Settings, supervisor: Supervisor) -> Screen:
     screen = Screen(failure_limit=settings.max_retry_count)
-    supervisor.say = screen.say  # above the table, not through it
+    supervisor.say = screen.say  # above the table, not into it
     return screen
 
 
 def _over(store: RedisStore, pairs: set[Pair]) -> bool:
-    """Whether the triggers of all pairs are done, and with them their calls."""
+    """Return whether the triggers of all pairs, and so their calls, have ended."""
     try:
         return pairs <= {state.pair for state in store.pairs(finished=True) if state.phase == "done"}
-    except StoreUnavailable:  # the picture says so
+    except StoreUnavailable:  # the live table shows it
         return False

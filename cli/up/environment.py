@@ -1,4 +1,4 @@
-"""What a process is told by its environment and its folder, and how `callwatch up` keeps it away from its children."""
+"""Isolate the processes of `callwatch up` from the configuration in the environment and in the current folder."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 
 from config.secret_files import FILE
 
-# Celery and Flower take whole configurations from these, past the settings: another broker than the lock's Redis.
+# Celery and Flower would read these variables past the settings, for example another broker.
 FOREIGN_PREFIXES = ("CELERY_", "FLOWER_")
 FOREIGN_NAMES = frozenset({"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", "SKIP_CHECKS"})
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Within the block nothing but the settings configures Celery and Flower; children find the packages anywhere."""
+    """Let only the settings configure Celery and Flower within the block; children find the packages in any folder."""
     before, folder = dict(os.environ), Path.cwd()
     try:
         for name in list(os.environ):
@@ -32,9 +32,9 @@ def isolated() -> Iterator[None]:
 
 
 def load_environment(own: Mapping[str, str], unless_set: Mapping[str, str], folder: Path) -> None:
-    """Let `own` hold for this process and its children whatever was set, `unless_set` where the environment is silent.
+    """Set `own` for this process and its children, and those of `unless_set` that the environment does not set.
 
-    The process goes to `folder`, away from any `.env`.
+    The process changes to `folder`, where it reads no `.env`.
     """
     given = {name.upper(): name for name in os.environ}
     for name in {*own, *(name + FILE for name in own)} & given.keys():
@@ -45,10 +45,10 @@ def load_environment(own: Mapping[str, str], unless_set: Mapping[str, str], fold
 
 
 def conflicting_settings(own: Mapping[str, str]) -> list[str]:
-    """Return which of these settings the environment or `.env` sets otherwise: a second terminal must be told."""
-    told: dict[str, str | None] = {}
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # what cannot be read is in nobody's way
-        told.update(dotenv_values(".env", encoding="utf-8-sig"))
-    told.update(os.environ)
-    given = {name.upper(): value for name, value in told.items()}
+    """Return the settings that the environment or `.env` sets to another value: a second terminal must export them."""
+    found: dict[str, str | None] = {}
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # an unreadable `.env` conflicts with no setting
+        found.update(dotenv_values(".env", encoding="utf-8-sig"))
+    found.update(os.environ)
+    given = {name.upper(): value for name, value in found.items()}
     return [name for name, value in own.items() if name in given and given[name] != value]

@@ -1,4 +1,4 @@
-"""The demonstration's calls: three invented cases with a refusal and a failure, over within half a minute."""
+"""The sample cases of the demonstration: three invented cases with a refusal and a failure, done in half a minute."""
 
 import http.client
 import json
@@ -11,19 +11,19 @@ from typing import Any
 from cli.ui.output import Failure
 
 _FIRST_ROUND_AGAIN = timedelta(days=1)
-START_LIMIT = 30.0  # seconds that the simulator has to come up
+START_LIMIT = 30.0  # seconds for the simulator to start
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One case and what becomes of calling its parties, as the simulator takes it."""
+    """One case and the script of its calls, in the form of the simulator."""
 
     case_id: str
     parties: tuple[dict[str, Any], ...]
 
 
 def samples(now: datetime) -> tuple[Sample, ...]:
-    """Return the three cases; ages in seconds since the call was made."""
+    """Return the three cases; the ages in a life are seconds since the call was placed."""
     tomorrow = (now + _FIRST_ROUND_AGAIN).strftime("%Y-%m-%d 09:00:00")
     return (
         Sample(
@@ -45,12 +45,12 @@ def samples(now: datetime) -> tuple[Sample, ...]:
 
 
 def mediation_id(now: datetime) -> str:
-    """Return a mediation of this run's own: what an earlier run left in a kept data folder stays out of the way."""
+    """Return a mediation id of this run: pairs of an earlier run in the same data folder may still be locked."""
     return str(100_000 + int(now.timestamp()) % 900_000)
 
 
 def teach(port: int, token: str, cases: tuple[Sample, ...], *, pause: Callable[[float], bool]) -> None:
-    """Give the simulator the scripts as soon as it answers; Failure where it does not within the limit."""
+    """Send the scripts to the simulator as soon as it answers; Failure if it does not within the limit."""
     give_up = time.monotonic() + START_LIMIT
     waiting = list(cases)
     while waiting and not pause(0):
@@ -72,7 +72,7 @@ def _post(port: int, token: str, script: dict[str, Any]) -> None:
         text = answer.read().decode("utf-8", "replace")
     finally:
         connection.close()
-    if answer.status == http.client.UNAUTHORIZED:  # two of us have been started in the same moment
+    if answer.status == http.client.UNAUTHORIZED:  # another `callwatch up` started at the same moment
         raise Failure(f"another program took port {port} of the simulator meanwhile: start again")
     if answer.status != http.client.OK:
         raise Failure(f"the simulator refused a sample: {text.strip()}")

@@ -1,4 +1,4 @@
-"""Starts the processes of an installation, starts again what dies, and stops all of it in order."""
+"""Start the processes of an installation, restart those that die, and stop all in order."""
 
 import os
 import signal
@@ -14,16 +14,16 @@ from typing import Protocol
 from cli.up.embedded_redis import EmbeddedServer, EmbeddedServerError
 from cli.up.watchdog import Watchdog
 
-LOOK = 0.2  # seconds between two looks at the processes
-BACKOFF = (0.5, 1.0, 2.0, 4.0)  # seconds before a process is started again, then the last one again and again
-SETTLED = 20.0  # seconds after which a process counts as having started well
+CHECK_INTERVAL = 0.2  # seconds between two checks of the processes
+BACKOFF = (0.5, 1.0, 2.0, 4.0)  # seconds before the first restarts of a process; later restarts use the last value
+SETTLED = 20.0  # seconds after which the back-off of a process starts again from the beginning
 
 
 class Child(Protocol):
-    """A process that is kept running."""
+    """A process that the supervisor keeps running."""
 
     name: str
-    stop_limit: float  # seconds that it has to end in order
+    stop_limit: float  # seconds between SIGTERM and SIGKILL
 
     @property
     def pid(self) -> int:
@@ -31,23 +31,23 @@ class Child(Protocol):
         ...
 
     def start(self) -> None:
-        """Start it; OSError or EmbeddedServerError where that is impossible."""
+        """Start the process; OSError or EmbeddedServerError if that is impossible."""
         ...
 
     def end(self) -> str | None:
-        """Return how it ended, None while it runs."""
+        """Return how the process ended, None while it runs."""
         ...
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         ...
 
 
 @dataclass
 class Program:
-    """A child that is a command line: a session of its own, so that Ctrl-C reaches only the supervisor.
+    """A child that runs a command in a session of its own, so that Ctrl-C reaches only the supervisor.
 
-    Its output is appended to the file `log`; `environment` is added to this process's own.
+    Its output is appended to the file `log`; `environment` is added to the environment of this process.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Program:
         return self._running.pid
 
     def start(self) -> None:
-        """Start it; OSError where that is impossible."""
+        """Start the process; OSError if that is impossible."""
         self.log.touch(mode=0o600)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs and no shell
+            self._process = subprocess.Popen(  # noqa: S603 - known programs, without a shell
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -76,7 +76,7 @@ class Program:
             )
 
     def end(self) -> str | None:
-        """Return how it ended, None while it runs."""
+        """Return how the process ended, None while it runs."""
         code = self._running.poll()
         if code is None:
             return None
@@ -84,17 +84,17 @@ class Program:
         return f"{how}, see {self.log}"
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         self._running.terminate()
 
     @property
     def _running(self) -> "subprocess.Popen[bytes]":
-        assert self._process is not None  # noqa: S101 - nobody asks before the start
+        assert self._process is not None  # noqa: S101 - called only after the start
         return self._process
 
 
 class ServerProcess:
-    """The embedded server as a child."""
+    """The embedded Redis server as a child."""
 
     name = "Redis"
     stop_limit = 10.0
@@ -108,15 +108,15 @@ class ServerProcess:
         return self._server.pid
 
     def start(self) -> None:
-        """Start it on its port, with its password and data; EmbeddedServerError where that is impossible."""
+        """Start the server with its port, password and data; EmbeddedServerError if that is impossible."""
         self._server.start()
 
     def end(self) -> str | None:
-        """Return how it ended, None while it runs."""
+        """Return how the process ended, None while it runs."""
         return None if self._server.alive else f"see {self._server.data_dir / 'server.log'}"
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         os.kill(self._server.pid, signal.SIGTERM)
 
 
@@ -129,25 +129,25 @@ class _Life:
 
 
 class Supervisor:
-    """Keeps children running until `stop`; `say` gets a line for each one that died and was started again."""
+    """Keep children running until `stop`; `say` receives a line for each death and each restart."""
 
-    def __init__(self, guard: Watchdog, say: Callable[[str], None]) -> None:
-        self._guard = guard
+    def __init__(self, watchdog: Watchdog, say: Callable[[str], None]) -> None:
+        self._watchdog = watchdog
         self.say = say
         self._lives: list[_Life] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def add(self, child: Child) -> None:
-        """Start a child; OSError or EmbeddedServerError where that is impossible."""
+        """Start a child; OSError or EmbeddedServerError if that is impossible."""
         self._lives.append(self._start(_Life(child)))
 
     def watch(self) -> None:
-        """Begin to start again what dies."""
+        """Begin to restart children that die."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask all to end, the workers first, and end by force what takes longer than its limit."""
+        """Stop all children, the workers first; kill those that take longer than their limit."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -158,7 +158,7 @@ class Supervisor:
                 self._await(child)
 
     def kill(self) -> None:
-        """End all children at once."""
+        """Kill all children at once."""
         self._stopping.set()
         for life in reversed(self._lives):
             if life.restart_at is None:
@@ -167,15 +167,15 @@ class Supervisor:
     def _start(self, life: _Life) -> _Life:
         life.child.start()
         life.started, life.restart_at = time.monotonic(), None
-        self._guard.add(life.child.pid)
+        self._watchdog.add(life.child.pid)
         return life
 
     def _watch(self) -> None:
-        while not self._stopping.wait(LOOK):
+        while not self._stopping.wait(CHECK_INTERVAL):
             for life in list(self._lives):
-                self._look(life, time.monotonic())
+                self._check(life, time.monotonic())
 
-    def _look(self, life: _Life, now: float) -> None:
+    def _check(self, life: _Life, now: float) -> None:
         if life.restart_at is not None:
             if now >= life.restart_at:
                 self._restart(life)
@@ -183,8 +183,8 @@ class Supervisor:
         end = life.child.end()
         if end is None:
             return
-        _kill_group(life.child.pid)  # what its children were doing is started anew with it
-        self._guard.drop(life.child.pid)
+        _kill_group(life.child.pid)  # its own children must not outlive it
+        self._watchdog.drop(life.child.pid)
         life.deaths = 0 if now - life.started > SETTLED else life.deaths
         self._plan(life, f"{life.child.name} ended ({end})")
 
@@ -194,13 +194,13 @@ class Supervisor:
         except (OSError, EmbeddedServerError) as error:
             self._plan(life, f"{life.child.name} cannot be started: {error}")
         else:
-            self.say(f"{life.child.name} runs again")
+            self.say(f"{life.child.name} is running again")
 
-    def _plan(self, life: _Life, what: str) -> None:
+    def _plan(self, life: _Life, event: str) -> None:
         pause = BACKOFF[min(life.deaths, len(BACKOFF) - 1)]
         life.deaths += 1
         life.restart_at = time.monotonic() + pause
-        self.say(f"{what}; started again in {pause:g} s")
+        self.say(f"{event}; restart in {pause:g} s")
 
     def _ask(self, child: Child) -> None:
         if child.end() is None:
@@ -212,18 +212,18 @@ class Supervisor:
         while child.end() is None and time.monotonic() < give_up:
             time.sleep(0.02)
         if child.end() is None:
-            self.say(f"{child.name} did not end within {child.stop_limit:g} s and is ended by force")
+            self.say(f"{child.name} did not end within {child.stop_limit:g} s and is killed")
         self._force(child)
 
     def _force(self, child: Child) -> None:
         _kill_group(child.pid)
-        while child.end() is None:  # reaped, so that nothing of it is left
+        while child.end() is None:  # wait until it is reaped
             time.sleep(0.01)
-        self._guard.drop(child.pid)
+        self._watchdog.drop(child.pid)
 
 
 def _groups(children: Sequence[Child]) -> list[list[Child]]:
-    """Return what is stopped together, first the workers: they need all the others to finish what they are at."""
+    """Return the children in the order of stopping: the workers first, because they need the others to finish."""
     workers = [child for child in children if child.name.endswith("worker")]
     others = [[child] for child in reversed(children) if child not in workers]
     return [workers, *others]

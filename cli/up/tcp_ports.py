@@ -1,4 +1,4 @@
-"""Which ports on loopback `callwatch up` serves on."""
+"""Choose the TCP ports of `callwatch up` on loopback."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from cli.ui.output import WRONG_USAGE, Failure
 
 HOST = "127.0.0.1"
-# Below the ports that kernels give to outgoing connections: one of those could be in the way at any moment.
+# Below the ephemeral ports: an outgoing connection could take one of those at any moment.
 PREFERRED = {"redis": 16379, "simulator": 19015, "flower": 5555, "metrics": 9464, "gateway": 8080}
 TRIES = 200
 
@@ -16,11 +16,11 @@ TRIES = 200
 def choose_ports(given: Mapping[str, int | None], say: Callable[[str], None]) -> dict[str, int]:
     """Return a port for each name of `given`: the given one, else the preferred one or the next that is free.
 
-    Raises Failure where a given port is taken or given twice, or no other one is free; `say` is told of a change.
+    Raises Failure if a given port is taken or given twice, or no port is free; `say` receives a line for each change.
     """
     numbers = [number for number in given.values() if number is not None]
     if len(numbers) > len(set(numbers)):
-        raise Failure("--port-…: one port is given twice, each should be another one", exit_code=WRONG_USAGE)
+        raise Failure("--port-…: a port is given twice, each should be different", exit_code=WRONG_USAGE)
     taken = set(numbers)
     chosen: dict[str, int] = {}
     for name, number in given.items():
@@ -46,9 +46,11 @@ def _next_free(name: str, taken: set[int], say: Callable[[str], None]) -> int:
 
 
 def _problem(number: int) -> str:
-    """Why a port cannot be listened on; empty where it can."""
+    """Return why a port cannot be used; empty if it can."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers: TIME_WAIT is no obstacle
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # like the servers, which can use a port in TIME_WAIT
         try:
             probe.bind((HOST, number))
             probe.listen()

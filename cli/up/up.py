@@ -1,4 +1,4 @@
-"""`callwatch up`: everything at once, in front of a simulated upstream or, with --live, of the configured one."""
+"""Run a whole installation, with a simulated upstream or, with --live, the configured one: `callwatch up`."""
 
 import contextlib
 import importlib.util
@@ -23,16 +23,19 @@ from config.api_keys import SCOPES, KeysError, append_key, new_key
 from config.redaction import redact
 
 FLOWER_USER = GATEWAY_USER = "callwatch"
-# A worker that first looks for others to agree with starts a second later.
+# Without them a worker waits a second for other workers at its start.
 WORKER_OPTIONS = ("--without-mingle", "--without-gossip")
-POLL_INTERVAL = "2"  # seconds, in the demonstration: short calls are to be seen in every status
-SHORT_STOP, SPARE_STOP = 15.0, 20.0  # seconds for a worker to end: in the demonstration; live, beyond its time-outs
-QUICK_STOP = 5.0  # seconds for what has nothing to finish
+POLL_INTERVAL = "2"  # seconds, in the demonstration: short enough to show every status of a short call
+SHORT_STOP, SPARE_STOP = (
+    15.0,
+    20.0,
+)  # seconds for a worker to stop: in the demonstration; live, in addition to its time-outs
+QUICK_STOP = 5.0  # seconds for a process without work to finish
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was typed; None for what is chosen here."""
+    """The options of the command line; a value of None is chosen by `up`."""
 
     live: bool = False
     port_redis: int | None = None
@@ -44,7 +47,7 @@ class Options:
 
 
 def up(options: Options) -> None:
-    """Start everything, show what happens, stop everything at a signal; Failure where something cannot be had."""
+    """Start all processes, show the calls, stop all at a signal; Failure if a program, port or file is missing."""
     for module, extra in (("flower", "ops"), ("fastapi", "gateway"), *(() if options.live else (("aiohttp", "demo"),))):
         if importlib.util.find_spec(module) is None:
             raise Failure(f"{module} is not installed: pip install 'callwatch[{extra}]'")
@@ -53,7 +56,7 @@ def up(options: Options) -> None:
 
 
 def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
-    """Serve a simulated upstream with a Redis of our own, and dial the samples."""
+    """Run a simulated upstream and an embedded Redis, and trigger the sample cases."""
     ports = choose_ports(
         {
             "redis": options.port_redis,
@@ -82,15 +85,15 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     others = conflicting_settings(own)
     load_environment(own, {"CALLWATCH_POLL_INTERVAL": POLL_INTERVAL}, folder / "logs")
     settings = read_settings()
-    say("callwatch up: a demonstration; its upstream is simulated and rings nobody")
+    say("callwatch up: a demonstration; its upstream is simulated, no phone rings")
     _say_flower(ports["flower"], password)
     say(f"  simulator  {own['CALLWATCH_API_BASE_URL']}")
     say(f"             token {token}")
     say(f"  metrics    http://{HOST}:{ports['metrics']}/metrics")
     say(f"             bearer {bearer}")
     _say_gateway(ports["gateway"], key)
-    say(f"  Redis      {HOST}:{ports['redis']}, its password is in the address below")
-    say(f"  data       {folder}, what each process says is in logs")
+    say(f"  Redis      {HOST}:{ports['redis']}, the address below contains its password")
+    say(f"  data       {folder}, with the output of each process in logs")
     say("in a second terminal, for the other commands:")
     for name in dict.fromkeys(("CALLWATCH_REDIS_URL", "CALLWATCH_API_BASE_URL", "CALLWATCH_API_TOKEN", *others)):
         say(f"  export {name}={own[name]}")
@@ -98,7 +101,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     simulator = _simulator(folder, ports["simulator"], token)
     watchers = _watchers(folder, ports)
     with _running((ServerProcess(server), *watchers, simulator, trigger_worker, poll_worker), signals) as supervisor:
-        from cli.up.demo_view import show_samples  # noqa: PLC0415 - read while the processes start
+        from cli.up.demo_view import show_samples  # noqa: PLC0415 - imported while the processes start
 
         show_samples(settings, supervisor, signals, port=ports["simulator"], token=token)
 
@@ -106,7 +109,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
 def _live(options: Options, folder: Path, signals: Signals) -> None:
     """Start workers and Flower for the configured upstream and Redis, and show the calls."""
     if options.port_redis or options.port_simulator:
-        raise Failure("--port-redis, --port-simulator: --live starts neither of them", exit_code=WRONG_USAGE)
+        raise Failure("--port-redis, --port-simulator: --live starts neither", exit_code=WRONG_USAGE)
     settings = read_settings()
     if settings.api_base_url is None:
         raise Failure(
@@ -141,9 +144,9 @@ def _live(options: Options, folder: Path, signals: Signals) -> None:
 
 @contextlib.contextmanager
 def _running(children: tuple[Child, ...], signals: Signals) -> Iterator[Supervisor]:
-    """Keep the children running within the block, and leave nothing of them behind it."""
-    guard = Watchdog()
-    supervisor = Supervisor(guard, say)
+    """Keep the children running within the block, and stop all of them after it."""
+    watchdog = Watchdog()
+    supervisor = Supervisor(watchdog, say)
     try:
         for child in children:
             if not signals.stopped:
@@ -151,12 +154,12 @@ def _running(children: tuple[Child, ...], signals: Signals) -> Iterator[Supervis
         supervisor.watch()
         yield supervisor
     finally:
-        supervisor.say("stopping; once more ends everything at once")
+        supervisor.say("stopping; a second signal kills all processes at once")
         try:
             supervisor.kill() if signals.insisted else supervisor.stop()
         except KeyboardInterrupt:
             supervisor.kill()
-        guard.close()
+        watchdog.close()
         supervisor.say("stopped")
 
 
@@ -204,21 +207,21 @@ def _gateway(folder: Path, port: int) -> Program:
 
 
 def _watchers(folder: Path, ports: Mapping[str, int]) -> tuple[Program, ...]:
-    """Return what shows the work of the workers."""
+    """Return the processes that show the work of the workers."""
     return _flower(folder, ports["flower"]), _metrics(folder, ports["metrics"]), _gateway(folder, ports["gateway"])
 
 
 def _gateway_key(folder: Path) -> tuple[str, dict[str, str]]:
-    """Return an API key of our own for everything, and the settings by which the gateway knows it and signs tokens."""
+    """Return an API key with every scope, and the settings with which the gateway accepts it and signs tokens."""
     key, kept = new_key(GATEWAY_USER, SCOPES)
-    place = folder / "gateway-keys"
-    place.unlink(missing_ok=True)
+    path = folder / "gateway-keys"
+    path.unlink(missing_ok=True)
     try:
-        append_key(place, kept)
+        append_key(path, kept)
     except KeysError as error:
         raise Failure(f"--data: {error}") from None
     secret = secrets.token_urlsafe(32)
-    return key, {"CALLWATCH_GATEWAY_KEYS_FILE": str(place), "CALLWATCH_GATEWAY_TOKEN_SECRET": secret}
+    return key, {"CALLWATCH_GATEWAY_KEYS_FILE": str(path), "CALLWATCH_GATEWAY_TOKEN_SECRET": secret}
 
 
 def _say_gateway(port: int, key: str) -> None:
@@ -241,7 +244,7 @@ def _say_flower(port: int, password: str) -> None:
 
 @contextlib.contextmanager
 def _data_folder(given: Path | None) -> Iterator[Path]:
-    """Give the folder for data and logs: the given one, which stays, or one of our own, which goes."""
+    """Yield the folder for data and logs: the given one, which stays, or a temporary one."""
     folder = Path(tempfile.mkdtemp(prefix="callwatch-")) if given is None else given.expanduser().absolute()
     try:
         (folder / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)

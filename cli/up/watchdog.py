@@ -1,6 +1,6 @@
-"""The last resort: a process that outlives `callwatch up` when that is killed, and ends what it left behind.
+"""End the processes of `callwatch up` when that is killed: a process of its own, which outlives it.
 
-It is run by path, without the rest of the package, to start in hundredths of a second.
+It runs by path, without the rest of the package, to start within hundredths of a second.
 """
 
 import os
@@ -10,43 +10,43 @@ import sys
 import time
 from contextlib import suppress
 
-GRACE = 3.0  # seconds between asking processes to end and ending them
+GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 
 class Watchdog:
-    """Told of every process group that is started; ends those that are left when its owner is gone, however it went."""
+    """Keep the ids of the started process groups; end those that are left when the owner has ended, for any reason."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own program and no shell
+        self._process = subprocess.Popen(  # noqa: S603 - a known program, without a shell
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # whatever ends the terminal's processes must not end this one
+            start_new_session=True,  # a signal to the terminal's processes must not end this one
         )
 
     def add(self, pid: int) -> None:
-        """Take the group of this process into care."""
-        self._tell(f"+{pid}\n")
+        """Add the group of this process."""
+        self._send(f"+{pid}\n")
 
     def drop(self, pid: int) -> None:
-        """Forget the group of this process: it has ended."""
-        self._tell(f"-{pid}\n")
+        """Remove the group of this process: it has ended."""
+        self._send(f"-{pid}\n")
 
     def close(self) -> None:
-        """Let it end; what is in its care by now is ended with it."""
+        """End the watchdog and the groups that are still added."""
         with suppress(OSError):
             self._process.communicate()
 
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - asked for above
-        with suppress(OSError):  # without a guard all works as well, until somebody kills this process
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, see above
+        with suppress(OSError):  # without the watchdog all works, unless this process is killed
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
 
 
 def keep_watch() -> None:
-    """Read what is added and dropped until the owner is gone, then end what is left."""
+    """Read additions and removals until the owner has ended, then end the groups that are left."""
     left: set[int] = set()
     for line in sys.stdin:
         pid = int(line[1:])
@@ -61,7 +61,7 @@ def keep_watch() -> None:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Send a signal to a group; False where there is none any more."""
+    """Send a signal to a group; return False if the group no longer exists."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):

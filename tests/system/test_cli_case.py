@@ -27,11 +27,11 @@ def test_a_history_has_every_event_with_its_time(store: RedisStore, shown: Read)
     assert all(event["at"] > 0 for event in document["events"])
 
 
-def test_a_case_without_a_history_is_told_by_the_exit_code(store: RedisStore, shown: Read) -> None:
+def test_case_without_a_history_has_exit_code_1(store: RedisStore, shown: Read) -> None:
     assert main(["history", "C-9", "--json"]) == 1
     out, err = shown()
     assert json.loads(out) == {"case_id": "C-9", "events": []}
-    assert err == "no event of C-9 is kept; a history is kept for a while only\n"
+    assert err == "no event of C-9 is stored; a history expires after CALLWATCH_HISTORY_TTL\n"
     assert store.now() > 0
 
 
@@ -42,7 +42,7 @@ def test_an_empty_id_is_wrong_usage(command: str, shown: Read) -> None:
     assert "_ID: empty, should be an id" in shown()[1]
 
 
-def test_a_conversation_is_told_by_speaker_with_its_recording(
+def test_conversation_is_printed_by_speaker_with_its_recording(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch, shown: Read
 ) -> None:
     with SimulatorProcess(speed=1_000) as upstream:
@@ -67,11 +67,11 @@ def test_a_conversation_is_told_by_speaker_with_its_recording(
         assert "智能体: " in out
         assert "联系人: " in out
         assert f": {log['record_url']}" in out
-        assert "recording (dies at " in out
-        assert main(["conversation", "nobody-knows"]) == 1
-        assert shown() == ("", "upstream has no conversation of nobody-knows\n")
+        assert "recording (expires at " in out
+        assert main(["conversation", "unknown-job"]) == 1
+        assert shown() == ("", "upstream has no conversation of unknown-job\n")
     assert main(["conversation", job_id]) == 1
-    assert "upstream did not tell: GET /api/v1/outbound-bot/conversation-log" in shown()[1]
+    assert "upstream did not answer: GET /api/v1/outbound-bot/conversation-log" in shown()[1]
 
 
 @pytest.mark.usefixtures("store")
@@ -80,7 +80,7 @@ def test_without_an_upstream_there_is_no_conversation(shown: Read) -> None:
     assert shown()[1].startswith("CALLWATCH_API_BASE_URL: missing")
 
 
-def test_an_erased_case_is_gone_from_every_key(store: RedisStore, redis_url: str, shown: Read) -> None:
+def test_erase_removes_a_case_from_every_key(store: RedisStore, redis_url: str, shown: Read) -> None:
     bring_to(store, "ended", Pair("C-1", "20"))
     bring_to(store, "ended", Pair("C-12", "20"), "job-2")
     client = redis.Redis.from_url(redis_url, decode_responses=True)
@@ -101,7 +101,7 @@ def test_an_erased_case_is_gone_from_every_key(store: RedisStore, redis_url: str
     assert len(found(client, "C-12")) > 5
     client.close()
     assert main(["erase", "C-1"]) == 0
-    assert shown()[0] == "nothing is kept of C-1\n"
+    assert shown()[0] == "there are no data of C-1\n"
     assert main(["erase", "C-12"]) == 0
     assert shown()[0].startswith("C-12 is erased: 2 history events, 1 calls, 1 pairs")
 
@@ -110,11 +110,11 @@ def test_an_erased_case_is_gone_from_every_key(store: RedisStore, redis_url: str
     ("phase", "why"),
     [
         ("watching", "of mediation 20 its calls are being watched"),
-        ("unknown", "of mediation 20 its outcome is unknown and a telephone may be ringing"),
-        ("lost", "how the last call of mediation 20 ended is not known, and until "),
+        ("unknown", "of mediation 20 its outcome is unknown and a phone may be ringing"),
+        ("lost", "the outcome of the last call of mediation 20 is unknown, and until "),
     ],
 )
-def test_s5_what_must_stay_stays(store: RedisStore, shown: Read, phase: str, why: str) -> None:
+def test_s5_case_in_use_is_not_erased(store: RedisStore, shown: Read, phase: str, why: str) -> None:
     bring_to(store, phase, Pair("C-1", "20"))
     assert main(["erase", "C-1", "--json"]) == 1
     out, err = shown()

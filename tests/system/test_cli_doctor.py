@@ -1,4 +1,4 @@
-"""Prove that `callwatch doctor` shows each thing that can be amiss, in words and as JSON, and never hangs."""
+"""`callwatch doctor` reports each fault of an installation, as text and as JSON, within a bounded time."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import redis
 
 from cli import checks
 from cli.checks import Check
-from cli.doctor import look
+from cli.doctor import run_probes
 from cli.main import main
 from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
@@ -37,14 +37,14 @@ Doctor = Callable[[], Seen]
 
 @pytest.fixture
 def upstream() -> Iterator[int]:
-    """A port that takes connections."""
+    """A port that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield int(server.getsockname()[1])
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, upstream: int) -> pytest.MonkeyPatch:
-    """What the command is pointed at; nobody waits long for workers that are not there."""
+    """The settings of the command, with a short wait for workers that are absent."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
     monkeypatch.setenv("CALLWATCH_API_BASE_URL", f"http://127.0.0.1:{upstream}")
@@ -61,7 +61,7 @@ def store(redis_url: str) -> Iterator[RedisStore]:
 
 @pytest.fixture
 def doctor(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:  # noqa: ARG001
-    """Run it, see that exit code, document and lines agree, and return what each check said."""
+    """Run it, assert that exit code, document and lines agree, and return the result of each check."""
 
     def run() -> Seen:
         capsys.readouterr()
@@ -79,21 +79,21 @@ def doctor(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def test_an_installation_without_workers(doctor: Doctor, redis_url: str) -> None:
-    """The shared server of the tests does not care for its disk, and says so."""
+def test_installation_without_workers_fails(doctor: Doctor, redis_url: str) -> None:
+    """The shared server of the tests is not durable, and the check says so."""
     seen = doctor()
     assert list(seen) == CHECKS
     assert [name for name, (status, _) in seen.items() if status != "ok"] == ["durability", "sweep", "workers"]
     assert re.search(r"^Valkey \d+\.\d+\.\d+ at redis://\*\*\*@127.0.0.1:\d+/\d+, answers in", seen["redis"][1])
     assert seen["durability"][1].startswith("a crash of Redis may lose the record of a call request")
-    assert seen["sweep"][1].startswith("nobody has swept within a day")
+    assert seen["sweep"][1].startswith("no sweep within a day")
     assert seen["workers"][1].startswith("none answered within")
     assert seen["queues"][1] == "outbound.trigger 0, outbound.poll 0, outbound.control 0"
     assert redis_url.partition("@")[0].rpartition(":")[2] not in str(seen), "no password"
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_check_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 1
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
@@ -120,7 +120,7 @@ def swept_before(seconds: float) -> Callable[[RedisStore], None]:
     ("act", "check", "status", "detail"),
     [
         pytest.param(swept_before(9), "sweep", "ok", r"host:1 swept 9\.\d s ago", id="swept"),
-        pytest.param(swept_before(99), "sweep", "FAIL", r"host:1 swept 99\.\d s ago, and nobody since", id="S28"),
+        pytest.param(swept_before(99), "sweep", "FAIL", r"host:1 swept 99\.\d s ago, and no sweep since", id="S28"),
         pytest.param(overdue_by(9), "overdue polls", "ok", "none by more than 12 s", id="a poll under way"),
         pytest.param(overdue_by(30), "overdue polls", "warn", "1, the oldest by 30 s", id="a poll is late"),
         pytest.param(overdue_by(90), "overdue polls", "FAIL", "1, the oldest by 90 s", id="a poll is lost"),
@@ -140,7 +140,7 @@ def swept_before(seconds: float) -> Callable[[RedisStore], None]:
         ),
     ],
 )  # fmt: skip
-def test_what_stands_in_the_store(
+def test_state_of_the_store_is_reported(
     act: Callable[[RedisStore], Any], check: str, status: str, detail: str, store: RedisStore, doctor: Doctor
 ) -> None:
     act(store)
@@ -149,19 +149,19 @@ def test_what_stands_in_the_store(
     assert re.match(detail, seen[check][1]), seen[check]
 
 
-def test_an_unknown_outcome_and_the_way_out(store: RedisStore, doctor: Doctor) -> None:
+def test_unknown_outcome_is_reported_with_its_remedy(store: RedisStore, doctor: Doctor) -> None:
     """S14."""
     bring_to(store, "unknown")
     status, detail = doctor()["unknown outcomes"]
     assert status == "warn"
     assert detail.startswith("1 (C-1 20): ")
     assert "callwatch release CASE_ID MEDIATION_ID --why TEXT" in detail
-    assert main(["release", PAIR.case_id, PAIR.mediation_id, "--why", "known", "--by", "somebody"]) == 0
+    assert main(["release", PAIR.case_id, PAIR.mediation_id, "--why", "known", "--by", "an operator"]) == 0
     assert doctor()["unknown outcomes"] == ("ok", "none")
 
 
-def test_notices_that_nobody_takes(store: RedisStore, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
-    assert doctor()["notices"] == ("ok", "nobody is told")
+def test_undelivered_notices_are_a_warning(store: RedisStore, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    assert doctor()["notices"] == ("ok", "no channel is set")
     environment.setenv("CALLWATCH_NOTICE_URL", "http://127.0.0.1:1/hook")
     environment.setenv("CALLWATCH_NOTICE_SECRET", "0123456789abcdef0123456789abcdef")
     assert doctor()["notices"] == ("ok", "0 wait for the webhook")
@@ -210,7 +210,7 @@ def test_notices_that_nobody_takes(store: RedisStore, environment: pytest.Monkey
         ("POLL_INTERVAL", "soon", "settings", "FAIL", "CALLWATCH_POLL_INTERVAL: 'soon' is a text"),
     ],
 )
-def test_what_the_settings_lead_to(
+def test_unreachable_addresses_of_the_settings_fail(
     variable: str, value: str, check: str, status: str, detail: str, environment: pytest.MonkeyPatch, doctor: Doctor
 ) -> None:
     environment.setenv(f"CALLWATCH_{variable}", value)
@@ -220,21 +220,25 @@ def test_what_the_settings_lead_to(
     assert "s3cret" not in str(seen)
 
 
-def test_broker_and_results_elsewhere(redis_url: str, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+def test_separate_broker_and_result_servers_are_checked(
+    redis_url: str, environment: pytest.MonkeyPatch, doctor: Doctor
+) -> None:
     for name in ("BROKER", "RESULT"):
         environment.setenv(f"CALLWATCH_{name}_URL", f"{redis_url}?client_name={name}")
     seen = doctor()
     assert [seen[name][0] for name in ("broker", "results")] == ["ok", "ok"]
 
 
-def test_clocks_that_differ(environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+def test_clock_difference_is_a_warning(environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
     environment.setattr(checks, "CLOCKS_APART", -1)
     status, detail = doctor()["clock"]
     assert status == "warn"
-    assert "polls and deadlines go by Redis" in detail
+    assert "polls and deadlines use the clock of Redis" in detail
 
 
-def test_a_server_that_forgets_or_does_not_tell(environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+def test_server_without_durability_or_with_hidden_settings_is_reported(
+    environment: pytest.MonkeyPatch, doctor: Doctor
+) -> None:
     with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
         environment.setenv("CALLWATCH_REDIS_URL", server.url)
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -252,12 +256,12 @@ def test_a_server_that_forgets_or_does_not_tell(environment: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("variable", ["CALLWATCH_REDIS_URL", "CALLWATCH_API_BASE_URL"])
-def test_a_silent_place_holds_nobody_up(
+def test_silent_server_does_not_delay_the_result(
     variable: str, upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor
 ) -> None:
-    """A port that takes connections and never answers: as Redis, and as an upstream that should speak TLS."""
-    environment.setattr("cli.connect.PATIENCE", 0.1)
-    environment.setattr("cli.doctor.PATIENCE", 0.1)
+    """A port that accepts connections and never answers: as Redis, and as an upstream with TLS."""
+    environment.setattr("cli.connect.CONNECT_LIMIT", 0.1)
+    environment.setattr("cli.doctor.CONNECT_LIMIT", 0.1)
     scheme = "redis" if variable == "CALLWATCH_REDIS_URL" else "https"
     environment.setenv(variable, f"{scheme}://127.0.0.1:{upstream}")
     check = {"redis": "redis", "https": "upstream"}[scheme]
@@ -266,16 +270,16 @@ def test_a_silent_place_holds_nobody_up(
     assert "no answer in time" in detail
 
 
-def test_the_proxy_is_what_is_tried(upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
-    """S39: only where the environment is trusted."""
+def test_configured_proxy_is_checked(upstream: int, environment: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    """S39: only if the environment is trusted."""
     environment.setenv("CALLWATCH_API_BASE_URL", "http://upstream.invalid:9015")
     environment.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{upstream}")
     assert doctor()["upstream"][0] == "FAIL"
     environment.setenv("CALLWATCH_API_TRUST_ENV", "true")
-    assert doctor()["upstream"] == ("ok", f"the proxy 127.0.0.1:{upstream} before it takes connections")
+    assert doctor()["upstream"] == ("ok", f"the proxy 127.0.0.1:{upstream} accepts connections")
 
 
-def test_a_probe_that_hangs_or_breaks_off_is_a_check_that_failed() -> None:
+def test_probe_that_hangs_or_raises_is_a_failed_check() -> None:
     over = threading.Event()
 
     def hang() -> Iterator[Check]:
@@ -283,22 +287,22 @@ def test_a_probe_that_hangs_or_breaks_off_is_a_check_that_failed() -> None:
         over.wait(LIMIT)
 
     def break_off() -> Iterator[Check]:
-        raise RuntimeError("what nobody thought of")
+        raise RuntimeError("an unexpected error")
         yield
 
     begin = time.monotonic()
-    found = look({"hanging": hang, "broken": break_off}, limit=0.1)
+    found = run_probes({"hanging": hang, "broken": break_off}, limit=0.1)
     assert time.monotonic() - begin < LIMIT
     over.set()
     assert found == [
         Check("first", "ok", "said"),
         Check("hanging", "FAIL", "not answered within 0.1 s"),
-        Check("broken", "FAIL", "RuntimeError: what nobody thought of"),
+        Check("broken", "FAIL", "RuntimeError: an unexpected error"),
     ]
 
 
-def test_a_real_worker_makes_it_well(environment: pytest.MonkeyPatch, tmp_path: Path, doctor: Doctor) -> None:
-    """Who consumes what and who sweeps; a worker that is stopped is none, and one that has left leaves no sign."""
+def test_running_worker_passes_every_check(environment: pytest.MonkeyPatch, tmp_path: Path, doctor: Doctor) -> None:
+    """Queues and sweep are reported by worker; a suspended worker does not count, a stopped one leaves no heartbeat."""
     environment.setattr(checks, "REPLIES_WITHIN", 1.0)
     sign = tmp_path / "sign"
     with EmbeddedServer() as server, Deployment(server.url, health_file=sign) as deployment:
@@ -307,9 +311,9 @@ def test_a_real_worker_makes_it_well(environment: pytest.MonkeyPatch, tmp_path: 
         worker = deployment.worker(app="tests.system.obedient")
         assert deployment.trigger("C-1").get(timeout=LIMIT)["outcome"] == "started"
         wait_until(lambda: {status for status, _ in doctor().values()} == {"ok"})
-        assert len(deployment.simulator.log("call-v2")) == 1, "it calls nobody"
+        assert len(deployment.simulator.log("call-v2")) == 1, "doctor places no call"
         deployment.producer.control.cancel_consumer("outbound.trigger", reply=True)
-        wait_until(lambda: doctor()["workers"][1].startswith("nobody consumes outbound.trigger (w@"))
+        wait_until(lambda: doctor()["workers"][1].startswith("no worker consumes outbound.trigger (w@"))
         environment.setattr(checks, "REPLIES_WITHIN", 0.1)
         worker.pause()
         assert doctor()["workers"] == ("FAIL", "none answered within 0.1 s")

@@ -1,4 +1,4 @@
-"""`callwatch metrics` beside real workers: what it counts is what the simulator's log says, whoever died meanwhile."""
+"""`callwatch metrics` beside real workers: its counters agree with the simulator's log, also after a worker dies."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.scraping import TOKEN, Metrics, serving
 
 @pytest.fixture(scope="module")
 def alone(redis_server: EmbeddedServer) -> Iterator[Metrics]:
-    """One without any worker."""
+    """An installation without workers."""
     with Deployment(redis_server.url, metrics_token=TOKEN) as deployment, serving(deployment.environment) as metrics:
         yield metrics
 
@@ -33,7 +33,9 @@ def alone(redis_server: EmbeddedServer) -> Iterator[Metrics]:
         ("/nothing", f"Bearer {TOKEN}", 404),
     ],
 )
-def test_s40_nobody_reads_without_the_token(alone: Metrics, path: str, authorization: str | None, status: int) -> None:
+def test_s40_request_without_the_token_is_refused(
+    alone: Metrics, path: str, authorization: str | None, status: int
+) -> None:
     quoted = authorization and authorization.encode().decode("latin-1")
     with pytest.raises(urllib.error.HTTPError, match=str(status)) as refusal:
         alone.get(path, quoted)
@@ -43,20 +45,20 @@ def test_s40_nobody_reads_without_the_token(alone: Metrics, path: str, authoriza
     assert alone.get("/healthz", None) == "ok\n"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])  # noqa: S104 - what is refused
-def test_s40_it_is_open_on_loopback_only(redis_url: str, host: str) -> None:
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])  # noqa: S104 - refused
+def test_s40_metrics_without_a_token_listen_on_loopback_only(redis_url: str, host: str) -> None:
     environment = {"CALLWATCH_REDIS_URL": redis_url, "PATH": "/usr/bin"}
     command = (sys.executable, "-m", "cli.main", "metrics", "--host", host, "--port", "0")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == (
         f"--host {host}: reachable from elsewhere, CALLWATCH_METRICS_TOKEN or CALLWATCH_METRICS_TOKEN_FILE"
-        " should give the token to ask for\n"
+        " should give the required token\n"
     )
 
 
-def test_it_outlives_redis(redis_url: str) -> None:
-    """A scrape while Redis is away says so, instead of failing."""
+def test_metrics_survive_an_outage_of_redis(redis_url: str) -> None:
+    """A scrape reports that Redis is away instead of failing."""
     nowhere = {"redis_url": "redis://127.0.0.1:1/0"}
     with Deployment(redis_url) as deployment, serving(deployment.environment | upper(nowhere)) as metrics:
         assert metrics.scrape() == {"redis_up": 0.0}
@@ -66,11 +68,11 @@ def upper(settings: dict[str, str]) -> dict[str, str]:
     return {f"CALLWATCH_{name.upper()}": value for name, value in settings.items()}
 
 
-def test_counters_are_the_simulators_whichever_worker_died(redis_url: str) -> None:
-    """S20 S28: two workers poll, one is killed; counted before and after is what upstream was asked, no more, no less.
+def test_counters_agree_with_the_simulator_after_a_worker_dies(redis_url: str) -> None:
+    """S20 S28: of two workers one is killed; before and after, the counters equal the queries in the simulator's log.
 
-    A poll whose worker was killed between its request and its end is the only one that upstream knows and nobody
-    counted: at most one for each thread that was at it.
+    Only a poll whose worker was killed between its request and its end is in the log but not counted: at most one for
+    each thread.
     """
     with Deployment(redis_url, speed=1, poll_interval=1) as deployment:
         deployment.simulator.script("*", life="talking")
@@ -84,7 +86,7 @@ def test_counters_are_the_simulators_whichever_worker_died(redis_url: str) -> No
             before = metrics.scrape()
             first.kill()
             wait_until(lambda: metrics.scrape()["polls_total answer"] > before["polls_total answer"] + 60)
-        with serving(deployment.environment) as metrics:  # another process: the counters are not its own
+        with serving(deployment.environment) as metrics:  # another process: the counters are in Redis
             after = metrics.scrape()
             assert {name for name in before if name.endswith("_total") and after[name] < before[name]} == set()
             assert after["triggers_total started"] == after["call_requests_total"] == 10

@@ -1,4 +1,4 @@
-"""Prove that `callwatch release` lets an unknown outcome go and nothing else, and says what it did (S14)."""
+"""`callwatch release` releases a pair with an unknown outcome, and no other pair, and prints the result (S14)."""
 
 import json
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from worker.core.model import NewJob, Pair, Settlement
 from worker.store import RedisStore
 
 PAIR = Pair("C-1", "20")
-ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "somebody"]
+ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "an operator"]
 PHONE = "138" + "0000" + "1111"
 
 Read = Callable[[], tuple[str, str]]
 
 
 def bring_to(store: RedisStore, phase: str) -> None:
-    """Let the pair's trigger come so far."""
+    """Bring the trigger of the pair to this phase."""
     if phase == "absent":
         return
     store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
@@ -56,22 +56,20 @@ def phase_of(store: RedisStore) -> list[str]:
     return [state.phase for state in store.pairs(case_id="C-1", finished=True)]
 
 
-def test_an_unknown_outcome_is_let_go(store: RedisStore, shown: Read) -> None:
+def test_unknown_outcome_is_released(store: RedisStore, shown: Read) -> None:
     bring_to(store, "unknown")
     assert main(ARGUMENTS) == 0
     out, err = shown()
-    assert (
-        out
-        == "C-1 / 20 is let go; no call of it is being watched, and the next trigger looks upstream before it calls\n"
-    )
+    line = "C-1 / 20 is released; no call of it is being watched, and the next trigger queries upstream before it dials"
+    assert out == f"{line}\n"
     assert err == ""
     assert phase_of(store) == ["done"]
     (event,) = (event for event in store.history("C-1") if event["kind"] == "released")
-    assert (event["by"], event["why"]) == ("somebody", "upstream says that nothing was dialled")
+    assert (event["by"], event["why"]) == ("an operator", "upstream says that nothing was dialled")
     assert main(ARGUMENTS) == 1, "once"
 
 
-def test_calls_that_were_found_go_on_being_watched(store: RedisStore, shown: Read) -> None:
+def test_adopted_calls_stay_watched_after_a_release(store: RedisStore, shown: Read) -> None:
     bring_to(store, "unknown")
     adopt(store)
     assert main([*ARGUMENTS, "--json"]) == 0
@@ -87,20 +85,20 @@ def test_calls_that_were_found_go_on_being_watched(store: RedisStore, shown: Rea
 @pytest.mark.parametrize(
     ("phase", "why"),
     [
-        ("absent", "no trigger of it is on record"),
+        ("absent", "it has no record of a trigger"),
         ("claimed", "its trigger is about to be sent"),
-        ("sending", "its request is on its way"),
+        ("sending", "its request is being sent"),
         ("watching", "its calls are being watched"),
         ("done", "it is free"),
     ],
 )
-def test_whatever_else_is_refused(store: RedisStore, shown: Read, phase: str, why: str) -> None:
+def test_release_refuses_every_other_phase(store: RedisStore, shown: Read, phase: str, why: str) -> None:
     bring_to(store, phase)
     before = phase_of(store)
     assert main(ARGUMENTS) == 1
     out, err = shown()
     assert (out, err.count("\n")) == ("", 1)
-    assert f"C-1 / 20 is not let go: {why}" in err
+    assert f"C-1 / 20 is not released: {why}" in err
     assert main([*ARGUMENTS, "--json"]) == 1
     document = json.loads(shown()[0])
     assert (document["released"], document["phase"]) == (False, None if phase == "absent" else phase)
@@ -108,13 +106,13 @@ def test_whatever_else_is_refused(store: RedisStore, shown: Read, phase: str, wh
     assert not [event for event in store.history("C-1") if event["kind"] == "released"]
 
 
-def test_s37_what_is_written_down_has_no_phone_number(store: RedisStore) -> None:
+def test_s37_stored_reason_has_no_phone_number(store: RedisStore) -> None:
     bring_to(store, "unknown")
     assert main(["release", "C-1", "20", "--why", f"called {PHONE} myself", "--by", PHONE]) == 0
     assert PHONE not in str(store.history("C-1"))
 
 
-def test_who_decides_is_who_has_logged_in(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decision_is_stored_with_the_login_name(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     bring_to(store, "unknown")
     monkeypatch.setattr("getpass.getuser", lambda: "night-shift")
     assert main(["release", " C-1", "20 ", "--why", "known"]) == 0
@@ -126,16 +124,20 @@ def test_who_decides_is_who_has_logged_in(store: RedisStore, monkeypatch: pytest
     [
         pytest.param(["C-1", "20"], "--why: empty, should say why", id="no reason"),
         pytest.param(["C-1", "20", "--why", " "], "--why: empty, should say why", id="an empty reason"),
-        pytest.param(["C-1", "20", "--why", "x", "--by", ""], "--by: empty, should say who decides", id="nobody"),
+        pytest.param(
+            ["C-1", "20", "--why", "x", "--by", ""],
+            "--by: empty, should be the name of the person who decides",
+            id="empty name",
+        ),
         pytest.param(["", "20", "--why", "x"], "CASE_ID: empty, should be an id", id="no case"),
-        pytest.param(["C-1", "20", "--why", "x"], "--by: this machine knows no login name", id="no login"),
+        pytest.param(["C-1", "20", "--why", "x"], "--by: there is no login name", id="no login"),
     ],
 )
 def test_wrong_usage(arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, shown: Read) -> None:
-    def nobody() -> str:
+    def no_login_name() -> str:
         raise OSError("No username set in the environment")
 
-    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setattr("getpass.getuser", no_login_name)
     assert main(["release", *arguments]) == 2
     out, err = shown()
     assert (out, err.count("\n")) == ("", 1)

@@ -1,4 +1,4 @@
-"""Prove what the commands about the state print, on a real server: the documented JSON, the table, S16's switch."""
+"""The output of status, watch, pause, resume and trigger on a real server: the documented JSON and the table (S16)."""
 
 import getpass
 import json
@@ -33,7 +33,7 @@ Output = Callable[[], tuple[Any, str]]
 
 @pytest.fixture(autouse=True)
 def _two_calls(store: RedisStore) -> None:
-    """One call of C-1 is watched, one of C-2 has ended."""
+    """A store with a watched call of C-1 and an ended call of C-2."""
     started(store, Pair("C-1", "20"), "job-1")
     started(store, Pair("C-2", "20"), "job-2")
     finish(store, Pair("C-2", "20"), "job-2")
@@ -68,7 +68,7 @@ def finish(store: RedisStore, pair: Pair, job_id: str) -> None:
 
 @pytest.fixture
 def output(capsys: pytest.CaptureFixture[str]) -> Output:
-    """What a command has printed: the JSON document on stdout, and stderr."""
+    """The output of a command: the JSON document on stdout, and stderr."""
 
     def read() -> tuple[Any, str]:
         shown = capsys.readouterr()
@@ -78,7 +78,7 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
 
 
 @pytest.mark.usefixtures("store")
-def test_the_documented_shape(output: Output) -> None:
+def test_json_has_the_documented_form(output: Output) -> None:
     assert main(["status", "--json"]) == 0
     document, error = output()
     assert error == ""
@@ -95,7 +95,7 @@ def test_the_documented_shape(output: Output) -> None:
 @pytest.mark.parametrize(
     ("options", "jobs", "cases"),
     [
-        pytest.param([], ["job-1"], [("C-1", "watching")], id="what is watched"),
+        pytest.param([], ["job-1"], [("C-1", "watching")], id="watched calls"),
         pytest.param(["--all"], ["job-1", "job-2"], [("C-2", "done"), ("C-1", "watching")], id="finished too"),
         pytest.param(["--case", "C-1"], ["job-1"], [("C-1", "watching")], id="a case"),
         pytest.param(["--case", "C-2"], [], [("C-2", "done")], id="a case that is done"),
@@ -104,7 +104,9 @@ def test_the_documented_shape(output: Output) -> None:
         pytest.param(["--case", "C-3"], [], [], id="a case without calls"),
     ],
 )
-def test_what_is_asked_for(options: list[str], jobs: list[str], cases: list[tuple[str, str]], output: Output) -> None:
+def test_status_shows_only_the_selected_calls(
+    options: list[str], jobs: list[str], cases: list[tuple[str, str]], output: Output
+) -> None:
     assert main(["status", *options, "--json"]) == 0
     document, _ = output()
     assert [call["job_id"] for call in document["calls"]] == jobs
@@ -120,7 +122,7 @@ def test_a_finished_call_has_no_next_poll(output: Output) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_an_unknown_job_is_a_failure(output: Output) -> None:
+def test_unknown_job_has_exit_code_1(output: Output) -> None:
     assert main(["status", "--job", "job-3", "--json"]) == 1
     document, error = output()
     assert document == {"calls": [], "cases": []}
@@ -129,8 +131,8 @@ def test_an_unknown_job_is_a_failure(output: Output) -> None:
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("arguments", [["status", "--all"], ["watch", "--once"]])
-def test_a_person_reads_a_table_without_person_ids(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """S37: whole person ids are in the JSON document only."""
+def test_table_shows_no_person_ids(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """S37: only the JSON document contains whole person ids."""
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "C-1 / 20" in shown
@@ -160,16 +162,16 @@ def test_s16_pause_and_resume(store: RedisStore, output: Output, capsys: pytest.
 
 
 @pytest.mark.usefixtures("store")
-def test_s16_resume_says_that_the_deployment_is_switched_off(
+def test_s16_resume_reports_that_the_settings_stop_new_calls(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLWATCH_ENABLED", "false")
     assert main(["resume"]) == 0
-    assert "CALLWATCH_ENABLED=false keeps them off all the same" in capsys.readouterr().out
+    assert "workers with CALLWATCH_ENABLED=false still place no calls" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("variable", ["CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"])
-def test_the_variable_that_would_help_is_named(
+def test_missing_redis_names_the_variable_to_set(
     variable: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
@@ -178,7 +180,7 @@ def test_the_variable_that_would_help_is_named(
     assert capsys.readouterr().err.endswith(f"set {variable}.\n")
 
 
-def test_a_wrong_password_is_called_one(
+def test_wrong_password_is_reported(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = redis_url.rpartition("@")[2]
@@ -186,7 +188,7 @@ def test_a_wrong_password_is_called_one(
         monkeypatch.setenv("CALLWATCH_REDIS_URL", wrong)
         assert main(["status"]) == 1
         error = capsys.readouterr().err
-        assert "wants another password. Set CALLWATCH_REDIS_URL" in error
+        assert "requires another password. Set CALLWATCH_REDIS_URL" in error
         assert "wrong-word" not in error
 
 
@@ -216,7 +218,7 @@ def test_watch_without_a_terminal_is_a_line_per_event(store: RedisStore, redis_u
 
 
 @pytest.mark.usefixtures("store")
-def test_a_trigger_that_nobody_takes_stays_enqueued(redis_url: str) -> None:
+def test_trigger_without_a_worker_stays_enqueued(redis_url: str) -> None:
     begin = time.monotonic()
     options = ("--wait", "--timeout", "0.1", "--task-id", "t-1", "--person", PERSON, "--manual", "--json")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Prove with real processes that the supervisor replaces what dies, stops in order, and leaves nothing behind."""
+"""The supervisor restarts dead processes, stops all in order, and leaves no process behind."""
 
 import os
 import signal
@@ -31,13 +31,13 @@ PARENT = (
 
 
 class Bench:
-    """A supervisor of small programs, and what it said."""
+    """A supervisor of small programs, with its messages."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "log"
         self.said: list[str] = []
-        self.guard = Watchdog()
-        self.supervisor = Supervisor(self.guard, self.said.append)
+        self.watchdog = Watchdog()
+        self.supervisor = Supervisor(self.watchdog, self.said.append)
         self.pids: set[int] = set()
 
     def program(self, name: str, code: str, *, stop_limit: float = LIMIT) -> Program:
@@ -51,7 +51,7 @@ class Bench:
 
     def close(self) -> None:
         self.supervisor.kill()
-        self.guard.close()
+        self.watchdog.close()
 
 
 @pytest.fixture
@@ -61,40 +61,40 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.close()
 
 
-def test_what_dies_is_replaced_and_said_so(bench: Bench) -> None:
+def test_dead_process_is_restarted_and_reported(bench: Bench) -> None:
     program = bench.program("poll worker", SLEEPER)
     other = bench.program("Flower", SLEEPER)
     bench.supervisor.watch()
     first = program.pid
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: "poll worker runs again" in bench.said, limit=5)
-    assert bench.said[0] == f"poll worker ended (killed by SIGKILL, see {bench.log}); started again in 0.5 s"
+    wait_until(lambda: "poll worker is running again" in bench.said, limit=5)
+    assert bench.said[0] == f"poll worker ended (killed by SIGKILL, see {bench.log}); restart in 0.5 s"
     assert program.pid != first
     assert program.end() is None
     assert other.end() is None
 
 
-def test_what_dies_again_and_again_is_replaced_ever_more_slowly(bench: Bench) -> None:
+def test_repeated_deaths_are_restarted_with_back_off(bench: Bench) -> None:
     bench.program("poll worker", "raise SystemExit(3)")
     bench.supervisor.watch()
     wait_until(lambda: sum("exit code 3" in line for line in bench.said) == 3)
     assert [line.rpartition(" in ")[2] for line in bench.said if "exit code 3" in line] == ["0.5 s", "1 s", "2 s"]
 
 
-def test_a_server_is_replaced_with_its_data(tmp_path: Path, bench: Bench) -> None:
+def test_dead_server_is_restarted_with_its_data(tmp_path: Path, bench: Bench) -> None:
     embedded = EmbeddedServer(data_dir=tmp_path / "redis", appendfsync="always")
     server = ServerProcess(embedded)
     bench.supervisor.add(server)
     bench.supervisor.watch()
     first = server.pid
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: "Redis runs again" in bench.said)
+    wait_until(lambda: "Redis is running again" in bench.said)
     assert server.pid != first
     bench.supervisor.stop()
     assert not embedded.alive
 
 
-def test_workers_end_first_then_the_others_backwards(bench: Bench) -> None:
+def test_workers_stop_first_then_the_others_in_reverse_order(bench: Bench) -> None:
     for name in ("Redis", "simulator", "trigger worker", "Flower"):
         bench.program(name, OBEDIENT)
     wait_until(lambda: bench.log_lines().count("ready") == 4)
@@ -105,15 +105,15 @@ def test_workers_end_first_then_the_others_backwards(bench: Bench) -> None:
     assert bench.said == []
 
 
-def test_what_does_not_end_is_ended_by_force(bench: Bench) -> None:
+def test_process_that_ignores_sigterm_is_killed(bench: Bench) -> None:
     program = bench.program("trigger worker", DEAF, stop_limit=0.1)
     wait_until(lambda: bench.log_lines() == ["deaf"])
     bench.supervisor.stop()
     assert program.end() == f"killed by SIGKILL, see {bench.log}"
-    assert bench.said == ["trigger worker did not end within 0.1 s and is ended by force"]
+    assert bench.said == ["trigger worker did not end within 0.1 s and is killed"]
 
 
-def test_a_dead_workers_own_children_go_with_it(bench: Bench) -> None:
+def test_children_of_a_dead_worker_are_killed(bench: Bench) -> None:
     program = bench.program("poll worker", PARENT)
     wait_until(lambda: bench.log_lines() == ["born"])
     (grandchild,) = psutil.Process(program.pid).children()
@@ -124,11 +124,11 @@ def test_a_dead_workers_own_children_go_with_it(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("code", [SLEEPER, DEAF])
-def test_the_guard_ends_what_a_killed_owner_leaves_behind(code: str) -> None:
+def test_watchdog_ends_the_processes_of_a_killed_owner(code: str) -> None:
     owner = (
-        "import os, subprocess, sys; from cli.up.watchdog import Guard; guard = Guard();"
+        "import os, subprocess, sys; from cli.up.watchdog import Watchdog; watchdog = Watchdog();"
         f"child = subprocess.Popen([sys.executable, '-S', '-c', {code!r}], start_new_session=True);"
-        "guard.add(child.pid); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
+        "watchdog.add(child.pid); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     command = (sys.executable, "-c", owner)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -138,24 +138,24 @@ def test_the_guard_ends_what_a_killed_owner_leaves_behind(code: str) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; where nobody reaps orphans, it stays as a zombie."""
+    """Return whether a process has ended; without a reaper of orphans it stays as a zombie."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     return True
 
 
-def test_the_guard_spares_what_has_ended_in_order() -> None:
-    guard = Watchdog()
+def test_watchdog_spares_process_groups_that_have_ended() -> None:
+    watchdog = Watchdog()
     command = (sys.executable, "-S", "-c", SLEEPER)
     with subprocess.Popen(command, start_new_session=True) as process:
-        guard.add(process.pid)
-        guard.drop(process.pid)
-        guard.close()
+        watchdog.add(process.pid)
+        watchdog.drop(process.pid)
+        watchdog.close()
         assert process.poll() is None
         process.kill()
 
 
-def test_the_first_signal_asks_and_the_second_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_signal_stops_and_second_signal_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     with Signals() as signals:
         assert not signals.wait(0)
         os.kill(os.getpid(), signal.SIGTERM)

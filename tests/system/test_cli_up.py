@@ -1,4 +1,4 @@
-"""Prove `callwatch up` as a user without a terminal sees it: by its lines, the simulator's log, and the processes."""
+"""`callwatch up` without a terminal: its lines, the simulator's log, and its processes."""
 
 import base64
 import json
@@ -28,28 +28,28 @@ PERSONS = {"P-10010001", "P-10010002", "P-10020003", "P-10030005"}
 SHORT = [["Scheduling", 0], ["Succeeded", 1]]
 OVER = "every sample call has ended; serving until Ctrl-C"
 
-# What a deployment's own settings, another program of Celery, and a folder may say; none of it is for a demonstration.
-NOBODY = "127.0.0.1:1"
+# Settings of a deployment, of another Celery program and of a folder; a demonstration ignores all of them.
+REFUSED = "127.0.0.1:1"
 HOSTILE = {
-    "CALLWATCH_REDIS_URL": f"redis://{NOBODY}/3",
-    "callwatch_broker_url": f"redis://{NOBODY}/4",
-    "CALLWATCH_API_BASE_URL": f"http://{NOBODY}",
+    "CALLWATCH_REDIS_URL": f"redis://{REFUSED}/3",
+    "callwatch_broker_url": f"redis://{REFUSED}/4",
+    "CALLWATCH_API_BASE_URL": f"http://{REFUSED}",
     "CALLWATCH_API_TOKEN": "not-ours",
     "CALLWATCH_API_TRUST_ENV": "true",
     "CALLWATCH_ENABLED": "false",
     "CALLWATCH_POLL_INTERVAL": "1",
-    "BROKER_URL": f"redis://{NOBODY}/5",
-    "CELERY_BROKER_URL": f"redis://{NOBODY}/6",
-    "CELERY_RESULT_BACKEND": f"redis://{NOBODY}/7",
+    "BROKER_URL": f"redis://{REFUSED}/5",
+    "CELERY_BROKER_URL": f"redis://{REFUSED}/6",
+    "CELERY_RESULT_BACKEND": f"redis://{REFUSED}/7",
     "FLOWER_UNAUTHENTICATED_API": "true",
-    "FLOWER_ADDRESS": "0.0.0.0",  # noqa: S104 - what must not be listened on
-    "http_proxy": f"http://{NOBODY}",
+    "FLOWER_ADDRESS": "0.0.0.0",  # noqa: S104 - must not be used
+    "http_proxy": f"http://{REFUSED}",
 }
-HOSTILE_FILE = f"CALLWATCH_RESULT_URL=redis://{NOBODY}/8\nCALLWATCH_KEY_PREFIX=other\nCALLWATCH_HISTORY_TTL=never\nCALLWATCH_NO=1\n"
+HOSTILE_FILE = f"CALLWATCH_RESULT_URL=redis://{REFUSED}/8\nCALLWATCH_KEY_PREFIX=other\nCALLWATCH_HISTORY_TTL=never\nCALLWATCH_NO=1\n"
 
 
 class Up:
-    """One `callwatch up` on ports of its own, its output read as it comes."""
+    """One `callwatch up` with its own ports, and its output up to now."""
 
     def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -98,7 +98,7 @@ class Up:
         return match[1]
 
     def children(self) -> dict[str, psutil.Process]:
-        """The processes that it has started, by what they are."""
+        """The processes that it has started, by their command."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
             command = " ".join(child.cmdline())
@@ -110,14 +110,14 @@ class Up:
                 "cli.main flower",
                 "cli.main metrics",
                 "-m gateway",
-                "guard.py",
+                "watchdog.py",
             ):
                 if name in command:
                     found[name] = child
         return found
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command in a second terminal, which has been given the printed lines."""
+        """Run a command in a second terminal, with the printed variables."""
         exports = dict(re.findall(r"  export (\w+)=(\S+)", self.text))
         return subprocess.run(
             (sys.executable, "-m", "cli.main", *arguments),
@@ -134,14 +134,14 @@ class Up:
         return json.loads(self.run("status", *options, "--json").stdout)
 
     def dialled(self) -> Counter[tuple[str, str]]:
-        """How many call requests of each case arrived, and how often each person was called."""
+        """Return the call requests of each case, and the calls to each person."""
         log = (self.folder / "data" / "logs" / "simulator-requests.jsonl").read_text("utf-8")
         lines = [json.loads(line) for line in log.splitlines(keepends=True) if line.endswith("\n")]
         requests = Counter(("case", entry["case_id"]) for entry in merge(lines) if entry["endpoint"] == "call-v2")
         return requests + Counter(("person", line["person_id"]) for line in lines if line["event"] == "dialled")
 
     def tasks(self, credentials: str) -> Any:
-        """What Flower tells who has these credentials."""
+        """Return the answer of Flower to these credentials."""
         secret = base64.b64encode(credentials.encode()).decode()
         return ask(self.ports["flower"], "/api/tasks", f"Basic {secret}")
 
@@ -164,7 +164,7 @@ _ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that is free and below those of outgoing connections; never the same twice."""
+    """Return a free port below the ephemeral ports; never the same one twice."""
     for number in range(21_000 + os.getpid() % 5_000, 32_000):
         with socket.socket() as probe:
             if number not in _ports and probe.connect_ex(("127.0.0.1", number)):
@@ -180,13 +180,13 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 def runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it ended between the two questions
+    except psutil.NoSuchProcess:  # it ended between the two calls
         return False
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One demonstration for all tests that look at it, in a hostile environment."""
+    """One demonstration in a hostile environment, shared by all tests that only read it."""
     folder = tmp_path_factory.mktemp("up")
     (folder / ".env").write_text(HOSTILE_FILE)
     with Up(folder, environment=HOSTILE) as up:
@@ -194,7 +194,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield up
 
 
-def test_s40_all_of_it_is_on_loopback_and_behind_a_credential(running: Up) -> None:
+def test_s40_every_service_is_on_loopback_and_behind_a_credential(running: Up) -> None:
     children = running.children()
     wanted = {
         "valkey-server",
@@ -204,7 +204,7 @@ def test_s40_all_of_it_is_on_loopback_and_behind_a_credential(running: Up) -> No
         "cli.main flower",
         "cli.main metrics",
         "-m gateway",
-        "guard.py",
+        "watchdog.py",
     }
     assert set(children) == wanted
     wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
@@ -218,7 +218,7 @@ def listening(children: dict[str, psutil.Process]) -> set[tuple[str, int]]:
     return {(one.laddr.ip, one.laddr.port) for one in sockets if one.status == psutil.CONN_LISTEN}
 
 
-def test_a_second_terminal_needs_the_printed_lines_only(running: Up) -> None:
+def test_printed_variables_suffice_for_a_second_terminal(running: Up) -> None:
     done = running.run("trigger", "C-77", "7", "--wait", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -227,14 +227,14 @@ def test_a_second_terminal_needs_the_printed_lines_only(running: Up) -> None:
     assert again.returncode == 0, again.stderr
     assert "已有活跃外呼任务,跳过发起新外呼" in again.stdout
     assert not [job["person_id"] for job in answer["jobs"] if job["person_id"] in again.stdout], "S37"
-    document = running.status("--case", "C-77", "--all")  # on a slow machine they have ended by now
+    document = running.status("--case", "C-77", "--all")  # on a slow machine they have already ended
     assert {call["job_id"] for call in document["calls"]} == {job["job_id"] for job in answer["jobs"]}
     (pair,) = document["cases"]
     assert (pair["case_id"], pair["mediation_id"]) == ("C-77", "7")
     assert pair["phase"] in {"watching", "done"}
 
 
-def test_the_samples_are_dialled_once_and_seen_to_their_end(running: Up) -> None:
+def test_samples_are_dialled_once_and_watched_to_their_end(running: Up) -> None:
     wait_until(lambda: running.saw(OVER))
     dialled = running.dialled()
     assert {key: count for key, count in dialled.items() if key[1] in {*CASES, *PERSONS}} == dict.fromkeys(
@@ -250,7 +250,7 @@ def test_the_samples_are_dialled_once_and_seen_to_their_end(running: Up) -> None
     assert not [person for person in PERSONS if person in running.text], "S37"
 
 
-def test_flower_shows_the_tasks_to_who_has_the_password(running: Up) -> None:
+def test_flower_shows_the_tasks_with_the_password(running: Up) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
         running.tasks("callwatch:guess")
     refusal.value.close()
@@ -259,18 +259,18 @@ def test_flower_shows_the_tasks_to_who_has_the_password(running: Up) -> None:
     assert not [person for person in PERSONS if person in str(running.tasks(credentials))], "S37"
 
 
-def test_the_printed_lines_are_enough_for_every_command(running: Up) -> None:
-    """Those that ask upstream need its token as well."""
+def test_printed_variables_suffice_for_every_command(running: Up) -> None:
+    """Commands that query upstream need its token as well."""
     wait_until(lambda: running.saw(OVER))
     shown = running.run("conversation", running.find(r"ended  已完成  (\S+)"))
     assert shown.returncode == 0, shown.stderr
 
 
-def test_a_dead_worker_is_replaced_and_calls_go_on(running: Up) -> None:
+def test_dead_worker_is_restarted_and_calls_stay_watched(running: Up) -> None:
     wait_until(lambda: running.saw(OVER))
     worker = running.children()["poll@"]
     worker.kill()
-    wait_until(lambda: running.saw("poll worker runs again"))
+    wait_until(lambda: running.saw("poll worker is running again"))
     assert "poll worker ended (killed by SIGKILL" in running.text
     assert running.children()["poll@"].pid != worker.pid
     token = running.find(r" token (\S+)")
@@ -302,11 +302,11 @@ def test_one_signal_stops_everything_in_order(running: Up) -> None:
     assert running.process.wait(LIMIT) == 0
     assert alive(children) == []
     wait_until(lambda: "stopped" in running.lines)
-    assert "ended by force" not in running.text
+    assert "and is killed" not in running.text
     assert (running.folder / "data" / "redis" / "appendonlydir").is_dir(), "a given folder stays"
 
 
-def test_nothing_outlives_up_when_it_is_killed(tmp_path: Path) -> None:
+def test_no_process_outlives_a_killed_up(tmp_path: Path) -> None:
     with Up(tmp_path) as up:
         wait_until(lambda: up.saw("triggers enqueued"))
         children = list(up.children().values())

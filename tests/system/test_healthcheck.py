@@ -45,7 +45,7 @@ def test_an_idle_worker_is_healthy(deployment: Deployment, sign: Path) -> None:
     command = (sys.executable, "-m", "cli.main", "healthcheck")
     done = subprocess.run(command, cwd=ROOT, env=deployment.environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("healthy: the last sign of work is")
+    assert done.stdout.startswith("healthy: the last heartbeat is")
     assert done.stdout.count("\n") == 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cli import metrics
-from cli.metrics import MOST_CONNECTIONS, MetricsServer
+from cli.metrics import MAX_CONNECTIONS, MetricsServer
 from tests.deployment import wait_until
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
@@ -61,19 +61,19 @@ def test_slow_requests_hold_up_no_scrape_and_no_thread(first: bytes) -> None:
     before = threading.active_count()
     with serving() as port, open_connections(port, 200, first):
         assert scrape(port).endswith(b"\r\n\r\npage\n")
-        assert threading.active_count() <= before + 1 + metrics.SCRAPES_AT_ONCE
+        assert threading.active_count() <= before + 1 + metrics.MAX_SCRAPES
 
 
 def test_the_oldest_connection_makes_room_for_a_newer_one() -> None:
-    with serving() as port, open_connections(port, MOST_CONNECTIONS + 5) as connections:
+    with serving() as port, open_connections(port, MAX_CONNECTIONS + 5) as connections:
         wait_until(lambda: all(ended(one) for one in connections[:5]))
         assert not any(ended(one) for one in connections[5:])
 
 
-@pytest.mark.parametrize("name", ["HEADERS_WITHIN", "WHOLE"])
+@pytest.mark.parametrize("name", ["HEADER_TIMEOUT", "TOTAL_TIMEOUT"])
 def test_a_request_that_drips_is_over_when_its_time_is(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Each byte would begin a time-out of a read anew; the bound is on the whole."""
-    for bound in ("HEADERS_WITHIN", "WHOLE"):
+    for bound in ("HEADER_TIMEOUT", "TOTAL_TIMEOUT"):
         monkeypatch.setattr(metrics, bound, 0.5 if bound == name else 600)
     with serving() as port, open_connections(port, 1) as (connection,):
         begin = time.monotonic()
@@ -88,8 +88,8 @@ def test_a_request_that_drips_is_over_when_its_time_is(monkeypatch: pytest.Monke
 
 
 def test_headers_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "HEADERS_WITHIN", 600)
-    monkeypatch.setattr(metrics, "WHOLE", 600)
+    monkeypatch.setattr(metrics, "HEADER_TIMEOUT", 600)
+    monkeypatch.setattr(metrics, "TOTAL_TIMEOUT", 600)
     with serving() as port, open_connections(port, 1) as (connection,):
         with contextlib.suppress(OSError):
             connection.sendall(b"X: " + b"x" * 40_000)
@@ -109,12 +109,12 @@ def test_scrapes_at_once_have_a_bound() -> None:
 
     request = HEAD + b"Authorization: Bearer a-token\r\n\r\n"
     with serving(read) as port, open_connections(port, 10, request) as connections:
-        wait_until(lambda: running[0] == metrics.SCRAPES_AT_ONCE)
+        wait_until(lambda: running[0] == metrics.MAX_SCRAPES)
         assert scrape(port, b"/healthz", b"").endswith(b"ok\n")
         gate.set()
         for connection in connections:
             assert connection.recv(1_000).startswith(b"HTTP/1.1 200")
-    assert most[0] == metrics.SCRAPES_AT_ONCE
+    assert most[0] == metrics.MAX_SCRAPES
 
 
 def test_a_method_that_is_none_of_ours_gets_the_status_alone() -> None:

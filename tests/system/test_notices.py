@@ -68,9 +68,7 @@ def test_notices_are_shown_and_replayed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
     assert main(["notices"]) == 0
-    assert shown() == (
-        "nobody is told: neither CALLWATCH_NOTICE_URL nor CALLWATCH_NOTICE_TASK is set\ndead letters: 0\n"
-    )
+    assert shown() == ("no channel: neither CALLWATCH_NOTICE_URL nor CALLWATCH_NOTICE_TASK is set\ndead letters: 0\n")
     monkeypatch.setenv("CALLWATCH_NOTICE_URL", "http://127.0.0.1:1/hook")
     monkeypatch.setenv("CALLWATCH_NOTICE_SECRET", SECRET)
     with Deployment(redis_url) as deployed:

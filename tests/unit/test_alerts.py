@@ -1,4 +1,4 @@
-"""The alerts can fire: they ask for metrics and label values that callwatch shows, and each has its runbook entry."""
+"""The alerts can fire: they use metrics and label values that callwatch exports, and each has its runbook entry."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in GROUP["rules
 
 
 def gateway_samples() -> set[str]:
-    """Every sample of the gateway's page, as `samples` names them."""
+    """Return every sample of the gateway's page, in the form of `samples`."""
     metrics = Metrics()
     metrics.requests.labels("/v1/triggers", "202").inc()
     found = set()
@@ -41,12 +41,12 @@ every_rule = pytest.mark.parametrize("name", RULES)
 
 
 def selectors(expression: str) -> list[tuple[str, str]]:
-    """The metrics that an expression asks for, each with its matchers."""
+    """Return the metrics of an expression, each with its matchers."""
     return re.findall(r"\b(callwatch_\w+)(?:\{([^}]*)\})?", expression)
 
 
 def not_shown(expression: str) -> list[str]:
-    """What an expression asks for and no scrape has."""
+    """Return the selectors of an expression that match no sample."""
     missing = []
     for metric, matchers in selectors(expression):
         wanted = re.findall(r'(\w+)=~?"([^"]*)"', matchers)
@@ -59,12 +59,12 @@ def not_shown(expression: str) -> list[str]:
 
 
 @every_rule
-def test_its_expression_can_be_read(name: str) -> None:
+def test_alert_expression_is_valid(name: str) -> None:
     promql_parser.parse(RULES[name]["expr"])
 
 
 @every_rule
-def test_it_asks_for_what_is_shown(name: str) -> None:
+def test_alert_uses_exported_metrics_and_labels(name: str) -> None:
     assert selectors(RULES[name]["expr"])
     assert not_shown(RULES[name]["expr"]) == []
 
@@ -73,12 +73,12 @@ def test_it_asks_for_what_is_shown(name: str) -> None:
     "expression",
     ["callwatch_nothing > 1", 'increase(callwatch_events_total{kind="gone"}[5m])', 'callwatch_pairs{pase="unknown"}'],
 )
-def test_what_no_scrape_has_is_seen(expression: str) -> None:
+def test_unknown_metric_or_label_is_detected(expression: str) -> None:
     assert not_shown(expression)
 
 
 @every_rule
-def test_it_says_whom_it_wakes_and_where_to_read_on(name: str) -> None:
+def test_alert_has_severity_and_runbook(name: str) -> None:
     rule = RULES[name]
     severity = rule["labels"]["severity"]
     assert severity in {"page", "ticket"}
@@ -88,7 +88,7 @@ def test_it_says_whom_it_wakes_and_where_to_read_on(name: str) -> None:
 
 
 def test_the_runbook_has_an_entry_for_each_alert_and_no_other() -> None:
-    """In the same order; each says what to look at and what to do."""
+    """In the same order; each has checks and actions."""
     entries = re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]
     assert [entry.splitlines()[0] for entry in entries] == list(RULES)
     assert [entry for entry in entries if "- Look: " not in entry or "- Do: " not in entry] == []

@@ -1,4 +1,4 @@
-"""Prove that each failure is one clear line on stderr and the right exit code: 1 failed, 2 wrong usage."""
+"""Each failure of a command is one line on stderr and an exit code: 1 failed, 2 wrong usage."""
 
 import socket
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert len(capsys.readouterr().out.split()) > 20
     assert main(["--help"]) == 0
@@ -49,7 +49,7 @@ def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.Captur
         pytest.param(["trigger", "C-1", " "], "缺少必要参数,跳过外呼触发: MEDIATION_ID: an empty text", id="S2 blank"),
         pytest.param(["trigger", "9" * 201, "20"], "CASE_ID: a text of 201 characters", id="too long"),
         pytest.param(["trigger", "C-1", "2", "--person", "9" * 201], "--person: a text of 201", id="person too long"),
-        pytest.param(["trigger", "C-1", "2", "--person", ""], "--person: an empty text", id="S3 nobody is everybody"),
+        pytest.param(["trigger", "C-1", "2", "--person", ""], "--person: an empty text", id="S3 empty person"),
         pytest.param(["trigger", "C-1", "2", "--task-id", " "], "--task-id: an empty text", id="S17"),
         pytest.param(["trigger", "C-1", "2", "--expires", "0"], "'--expires'", id="expired before it is sent"),
         pytest.param(["simulate"], "Missing option '--port'", id="no port to simulate on"),
@@ -63,7 +63,7 @@ def test_wrong_usage(arguments: list[str], wanted: str, capsys: pytest.CaptureFi
     assert shown.out == ""
 
 
-def test_nothing_typed_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "Commands:" in capsys.readouterr().err
 
@@ -84,16 +84,16 @@ def test_no_redis(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that takes connections and never answers."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["trigger", "C-1", "20"]])
-def test_a_silent_redis_holds_nobody_up(
+def test_silent_redis_fails_after_the_time_out(
     arguments: list[str], silent_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cli.connect.PATIENCE", 0.05)
+    monkeypatch.setattr("cli.connect.CONNECT_LIMIT", 0.05)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", f"redis://127.0.0.1:{silent_port}/0")
     assert main(arguments) == 1
     assert "does not answer: no answer in time." in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_wrong_settings_are_wrong_usage(
     assert shown.err.count("\n") == 1
 
 
-def test_help_and_simulate_need_no_good_settings(
+def test_help_and_simulate_need_no_valid_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
@@ -123,9 +123,9 @@ def test_help_and_simulate_need_no_good_settings(
         assert fault in capsys.readouterr().err
 
 
-def test_a_taken_port_is_passed_over_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_default_port_is_replaced_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    port = embedded_redis._free_port()  # its neighbour is no outgoing connection's either
+    port = embedded_redis._free_port()  # the next port is not ephemeral either
     with socket.create_server(("127.0.0.1", port)):
         monkeypatch.setitem(PREFERRED, "redis", port)
         chosen = choose_ports({"redis": None, "simulator": port + 1, "flower": None}, said.append)
@@ -142,7 +142,7 @@ def test_a_given_port_that_is_taken_is_refused(address: str) -> None:
         choose_ports({"redis": None, "flower": taken.getsockname()[1]}, lambda _line: None)
 
 
-def test_s2_s9_the_samples_are_what_a_demonstration_must_show() -> None:
+def test_s2_s9_samples_contain_a_refusal_and_a_failure() -> None:
     cases = samples(datetime(2026, 1, 31, tzinfo=UTC))
     parties = [party for case in cases for party in case.parties]
     assert len({case.case_id for case in cases}) == 3

@@ -1,4 +1,4 @@
-"""Prove that the live table fits any terminal and shows no person, and that an event is one line (S30-S32, S37)."""
+"""The live table fits any terminal and shows no person, and an event is one line (S30-S32, S37)."""
 
 import io
 from dataclasses import replace
@@ -44,7 +44,7 @@ def drawn(*calls: Call, now: float = 1_000, width: int = 80, height: int | None 
     [
         pytest.param(CALL, 1_005, 5, id="since the trigger"),
         pytest.param(TALKING, 1_015, 5, id="since it was seen Executing"),
-        pytest.param(OVER, 9_999, 20, id="a finished call stands still"),
+        pytest.param(OVER, 9_999, 20, id="a finished call has its final duration"),
         pytest.param(replace(CALL, verdict="lost", finished_at=1_100), 9_999, 100, id="never seen Executing"),
     ],
 )
@@ -77,7 +77,7 @@ def test_s31_duration(call: Call, now: float, seconds: float) -> None:
         ),
     ],
 )
-def test_a_row(call: Call, now: float, cells: list[str]) -> None:
+def test_row_shows_a_call(call: Call, now: float, cells: list[str]) -> None:
     row = drawn(call, now=now)[3]
     assert [cell.strip() for cell in row.strip("│").split("│")] == cells
 
@@ -111,7 +111,7 @@ def test_s37_no_person_id_is_shown() -> None:
     assert CALL.person_id not in "".join(drawn(CALL, width=300))
 
 
-def test_what_does_not_fit_is_counted() -> None:
+def test_hidden_calls_are_counted() -> None:
     calls = [replace(CALL, case_id=f"C-{number}") for number in range(100)]
     lines = drawn(*calls, height=24)
     assert len(lines) <= 23
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_counted() -> None:
     assert sum(line.startswith("│") for line in drawn(*calls, height=None)) == 100
 
 
-def test_what_a_table_of_calls_cannot_show_stands_below() -> None:
+def test_pairs_and_notices_are_shown_below_the_table() -> None:
     pairs = [PairState(Pair("C-7", "1"), "unknown"), PairState(Pair("C-8", "1"), "watching")]
     text = "\n".join(drawn(pairs=pairs, notices=["12:00:00  refused"]))
     assert "no calls are being watched" in text
@@ -130,7 +130,7 @@ def test_what_a_table_of_calls_cannot_show_stands_below() -> None:
     assert "C-8" not in text
 
 
-def test_nothing_from_outside_moves_the_cursor_or_is_markup() -> None:
+def test_foreign_text_moves_no_cursor_and_is_no_markup() -> None:
     evil = replace(CALL, case_id="C\x1b[2J\nC-2", call_status="[red]x", person_id="")
     text = "\n".join(drawn(evil, width=200, notices=["a\x1b[2Jb"]))
     assert "\x1b" not in text
@@ -179,5 +179,5 @@ def test_an_event_is_one_line(event: dict[str, Any], expected: str) -> None:
     assert len(time) == len("12:00:00")
 
 
-def test_an_event_of_no_case_is_a_line_as_well() -> None:
+def test_event_without_a_case_is_one_line() -> None:
     assert event_line({"at": 0, "kind": "outage_began", "message": "m"}).split("  ")[1:] == ["outage_began", "m"]

@@ -191,5 +191,5 @@ def test_the_bounds_are_those_of_the_code() -> None:
         malformed.LONGEST["outbound.trigger"] // 1024,
         malformed.DEEPEST,
     ]
-    bounds = f"headers within {metrics.HEADERS_WITHIN:.0f} s and {metrics.MOST_HEADERS // 1024} KiB, "
-    assert bounds + f"{metrics.MOST_CONNECTIONS} connections, {metrics.WHOLE:.0f} s for everything" in SECURITY
+    bounds = f"headers within {metrics.HEADER_TIMEOUT:.0f} s and {metrics.MAX_HEADERS // 1024} KiB, "
+    assert bounds + f"{metrics.MAX_CONNECTIONS} connections, {metrics.TOTAL_TIMEOUT:.0f} s for everything" in SECURITY

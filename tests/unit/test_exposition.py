@@ -1,4 +1,4 @@
-"""What Prometheus reads: its own parser takes it, zeros are there from the start, and nobody is named (S37)."""
+"""The metrics page: the parser of Prometheus accepts it, counters start at zero, and no label names a person (S37)."""
 
 import re
 from dataclasses import replace
@@ -51,7 +51,7 @@ BUSY = State(
 
 
 def samples(state: State) -> dict[str, float]:
-    """Every sample of a scrape, as Prometheus' own parser reads it."""
+    """Return every sample of a scrape, read by the parser of Prometheus."""
     text = expose(lambda: state).decode()
     found = {}
     for family in text_string_to_metric_families(text):
@@ -103,11 +103,11 @@ def samples(state: State) -> dict[str, float]:
         ("callwatch_sweep_age_seconds", 1.5),
     ],
 )
-def test_what_was_read_is_shown(name: str, value: float) -> None:
+def test_values_of_the_state_are_exported(name: str, value: float) -> None:
     assert samples(BUSY)[name] == value
 
 
-def test_labels_have_a_bound_whatever_upstream_and_later_versions_say() -> None:
+def test_labels_are_bounded_for_unknown_values() -> None:
     """S19 S37."""
     new = samples(BUSY).keys() - samples(EMPTY).keys()
     notices = {f"callwatch_{name}{{channel={channel}}}" for name in NOTICES for channel in get_args(NoticeChannel)}
@@ -118,20 +118,20 @@ def test_labels_have_a_bound_whatever_upstream_and_later_versions_say() -> None:
     assert shown == {f"callwatch_polls_total{{outcome={outcome}}}" for outcome in POLLS}
 
 
-def test_every_counter_is_there_before_it_counts() -> None:
+def test_every_counter_starts_at_zero() -> None:
     """An alert on an increase needs the zero before it."""
     counted = {name: value for name, value in samples(EMPTY).items() if re.search(r"_(total|count|sum|bucket)\b", name)}
     assert len(counted) > 50
     assert set(counted.values()) == {0}
 
 
-def test_a_sweep_that_nobody_made_has_no_age() -> None:
-    """S28: its absence is what the alert asks for."""
+def test_sweep_age_is_absent_without_a_sweep() -> None:
+    """S28: the alert uses its absence."""
     assert "callwatch_sweep_age_seconds" not in samples(EMPTY)
 
 
-def test_without_workers_the_latest_poll_grows_later() -> None:
-    """S28: nothing is tallied then, and nothing polled."""
+def test_overdue_time_grows_without_workers() -> None:
+    """S28: without workers there is no count and no poll."""
     assert BUSY.tally is not None
     old = replace(BUSY, tally=replace(BUSY.tally, at=900.0))
     assert samples(old)["callwatch_oldest_overdue_poll_seconds"] == 107.5
@@ -139,13 +139,13 @@ def test_without_workers_the_latest_poll_grows_later() -> None:
     assert samples(idle)["callwatch_oldest_overdue_poll_seconds"] == 0
 
 
-def test_what_no_worker_has_tallied_is_absent() -> None:
+def test_counts_are_absent_without_a_worker() -> None:
     shown = samples(replace(BUSY, tally=None))
     assert "callwatch_overdue_polls" not in shown
     assert shown["callwatch_new_calls_stopped"] == 1
 
 
-def test_a_redis_that_is_away_is_the_one_thing_said() -> None:
+def test_only_redis_up_is_exported_while_redis_is_away() -> None:
     def away() -> State:
         raise StoreUnavailable("Redis: gone")
 
@@ -155,6 +155,6 @@ def test_a_redis_that_is_away_is_the_one_thing_said() -> None:
 
 
 @pytest.mark.parametrize("name", samples(BUSY))
-def test_names_say_their_units_as_prometheus_wants_them(name: str) -> None:
+def test_names_follow_the_prometheus_conventions(name: str) -> None:
     bare = name.partition("{")[0]
     assert re.fullmatch(r"callwatch_[a-z_]+", bare)

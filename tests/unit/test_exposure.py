@@ -1,4 +1,4 @@
-"""`callwatch doctor` warns of what goes over a network in the clear, and of a Redis that producers can fill (S39)."""
+"""`callwatch doctor` warns about unencrypted connections and about a Redis that producers can fill (S39)."""
 
 import pytest
 
@@ -20,10 +20,10 @@ def seen(**settings: object) -> dict[str, tuple[str, str]]:
         ({"result_url": "redis://[2001:db8::1]/0"}, "CALLWATCH_RESULT_URL (redis://2001:db8::1)"),
     ],
 )
-def test_an_address_in_the_clear_is_named_without_its_credential(settings: dict[str, str], named: str) -> None:
+def test_unencrypted_address_is_named_without_its_credential(settings: dict[str, str], named: str) -> None:
     status, detail = seen(**settings)["encryption"]
     assert status == "warn"
-    assert detail.startswith(f"in the clear to another host: {named}: ")
+    assert detail.startswith(f"not encrypted to another host: {named}: ")
     assert "secret" not in detail
 
 
@@ -36,7 +36,7 @@ def test_an_address_in_the_clear_is_named_without_its_credential(settings: dict[
         {"api_base_url": "https://upstream.example", "redis_url": "rediss://redis.example:6379/0"},
     ],
 )
-def test_loopback_and_encrypted_addresses_are_well(settings: dict[str, str]) -> None:
+def test_loopback_and_encrypted_addresses_are_ok(settings: dict[str, str]) -> None:
     assert seen(**settings)["encryption"][0] == "ok"
 
 
@@ -51,5 +51,5 @@ def test_loopback_and_encrypted_addresses_are_well(settings: dict[str, str]) -> 
         ({}, "ok"),
     ],
 )
-def test_a_redis_that_producers_can_fill(settings: dict[str, str], status: str) -> None:
+def test_redis_shared_with_producers_is_a_warning(settings: dict[str, str], status: str) -> None:
     assert seen(**settings)["broker memory"][0] == status

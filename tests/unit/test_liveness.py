@@ -99,7 +99,7 @@ def test_how_old_a_sign_may_be(tmp_path: Path, age: int, healthy: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [(None, "none has worked yet"), ("", "ValueError"), ("soon", "ValueError")], ids=str
+    ("text", "line"), [(None, "the worker has not started yet"), ("", "ValueError"), ("soon", "ValueError")], ids=str
 )
 def test_no_sign(tmp_path: Path, text: str | None, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "sign"

@@ -1,0 +1,1 @@
+"""The declarations of the commands: arguments, options and help. Each imports its implementation when it runs."""
