@@ -1,4 +1,4 @@
-"""API keys: of each the file holds name, scopes and SHA-256, and a fault names file, line and kind, never a key."""
+"""API keys: the file holds name, scopes and SHA-256 of each, and a fault names file and line, but never a key."""
 
 import stat
 from pathlib import Path
@@ -10,30 +10,30 @@ from config.api_keys import ApiKey, KeysError, append_key, digest, find_key, new
 HASH = "0" * 64
 
 
-def test_a_key_is_made_kept_and_found(tmp_path: Path) -> None:
+def test_new_key_is_stored_and_found(tmp_path: Path) -> None:
     """S40."""
-    place = tmp_path / "keys"
+    path = tmp_path / "keys"
     first, kept = new_key("back-end", ["read", "trigger"])
-    append_key(place, kept)
+    append_key(path, kept)
     second, other = new_key("back-end", ["mint"])
-    append_key(place, other)
-    assert stat.S_IMODE(place.stat().st_mode) == 0o600
-    text = place.read_text()
+    append_key(path, other)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    text = path.read_text()
     assert text == f"back-end trigger,read {digest(first)}\nback-end mint {digest(second)}\n"
     assert first.startswith("cw_back-end_")
     assert first not in text
-    assert find_key(read_keys(place), first) == ApiKey("back-end", frozenset({"trigger", "read"}), digest(first))
-    assert find_key(read_keys(place), first + "x") is None
-    assert find_key(read_keys(place), "\ud800") is None
+    assert find_key(read_keys(path), first) == ApiKey("back-end", frozenset({"trigger", "read"}), digest(first))
+    assert find_key(read_keys(path), first + "x") is None
+    assert find_key(read_keys(path), "\ud800") is None
 
 
-def test_a_name_has_two_keys_at_the_most(tmp_path: Path) -> None:
-    place = tmp_path / "keys"
-    place.write_text(f"# for rotation\n\na read {HASH}\na read {HASH}")
+def test_name_has_at_most_two_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# for rotation\n\na read {HASH}\na read {HASH}")
     with pytest.raises(KeysError, match="has 2 keys of a, should lose one first"):
-        append_key(place, ApiKey("a", frozenset({"read"}), HASH))
-    append_key(place, ApiKey("b", frozenset({"read"}), HASH))
-    assert place.read_text().splitlines()[-1] == f"b read {HASH}", "on a line of its own"
+        append_key(path, ApiKey("a", frozenset({"read"}), HASH))
+    append_key(path, ApiKey("b", frozenset({"read"}), HASH))
+    assert path.read_text().splitlines()[-1] == f"b read {HASH}", "on a line of its own"
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_a_name_has_two_keys_at_the_most(tmp_path: Path) -> None:
         ("a read cw_a_secret", "f, line 2: the third word should be a SHA-256 in 64 small hexadecimal digits"),
     ],
 )
-def test_a_faulty_line_is_named_and_not_quoted(line: str, fault: str) -> None:
+def test_invalid_line_is_named_and_not_quoted(line: str, fault: str) -> None:
     with pytest.raises(KeysError) as caught:
         parse_keys(f"# keys\n{line}\n", "f")
     assert str(caught.value) == fault
 
 
-def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeysError, match=r"cannot be read \(No such file"):
         read_keys(tmp_path / "none")
     (tmp_path / "odd").write_bytes(b"\xff")
@@ -63,13 +63,13 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "scopes"), [("a_b", ["read"]), ("", ["read"]), ("a", []), ("a", ["all"])])
-def test_no_key_is_made_of_a_wrong_name_or_scope(name: str, scopes: list[str]) -> None:
+def test_invalid_name_or_scope_makes_no_key(name: str, scopes: list[str]) -> None:
     with pytest.raises(KeysError):
         new_key(name, scopes)
 
 
 def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S40: how long it takes tells neither which key was near nor where it stands."""
+    """S40: the time of a comparison reveals neither a similar key nor its position."""
     compared: list[str] = []
 
     def compare(kept: str, given: str) -> bool:

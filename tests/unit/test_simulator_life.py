@@ -48,7 +48,7 @@ def test_the_unknown_life_shows_a_status_outside_both_lists_s19() -> None:
         pytest.param("normal", (12, 32), id="while it is Executing"),
         pytest.param("blink", (3, 6), id="unseen, before its success"),
         pytest.param("talking", (12, math.inf), id="without an end"),
-        pytest.param("failed", None, id="nobody answered"),
+        pytest.param("failed", None, id="no answer"),
         pytest.param("endless", None, id="never dialled"),
     ],
 )
@@ -79,7 +79,7 @@ def test_life_is_parsed(value: object, expected: Life) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param("nobody", id="no such name"),
+        pytest.param("unheard", id="no such name"),
         pytest.param([], id="no step"),
         pytest.param(None, id="nothing"),
         pytest.param([["Scheduling", 1]], id="does not begin at 0"),
