@@ -173,7 +173,7 @@ class UpstreamClient:
                 return call_records(response.read())
 
     def _judge(self, path: str, response: BaseHTTPResponse, body: bytes, read: Callable[[bytes], T]) -> T:
-        """Return what a complete answer says, and give its connection back if it is fit for the next one."""
+        """Return the parsed answer, and release its connection if it can be used again."""
         if not _succeeded(response.status):
             response.release_conn()
             raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
@@ -188,7 +188,7 @@ class UpstreamClient:
     def _exchange(
         self, pool: HTTPConnectionPool, path: str, query: dict[str, str], read: Callable[[BaseHTTPResponse], bytes]
     ) -> tuple[BaseHTTPResponse, bytes]:
-        """Return a complete answer and its body; unless `read` has released the connection, the answer still holds it."""
+        """Return a complete answer and its body; the answer holds its connection, unless `read` released it."""
         try:
             # Uses the connection pool directly, without requests: there are hundreds of polls per second.
             response = pool.urlopen(

@@ -1,4 +1,4 @@
-"""Connections of an event loop that take one answer to each request, bounded as a whole, and nothing unasked."""
+"""Connections for an event loop: one answer per request, bounded as a whole; unrequested bytes close the connection."""
 
 import asyncio
 import functools
@@ -12,24 +12,24 @@ from aiohttp.client_proto import ResponseHandler
 from api_client.transport import MAX_ANSWER_BYTES, AnswerTooLargeError
 
 MAX_TOGETHER = 64 * 1024 * 1024
-"""Bytes of all answers under way on one event loop …"""
+"""Bytes of all unfinished answers on one event loop …"""
 SMALL = 64 * 1024
-"""… beyond which one that has more than so many is refused: thousands of polls may be answered at the same time."""
-_INTERIM = frozenset(range(100, 200)) - {101}  # after 101 no further answer comes
+"""… above which an answer of more than this size in bytes is refused: thousands of answers can arrive at once."""
+_INTERIM = frozenset(range(100, 200)) - {101}  # no other answer follows a 101
 
 
 @dataclass
 class UnderWay:
-    """The bytes that have arrived of the answers under way on one event loop."""
+    """The received bytes of the unfinished answers on one event loop."""
 
     size: int = 0
 
 
 class OneAnswerHandler(ResponseHandler):
-    """A connection with one answer of at most 1 MiB to each request, heads and framing included (S39).
+    """A connection with one answer of at most 1 MiB per request, headers and framing included (S39).
 
-    By itself aiohttp bounds neither what it keeps of interim answers nor what arrives while a connection is idle, and
-    the first answer that comes unasked passes for that of the next request. Here it ends the connection.
+    aiohttp bounds neither the interim answers that it keeps nor the bytes that arrive on an idle connection, and takes
+    an unrequested answer for the answer to the next request. Here such bytes close the connection.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, under_way: UnderWay) -> None:
@@ -39,12 +39,12 @@ class OneAnswerHandler(ResponseHandler):
         self._answered = True
 
     def set_response_params(self, **params: Any) -> None:
-        """Expect an answer from here on."""
+        """Expect an answer from now on."""
         self._answered = False
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived, as long as it belongs to an answer that is wanted."""
+        """Accept received bytes as long as they belong to a requested answer within its limits."""
         if data and self._complete:
             self._hang_up()
             return
@@ -58,14 +58,14 @@ class OneAnswerHandler(ResponseHandler):
             self._forget_size()
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Pass the head of an answer on; those of interim answers are of no use."""
+        """Pass on the head of an answer; drop those of interim answers."""
         message, _ = data
         if message.code not in _INTERIM:
             self._answered = True
             super().feed_data(data, size)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Count nothing of this connection any more."""
+        """Remove the bytes of this connection from the total."""
         self._forget_size()
         super().connection_lost(exc)
 
@@ -90,8 +90,8 @@ class OneAnswerHandler(ResponseHandler):
 
 
 def connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """Return what makes such connections, any number of them; to be called on the event loop."""
+    """Return a connector of any number of such connections; call it on the event loop."""
     made = aiohttp.TCPConnector(limit=0, ssl=tls)
     handler = cast("Any", functools.partial(OneAnswerHandler, asyncio.get_running_loop(), UnderWay()))
-    made._factory = handler  # noqa: SLF001 - aiohttp offers no other way
+    made._factory = handler  # noqa: SLF001 - aiohttp has no public option for it
     return made

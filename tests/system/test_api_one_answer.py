@@ -1,4 +1,4 @@
-"""A poll takes one answer to its request, bounded as a whole; what arrives unasked ends the connection (S21, S39)."""
+"""A poll accepts one bounded answer to its request; unrequested bytes close the connection (S21, S39)."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from tests.rawserver import PATIENCE, Connection, Script, answers, http, ok, ups
 GOOD = ok({"jobId": "J1", "callStatus": "Executing"})
 OLD = ok({"jobId": "J1", "callStatus": "Succeeded"})
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-FLOOD = 64 * 1024 * 1024  # bytes: many times what is read
+FLOOD = 64 * 1024 * 1024  # bytes: many times the limit
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def poll(client: UpstreamClient) -> str:
 
 
 @BOTH_WAYS
-def test_an_answer_that_comes_twice_is_not_that_of_the_next_poll() -> None:
-    """S21, S23: or each poll over this connection would hear what was the answer to the one before."""
+def test_second_answer_is_not_used_for_the_next_poll() -> None:
+    """S21, S23: otherwise each poll over this connection would get the answer to the previous one."""
     with upstream(answers(GOOD + OLD, GOOD, GOOD), answers(GOOD, GOOD)) as (server, client):
         assert [poll(client) for _ in range(3)] == ["Executing"] * 3
         assert len(server.requests) == 3
@@ -41,8 +41,8 @@ def test_an_answer_that_comes_twice_is_not_that_of_the_next_poll() -> None:
 @pytest.mark.parametrize(
     "unasked", [OLD, b"\r\n", INTERIM, b"x"], ids=["an answer", "a line", "an interim one", "junk"]
 )
-def test_what_arrives_unasked_ends_an_idle_connection(unasked: bytes) -> None:
-    """S39: what a library keeps for a request to come fills memory without end."""
+def test_unrequested_bytes_close_an_idle_connection(unasked: bytes) -> None:
+    """S39: a library that keeps unrequested bytes for the next request would fill the memory."""
     answered = threading.Event()
     ended: list[bool] = []
 
@@ -63,7 +63,7 @@ def test_what_arrives_unasked_ends_an_idle_connection(unasked: bytes) -> None:
 
 
 def flood(at_once: bytes, again: bytes, sent: list[int]) -> Script:
-    """Send for as long as the client takes it, and note how many bytes that was."""
+    """Send as long as the client accepts it, and record the number of bytes."""
 
     def script(connection: Connection) -> None:
         connection.read_request()
@@ -91,8 +91,8 @@ def server_gone(connection: Connection) -> bool:
         ),
     ],
 )
-def test_a_flood_that_is_no_body_ends_a_poll_by_its_size(at_once: bytes, again: bytes) -> None:
-    """S39: 1 MiB is the bound of the whole answer, and the poll does not wait for its time-out."""
+def test_oversized_answer_without_a_body_ends_a_poll(at_once: bytes, again: bytes) -> None:
+    """S39: 1 MiB is the limit of the whole answer, and the poll ends before its time-out."""
     sent: list[int] = []
     with upstream(flood(at_once, again, sent), answers(GOOD), status_timeout=PATIENCE) as (server, client):
         with pytest.raises(ProtocolError, match=r"AnswerTooLargeError"):
@@ -104,7 +104,7 @@ def test_a_flood_that_is_no_body_ends_a_poll_by_its_size(at_once: bytes, again: 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("number", [1, 8])
-def test_a_few_interim_answers_are_passed_over(number: int) -> None:
+def test_a_few_interim_answers_are_ignored(number: int) -> None:
     with upstream(answers(b"HTTP/1.1 100 Continue\r\n\r\n" * number + GOOD, GOOD)) as (server, client):
         assert [poll(client) for _ in range(2)] == ["Executing"] * 2
         assert server.connections == 1
@@ -131,13 +131,13 @@ async def hand_data_over() -> None:
 
 
 def test_heads_of_interim_answers_are_not_kept_and_small_answers_are_always_read() -> None:
-    """S39: however much the answers of other polls take."""
+    """S39: for any size of the answers to other polls."""
     asyncio.run(hand_data_over())
 
 
 @pytest.mark.usefixtures("on_a_loop")
-def test_answers_under_way_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S39: thousands of polls may be answered at the same moment; small answers are read all the same."""
+def test_unfinished_answers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S39: thousands of answers can arrive at the same time; small ones are still read."""
     monkeypatch.setattr(one_answer, "MAX_TOGETHER", 4 * one_answer.SMALL)
     large = ok({"jobId": "J1", "callStatus": "Executing", "more": "x" * 3 * one_answer.SMALL})
     sent, go_on = threading.Event(), threading.Event()
@@ -165,7 +165,7 @@ def test_answers_under_way_are_bounded_together(monkeypatch: pytest.MonkeyPatch)
 
 @BOTH_WAYS
 def test_s37_the_name_of_a_cookie_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """S37: a library warns of one that it cannot read, and quotes it."""
+    """S37: aiohttp logs a warning about an unreadable cookie and quotes it."""
     cookie = http(200, GOOD.partition(b"\r\n\r\n")[2], headers={"Set-Cookie": "person-secret 1=x; Path=/"})
     with caplog.at_level(logging.DEBUG), upstream(answers(cookie)) as (_, client):
         assert poll(client) == "Executing"

@@ -142,14 +142,14 @@ def test_arbitrary_retry_after_raises_no_exception(header: str) -> None:
     assert asked is None or 0 <= asked <= 300
 
 
-QUARTER = 256 * 1024  # bytes of an answer, of which the largest has four times as many
+QUARTER = 256 * 1024  # bytes of an answer, the largest answer has four times as many
 
 
 @pytest.mark.parametrize(
     "value", ["0,", "{},", "[],", '{"errorCode":1002},', '{"errorCode":0,"personId":"P"},'], ids=repr
 )
-def test_an_answer_of_the_smallest_records_takes_few_times_its_size(value: str) -> None:
-    """S39: as records of ours they would take three hundred times as much."""
+def test_answer_of_smallest_records_needs_bounded_memory(value: str) -> None:
+    """S39: as separate records they would take three hundred times as much."""
     number = QUARTER // len(value)
     body = b'{"code": 201, "data": [' + (value * number).encode() + b"0]}"
     tracemalloc.start()
@@ -163,8 +163,8 @@ def test_an_answer_of_the_smallest_records_takes_few_times_its_size(value: str) 
     assert peak < 48 * QUARTER
 
 
-def test_records_that_name_no_job_are_counted_beyond_a_thousand_and_calls_are_all_kept() -> None:
-    """S18, S38: what cannot be reported one by one keeps what it says, refused or neither, and no person."""
+def test_beyond_a_thousand_records_only_those_with_a_job_are_kept() -> None:
+    """S18, S38: later records without a job keep only refused or not, and no person."""
     refusal, fault = {"errorCode": 1002, "personId": "P-1"}, {"errorCode": 0, "personId": "P-1"}
     others = [refusal] * MAX_OTHERS + [refusal, fault, {"personId": "P-1"}]
     calls = [{"errorCode": 0, "jobId": f"J{number}", "personId": f"P-{number}"} for number in range(MAX_OTHERS + 1)]
@@ -176,8 +176,8 @@ def test_records_that_name_no_job_are_counted_beyond_a_thousand_and_calls_are_al
     assert [record.person_id for record in records[len(others) :]] == [call["personId"] for call in calls]
 
 
-def test_large_answers_are_taken_apart_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S39: all dials of a worker may be answered at the same moment; small answers do not wait."""
+def test_large_answers_are_parsed_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S39: all dials of a worker can be answered at the same time; small answers do not wait."""
     threads: list[str] = []
 
     def from_json(body: bytes, **_: Any) -> Any:
