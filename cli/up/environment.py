@@ -12,7 +12,7 @@ from config.secret_files import FILE
 # Celery and Flower would read these variables past the settings, for example another broker.
 FOREIGN_PREFIXES = ("CELERY_", "FLOWER_")
 FOREIGN_NAMES = frozenset({"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", "SKIP_CHECKS"})
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
