@@ -28,27 +28,29 @@ REFUSALS = ("paused", "taken", "watched", "closed")
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred_head,
-  disabled_event, redelivered, again = unpack(ARGV)
+  disabled_event, redelivered, handled_before = unpack(ARGV)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
-local phase, holder = state[1], redis.call('GET', lock)
+local phase, lock_token = state[1], redis.call('GET', lock)
 local handled = redis.call('GET', task)
 if handled and not (phase == 'sending' and state[2] == task_id) then
   count('triggers:handled')
   return {'handled', handled}
 end
--- A redelivery after its result expired: the broker kept the message for weeks without a worker.
+-- A redelivery after its result expired (the broker kept the message for weeks without a worker) does not dial again.
 local at_work = state[2] == task_id and phase ~= 'done'
 if redelivered == '1' and not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
   count('triggers:handled')
-  return {'handled', again}
+  return {'handled', handled_before}
 end
 
 local t = now()
 local function claimed()
   return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
 end
-local function take()  -- keep the last failure and the place in the rate limit's queue
+-- Lock the pair and start a new ledger; keep the last failure, the retry time of the rate limit and, for the same task,
+-- the number of its republications.
+local function take()
   local last =
     redis.call('HMGET', ledger, 'last_failure', 'last_failure_at', 'last_failure_since', 'rate_slot', 'republished')
   local without_ledger = not phase and redis.call('ZSCORE', pairs_key, member)
@@ -80,7 +82,7 @@ local function skip()
   return {'skipped', result}
 end
 
-if holder == token then return claimed() end  -- this claim, sent twice over a broken connection
+if lock_token == token then return claimed() end  -- this claim, sent twice over a broken connection
 
 if phase == 'waiting' then
   local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1
@@ -112,7 +114,7 @@ if phase and phase ~= 'done' and state[2] == task_id then
   return {'copy'}
 end
 
-if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end
+if lock_token or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end
 
 if enabled == '0' or redis.call('EXISTS', paused) == 1 then
   redis.call('SET', task, disabled, 'PX', TASK_TTL)
@@ -121,6 +123,7 @@ if enabled == '0' or redis.call('EXISTS', paused) == 1 then
   return {'disabled', disabled}
 end
 
+-- The lock is free here (see `lock_token`), so NX does not fail.
 if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'} end
 return take()
 """
@@ -238,9 +241,9 @@ class ClaimScripts(Scripts):
     def begin_sending(
         self, pair: Pair, token: str, *, closes: float | None = None
     ) -> float | RetryAt | Literal["paused", "taken", "watched", "closed"]:
-        """Write `sending`, wait until it is on disk, return the store's time or why nothing may be sent (S16, S18).
+        """Write `sending`, wait until it is on disk, return the store's time or why no request may leave (S16, S18).
 
-        No request leaves from `closes` (epoch seconds) on, nor without a token of the request limit.
+        No request may leave at `closes` (epoch seconds) or later, or while throttled by the rate limit of requests.
         """
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]

@@ -18,8 +18,9 @@ local lock, ledger, live, task, pairs_key, done, events, history = unpack(KEYS, 
 local token, task_id, member, phase, look_up, result, answer, sent_at = unpack(ARGV)
 local t, new = now(), cjson.decode(answer)
 local state = redis.call('HMGET', ledger, 'token', 'phase', 'claimed_at')
-local before, watched = state[2] or 'done', {}
+local before, watched = state[2] or 'done', {}  -- no ledger: as in phase done
 local past_the_gate = phase == 'unknown' and sent_at == ''
+-- A request that left past the gate also takes a pair whose owner has sent nothing.
 local ours = state[1] == token or past_the_gate and (before == 'claimed' or before == 'waiting' or before == 'done')
 
 local stored = redis.call('GET', task) == result  -- an unknown outcome is stored when its request leaves
@@ -29,9 +30,11 @@ if stored and not unsettled then return watched end  -- sent twice over a broken
 if not ours and #new.jobs == 0 then return false end
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
-local resumed = phase == 'unknown' and before == 'unknown'  -- unknown by the sweep; refusals were not published
+-- The sweep has already made the outcome unknown and published that event, but no refusals.
+local unknown_by_sweep = phase == 'unknown' and before == 'unknown'
 for _, event in ipairs(new.events) do
-  if not (resumed and string.find(event, '^{"kind": "unknown"')) then emit(events, history, HISTORY_TTL, t, event) end
+  local published = unknown_by_sweep and string.find(event, '^{"kind": "unknown"')
+  if not published then emit(events, history, HISTORY_TTL, t, event) end
 end
 if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
@@ -51,8 +54,8 @@ for i, job in ipairs(new.jobs) do
     redis.call('SADD', PREFIX .. ':jobs:' .. string.match(member, '^[^:]*'), job.job_id)
     redis.call('ZADD', PREFIX .. ':due', first, job.job_id)
     redis.call('ZREM', PREFIX .. ':finished', job.job_id)
-    local others = hold(key, member) and member .. ' ' or ''
-    for holder in string.gmatch(others .. known[4] .. ' ' .. (known[5] or ''), '%S+') do
+    local new_holder = hold(key, member) and member .. ' ' or ''  -- this pair, unless it holds the call already
+    for holder in string.gmatch(new_holder .. known[4] .. ' ' .. (known[5] or ''), '%S+') do
       redis.call('SADD', PREFIX .. ':live:' .. holder, job.job_id)
     end
     watched[#watched + 1] = job.job_id
@@ -74,7 +77,7 @@ if not ours and before ~= 'done' then  -- another owner's pair: its live set hol
   if redis.call('HGET', ledger, 'task_id') == task_id then redis.call('PERSIST', task) end
   return watched
 end
-if resumed then
+if unknown_by_sweep then
   redis.call('PERSIST', task)
   return watched
 end
