@@ -9,7 +9,7 @@ from worker.core.interfaces import PublishPolls, ScheduleFailed, Store, StoreUna
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # seconds between two rounds
-WAITING = 400  # polls in the queue from which on none is taken: a backlog stays in Redis, ordered by due time
+WAITING = 400  # polls, not messages, in the queue at which none is taken: a backlog stays in Redis, ordered by due time
 PAUSES = (0.2, 0.5, 1.0)  # seconds of back-off while Redis or the broker is away; the last one repeats
 
 
@@ -31,9 +31,9 @@ class Dispatcher:
 
         The length of the queue is read only after a round that had polls: an idle worker sends one command a round.
         """
-        waiting = self.publish.waiting() if self._busy else 0
-        taken = self.store.take_due(limit=max(0, min(WAITING - waiting * self.batch, self.free())))
-        self._busy = bool(waiting or taken.polls)
+        messages = self.publish.waiting() if self._busy else 0
+        taken = self.store.take_due(limit=max(0, min(WAITING - messages * self.batch, self.free())))
+        self._busy = bool(messages or taken.polls)
         if taken.reissued:
             log.warning("reissued %s polls whose lease had expired", taken.reissued)
         for first in range(0, len(taken.polls), self.batch):

@@ -16,12 +16,12 @@ from worker.store.histograms import poll_counts
 from worker.store.keys import LEASED, Keys, member
 from worker.store.terms import Terms, constants
 
-# Invariant: of all deliveries of a poll only one passes the fence, because it moves the expected number on (S28). From
-# here on the lease belongs to the process that runs the poll. A poll that began and was never written outlasted its
-# lease, so it counts as a failed query.
+# Invariant: of all deliveries of a poll only one passes the fence, because it increments the record's `poll_no` (S28).
+# From here on the lease belongs to the process that runs the poll. A poll that began and was never written outlasted
+# its lease, so it counts as a failed query.
 BEGIN_POLLS = """
 local due_key, outage = unpack(KEYS)
-local t, away, replies = now(), redis.call('EXISTS', outage) == 1, {}
+local t, in_outage, replies = now(), redis.call('EXISTS', outage) == 1, {}
 local function begin(job_id, poll_no)
   local job = PREFIX .. ':job:' .. job_id
   local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
@@ -32,13 +32,13 @@ local function begin(job_id, poll_no)
   if tonumber(r[1]) ~= tonumber(poll_no) then return drop('fenced') end
   if t + 0.001 < tonumber(r[3]) then return drop('early') end  -- the record has three digits
   local failures = tonumber(r[5])
-  if r[10] and not away then failures = failures + 1 end
+  if r[10] and not in_outage then failures = failures + 1 end
   redis.call('HSET', job, 'poll_no', poll_no + 1, 'begun_at', stamp(t), 'retry_count', failures)
   redis.call('ZADD', due_key, LEASED + t + LEASE, job_id)
   return {'begun', stamp(t), r[3], r[4], tostring(failures), r[6], r[7], r[8], r[9] or ''}
 end
 for i = 1, #ARGV, 2 do replies[#replies + 1] = begin(ARGV[i], ARGV[i + 1]) end
-return {away and 1 or 0, replies}
+return {in_outage and 1 or 0, replies}
 """
 
 # Invariant: a lease is renewed only for the poll that began last.
@@ -87,7 +87,7 @@ local function detect_outage(heard, job_id, t)
 end
 """
 
-# Invariant: a poll writes only while the record still has the number that the poll moved it to, and never over a
+# Invariant: a poll writes only while the record still has the `poll_no` that the poll's fence wrote, and never over a
 # verdict (S28). Record and successor are written in one step; the dispatcher publishes the successor by its due time.
 CONTINUE_POLL = """
 local function continue_watch(p, t, counted)
@@ -177,19 +177,19 @@ class PollScripts(Scripts):
         self._write_polls = self.script(names + DETECT_OUTAGE + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS)
 
     def begin_polls(self, polls: Sequence[tuple[str, int]]) -> list[PollStarted | PollDropped]:
-        """Let polls, given by job and number, pass the fence; return for each a start, or why it is dropped (S28)."""
+        """Check polls, given as job id and fencing token, against the fence; advance it for those that pass (S28)."""
         args = [part for poll in polls for part in poll]
-        away, replies = self.run(self._begin_polls, [self.keys.due, self.keys.outage], args)
-        return [_started(reply, number, away=bool(away)) for (_, number), reply in zip(polls, replies, strict=True)]
+        outage, replies = self.run(self._begin_polls, [self.keys.due, self.keys.outage], args)
+        return [_started(reply, number, outage=bool(outage)) for (_, number), reply in zip(polls, replies, strict=True)]
 
     def renew_polls(self, polls: Sequence[tuple[str, int]]) -> None:
-        """Renew the leases of running polls, given by job and by the number that the fence moved on to (S28)."""
+        """Renew the leases of polls in progress, given as `PollInProgress.lease` (S28)."""
         self.run(self._renew_polls, [self.keys.due], [part for poll in polls for part in poll])
 
     def write_polls(self, ends: Sequence[PollEnd]) -> list[OutageChange | Exception | None]:
         """Write the ends of polls, each with its successor or its verdict, and return each one's effect on the outage.
 
-        None means that another poll has moved the number on or a verdict exists (S28); an exception means that the
+        None means that a later poll has passed the fence or a verdict exists (S28); an exception means that the
         write failed. The last call of a pair releases it (S5).
         """
         replies = self.run(self._write_polls, [], [self._as_json(end) for end in ends])
@@ -205,7 +205,7 @@ class PollScripts(Scripts):
             "counts": poll_counts(end.heard, end.timing),
         }
         if isinstance(end.follows, Next):
-            poll = end.follows.poll
+            poll = end.follows.poll  # without its `poll_no`: the fence has already written it
             fields |= {"due": f"{poll.due:.3f}", "retry_count": poll.retry_count}
         else:
             fields |= {"verdict": end.follows.verdict, "retry_count": end.follows.retry_count}
@@ -213,12 +213,12 @@ class PollScripts(Scripts):
         return json.dumps(fields | {"member": pair, "case": pair.partition(":")[0]}, ensure_ascii=False)
 
 
-def _started(reply: list[str], poll_no: int, *, away: bool) -> PollStarted | PollDropped:
+def _started(reply: list[str], poll_no: int, *, outage: bool) -> PollStarted | PollDropped:
     if len(reply) == 1:
         return PollDropped(cast("Any", reply[0]))
     _, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply
     poll = Poll(poll_no, float(due), float(deadline), int(retry_count))
-    return PollStarted(float(now), Pair(case_id, mediation_id), poll, call_status, away, root)
+    return PollStarted(float(now), Pair(case_id, mediation_id), poll, call_status, outage, root)
 
 
 def _written(reply: str) -> OutageChange | Exception | None:
