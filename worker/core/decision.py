@@ -12,7 +12,10 @@ Verdict = Literal["ended", "expired", "lost"]
 RecordKind = Literal["started", "refused", "fault"]
 
 Answer = Literal["running", "ended", "silent", "outage"]
-"""Result of a poll for the decision: an active or a terminal status, a failed query, or a failed one not counted."""
+"""Result of a poll for the decision: an active status, a terminal one, or a failed query (`silent`).
+
+`outage` leaves the failures in a row unchanged: the query failed during an outage (S29), or the poll made none (S25).
+"""
 
 ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
@@ -122,7 +125,7 @@ def read_status(call_status: str) -> Answer:
 
 
 def may_query(poll: Poll, policy: Policy, *, began: float) -> bool:
-    """Return whether a poll queries upstream (S25); `began` and the poll's times are epoch seconds.
+    """Return whether a poll queries upstream (S25); `began` is the time at which it passed the fence (epoch seconds).
 
     A poll due at the deadline ends the watch without a query, unless it starts an interval late or is the call's first:
     then no other poll has queried for that long. A poll with `max_retry_count` failures does not query either: queries

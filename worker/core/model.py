@@ -180,7 +180,11 @@ class PollStarted:
 
 @dataclass(frozen=True, slots=True)
 class PollInProgress:
-    """A poll in progress: its message, and the store's answer of `begun_at` (monotonic seconds of its process)."""
+    """A poll in progress: its message, and the store's answer.
+
+    `begun_at` is when the answer arrived, in monotonic seconds of this process; the record's field `begun_at` is the
+    store's time instead.
+    """
 
     message: PollMessage
     start: PollStarted

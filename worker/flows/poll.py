@@ -55,7 +55,8 @@ class PollDecision:
 class PollFlow:
     """Carry polls out in four steps: `begin`, `query`, `decide_end`, `write`.
 
-    The task `outbound.poll` calls `begin`, which submits the polls to the poll executor; the executor calls the others.
+    The task `outbound.poll` calls `begin`, which submits the polls to the poll executor; the executor calls the others,
+    on a flow of its own: a flow has no state.
     """
 
     store: Store
@@ -92,6 +93,7 @@ class PollFlow:
         message, start, poll = current.message, current.start, current.start.poll
         last_of_outage = start.outage and poll.due >= poll.deadline  # in an outage only probes query upstream
         if last_of_outage or not may_query(poll, self.policy, began=start.now):
+            # `outage` also stands for a poll without a query: the failures in a row stay unchanged.
             return QueryOutcome("outage", "nothing", late=self._now(current) - poll.due)
         wait = message.not_before - self._now(current)
         if wait > 0:

@@ -114,6 +114,7 @@ class PollExecutor:
             self._finish([current])
 
     def _finish(self, polls: Sequence[PollInProgress]) -> None:
+        """End the renewal of the polls' leases, and free their room; the watch of a call may continue."""
         self._leases.difference_update(current.lease for current in polls)
         with self._changed:
             self._in_progress -= len(polls)
