@@ -108,13 +108,13 @@ def trigger(
             expires=epoch(self.request.expires),
             redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
         )
-    except StoreRefused:  # the task fails: a redelivery would fail in the same way, without end
+    except StoreRefused:  # a kind of StoreUnavailable, but the task fails: each redelivery would fail the same way
         raise
     except StoreUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:
         dial_slots.give_back()
-    if result is None:  # a duplicate delivery must not overwrite the result of the first delivery
+    if result is None:  # a duplicate delivery or a lost claim must not overwrite another delivery's result
         raise Ignore
     return result
 

@@ -42,7 +42,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """The dial has ended; `sent_at` is the store's time of its request, None if `sending` was never written."""
+    """The end of a trigger, with or without a request.
+
+    `sent_at` is the store's time of the request, None if `sending` was never written.
+    """
 
     end: DialEnd
     sent_at: float | None = None

@@ -100,7 +100,7 @@ class TriggerFlow:
             if dial.clock.monotonic() > until:
                 raise Unavailable("the queries take too long")
             if not dial.store.renew(claim.pair, claim.token):
-                raise Withheld("taken")
+                raise Withheld("taken")  # caught below: it stops the queries
 
         try:
             jobs = still_active(
