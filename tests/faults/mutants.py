@@ -83,7 +83,7 @@ BROKEN = [
                 claims,
                 "CLAIM",
                 (
-                    "if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end",
+                    "if lock_token or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end",
                     "",
                 ),
                 ("if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'} end", ""),

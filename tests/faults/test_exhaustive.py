@@ -113,7 +113,7 @@ def change(module: ModuleType, script: str, old: str, new: str = "") -> Break:
 
 
 HANDLED = "if handled and not (phase == 'sending' and state[2] == task_id) then"
-TAKEN = "if holder or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end"
+TAKEN = "if lock_token or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end"
 SENDING_IS_OVER = "if t <= s.sending_at + SENDING_LIMIT then later(s.sending_at + SENDING_LIMIT) return {'none'} end"
 
 BROKEN = [
