@@ -1,8 +1,9 @@
-"""What back ends and upstream notice of notices and limits: `python -m benchmarks.backends [notices] [restart]`.
+"""Measure notice delivery and the query limit from outside: `python -m benchmarks.backends [notices] [restart]`.
 
-`notices`: a webhook that is down for a minute under 100 polls/s. `restart`: two workers killed and started again with
-5,000 watched calls and a limit of 100 queries/s. Each has a server with an append-only file and real workers of its
-own; what is told is what the receiver or the upstream has seen. The exit status is 1 when a figure is missed.
+Without arguments both scenarios run. `notices`: a webhook is down for a minute at 100 polls/s. `restart`: two workers
+are killed and replaced with 5,000 watched calls and a limit of 100 queries/s. Each scenario has its own Redis with an
+append-only file and real workers. The figures come from the receiver's and the status server's own records. The output
+is a Markdown table of goals and measured values; the exit status is 1 if a goal is missed.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from typing import Any
 
 from benchmarks.fault_figures import Figure, at_least, at_most, exactly, for_information
 from benchmarks.faults import table
-from benchmarks.polls import asked, quantile
+from benchmarks.polls import quantile, received_queries
 from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
 from tests import fakes
@@ -32,15 +33,15 @@ from worker.core.model import Event, NewJob, Pair, Settlement
 from worker.store import RedisStore
 
 INTERVAL = 10.0  # seconds between two polls of a call
-CALLS, PAIRS, REFUSALS = 1_000, 40, 20  # watched calls (100 polls/s); pairs that are told of, so often a second
-BEFORE, DOWN = 15.0, 60.0  # seconds for which the receiver is there, and then away
+CALLS, PAIRS, REFUSALS = 1_000, 40, 20  # watched calls (100 polls/s), pairs with notices, notices per second
+BEFORE, DOWN = 15.0, 60.0  # seconds for which the receiver is up, and then down
 ENDS_APART = 0.5  # seconds between the ends of two calls
-RESTARTED, RATE = 5_000, 100  # watched calls, queries a second
+RESTARTED, RATE = 5_000, 100  # watched calls, queries per second
 
 
 @dataclass
 class Site:
-    """A server, a status server and whatever workers are started; everything ends with the `with` block."""
+    """A Redis, a status server and workers; all of them end with the `with` block."""
 
     server: EmbeddedServer
     upstream: str
@@ -57,7 +58,7 @@ class Site:
 
 @contextlib.contextmanager
 def site(*, apart: float = 0, **settings: object) -> Iterator[Site]:
-    """Give a site whose calls end so many seconds `apart`, if any do."""
+    """Yield a site whose calls end `apart` seconds after each other, or never if that is 0."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer(appendfsync="everysec"))
         command = (sys.executable, "-m", "benchmarks.status_server", "--apart", str(apart))
@@ -71,12 +72,12 @@ def site(*, apart: float = 0, **settings: object) -> Iterator[Site]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="callwatch-bench-"))
         store = build_store(Settings(_env_file=None, **values))  # type: ignore[arg-type]
         stack.callback(store.client.close)
-        store.__dict__["durability"] = "none"  # nobody dials here: thousands of requests need not be seen on disk
+        store.__dict__["durability"] = "none"  # no dials here, so thousands of writes need not wait for fsync
         yield Site(server, upstream, store, theirs | ours | {"TMPDIR": folder}, stack)
 
 
 def settle(store: RedisStore, pair: Pair, task_id: str, jobs: list[NewJob], events: list[Event]) -> Any:
-    """Let a trigger of the pair come to its end, as a worker does."""
+    """Claim the pair and settle its trigger, as a worker does."""
     store.claim(pair, token=task_id, task_id=task_id, arguments="{}", expires=None, enabled=True)
     sent_at = store.begin_sending(pair, task_id)
     assert isinstance(sent_at, float)
@@ -86,7 +87,7 @@ def settle(store: RedisStore, pair: Pair, task_id: str, jobs: list[NewJob], even
 
 
 def watch_calls(store: RedisStore, numbers: range) -> dict[str, float]:
-    """Have calls watched, their first polls spread over one interval; returns the first due time of each."""
+    """Watch calls with their first polls spread over one interval; return the first due time of each."""
     due = {}
     for number in numbers:
         job_id = fakes.job_id(number)
@@ -98,27 +99,27 @@ def watch_calls(store: RedisStore, numbers: range) -> dict[str, float]:
     return due
 
 
-# -- a webhook that is away --------------------------------------------------------------------------------------------
+# -- a webhook that is down --------------------------------------------------------------------------------------------
 
 
 def notices() -> list[Figure]:
-    """Let the receiver be away for a minute; 20 notices a second and the ends of calls wait for it."""
+    """Stop the receiver for a minute while 20 refusals per second and the ends of calls produce notices."""
     with Receiver() as receiver, site(apart=ENDS_APART, notice_url=receiver.url, notice_secret=SECRET) as here:
         due = watch_calls(here.store, range(CALLS))
         workers = [here.worker(f"w{number}") for number in range(2)]
         for worker in workers:
             worker.ready()
-        over, told = threading.Event(), Counter[str]()
-        teller = threading.Thread(target=tell, args=(here.store, over, told))
-        teller.start()
-        time.sleep(INTERVAL)  # the first polls are all late: nobody published them
+        over, refusals = threading.Event(), Counter[str]()
+        refusing = threading.Thread(target=refuse_triggers, args=(here.store, over, refusals))
+        refusing.start()
+        time.sleep(INTERVAL)  # the first polls are late: they were due before the workers started
         marks = [time.time()]
         time.sleep(BEFORE)
         receiver.stop()
         marks.append(time.time())
         time.sleep(DOWN)
         over.set()
-        teller.join()
+        refusing.join()
         waiting = int(here.store.client.xlen(here.store.keys.outbox("webhook")))
         receiver.start()
         marks.append(time.time())
@@ -127,21 +128,21 @@ def notices() -> list[Figure]:
         time.sleep(INTERVAL)
         until = marks[-1] + drained
         ended = {call.job_id for call in here.store.calls(finished=True) if (call.finished_at or until) < until}
-        seen = asked(here.upstream)
+        seen = received_queries(here.upstream)
         taken = list(receiver.taken)
-    made = sum(told.values()) + len(ended)
+    made = sum(refusals.values()) + len(ended)
     ids = Counter(notice["id"] for notice in taken)
     refused = {notice["id"] for notice in taken if notice["kind"] == "refused"}
     there = {notice["job_id"] for notice in taken if notice["kind"] == "ended"}
     windows = zip(
-        ("with the receiver there", "while it is away", "while it catches up"),
+        ("with the receiver up", "while it is down", "while it catches up"),
         marks,
         [*marks[1:], marks[-1] + max(drained, 5)],
         strict=True,
     )
     return [
         exactly(f"notices delivered, of {made}", len(refused) + len(ended & there), made),
-        for_information("of them waiting when it came back", str(waiting)),
+        for_information("of them waiting when the receiver came back", str(waiting)),
         for_information("caught up after", f"{drained:.1f} s"),
         for_information("duplicates", str(sum(ids.values()) - len(ids))),
         exactly("notices out of order within their pair", out_of_order(taken), 0),
@@ -149,19 +150,19 @@ def notices() -> list[Figure]:
     ]
 
 
-def tell(store: RedisStore, over: threading.Event, told: Counter[str]) -> None:
-    """Refuse trigger after trigger, each with a number of its own: what back ends have to be told, in order."""
+def refuse_triggers(store: RedisStore, over: threading.Event, refusals: Counter[str]) -> None:
+    """Settle triggers as refused until `over` is set; their error codes increase so that the order can be checked."""
     for number in itertools.count():
         if over.wait(1 / REFUSALS):
             return
         pair = Pair(f"R-{number % PAIRS}", "20")
         event = Event("refused", pair.case_id, "20", detail={"message": "未到时间", "error_code": number + 1})
         settle(store, pair, f"refused-{number}", [], [event])
-        told[pair.case_id] += 1
+        refusals[pair.case_id] += 1
 
 
 def out_of_order(taken: list[dict[str, Any]]) -> int:
-    """Return how many first deliveries came after a later one of their pair."""
+    """Count the first deliveries that arrived after a later notice of the same pair."""
     last: defaultdict[str, int] = defaultdict(int)
     wrong, known = 0, set()
     for notice in taken:
@@ -173,7 +174,7 @@ def out_of_order(taken: list[dict[str, Any]]) -> int:
 
 
 def lateness(seen: list[tuple[str, float]], due: dict[str, float], begin: float, end: float) -> str:
-    """Return how late polls came in a span of time, by their calls' first due times."""
+    """Return the lateness of the polls between `begin` and `end`, measured from the first due times, as text."""
     late = [(at - due[job]) % INTERVAL for job, at in seen if begin <= at < end and at > due[job] - 1]
     late = sorted(one if one < INTERVAL - 1 else 0.0 for one in late)  # up to 1 s early is allowed
     if not late:
@@ -187,7 +188,7 @@ def lateness(seen: list[tuple[str, float]], due: dict[str, float], begin: float,
 
 
 def restart() -> list[Figure]:
-    """Kill two workers and start two others; everything is overdue by then."""
+    """Kill two workers and start two others, with every call overdue by then."""
     with site(status_rate=RATE) as here:
         watch_calls(here.store, range(RESTARTED))
         first = [here.worker(f"a{number}") for number in range(2)]
@@ -204,7 +205,7 @@ def restart() -> list[Figure]:
 
         def polled() -> dict[str, float]:
             once: dict[str, float] = {}
-            for job, at in asked(here.upstream):
+            for job, at in received_queries(here.upstream):
                 if at > killed:
                     once.setdefault(job, at)
             return once
@@ -214,16 +215,16 @@ def restart() -> list[Figure]:
             while len(polled()) < RESTARTED and time.monotonic() < end:
                 time.sleep(2)
         once = polled()
-        times = sorted(at for _, at in asked(here.upstream))
+        times = sorted(at for _, at in received_queries(here.upstream))
     after = [at for at in times if at > killed]
     return [
         exactly(f"calls polled, of {RESTARTED}", len(once), RESTARTED),
         at_most("queries in the busiest second, at any time", busiest(times), RATE * 1.1),
         for_information("in the busiest second after the restart", str(busiest(after))),
-        for_information("queries a second on average after it", f"{len(after) / (after[-1] - after[0]):.1f}"),
+        for_information("queries per second on average after it", f"{len(after) / (after[-1] - after[0]):.1f}"),
         for_information("first query, after the workers were ready", f"{after[0] - ready:+.1f} s"),
         at_least(
-            "every call polled, queries a second on the way", RESTARTED / (max(once.values()) - after[0]), 0.8 * RATE
+            "queries per second until every call was polled", RESTARTED / (max(once.values()) - after[0]), 0.8 * RATE
         ),
         for_information("every call polled, from the first query", f"{max(once.values()) - after[0]:.1f} s"),
         for_information("every call polled, from the kill", f"{max(once.values()) - killed:.1f} s"),
@@ -231,7 +232,7 @@ def restart() -> list[Figure]:
 
 
 def busiest(times: list[float]) -> int:
-    """Return the most of these sorted moments that lie within one second, wherever it begins."""
+    """Return the largest number of sorted times that fall within any window of one second."""
     first = most = 0
     for last, moment in enumerate(times):
         while moment - times[first] >= 1:

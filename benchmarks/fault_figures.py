@@ -1,56 +1,53 @@
-"""What the upstream's request log says of watched calls: gaps, lateness, doubled and lost calls. Pure: no clock."""
+"""Evaluate the upstream's request log: gaps, lateness, doubled and lost calls, figures. Pure: no clock."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-EARLY = 1.0  # seconds: a poll that comes at most this much before its time is on time (S20)
-REISSUED = 1.5  # seconds beyond an interval after which a poll is a late or a reissued one: above all jitter
-SOONEST = 1.9  # seconds from a poll that died at work to the one that asks again: a lease
+EARLY = 1.0  # seconds: a poll at most this much before its due time is on time (S20)
+REISSUED = 1.5  # seconds beyond an interval from which a poll counts as late or reissued: more than any jitter
+SOONEST = 1.9  # seconds from a poll whose worker died to its reissue: one lease
 LOST_AFTER = 15.0  # seconds at the end of a run without a poll: the call is lost
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A call as the upstream saw it: when its polls arrived, in order, and from when on the call had ended.
-
-    All times are epoch seconds.
-    """
+    """A call in the upstream's log: sorted arrival times of its polls and the time of its end (epoch seconds)."""
 
     job_id: str
     arrivals: Sequence[float]
     ended_at: float = math.inf
 
     @property
-    def told(self) -> bool:
-        """Whether a poll was told of the end: no further one need come."""
+    def end_seen(self) -> bool:
+        """Whether a poll received the terminal status, so that no further one is due."""
         return bool(self.arrivals) and self.arrivals[-1] >= self.ended_at
 
 
 def widest_gap(call: Watched, end: float) -> tuple[float, float]:
-    """Return the longest time without a poll, in seconds, and when it began; the last one lasts to the run's `end`.
+    """Return the longest time without a poll, in seconds, and its begin; the last gap lasts to the run's `end`.
 
-    A call that was never polled has an endless gap.
+    A call that was never polled has an infinite gap.
     """
     if not call.arrivals:
         return math.inf, -math.inf
-    edges = [*call.arrivals] if call.told else [*call.arrivals, end]
+    edges = [*call.arrivals] if call.end_seen else [*call.arrivals, end]
     return max(((later - earlier, earlier) for earlier, later in pairwise(edges)), default=(0.0, call.arrivals[0]))
 
 
 def is_lost(call: Watched, end: float) -> bool:
-    """Tell whether nobody watches a call any more at the run's `end`, though it was never told to have ended."""
-    return not call.told and (not call.arrivals or call.arrivals[-1] < end - LOST_AFTER)
+    """Tell whether polls of a call stopped before the run's `end` although none received a terminal status."""
+    return not call.end_seen and (not call.arrivals or call.arrivals[-1] < end - LOST_AFTER)
 
 
 def count_doubled(call: Watched, interval: float, *, reissues: bool = True) -> int:
-    """Return how many polls had no time of their own on the call's grid of `interval` seconds.
+    """Count the polls without a due time of their own on the call's grid of `interval` seconds.
 
-    One chain serves each time on its grid once, after a late poll the newest that has passed at once. Where `reissues`
-    are allowed, a poll that comes later than an interval after the one before may ask once more what that one asked,
-    and so may one poll of each call that comes sooner: its worker died before it had stored the answer.
-    Where there are too few polls to know the grid, the one that leaves the fewest without a time is taken.
+    A single chain serves each due time once; after a late poll it serves the newest passed one immediately. With
+    `reissues`, a poll more than an interval after its predecessor may repeat that one's query, and so may one earlier
+    poll of each call: its worker died before it stored the response.
+    If there are too few polls to determine the grid, the grid with the lowest count applies.
     """
     grids = _grids(call.arrivals, interval)
     return min((_without_time(call.arrivals, interval, base, reissues) for base in grids), default=0)
@@ -75,7 +72,7 @@ def _without_time(arrivals: Sequence[float], interval: float, base: float, reiss
 
 
 def grid(arrivals: Sequence[float], interval: float) -> float:
-    """Return the arrival on whose grid of `interval` seconds the most others are on time; of several, the earliest."""
+    """Return the arrival whose grid of `interval` seconds has the most arrivals on time and the least lateness."""
     return min(_grids(arrivals, interval), key=lambda base: sum((at - base) % interval for at in arrivals))
 
 
@@ -85,15 +82,15 @@ def _grids(arrivals: Sequence[float], interval: float) -> list[float]:
 
 
 def latest(call: Watched, interval: float, end: float) -> tuple[float, float]:
-    """Return how late the latest poll came, in seconds after its time on the call's own grid, and what that time was.
+    """Return the lateness of the latest poll, in seconds, and its due time on the call's own grid.
 
-    Each time on the grid waits for the first poll at or after it, so that a time left out counts as well.
+    Each due time is served by the first poll at or after it, so a skipped due time counts as late too.
     """
     if not call.arrivals:
         return math.inf, -math.inf
     first = call.arrivals[0]
     due = first - _off_grid(first, grid(call.arrivals, interval), interval)
-    last = call.arrivals[-1] if call.told else end
+    last = call.arrivals[-1] if call.end_seen else end
     late = []
     while due <= last:
         served = next((at for at in call.arrivals if at >= due - EARLY), end)
@@ -103,12 +100,12 @@ def latest(call: Watched, interval: float, end: float) -> tuple[float, float]:
 
 
 def longest_return(calls: Iterable[Watched], back: float) -> float:
-    """Return how many seconds after `back` the last of all calls was polled again; endless where one never was."""
+    """Return the seconds from `back` until every call had been polled again; infinite if one never was."""
     return max((next((at for at in call.arrivals if at >= back), math.inf) - back for call in calls), default=math.inf)
 
 
 def longest_silence(calls: Iterable[Watched], begin: float, end: float) -> float:
-    """Return the longest time between `begin` and `end` in which no call at all was polled, in seconds."""
+    """Return the longest time between `begin` and `end` without a poll of any call, in seconds."""
     seen = sorted(at for call in calls for at in call.arrivals if begin <= at < end)
     return max(later - earlier for earlier, later in pairwise([begin, *seen, end]))
 
@@ -119,7 +116,7 @@ def _off_grid(at: float, base: float, interval: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the report; `passed` is None where nothing is to be reached."""
+    """One row of the report; `passed` is None if the row has no goal."""
 
     name: str
     goal: str
@@ -128,22 +125,22 @@ class Figure:
 
 
 def at_most(name: str, value: float, limit: float, unit: str = "") -> Figure:
-    """Return a figure that is good up to its limit."""
+    """Return a figure that passes up to its limit."""
     return Figure(name, f"≤ {_text(limit, unit)}", _text(value, unit), value <= limit)
 
 
 def at_least(name: str, value: float, limit: float, unit: str = "") -> Figure:
-    """Return a figure that is good from its limit on."""
+    """Return a figure that passes from its limit on."""
     return Figure(name, f"≥ {_text(limit, unit)}", _text(value, unit), value >= limit)
 
 
 def exactly(name: str, value: float, wanted: float) -> Figure:
-    """Return a figure that has one good value."""
+    """Return a figure that passes at one value only."""
     return Figure(name, _text(wanted, ""), _text(value, ""), value == wanted)
 
 
 def for_information(name: str, measured: str) -> Figure:
-    """Return a line that helps to read the others."""
+    """Return a row without a goal that helps to interpret the others."""
     return Figure(name, "-", measured, None)
 
 

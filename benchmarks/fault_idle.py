@@ -1,4 +1,7 @@
-"""What callwatch costs where nothing is due: a worker's commands to Redis, and the memory of a watched call."""
+"""Measure the idle cost: a worker's Redis commands per second, and Redis memory per watched call.
+
+Run it with `python -m benchmarks.faults --scenario idle-cost`.
+"""
 
 import time
 from typing import cast
@@ -20,7 +23,7 @@ OF_ONE_ANSWER = 1_000  # calls
 
 
 def idle_cost(calls: int) -> list[Figure]:
-    """Return the commands a second of one worker, without calls and with calls that are not due, and their memory."""
+    """Return a worker's commands per second, without calls and with calls not yet due, and the memory of a call."""
     with EmbeddedServer(appendfsync="everysec") as server, Deployment(server.url) as deployment:
         deployment.worker()
         store = build_store(Settings(redis_url=server.url))
@@ -31,12 +34,12 @@ def idle_cost(calls: int) -> list[Figure]:
             watch(store, pair, range(first, min(first + OF_ONE_ANSWER, calls)))
         watched = store.number_of_calls()
         kilobytes = (memory(store.client) - before) / calls / 1_000
-        beside = commands_a_second(store.client)
+        not_due = commands_a_second(store.client)
         counters = store.counters()
         store.client.close()
     return [
-        at_most("commands a second of a worker with nothing to do", without, 30),
-        at_most("the same beside calls that are not due", beside, 30),
+        at_most("commands per second of an idle worker", without, 30),
+        at_most("the same with calls not yet due", not_due, 30),
         exactly("calls watched", watched, calls),
         at_most("memory of a watched call", kilobytes, 1.0, "KB"),
         exactly("polls carried out", sum(n for name, n in counters.items() if name.startswith("polls:")), 0),
@@ -44,7 +47,7 @@ def idle_cost(calls: int) -> list[Figure]:
 
 
 def watch(store: RedisStore, pair: Pair, numbers: range) -> None:
-    """Store one answer of a pair; its calls are due in an hour."""
+    """Store one dial response of a pair; its calls are first due in an hour."""
     jobs = [
         NewJob(f"{1_770_463_000_000 + number}-447e-96ea-{number:012x}", f"P-{number}", "Scheduling", FAR)
         for number in numbers
@@ -54,7 +57,7 @@ def watch(store: RedisStore, pair: Pair, numbers: range) -> None:
 
 
 def commands_a_second(client: redis.Redis) -> float:
-    """Return how many commands clients send to the server in a second; those inside of its scripts do not count."""
+    """Return the commands per second that clients send to the server, without those inside scripts."""
     number, end = 0, time.monotonic() + OBSERVED
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         while time.monotonic() < end:
@@ -63,5 +66,5 @@ def commands_a_second(client: redis.Redis) -> float:
 
 
 def memory(client: redis.Redis) -> int:
-    """Return the bytes that the server uses for its data."""
+    """Return the bytes that the server uses for its data set."""
     return int(cast("dict[str, int]", client.info("memory"))["used_memory_dataset"])

@@ -1,4 +1,7 @@
-"""What is broken, one scenario a function: each returns its figures, judged from the upstream's own request log."""
+"""Define the fault scenarios, one function each; all figures come from the upstream's request log.
+
+`python -m benchmarks.faults --scenario NAME` runs one of `SCENARIOS`.
+"""
 
 import socket
 import time
@@ -18,7 +21,7 @@ from benchmarks.fault_figures import (
 from benchmarks.fault_idle import idle_cost
 from benchmarks.fault_run import INTERVAL, Run
 
-OBSERVED = 50.0  # seconds after a fault: a dial that was killed is found after 24, its first poll comes within 10 more
+OBSERVED = 50.0  # seconds after a fault: the look-up of a killed dial takes 24, the first poll up to 10 more
 REDIS_AWAY = 5.0  # seconds
 UPSTREAM_AWAY = 180.0  # seconds
 PAIRS = 1_500  # triggered at once
@@ -26,7 +29,7 @@ SKEW = 30.0  # seconds by which a clock is wrong
 
 
 def kill_one_of_two(calls: int) -> list[Figure]:
-    """Kill one of two workers; the other one has to take its polls."""
+    """Kill one of two workers; the other takes over its polls."""
     with Run(calls) as run:
         first, _ = run.start(2)
         run.trigger_before()
@@ -37,7 +40,7 @@ def kill_one_of_two(calls: int) -> list[Figure]:
 
 
 def kill_the_only_one(calls: int) -> list[Figure]:
-    """Kill the only worker; a new process takes its place a second later."""
+    """Kill the only worker; a new one starts a second later."""
     with Run(calls) as run:
         (only,) = run.start(1)
         run.trigger_before()
@@ -50,7 +53,7 @@ def kill_the_only_one(calls: int) -> list[Figure]:
 
 
 def kill_redis(calls: int, *, workers: int) -> list[Figure]:
-    """Kill Redis, and bring it back with its append-only file."""
+    """Kill Redis and restart it from its append-only file."""
     with Run(calls) as run:
         run.start(workers)
         run.trigger_before()
@@ -63,20 +66,18 @@ def kill_redis(calls: int, *, workers: int) -> list[Figure]:
 
 
 def cut_upstream_off(calls: int) -> list[Figure]:
-    """Let upstream refuse connections for minutes: one event, and every call is asked about again when it is back."""
+    """Let the upstream refuse connections for minutes: one outage notice, and every call is polled soon afterwards."""
     with Run(calls) as run:
         run.start(2)
         run.break_now(lambda: run.simulator.outage(UPSTREAM_AWAY))
         run.sleep_until(UPSTREAM_AWAY - 1)
         back = when_it_listens(run.simulator.port)
         seen = run.finish(back - run.fault_at + 3 * INTERVAL)
-        told = Counter(event["kind"] for _, event in run.deployment.store.events("0", wait=0.001))
+        notices = Counter(event["kind"] for _, event in run.deployment.store.events("0", wait=0.001))
         return [
-            at_least(
-                "upstream asked by nobody", longest_silence(seen.calls, seen.begin, seen.end), UPSTREAM_AWAY - 5, "s"
-            ),
-            exactly("notices that it began", told["outage_began"], 1),
-            exactly("notices that it ended", told["outage_ended"], 1),
+            at_least("no status query for", longest_silence(seen.calls, seen.begin, seen.end), UPSTREAM_AWAY - 5, "s"),
+            exactly("notices of the outage's begin", notices["outage_began"], 1),
+            exactly("notices of the outage's end", notices["outage_ended"], 1),
             at_most("last call polled again", longest_return(seen.calls, back), INTERVAL + 2, "s"),
             *seen.common(calls, triggered=False),
             *run.health(),
@@ -84,7 +85,7 @@ def cut_upstream_off(calls: int) -> list[Figure]:
 
 
 def when_it_listens(port: int) -> float:
-    """Wait until connections are taken again; returns when that was (epoch seconds)."""
+    """Wait until the port accepts connections again; return that time (epoch seconds)."""
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -95,7 +96,7 @@ def when_it_listens(port: int) -> float:
 
 
 def restart_all(calls: int) -> list[Figure]:
-    """Ask each of two workers to leave and replace it, one after the other, as a deployment does."""
+    """Stop and replace each of two workers, one after the other, as a rolling deployment does."""
     with Run(calls) as run:
         old = run.start(2)
         run.trigger_before()
@@ -113,14 +114,14 @@ def restart_all(calls: int) -> list[Figure]:
 
 
 def dial_beside_polls(calls: int) -> list[Figure]:
-    """Trigger many pairs at once on one worker of all queues, which polls meanwhile."""
+    """Trigger many pairs at once on one worker that serves all queues and keeps polling."""
     with Run(calls) as run:
         run.start(1)
         run.break_now(lambda: None)
         seconds = run.dial_many(PAIRS)
         seen = run.finish(3 * INTERVAL)
         return [
-            at_least("triggers a second", PAIRS / seconds, 100),
+            at_least("triggers per second", PAIRS / seconds, 100),
             seen.latest_poll(1),
             *seen.common(calls, triggered=False),
             *run.health(),
@@ -128,7 +129,7 @@ def dial_beside_polls(calls: int) -> list[Figure]:
 
 
 def skew_clocks(calls: int) -> list[Figure]:
-    """Let two workers, and no other one, have wall clocks that are wrong by half a minute each way."""
+    """Run two workers with wall clocks half a minute behind and half a minute ahead."""
     with Run(calls) as run:
         run.start(0, clocks=(-SKEW, SKEW))
         run.break_now(lambda: None)
@@ -143,7 +144,7 @@ def skew_clocks(calls: int) -> list[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is broken, and for how many calls unless said otherwise."""
+    """A scenario's function and its default number of watched calls."""
 
     act: Callable[[int], list[Figure]]
     calls: int

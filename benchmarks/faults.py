@@ -1,8 +1,9 @@
-"""What watched calls notice when things break: workers killed, Redis killed, upstream away, all workers restarted.
+"""Measure the effect of faults on watched calls: killed workers, killed Redis, upstream outage, rolling restart.
 
-Run it with `make faults`. Each scenario has a server with an append-only file, a simulated upstream and real workers of
-its own. The upstream's request log alone says when a call was polled and how often a pair was requested. The exit
-status is 1 when a figure is missed. A pause of the machine shows in the plain tick as well: then run it again.
+Run all scenarios with `make faults`, or one with `python -m benchmarks.faults --scenario kill-redis-one-worker`. The
+output is a Markdown table of goals and measured values; the exit status is 1 if a goal is missed. Each scenario has its
+own Redis with an append-only file, simulated upstream and real workers. All poll times and dial counts come from the
+upstream's request log. A pause of the machine shows in the figure of the plain tick; repeat the run in that case.
 """
 
 import argparse
@@ -19,7 +20,7 @@ def main() -> None:
     """Run the chosen scenarios and print the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--scenario", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
-    options.add_argument("--calls", type=int, help="watched calls in each of them instead of its own number")
+    options.add_argument("--calls", type=int, help="watched calls in each scenario instead of its default")
     chosen = options.parse_args()
     if chosen.calls is not None and chosen.calls < 1:
         options.error("--calls: should be 1 or more")
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 def table(figures: dict[str, list[Figure]]) -> str:
-    """Return all figures as one Markdown table."""
+    """Return the figures of all scenarios as one Markdown table."""
     head = "| scenario | figure | to reach | measured | |\n| --- | --- | --- | --- | --- |"
     lines = [
         f"| {name} | {one.name} | {one.goal} | {one.measured} | {VERDICTS[one.passed]} |"

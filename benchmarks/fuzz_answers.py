@@ -1,6 +1,7 @@
-"""Fuzz real workers with a hostile upstream: it answers calls, status queries and conversation logs.
+"""Fuzz real workers with a hostile upstream: malformed responses to dials, status queries and conversation logs.
 
-`python -m benchmarks.fuzz_answers --answers 5000 --seed 1`; it exits with 1 where a figure is not what it should be.
+Run it with `make hostile` or `python -m benchmarks.fuzz_answers --answers 5000 --seed 1`. It prints one line per
+figure, marks those that miss their goal with `MISSED`, and exits with 1 if there are any.
 """
 
 import argparse
@@ -24,23 +25,23 @@ from tests.deployment import Deployment, wait_until
 
 QUEUES = {"trigger": "outbound.trigger", "poll": "outbound.poll,outbound.control"}
 ALL_QUEUES = {"worker": "outbound.trigger,outbound.poll,outbound.control"}
-CONNECT = 1  # second, as the workers are set
-SLACK = 8.0  # seconds more that a shared machine may take to let a client leave
-CALLING = 3  # true answers of a call that goes on, before the one that ends it
-WATCHED = 150  # calls that may be watched before more are triggered, where the run is long
-SHARE = 10  # … of so many answers one, where it is short
+CONNECT = 1  # second: the workers' connect time-out
+SLACK = 8.0  # seconds that a shared machine may add until a client disconnects
+CALLING = 3  # true responses with an active status before the terminal one
+WATCHED = 150  # maximum of watched calls before more are triggered, in a long run
+SHARE = 10  # in a short run the maximum is the number of answers divided by this
 DRAINED = 120.0  # seconds for the last calls to end
-SPARE = 8  # threads beside those of the pool: the poll executor's and its store's, notices, name resolution
+SPARE = 8  # threads in addition to the pool: poll executor, its store, notices, name resolution
 ROUND = (*["bad"] * 5, *["mixed"] * 2, *["look"] * 1, *["good"] * 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a run is: seconds, and numbers of answers.
+    """The pace of a run: intervals and time-outs in seconds, and numbers of responses.
 
-    To the queries of a mixed call come `hostile_first` hostile answers before the true ones, to those of a bad one
-    `true_after`: no watch goes on for ever. After `look_again` seconds a lost pair is free, and triggered once more.
-    Without `pauses` no answer asks its client to come back later.
+    Queries of a mixed call receive `hostile_first` hostile responses before the true ones, those of a bad call
+    `true_after`, so that every watch ends. After `look_again` seconds a lost pair is free and is triggered again.
+    Without `pauses` no response has a `Retry-After`.
     """
 
     interval: float
@@ -67,7 +68,7 @@ class Pace:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The seconds for which a client may stay, by the last word of the path."""
+        """The maximum duration of a request in seconds, by the last segment of the path."""
         read = CONNECT + self.status + SLACK
         return {"call-v2": self.call + SLACK, "status": read, "conversation-log": read}
 
@@ -77,7 +78,7 @@ SHORT = Pace(0.5, 1, 1, look_up=1, look_again=5, hostile_first=2, true_after=3, 
 
 
 class Upstream:
-    """Tells the truth about calls, or something else, by the first word of the case: good, mixed, bad or look."""
+    """An upstream with true or hostile responses, depending on the case id's prefix: good, mixed, bad or look."""
 
     def __init__(self, seed: int, pace: Pace) -> None:
         self.dials: Counter[str] = Counter()
@@ -85,11 +86,11 @@ class Upstream:
         self.elsewhere = ""
         self._seed = seed
         self._pace = pace
-        self._asked: Counter[str] = Counter()
+        self._queries: Counter[str] = Counter()
         self._jobs: dict[str, list[str]] = {}
 
     def __call__(self, request: Request) -> Answer:
-        """Return the answer to a request."""
+        """Return the response to a request."""
         if request.endpoint == "call-v2":
             return self._call(str(request.body["caseId"]))
         if request.endpoint == "status":
@@ -107,19 +108,19 @@ class Upstream:
         return self._spoilt(case_id, "call-v2", self.dials[case_id], records, 201)
 
     def _status(self, case_id: str, job_id: str) -> Answer:
-        asked = f"{case_id} {job_id}"
-        self._asked[asked] += 1
-        number, kind = self._asked[asked], case_id.partition("-")[0]
+        query = f"{case_id} {job_id}"
+        self._queries[query] += 1
+        number, kind = self._queries[query], case_id.partition("-")[0]
         false = {"good": 0, "mixed": self._pace.hostile_first}.get(kind, self._pace.true_after)
         status = "Executing" if number <= false + CALLING else "Succeeded"
         job_id = job_id or next(iter(self._jobs.get(case_id, [])), _new_job())
         data = {"caseRef": case_id, "phoneNumber": PHONE, "jobId": job_id, "callStatus": status}
-        return good(data) if number > false else self._spoilt(asked, "status", number, data, 200)
+        return good(data) if number > false else self._spoilt(query, "status", number, data, 200)
 
     def _log(self, case_id: str) -> Answer:
-        self._asked[case_id] += 1
+        self._queries[case_id] += 1
         data = [_entry(job_id) for job_id in self._jobs.get(case_id, [])]
-        return self._spoilt(case_id, "conversation-log", self._asked[case_id], data or [_entry(_new_job())], 200)
+        return self._spoilt(case_id, "conversation-log", self._queries[case_id], data or [_entry(_new_job())], 200)
 
     def _spoilt(self, about: str, endpoint: str, number: int, data: Any, code: int) -> Answer:
         self.hostile += 1
@@ -144,7 +145,7 @@ def _entry(job_id: str) -> dict[str, Any]:
 
 
 class Run:
-    """The workers, the cases that were triggered, and when a lost pair may be triggered again."""
+    """The workers, the triggered cases, and the times at which lost pairs may be triggered again."""
 
     def __init__(self, deployed: Deployment, upstream: Upstream, *, seed: int, look_again: float) -> None:
         self.deployed = deployed
@@ -156,7 +157,7 @@ class Run:
         self._numbers = itertools.count()
 
     def push(self, answers: int, limit: float) -> None:
-        """Trigger case after case until so many hostile answers were given, or for `limit` seconds."""
+        """Trigger cases until `answers` hostile responses were sent, for at most `limit` seconds."""
         end = time.monotonic() + limit
         while self._upstream.hostile < answers and time.monotonic() < end and not self.died:
             if int(str(self.deployed.store.client.zcard("callwatch:due"))) < min(WATCHED, answers // SHARE):
@@ -164,7 +165,7 @@ class Run:
             time.sleep(0.1)
 
     def drain(self) -> None:
-        """Wait for the last pairs and the last calls."""
+        """Trigger the remaining lost pairs again and wait until all calls have ended."""
         while self._again and not self.died:
             self._trigger_again()
             time.sleep(0.1)
@@ -176,7 +177,7 @@ class Run:
 
     @property
     def died(self) -> bool:
-        """Whether a worker has ended."""
+        """Whether a worker has exited."""
         return any(worker.gone() for worker in self.deployed.workers)
 
     def _waiting(self) -> int:
@@ -200,7 +201,7 @@ class Run:
             self._trigger(self._again.pop(0)[1])
 
     def figures(self) -> Iterator[Figure]:
-        """Yield what became of the triggers and of the calls."""
+        """Yield the figures of the triggers and the calls."""
         store, dials = self.deployed.store, self._upstream.dials
         calls = store.calls(finished=True)
         ended = Counter(call.case_id for call in calls if call.verdict == "ended")
@@ -219,7 +220,7 @@ class Run:
 
 
 def run(answers: int, seed: int, pace: Pace, *, threads: int, limit: float) -> Sequence[Figure]:
-    """Let a hostile upstream answer so many requests, and return the figures."""
+    """Let a hostile upstream send `answers` responses, and return the figures."""
     upstream = Upstream(seed, pace)
     with (
         HostileServer(upstream, pace.bounds) as server,
@@ -245,12 +246,12 @@ def run(answers: int, seed: int, pace: Pace, *, threads: int, limit: float) -> S
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and print the figures."""
+    """Run the fuzz and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=5_000, help="hostile answers")
+    parser.add_argument("--answers", type=int, default=5_000, help="number of hostile responses")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=32, help="of each worker")
-    parser.add_argument("--limit", type=float, default=300, help="seconds after which no case is triggered any more")
+    parser.add_argument("--threads", type=int, default=32, help="threads of each worker")
+    parser.add_argument("--limit", type=float, default=300, help="seconds after which no more cases are triggered")
     parser.add_argument("--short", action="store_true", help="one worker, short time-outs and watches")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}")

@@ -1,6 +1,7 @@
-"""Fuzz a real worker with a hostile receiver of its notices.
+"""Fuzz a real worker with a hostile webhook for its notices.
 
-`python -m benchmarks.fuzz_receiver --answers 1000 --seed 1`; it exits with 1 where a figure is not what it should be.
+Run it with `make hostile` or `python -m benchmarks.fuzz_receiver --answers 1000 --seed 1`. It prints one line per
+figure, marks those that miss their goal with `MISSED`, and exits with 1 if there are any.
 """
 
 import argparse
@@ -21,15 +22,15 @@ from tests.receiver import SECRET
 from worker.flows.notify import DOWN_AFTER
 from worker.runtime.notice_delivery import CONNECT, WHOLE
 
-SLACK = 8.0  # seconds more that a shared machine may take to let a client leave
-PATH = "hook-secret"  # stands in no log
+SLACK = 8.0  # seconds that a shared machine may add until a client disconnects
+PATH = "hook-secret"  # must not appear in a log
 NOTICES = 3  # of each pair: two refusals and an end
-STUBBORN = DOWN_AFTER  # pairs whose notices are never taken: their failures make the receiver count as away
-SHORT_STAY = 0.5  # seconds for which an answer may hold its client, but for slow ones in a long run
-SPARE = 16  # threads beside those of the pool: those of deliveries, of the poll executor and of its store
-WAITING = 200  # notices that may wait before more are made
-DRAINED = 60.0  # seconds for the last notices
-LONGEST_WAIT = 60.0  # seconds that other pairs' failures may hold up the notice of a good pair
+STUBBORN = DOWN_AFTER  # pairs whose notices are always refused, enough to open the circuit breaker
+SHORT_STAY = 0.5  # seconds for which a response may hold its client, except slow ones in a long run
+SPARE = 16  # threads in addition to the pool: deliveries, poll executor, its store
+WAITING = 200  # maximum of waiting notices before more pairs are triggered
+DRAINED = 60.0  # seconds for the last notices to be delivered
+LONGEST_WAIT = 60.0  # seconds by which failures of other pairs may delay the notice of a good pair
 ROUND = ("bad", "bad", "bad", "good")
 PARTIES: list[dict[str, Any]] = [
     {"person_id": f"{PERSON}-1", "error_code": 1001},
@@ -39,7 +40,7 @@ PARTIES: list[dict[str, Any]] = [
 
 
 class Receiver:
-    """Takes the notices of good pairs at once, those of bad ones after a hostile answer, and of stubborn ones none."""
+    """Accept notices of good pairs at once, of bad pairs after one hostile response, of stubborn pairs never."""
 
     def __init__(self, seed: int, *, full_stays: bool) -> None:
         self.hostile = self.refused = 0
@@ -52,7 +53,7 @@ class Receiver:
         self._spoilt_of: Counter[str] = Counter()
 
     def __call__(self, request: Request) -> Answer:
-        """Return the answer to a notice."""
+        """Return the response to a notice."""
         case_id, notice_id = str(request.body["case_id"]), str(request.body["id"])
         self._tried[notice_id] += 1
         first = self._tried[notice_id] == 1
@@ -76,7 +77,7 @@ class Receiver:
 
 
 def run(answers: int, seed: int, *, full_stays: bool, limit: float) -> Sequence[Figure]:
-    """Let a hostile receiver answer so many notices, and return the figures."""
+    """Let a hostile receiver send `answers` responses, and return the figures."""
     receiver = Receiver(seed, full_stays=full_stays)
     with (
         HostileServer(receiver, {PATH: CONNECT + WHOLE + SLACK}) as server,
@@ -110,7 +111,7 @@ def run(answers: int, seed: int, *, full_stays: bool, limit: float) -> Sequence[
 
 
 def _push(deployed: Deployment, receiver: Receiver, answers: int, limit: float) -> list[str]:
-    """Trigger case after case, the stubborn ones first; returns the others."""
+    """Trigger cases, the stubborn ones first; return the other case ids."""
     for number in range(STUBBORN):
         deployed.trigger(f"stubborn-{number}")
     wait_until(lambda: receiver.refused > DOWN_AFTER)
@@ -126,7 +127,7 @@ def _push(deployed: Deployment, receiver: Receiver, answers: int, limit: float) 
 
 
 def _drain(deployed: Deployment, pairs: Sequence[str]) -> None:
-    """Wait for all calls to end and for all notices but those of stubborn pairs."""
+    """Wait until all calls have ended and all notices except those of stubborn pairs are delivered."""
 
     def drained() -> bool:
         return deployed.finished(len(pairs) + STUBBORN) and _waiting(deployed) == STUBBORN * NOTICES
@@ -141,17 +142,17 @@ def _waiting(deployed: Deployment) -> int:
     return int(str(deployed.store.client.xlen("callwatch:outbox:webhook")))
 
 
-THREADS = 32  # of a worker's pool, as it is set
+THREADS = 32  # default size of a worker's pool
 BAD = ROUND.count("bad")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and print the figures."""
+    """Run the fuzz and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=1_000, help="hostile answers")
+    parser.add_argument("--answers", type=int, default=1_000, help="number of hostile responses")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=300, help="seconds after which no case is triggered any more")
-    parser.add_argument("--short", action="store_true", help="no answer holds its client for the ten seconds it stays")
+    parser.add_argument("--limit", type=float, default=300, help="seconds after which no more cases are triggered")
+    parser.add_argument("--short", action="store_true", help="hold no client for its full time-out of ten seconds")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}")
     return report(run(options.answers, options.seed, full_stays=not options.short, limit=options.limit))

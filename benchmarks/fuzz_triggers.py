@@ -1,6 +1,8 @@
 """Fuzz the trigger queue of a real worker with the rights of the producer's Redis user.
 
-`python -m benchmarks.fuzz_triggers --entries 100000 --seed 1`; it exits with 1 where a figure is not what it should be.
+Run it with `make fuzz` or `python -m benchmarks.fuzz_triggers --entries 100000 --seed 1`. It prints one line per figure
+(workers that died, foreign keys, pairs dialled twice, memory, …), names those outside their bounds, and exits with 1 if
+there are any.
 """
 
 import argparse
@@ -26,12 +28,12 @@ from tests.users import GuardedServer, guarded_server
 
 QUEUE = "outbound.trigger"
 PERSON = "person-secret-0001"
-CHUNK = 500  # entries pushed together, then a good trigger
-WAITING = 3_000  # entries that may wait before more are pushed
-LOSE_EVERY = 40  # chunks after which the worker loses its connections, and restores what it held
+CHUNK = 500  # entries per push, followed by a valid trigger
+WAITING = 3_000  # maximum length of the queue before more are pushed
+LOSE_EVERY = 40  # chunks after which the worker's connections are killed and it restores unacknowledged messages
 MUTANT = "C-mutant"
 MOST_MEMORY = 300  # MB
-DRAINED = 300.0  # seconds for the last entries
+DRAINED = 300.0  # seconds for the last entries to be consumed
 PLACES = ("callwatch:due", "callwatch:paused", "callwatch:lock:C-good-0:20", "callwatch:history:C-x", "outbound.poll")
 JUNK: tuple[Any, ...] = (
     *(None, True, 0, -1, 1e308, 2**63, 10**40, "", " ", "\x00", "\ud800", "\u202e", "x" * 300),
@@ -41,7 +43,7 @@ JUNK: tuple[Any, ...] = (
 
 
 def trigger(case_id: str, place: str = QUEUE) -> dict[str, Any]:
-    """Return a good message."""
+    """Return a valid trigger message."""
     body = [[], {"case_id": case_id, "mediation_id": 20, "call_person_id": PERSON}, {}]
     return {
         "body": json.dumps(body),
@@ -58,7 +60,7 @@ def trigger(case_id: str, place: str = QUEUE) -> dict[str, Any]:
 
 
 class Fuzz:
-    """Entries of every kind, the same ones for the same seed but for their UUIDs."""
+    """Generate entries of every kind, reproducible by seed except for their UUIDs."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - repeatable
@@ -68,27 +70,27 @@ class Fuzz:
         )
 
     def entries(self, number: int) -> Iterator[bytes]:
-        """Return so many."""
+        """Generate `number` entries."""
         return (self.random.choice(self.kinds)() for _ in range(number))
 
     def noise(self) -> bytes:
-        """Return arbitrary bytes."""
+        """Return random bytes."""
         return self.random.randbytes(self.random.randrange(200))
 
     def cut(self) -> bytes:
-        """Return a real message with bytes deleted and others put there."""
+        """Return a valid message with some bytes replaced."""
         text = _text(trigger(MUTANT))
         at = self.random.randrange(len(text))
         return text[:at] + self.random.randbytes(self.random.randrange(4)) + text[at + self.random.randrange(8) :]
 
     def replaced(self) -> bytes:
-        """Return a real message with a field of another kind, or without it."""
+        """Return a valid message with one field removed or of a wrong type."""
         message = trigger(MUTANT)
         self._spoil(message)
         return _text(message)
 
     def inside(self) -> bytes:
-        """Return a real message with such a body."""
+        """Return a valid message with one field of its body removed or of a wrong type."""
         message = trigger(MUTANT)
         body = json.loads(message["body"])
         self._spoil(body[1] if self.random.random() < 0.5 else body)  # noqa: PLR2004
@@ -105,20 +107,20 @@ class Fuzz:
             value[name] = self.random.choice(JUNK)
 
     def deep(self) -> bytes:
-        """Return lists in lists: in the entry, or in its body."""
+        """Return deeply nested lists, as the entry or in its body."""
         levels = self.random.choice((21, 100, 500, 850, 950, 990, 5_000))
         nested = "[" * levels + "]" * levels
         message = trigger(MUTANT) | {"body": f'[[], {{"case_id": {nested}}}, {{}}]'}
         return self.random.choice((nested.encode(), _text(message)))
 
     def long(self) -> bytes:
-        """Return many digits, or a long text."""
+        """Return a number with many digits, or a long text."""
         size = self.random.choice((4_301, 5_000, 20_000, 100_000))
         message = trigger(MUTANT) | {"body": f'[[], {{"case_id": {"9" * size}}}, {{}}]'}
         return self.random.choice((b"9" * size, _text(message), _text(trigger("x" * size))))
 
     def compressed(self) -> bytes:
-        """Return a body that would be a thousand times as long."""
+        """Return a compressed body that expands a thousandfold."""
         message = trigger(MUTANT) | {"body": BOMB}
         message["properties"]["body_encoding"] = "base64"
         if self.random.random() < 0.5:  # noqa: PLR2004
@@ -128,13 +130,13 @@ class Fuzz:
         return _text(message)
 
     def foreign(self) -> bytes:
-        """Return a message that names another key as its place, with and without a fault."""
+        """Return a message with another key as its routing key, and sometimes an invalid id."""
         message = trigger(MUTANT, self.random.choice(PLACES))
         message["headers"]["id"] = self.random.choice((None, 5, "\ud800", message["headers"]["id"]))
         return _text(message)
 
     def embedded(self) -> bytes:
-        """Return a message that has something sent after it, or that is another task's."""
+        """Return a message with callbacks or a chain, or for another task."""
         message = trigger(MUTANT)
         after = {self.random.choice(("callbacks", "errbacks", "chain", "chord", "id")): self.random.choice(JUNK)}
         body = [[PERSON], {"case_id": MUTANT}, after]
@@ -152,7 +154,7 @@ def _text(message: dict[str, Any]) -> bytes:
 
 @dataclasses.dataclass
 class Figures:
-    """What was seen; `bad` names what should be otherwise."""
+    """The figures of a run; `bad` names those outside their bounds."""
 
     entries: int
     seconds: float
@@ -169,14 +171,14 @@ class Figures:
 
     @property
     def bad(self) -> list[str]:
-        """Return the names of the figures that are not what they should be."""
+        """Return the names of the figures outside their bounds."""
         zero = ("workers_that_died", "messages_held", "foreign_keys", "good_not_dialled_once", "pairs_dialled_twice")
         found = [name for name in (*zero, "lines_with_a_person") if getattr(self, name)]
         return found + ["memory_mb"] * (self.memory_mb >= MOST_MEMORY) + ["put_aside"] * (self.put_aside == 0)
 
 
 def run(entries: int, seed: int) -> Figures:
-    """Push the entries with good triggers between them, and look at what they did."""
+    """Push the entries with valid triggers between them and return the figures."""
     with (
         tempfile.TemporaryDirectory(prefix="callwatch-fuzz-") as folder,
         guarded_server(Path(folder)) as server,
@@ -236,7 +238,7 @@ def _drain(admin: "redis.Redis", worker: Worker) -> None:
     try:
         wait_until(drained, limit=DRAINED)
     except AssertionError:
-        print("not drained", file=sys.stderr)
+        print(f"queue not drained within {DRAINED:.0f} s", file=sys.stderr)
 
 
 KINDS = {
@@ -250,7 +252,7 @@ KINDS = {
 
 
 def _foreign_keys(admin: "redis.Redis", cases: set[str]) -> Iterator[str]:
-    """Return the keys of cases for which no call was requested, and those of a type that callwatch does not give."""
+    """Yield the keys of cases without a dial and the keys whose type callwatch does not create."""
     for name in map(str, admin.scan_iter("*", count=1_000)):
         parts = name.split(":")
         if parts[0] != "callwatch":
@@ -265,7 +267,7 @@ def _foreign_keys(admin: "redis.Redis", cases: set[str]) -> Iterator[str]:
 
 
 def _read_log(worker: Worker) -> tuple[int, int]:
-    """Return how many lines hold a whole person id, and how many entries were put aside."""
+    """Return how many log lines contain a whole person id, and how many entries were quarantined."""
     persons = aside = 0
     with worker.log_file.open(encoding="utf-8") as lines:
         for line in lines:
@@ -275,14 +277,14 @@ def _read_log(worker: Worker) -> tuple[int, int]:
 
 
 def _peak(worker: Worker) -> int:
-    """Return the most memory that the worker has had, in MB; 0 where it has ended."""
+    """Return the worker's peak memory in MB; 0 if it has exited."""
     status = Path(f"/proc/{worker.process.pid}/status")
     text = "" if worker.gone() else status.read_text(encoding="utf-8")
     return int(text.partition("VmHWM:")[2].split()[0]) // 1_000 if text else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and print the figures."""
+    """Run the fuzz and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -291,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in dataclasses.asdict(figures).items():
         print(f"{name.replace('_', ' '):24} {value}")
     if figures.bad:
-        print(f"not as they should be: {', '.join(figures.bad)}")
+        print(f"out of bounds: {', '.join(figures.bad)}")
     return bool(figures.bad)
 
 

@@ -1,4 +1,7 @@
-"""What both fuzzers of answers look at: workers' memory, threads and logs, and the largest commands that Redis got."""
+"""Observe workers and Redis during a fuzz: memory, threads, logs, largest and slowest commands.
+
+Shared by `benchmarks.fuzz_answers`, `benchmarks.fuzz_receiver` and `benchmarks.large_answers`.
+"""
 
 import json
 import sys
@@ -14,13 +17,13 @@ from benchmarks.hostile_server import Served
 from tests.deployment import Deployment, Worker
 
 MOST_MEMORY = 300  # MB of one worker
-LARGE, SLOW = 16_384, 10_000  # bytes and microseconds above which Redis notes a command
-SHOWN = 3  # bad lines of logs that are printed
-NOTED = 10_000  # commands of each kind that it keeps
+LARGE, SLOW = 16_384, 10_000  # bytes and microseconds above which Redis logs a command
+SHOWN = 3  # offending log lines that are printed
+NOTED = 10_000  # logged commands of each kind that Redis keeps
 
 
 def note_commands(url: str) -> None:
-    """Let the Redis at this address note large and slow commands."""
+    """Enable the log of large and slow commands in the Redis at `url`."""
     with redis.Redis.from_url(url) as client:
         client.config_set("commandlog-request-larger-than", LARGE)
         client.config_set("commandlog-large-request-max-len", NOTED)
@@ -29,14 +32,14 @@ def note_commands(url: str) -> None:
 
 
 def largest_command(url: str, kind: str = "large-request") -> int:
-    """Return the bytes of the largest command that Redis got, or the microseconds of the slowest; 0 where none is."""
-    with redis.Redis.from_url(url) as client:  # decodes nothing: what Redis quotes of a command may be cut anywhere
+    """Return the bytes of the largest logged command, or the microseconds of the slowest; 0 if there are none."""
+    with redis.Redis.from_url(url) as client:  # no decoding: Redis may truncate a quoted command within a character
         noted: Any = client.execute_command("COMMANDLOG", "GET", -1, kind)
     return max((int(entry[2]) for entry in noted), default=0)
 
 
 def status_of(worker: Worker, field: str) -> int:
-    """Return a number that the system knows of a worker, `VmHWM` in kB or `Threads`; 0 where it has ended."""
+    """Return a number from the worker's /proc status, `VmHWM` in kB or `Threads`; 0 if it has exited."""
     if worker.gone():
         return 0
     text = Path(f"/proc/{worker.process.pid}/status").read_text(encoding="utf-8")
@@ -44,12 +47,12 @@ def status_of(worker: Worker, field: str) -> int:
 
 
 def begin_peak(worker: Worker) -> None:
-    """Let `VmHWM` be the largest memory from now on."""
+    """Reset the worker's peak memory (`VmHWM`)."""
     Path(f"/proc/{worker.process.pid}/clear_refs").write_text("5", encoding="utf-8")
 
 
 def read_logs(workers: Iterable[Worker], *, secrets: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the lines that hold something personal, and those with a control character or that are none of ours."""
+    """Return the log lines with personal data, and those with a control character or in another format."""
     personal, controls = [], []
     for worker in workers:
         for line in _records(worker):
@@ -61,7 +64,7 @@ def read_logs(workers: Iterable[Worker], *, secrets: Sequence[str]) -> tuple[lis
 
 
 def _records(worker: Worker) -> list[str]:
-    """Return a log's lines from when the worker was ready, behind Celery's banner."""
+    """Return the log lines after Celery's banner."""
     lines = worker.log.split("\n")
     begin = next((number for number, line in enumerate(lines) if " ready." in line), len(lines))
     return [line for line in lines[begin:] if line]
@@ -75,7 +78,7 @@ def _is_json(line: str) -> bool:
 
 
 def start(deployed: Deployment, queues: Mapping[str, str]) -> list[Worker]:
-    """Start a worker for each name with its queues, all at the same time."""
+    """Start one worker per name with its queues, all at once."""
     deployed.workers += [Worker(deployed.environment, "-Q", served, name=name) for name, served in queues.items()]
     return [worker.ready() for worker in deployed.workers]
 
@@ -83,9 +86,9 @@ def start(deployed: Deployment, queues: Mapping[str, str]) -> list[Worker]:
 def common_figures(
     served: Served, workers: Sequence[Worker], *, threads: int, also_secret: Sequence[str]
 ) -> list[Figure]:
-    """Return the figures that a hostile server and the workers behind it have in common.
+    """Return the figures common to all hostile servers.
 
-    `threads` is the most that one worker may have; `also_secret` are further texts that may stand in no log.
+    `threads` is the limit of one worker; `also_secret` are further texts that must not appear in a log.
     """
     personal, controls = read_logs(workers, secrets=(*SECRETS, *also_secret))
     for line in (*personal[:SHOWN], *controls[:SHOWN]):
@@ -107,7 +110,7 @@ def common_figures(
 
 
 def report(figures: Sequence[Figure]) -> int:
-    """Print the figures; returns 1 where one is missed."""
+    """Print the figures; return 1 if one misses its goal, else 0."""
     for one in figures:
         missed = "" if one.passed in (True, None) else f"  MISSED, to reach {one.goal}"
         print(f"{one.name:46} {one.measured}{missed}")

@@ -1,4 +1,4 @@
-"""Hostile HTTP answers of every kind, drawn from a seed: bytes, JSON, framing, compression, headers, pace."""
+"""Generate hostile HTTP responses from a seed: bytes, JSON, framing, compression, headers, pace."""
 
 import gzip
 import json
@@ -11,13 +11,13 @@ from benchmarks.hostile_server import Answer
 
 PERSON, PHONE, NAME, TALK = "person-secret-0001", "13812345678", "姓名：张三丰", "talk-secret"
 SECRETS = ("person-secret", PHONE, "张三丰", TALK)
-"""What may stand in no log (S37)."""
+"""Texts that must not appear in a log (S37)."""
 CONTROLS = ("\x00", "\x1b[2J\x1b[H", "\x9b31m", "\u202e逆序\u202c", "\u2028", "\ufeff", "\r\n2026 ERROR forged")
-SHOWN: tuple[Any, ...] = (  # a status is logged as it came, and so is an id of a job
+SHOWN: tuple[Any, ...] = (  # statuses and job ids are logged unmasked
     *(None, True, 0, -1, 1.5, 1e308, 10**17, 10**40, float("nan"), float("inf"), "", " ", "\ud800", "x" * 300),
     *([], {}, [[]], {"a": []}, "Succeeded", "Executing", PHONE, *CONTROLS),
 )
-IDS = tuple(value for value in SHOWN if value != PHONE)  # those of jobs stand whole in logs
+IDS = tuple(value for value in SHOWN if value != PHONE)  # job ids appear whole in logs
 JUNK: tuple[Any, ...] = (*SHOWN, PERSON, f"{NAME} {PERSON}", [PERSON] * 3, {"name": NAME, "script": TALK})
 LONG = ("长" * 100_000, "\x1b[0m" * 50_000, PERSON * 10_000, "9" * 300_000)
 FIELDS = ("message", "personId", "callStatus", "startTime", "callInterval", "jobId", "recordUrl", "conversations")
@@ -39,8 +39,8 @@ PAUSES = (
     b"Mon, 1 Jan 0001 00:00:00 GMT",
 )
 LENGTHS = (b"-1", b"0x10", b"1e3", b"99999999999999999999999", b"9" * 5_000, b"", b"+5", b"5, 5", b"\xb2")
-CLOSE = b"Connection: close"  # else a client that has all it wants keeps the connection
-SURPLUS = 1024 * 1024  # bytes of answers to requests that no client has sent
+CLOSE = b"Connection: close"  # otherwise a client with a complete response keeps the connection
+SURPLUS = 1024 * 1024  # bytes of unrequested responses
 ZEROS = bytes(20_000_000)
 BOMBS = (
     (b"gzip", gzip.compress(ZEROS)),
@@ -53,7 +53,7 @@ BOMBS = (
 
 
 def http(status: int, body: bytes, *headers: bytes, length: bytes | None = None) -> bytes:
-    """Return an answer; `length` replaces the right Content-Length, an empty one leaves it away."""
+    """Return a response; `length` replaces the correct Content-Length, an empty one omits it."""
     size = str(len(body)).encode() if length is None else length
     lines = [b"HTTP/1.1 %d %b" % (status, PERSON.encode()), b"Content-Type: application/json", *headers]
     if size:
@@ -62,19 +62,19 @@ def http(status: int, body: bytes, *headers: bytes, length: bytes | None = None)
 
 
 def envelope(data: Any, code: int = 200) -> bytes:
-    """Return an answer's body."""
+    """Return a response body with its envelope."""
     return json.dumps({"code": code, "message": f"{NAME} {PHONE}", "data": data}).encode()
 
 
 def good(data: Any, code: int = 200) -> Answer:
-    """Return the answer of a sound upstream."""
+    """Return the response of a correct upstream."""
     return Answer("good", [http(code, envelope(data, code))])
 
 
 class Hostile:
-    """Answers in the place of one true answer (`data`, `code`), the same ones for the same seed.
+    """Hostile variants of one true response (`data`, `code`), reproducible by seed.
 
-    `elsewhere` is where redirects point. Without `pauses` none asks its client to come back later.
+    Redirects point to `elsewhere`. Without `pauses` no response has a `Retry-After`.
     """
 
     def __init__(self, seed: str, data: Any, code: int, *, elsewhere: str, pauses: bool = True) -> None:
@@ -85,11 +85,11 @@ class Hostile:
 
     @property
     def true(self) -> bytes:
-        """The true answer."""
+        """The true response."""
         return http(self._code, envelope(self._data, self._code))
 
     def answer(self) -> Answer:
-        """Return one of some kind."""
+        """Return a response of a random kind."""
         return self._random.choice(KINDS)(self)
 
     def _pick(self, choices: Sequence[Any]) -> Any:
@@ -102,18 +102,18 @@ class Hostile:
         return self._random.randrange(most)
 
     def noise(self) -> Answer:
-        """Give arbitrary bytes, behind a head or in its place."""
+        """Return random bytes, with or without a head."""
         body = self._random.randbytes(self._some(2_000))
         return Answer("noise", [self._pick((http(self._code, body), body))], "close")
 
     def cut(self) -> Answer:
-        """Give the true answer with bytes deleted and others put there."""
+        """Return the true response with some bytes replaced."""
         text, at = self.true, self._some(len(self.true))
         spoilt = text[:at] + self._random.randbytes(self._some(4)) + text[at + self._some(8) :]
         return Answer("bytes changed", [spoilt], "close")
 
     def replaced(self) -> Answer:
-        """Give the true answer with a field of another kind, or without it."""
+        """Return the true response with one field removed or of a wrong type."""
         whole = {"code": self._code, "message": "", "data": json.loads(json.dumps(self._data))}
         self._spoil(whole)
         return Answer("fields changed", [http(self._code, json.dumps(whole).encode())])
@@ -128,7 +128,7 @@ class Hostile:
             value[name] = self._pick({"callStatus": SHOWN, "jobId": IDS}.get(name, JUNK))
 
     def long(self) -> Answer:
-        """Give texts and numbers without end."""
+        """Return very long texts and numbers."""
         text = self._pick(LONG)
         entry = {name: text if self._chance(0.3) else 1002 for name in FIELDS} | {"errorCode": self._some(3)}
         entry |= {"jobId": None, "callStatus": "x" * 300_000}
@@ -138,26 +138,26 @@ class Hostile:
         return Answer("long texts", [http(self._code, body)])
 
     def deep(self) -> Answer:
-        """Give lists in lists, objects in objects."""
+        """Return deeply nested lists or objects."""
         levels = self._pick((20, 190, 210, 1_000, 100_000))
         left, right = self._pick(((b"[", b"]"), (b'{"data":', b"}")))
         body = b'{"code": 200, "data": %b1%b}' % (left * levels, right * levels)
         return Answer("deep JSON", [http(200, body)])
 
     def crowd(self) -> Answer:
-        """Give many records, each of them small."""
+        """Return many small records."""
         record = self._pick((b"0", b"{}", b'{"errorCode":1002}', b'{"errorCode":0,"personId":"%b"}' % PERSON.encode()))
         body = b'{"code":201,"data":[%b]}' % b",".join([record] * 60_000)
         return Answer("60,000 records", [http(201, body)])
 
     def compressed(self) -> Answer:
-        """Give bodies that would be a thousand times as long, compressed once or twice."""
+        """Return bodies that expand a thousandfold, compressed once or twice."""
         label, body = self._pick(BOMBS)
         status = self._pick((200, 201, 500))
         return Answer("compressed bodies", [http(status, body, b"Content-Encoding: " + label)])
 
     def chunks(self) -> Answer:
-        """Give chunks of one byte, of no size, with extensions and trailers without end."""
+        """Return chunks of one byte or invalid size, or endless extensions and trailers."""
         head = http(self._code, b"", CLOSE, b"Transfer-Encoding: chunked", length=b"")
         body = envelope(self._data, self._code)
         tiny = b"".join(b"1\r\n%b\r\n" % bytes([byte]) for byte in body)
@@ -168,13 +168,13 @@ class Hostile:
         return Answer("chunks without end", [head + tiny, again], "endless")
 
     def length(self) -> Answer:
-        """Give a Content-Length that is not that of the body, or none at all."""
+        """Return a wrong or missing Content-Length."""
         body = envelope(self._data, self._code)
         size = self._pick((*LENGTHS, str(len(body) + 10).encode(), str(len(body) // 2).encode(), str(2**40).encode()))
         return Answer("wrong lengths", [http(self._code, body, CLOSE, length=size)], self._pick(("hang", "close")))
 
     def redirect(self) -> Answer:
-        """Give another address, which should not be asked."""
+        """Return a redirect, which the client must not follow."""
         places = (
             self._elsewhere,
             b"//" + self._elsewhere[7:],
@@ -186,7 +186,7 @@ class Hostile:
         return Answer("redirects", [http(status, b"", b"Location: " + self._pick(places))])
 
     def headers(self) -> Answer:
-        """Give odd headers, very many, very long, or without end."""
+        """Return invalid, long, or endless headers."""
         odd = [self._pick(HEADERS) for _ in range(self._some(4) + 1)]
         if self._chance(0.5):
             return Answer("odd headers", [http(self._code, envelope(self._data, self._code), *odd)])
@@ -194,7 +194,7 @@ class Hostile:
         return Answer("headers without end", [b"HTTP/1.1 200 OK\r\n", flood], "endless")
 
     def interim(self) -> Answer:
-        """Give answers that only announce one, without end."""
+        """Return many or endless interim (1xx) responses."""
         flood = b"HTTP/1.1 %d X\r\n%b\r\n" % (
             self._pick((100, 102, 103, 199)),
             self._pick((b"", b"Link: <x>\r\n" * 50)),
@@ -204,31 +204,31 @@ class Hostile:
         return Answer("interim answers without end", [flood, flood], "endless")
 
     def surplus(self) -> Answer:
-        """Give the true answer, and more of them than were asked for: at once, or a moment later."""
+        """Return the true response followed by unrequested ones, at once or a moment later."""
         more = self._pick((self.true, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"x"))
         return Answer("answers unasked", [self.true, self._pick((0.0, 0.05)), more * (SURPLUS // len(more))])
 
     def status(self) -> Answer:
-        """Give any status, with the true body or none."""
+        """Return any status with the true body, an HTML body, or none."""
         code = self._pick(STATUSES)
         pause = [b"Retry-After: " + self._pick(PAUSES)] if self._pauses else []
         body = self._pick((envelope(self._data, self._code), b"", b"<html>" + PERSON.encode()))
         return Answer("any status", [http(code, body, CLOSE, *pause)], self._pick(("hang", "close")))
 
     def slow(self) -> Answer:
-        """Give byte after byte, or silence: in the head, in the body, from the beginning."""
+        """Send single bytes, or stall: at the start, in the head, or in the body."""
         text = self._pick((self.true, http(503, b" " * 500), http(200, b" " * 500)))
         begin = self._pick((0, 20, max(0, len(text) - 100)))
         drip = [part for at in range(begin, begin + 200) for part in (text[at : at + 1], 0.05)]
         return Answer("slow answers", [text[:begin], *self._pick((drip, [], [0.3, text[begin:-1]]))], "hang")
 
     def reset(self) -> Answer:
-        """Break the connection, before the answer or in it."""
+        """Reset the connection before or within the response."""
         text = self.true
         return Answer("broken connections", [text[: self._pick((0, 10, len(text) // 2, len(text) - 1))]], "reset")
 
     def endless(self) -> Answer:
-        """Give a body without end."""
+        """Return an endless body."""
         head = http(self._pick((200, 201, 404, 500)), b"", length=self._pick((b"", str(2**31).encode())))
         return Answer("bodies without end", [head, self._pick((b" ", b"[", b'{"errorCode":1002},'))], "endless")
 

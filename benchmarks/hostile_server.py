@@ -1,4 +1,4 @@
-"""A loopback HTTP server that gives hostile answers and measures how long each client stays for them."""
+"""Serve hostile HTTP responses on loopback and measure how long each client stays connected for them."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, cast
 from urllib.parse import parse_qsl, urlsplit
 
 SLICE = 64 * 1024  # bytes handed to the transport at a time
-ENDLESS = 64 * 1024 * 1024  # bytes after which an endless answer only keeps its connection open
+ENDLESS = 64 * 1024 * 1024  # bytes after which an endless response only keeps its connection open
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s: closing sends RST instead of FIN
 
 End = Literal["keep", "close", "reset", "hang", "endless"]
@@ -21,9 +21,9 @@ End = Literal["keep", "close", "reset", "hang", "endless"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes out: bytes, and pauses in seconds. `end` says what follows: `endless` repeats the last piece.
+    """A response as bytes and pauses in seconds; afterwards `end` applies, and `endless` repeats the last piece.
 
-    After `stay` seconds the server itself breaks the connection, where it is still at the answer.
+    The server aborts the connection if the response lasts longer than `stay` seconds.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, read: the last word of its path, its query, and the fields of a JSON body."""
+    """A parsed request: the last segment of its path, its query, and the fields of its JSON body."""
 
     endpoint: str
     query: dict[str, str]
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass
 class Served:
-    """What the server saw; `held` are the longest seconds that a client stayed, by the last word of the path."""
+    """The server's records; `held` is the longest time of a client in seconds, by the last segment of the path."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     held: dict[str, float] = field(default_factory=dict)
@@ -52,15 +52,15 @@ class Served:
 
     @property
     def answers(self) -> int:
-        """How many answers were given or begun."""
+        """The number of responses that were sent or begun."""
         return sum(self.kinds.values())
 
 
 class HostileServer:
-    """Answers each request as `respond` says; runs in a thread from the beginning of the `with` block to its end.
+    """Send the response that `respond` returns; run in a thread during the `with` block.
 
-    `bounds` are the seconds for which a client may stay for an answer, by the last word of the path. Connections to
-    `elsewhere`, where redirects point, are counted: there should be none.
+    `bounds` is the maximum time of a client in seconds, by the last segment of the path. Connections to
+    `elsewhere`, the target of redirects, are counted; the goal is none.
     """
 
     def __init__(self, respond: Callable[[Request], Answer], bounds: dict[str, float]) -> None:
@@ -76,12 +76,12 @@ class HostileServer:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The server's address."""
         return f"http://127.0.0.1:{self._sockets[0].getsockname()[1]}"
 
     @property
     def elsewhere(self) -> str:
-        """An address that no client has a reason to ask."""
+        """The target of redirects, which no client may contact."""
         return f"http://127.0.0.1:{self._sockets[1].getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -109,10 +109,10 @@ class HostileServer:
             server.close()
         for link in tuple(self.links):
             link.transport.abort()
-        await asyncio.sleep(0)  # connections end in the loop's next turn
+        await asyncio.sleep(0)  # connections end in the loop's next iteration
 
     def start(self, link: "_Link", request: Request) -> None:
-        """Begin to answer."""
+        """Start to send the response to a request."""
         task = self._loop.create_task(self._answer(link, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -131,14 +131,14 @@ class HostileServer:
 
 
 class _Counted(asyncio.Protocol):
-    """A connection that should not have been made."""
+    """A connection to the target of a redirect; each one is counted."""
 
     def __init__(self, served: Served) -> None:
         served.followed += 1
 
 
 class _Link(asyncio.Protocol):
-    """One connection: it reads a request, answers, and reads the next one."""
+    """A connection that reads a request, responds, and reads the next one."""
 
     transport: asyncio.Transport
 
@@ -172,7 +172,7 @@ class _Link(asyncio.Protocol):
         self._writable.set()
 
     async def give(self, answer: Answer) -> None:
-        """Send an answer; returns when all of it is on its way, or when the client has left."""
+        """Send a response; return when it is complete or the client has disconnected."""
         for piece in answer.pieces:
             if isinstance(piece, bytes):
                 await self._send(piece)
@@ -209,7 +209,7 @@ class _Link(asyncio.Protocol):
 
 
 def read_request(data: bytes) -> Request | None:
-    """Return the request of these bytes; None where it is not whole yet."""
+    """Parse a request; return None if it is incomplete."""
     head, blank_line, body = data.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}

@@ -1,6 +1,7 @@
-"""Measure what the largest answers of an upstream cost a worker and Redis: one at a time, then many together.
+"""Measure the cost of the largest upstream responses for workers and Redis: one at a time, then concurrently.
 
-`python -m benchmarks.large_answers --together 16`; it exits with 1 where a worker takes more memory than it should.
+Run it with `make hostile` or `python -m benchmarks.large_answers --together 16`. It prints memory, Redis traffic and
+duration for each shape of response, and exits with 1 if a worker exceeds its memory limit or dies.
 """
 
 import argparse
@@ -24,18 +25,18 @@ from benchmarks.hostile_server import Answer, HostileServer, Request
 from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import Deployment, Worker, wait_until
 
-HEAD = 1_000  # bytes of an answer beside its records
-ARRIVED = 1.0  # seconds after which the requests of several triggers have all arrived, and are answered together
-LOOKED = 12.0  # seconds in which lost pairs are looked for, or watched calls are polled
-POLLED = 1_000  # watched calls whose queries are answered at the same time
-HELD = 8.0  # seconds for which such an answer is kept unfinished
+HEAD = 1_000  # bytes of a response in addition to its records
+ARRIVED = 1.0  # seconds until the requests of all triggers have arrived and are answered together
+LOOKED = 12.0  # seconds for the look-ups of lost pairs, or the polls of watched calls
+POLLED = 1_000  # watched calls whose queries are answered concurrently
+HELD = 8.0  # seconds for which such a response stays incomplete
 SETTLED = 120.0  # seconds for the results of all triggers
 BOUNDS = {"call-v2": 60.0, "status": 60.0, "conversation-log": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One kind of answer, as large as it may be, to calls, queries or look-ups; where it is `alone`, one at a time."""
+    """A kind of response of maximum size to dials, queries or look-ups; `alone` excludes it from concurrent runs."""
 
     name: str
     record: Callable[[int], bytes]
@@ -43,7 +44,7 @@ class Shape:
     alone: bool = False
 
     def body(self) -> bytes:
-        """Return the envelope with as many records as there is room for."""
+        """Return an envelope filled with records up to the size limit."""
         most = MAX_LOG_BYTES if self.where == "conversation-log" else MAX_ANSWER_BYTES
         records, size = [], HEAD
         for number in itertools.count():
@@ -82,21 +83,21 @@ SHAPES = (
 
 
 class Upstream:
-    """Answers one kind of request with the body of one shape; for a log, calls get lost and are looked for."""
+    """Answer one kind of request with the body of a shape; for a log, dials are lost so that look-ups follow."""
 
     def __init__(self) -> None:
         self._shape = SHAPES[0]
         self._answer = Answer("none", [])
 
     def show(self, shape: Shape) -> None:
-        """Answer like this from now on."""
+        """Use `shape` for subsequent responses."""
         whole = http(201, shape.body())
         at_once = len(whole) - 100 if shape.where == "status" else 0
         self._shape = shape
         self._answer = Answer(shape.name, [whole[:at_once], HELD if at_once else ARRIVED, whole[at_once:]])
 
     def __call__(self, request: Request) -> Answer:
-        """Return the answer to a request."""
+        """Return the response to a request."""
         if request.endpoint == self._shape.where:
             return self._answer
         if request.endpoint == "status":
@@ -109,7 +110,7 @@ class Upstream:
 def measure(
     deployed: Deployment, workers: Sequence[Worker], upstream: Upstream, shape: Shape, number: int
 ) -> list[Figure]:
-    """Let so many calls be answered at the same time."""
+    """Trigger `number` pairs whose requests are answered concurrently, and return the figures."""
     client = deployed.store.client
     upstream.show(shape)
     for worker in workers:
@@ -136,12 +137,12 @@ def measure(
 
 
 def written(client: "redis.Redis") -> int:
-    """Return how many bytes Redis has been sent."""
+    """Return the number of bytes that Redis has received."""
     return int(client.info("stats")["total_net_input_bytes"])
 
 
 def run(together: int, names: Sequence[str]) -> list[Figure]:
-    """Measure each shape, over new workers each: what one has left behind is not the next one's."""
+    """Measure each shape with new workers, so that no memory carries over."""
     upstream = Upstream()
     figures: list[Figure] = []
     with HostileServer(upstream, BOUNDS) as server:
@@ -159,9 +160,9 @@ def run(together: int, names: Sequence[str]) -> list[Figure]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and print the figures."""
+    """Measure the chosen shapes and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--together", type=int, default=16, help="calls that are answered at the same time")
+    parser.add_argument("--together", type=int, default=16, help="number of concurrent responses")
     parser.add_argument("--shape", nargs="*", default=[], choices=[one.name for one in SHAPES], metavar="NAME")
     options = parser.parse_args(arguments)
     return report(run(options.together, options.shape))

@@ -1,4 +1,7 @@
-"""The first reference: a polling chain as a tutorial would write it (prefork, `requests.get`, results, events)."""
+"""Poll calls by a tutorial-style Celery task chain: prefork, `requests.get`, stored results, events.
+
+`benchmarks.polls` measures it as the reference `naive`.
+"""
 
 import os
 
@@ -10,7 +13,7 @@ app = Celery("naive", broker=os.environ["BENCH_REDIS_URL"], backend=os.environ["
 
 @app.task
 def poll(job_id: str, case_id: str, retry_count: int = 0) -> str:  # noqa: ARG001 - a tutorial's signature
-    """Ask how a call stands and come again in the interval."""
+    """Query the status of a call and schedule the next poll one interval later."""
     url = os.environ["BENCH_API_URL"] + "/api/v1/outbound-bot/status"
     answer = requests.get(url, params={"caseRef": case_id, "jobId": job_id}, timeout=10).json()
     status: str = answer["data"]["callStatus"]

@@ -1,9 +1,12 @@
-"""What a poll costs: callwatch beside two chains of Celery and saq, in one run, in CPU time of worker and Redis.
+"""Measure the CPU cost and lateness of a poll: callwatch against two Celery task chains and saq.
 
-Run it with `make bench`. Each contender polls 2,000 calls every 10 s against a status server that costs next to nothing
-(`--delay` and `--hang` make it slow). The CPU time of all its processes and of its Redis, user and system, is divided
-by the polls that the server saw. CPU time on a shared machine swings, so a fixed loop is timed beside each run and its
-time is divided out.
+Run all contenders with `make bench`, or one with `python -m benchmarks.polls --only callwatch --seconds 30`. The table
+has one row for each contender: CPU milliseconds per poll of the worker and of Redis, the ratios to `tuned` and `saq`,
+and the lateness of polls (p50, p99, maximum).
+
+Each contender polls 2,000 calls every 10 s against a minimal status server (`--delay` and `--hang` slow it down). The
+CPU time (user and system) of its processes and of its Redis is divided by the number of polls that the server received.
+CPU time on a shared machine varies, so a fixed loop is timed during each run and the ratios are normalised by it.
 """
 
 import argparse
@@ -26,13 +29,13 @@ import psutil
 from cli.up.embedded_redis import EmbeddedServer
 
 INTERVAL = 10.0  # seconds between two polls of a call
-SHARE = 0.9  # of the calls that are polled before the warm-up begins
-WARM_UP = 15.0  # seconds before the measured time: all calls polled once and more
+SHARE = 0.9  # of the calls must be polled before the warm-up begins
+WARM_UP = 15.0  # seconds before the measurement: each call is polled at least once
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured: the worker's command line, what sets its chains off, and settings of its own."""
+    """A measured implementation: its worker's command line, the name that starts its polls, and extra settings."""
 
     name: str
     worker: tuple[str, ...]
@@ -57,7 +60,7 @@ CONTENDERS = (
 
 @dataclass(frozen=True)
 class Result:
-    """One contender's figures: CPU milliseconds a poll, the loop's time beside it, lateness in seconds."""
+    """Figures of one contender: CPU milliseconds per poll, CPU milliseconds of the fixed loop, lateness in seconds."""
 
     name: str
     polls: int
@@ -69,19 +72,19 @@ class Result:
 
     @property
     def normalised(self) -> float:
-        """CPU time of a poll in times of the fixed loop."""
+        """CPU time of a poll as a multiple of the fixed loop's."""
         return (self.worker_ms + self.redis_ms) / self.loop_ms
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure the chosen contenders and print the table."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--calls", type=int, default=2_000, help="watched calls; a tenth of it are the polls a second")
-    options.add_argument("--seconds", type=float, default=60, help="measured time of each contender")
-    options.add_argument("--only", nargs="*", choices=[one.name for one in CONTENDERS], help="leave the others out")
-    options.add_argument("--delay", type=float, default=0, help="seconds that each answer takes")
-    options.add_argument("--hang", type=int, default=0, help="one of so many calls is never answered")
-    options.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds before the measured time")
+    options.add_argument("--calls", type=int, default=2_000, help="watched calls, each polled every 10 s")
+    options.add_argument("--seconds", type=float, default=60, help="duration of the measurement of each contender")
+    options.add_argument("--only", nargs="*", choices=[one.name for one in CONTENDERS], help="measure only these")
+    options.add_argument("--delay", type=float, default=0, help="seconds before each response of the status server")
+    options.add_argument("--hang", type=int, default=0, help="leave the queries of one call in N unanswered")
+    options.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds before the measurement")
     chosen = options.parse_args()
     results = [
         measure(contender, chosen) for contender in CONTENDERS if not chosen.only or contender.name in chosen.only
@@ -90,7 +93,7 @@ def main() -> None:
 
 
 def measure(contender: Contender, chosen: argparse.Namespace) -> Result:
-    """Run one contender on a Redis and a status server of its own."""
+    """Run one contender with its own Redis and status server."""
     answers = ("--delay", str(chosen.delay), "--hang", str(chosen.hang))
     with EmbeddedServer() as redis_server, status_server(*answers) as server_url:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")} | {
@@ -106,20 +109,20 @@ def measure(contender: Contender, chosen: argparse.Namespace) -> Result:
         with child(command, environment, stderr=subprocess.DEVNULL) as worker:
             starter = (sys.executable, "-m", "benchmarks.start_chains", contender.start, str(chosen.calls))
             subprocess.run(starter, env=environment, check=True)
-            wait_for(lambda: len(asked(server_url)) >= chosen.calls * SHARE, 120)
+            wait_for(lambda: len(received_queries(server_url)) >= chosen.calls * SHARE, 120)
             time.sleep(chosen.warm_up)
             return observe(contender, worker.pid, redis_server.pid, server_url, chosen.seconds, chosen.hang)
 
 
 def observe(contender: Contender, worker: int, redis_server: int, server_url: str, seconds: float, hang: int) -> Result:
-    """Read the CPU clocks before and after the measured time; calls that are never answered are not judged."""
+    """Read the CPU clocks before and after the measurement; unanswered calls do not count towards lateness."""
     loops: list[float] = []
     begin, before = time.time(), (cpu_seconds(worker), cpu_seconds(redis_server))
     while time.time() < begin + seconds:
         loops.append(fixed_loop())
         time.sleep(1)
     after, end = (cpu_seconds(worker), cpu_seconds(redis_server)), time.time()
-    seen = asked(server_url)
+    seen = received_queries(server_url)
     polls = sum(begin <= at < end for _, at in seen)
     return Result(
         contender.name,
@@ -133,9 +136,9 @@ def observe(contender: Contender, worker: int, redis_server: int, server_url: st
 
 
 def lateness(seen: list[tuple[str, float]], begin: float, end: float) -> list[float]:
-    """Return how late each poll came against the grid of its call, in seconds.
+    """Return the lateness of each poll against the grid of its call, sorted, in seconds.
 
-    The grid is the earliest of the call's arrivals, counted in whole intervals; a chain that drifts shows it here.
+    The grid consists of whole intervals from the call's earliest arrival, so a chain that drifts becomes later.
     """
     times: defaultdict[str, list[float]] = defaultdict(list)
     for job_id, at in seen:
@@ -149,12 +152,12 @@ def lateness(seen: list[tuple[str, float]], begin: float, end: float) -> list[fl
 
 
 def is_silent(job_id: str, hang: int) -> bool:
-    """Tell whether the status server never answers for a call."""
+    """Tell whether the status server leaves the queries of a call unanswered."""
     return bool(hang) and int(job_id[-12:], 16) % hang == 0
 
 
 def report(results: list[Result]) -> None:
-    """Print the table, ratios against each reference."""
+    """Print the table with the ratio to each reference."""
     by_name = {result.name: result for result in results}
     print("| | polls | polls/s | worker ms | Redis ms | loop ms | loops | of tuned | of saq | late p50 / p99 / max s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -171,12 +174,12 @@ def report(results: list[Result]) -> None:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Return the value below which a share of sorted values lies."""
+    """Return the quantile `share` (0 to 1) of sorted values."""
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
 def fixed_loop() -> float:
-    """Return the CPU seconds of a fixed piece of Python."""
+    """Return the CPU seconds of a fixed amount of Python work."""
     start = time.process_time()
     total = 0
     for number in range(200_000):
@@ -185,15 +188,15 @@ def fixed_loop() -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and of its living children, user and system."""
+    """Return the CPU seconds, user and system, of a process and its running children."""
     process = psutil.Process(pid)
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return sum(one.user + one.system for one in times)
 
 
-def asked(server_url: str) -> list[tuple[str, float]]:
-    """Return which calls the status server was asked about, and when."""
-    with urllib.request.urlopen(server_url + "/asked") as answer:  # noqa: S310 - our own server on loopback
+def received_queries(server_url: str) -> list[tuple[str, float]]:
+    """Return the job id and arrival time (epoch seconds) of each query that the status server received."""
+    with urllib.request.urlopen(server_url + "/queries") as answer:  # noqa: S310 - our own server on loopback
         return [(job_id, at) for job_id, at in json.load(answer)]
 
 

@@ -1,4 +1,7 @@
-"""Set off the polling chains of one contender, spread over one interval."""
+"""Start the polls of one contender, spread over one interval.
+
+`benchmarks.polls` runs it as `python -m benchmarks.start_chains CONTENDER CALLS`; it prints nothing.
+"""
 
 import asyncio
 import os
@@ -11,12 +14,12 @@ INTERVAL = float(os.environ["BENCH_INTERVAL"])
 
 
 def job_ids(calls: int) -> list[str]:
-    """Return job ids as the upstream makes them."""
+    """Return job ids in the upstream's format."""
     return [f"{1_770_463_000_000 + number}-447e-96ea-{number:012x}" for number in range(calls)]
 
 
 def start_reference(name: str, calls: int) -> None:
-    """Set off a reference's chains."""
+    """Start the task chains of a reference."""
     if name == "naive":
         from benchmarks.naive_app import poll  # noqa: PLC0415
     else:
@@ -26,7 +29,7 @@ def start_reference(name: str, calls: int) -> None:
 
 
 def start_callwatch(calls: int) -> None:
-    """Store records as a trigger's answer does: with them the first polls are due."""
+    """Store calls as a trigger does on the dial's response; this schedules their first polls."""
     from worker.container import container  # noqa: PLC0415
 
     store, pair = container().store, Pair("C-1", "20")

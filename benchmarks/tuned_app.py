@@ -1,4 +1,7 @@
-"""The second reference: a bare chain tuned by hand (threads, one session, results ignored; no store, no fence)."""
+"""Poll calls by a hand-tuned Celery task chain: threads, one HTTP session, no results, no store, no fence.
+
+`benchmarks.polls` measures it as the reference `tuned`.
+"""
 
 import os
 
@@ -18,8 +21,8 @@ session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=32))
 
 
 @app.task
-def poll(job_id: str, case_id: str, retry_count: int = 0) -> None:  # noqa: ARG001 - as the naive one's
-    """Ask how a call stands and come again in the interval."""
+def poll(job_id: str, case_id: str, retry_count: int = 0) -> None:  # noqa: ARG001 - same signature as the naive task
+    """Query the status of a call and schedule the next poll one interval later."""
     url = os.environ["BENCH_API_URL"] + "/api/v1/outbound-bot/status"
     answer = session.get(url, params={"caseRef": case_id, "jobId": job_id}, timeout=10).json()
     if answer["data"]["callStatus"] not in ("Succeeded", "Failed", "Cancelled"):

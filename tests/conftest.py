@@ -1,4 +1,4 @@
-"""What every tier shares: a real server, the tiers' marks and their closing lines, how Hypothesis searches."""
+"""Share fixtures of all tiers: a real Redis, tier markers, a summary per tier, Hypothesis profiles."""
 
 import itertools
 import os
@@ -15,10 +15,10 @@ import redis
 from cli.up.embedded_redis import EmbeddedServer
 
 TIERS = ("unit", "eager", "contract", "system", "faults")
-ORDER = ("faults", "system")  # before all others: they wait for each other's processors, the others for none
+ORDER = ("faults", "system")  # first, because these tiers wait for processes and run longest
 HERE = Path(__file__).parent
 
-# A shared machine pauses at will, so no example has a deadline; CI repeats the same examples in every run.
+# A shared machine may pause at any time, so examples have no deadline; CI repeats the same examples in every run.
 hypothesis.settings.register_profile("local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile(
     "callwatch-ci", hypothesis.settings.get_profile("local"), derandomize=True, database=None, print_blob=True
@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("callwatch-ci" if os.environ.get("CI") else "lo
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedServer]:
-    """One server for all tests that do not harm it."""
+    """One server for all tests that do not stop or reconfigure it."""
     with EmbeddedServer(appendfsync="no") as server:
         yield server
 
@@ -38,7 +38,7 @@ _databases = itertools.cycle(range(16))
 
 @pytest.fixture
 def redis_url(redis_server: EmbeddedServer) -> str:
-    """An empty database for one test; the next test gets another, so that no straggler can reach it."""
+    """An empty database for one test; the next test gets another, out of reach of leftover processes."""
     url = f"{redis_server.url.removesuffix('/0')}/{next(_databases)}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()
@@ -46,7 +46,7 @@ def redis_url(redis_server: EmbeddedServer) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make each tier's mark known, and let children hear Ctrl-C though the tests run in a shell's background."""
+    """Register the tier markers; restore SIGINT, which a shell's background jobs ignore, for child processes."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for tier in TIERS:
@@ -54,10 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the folder that it is in, so that `-m unit` runs a tier; those that wait most come first.
+    """Mark each test with its folder, so that `-m unit` runs a tier; run the longest tiers first.
 
-    What the tests of faults carry out is carried out by others as well: counting it would only double their time. The
-    same is true of the few that say `no_cover` themselves.
+    The fault tests execute no line that other tests do not, and coverage would double their time, so they run without
+    it. The same applies to the few tests marked `no_cover`.
     """
     for item in items:
         tier = _tier(item.path)
@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures that tests recorded, how many tests of each tier ran, and how long they took with set-up."""
+    """Print the recorded figures, and the number of tests of each tier with their duration including fixtures."""
     tests: defaultdict[str, set[str]] = defaultdict(set)
     seconds: defaultdict[str, float] = defaultdict(float)
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
@@ -85,5 +85,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _tier(path: Path) -> str:
-    """The first folder below tests/; empty elsewhere."""
+    """Return the first folder below tests/, or an empty string for other paths."""
     return path.relative_to(HERE).parts[0] if path.is_relative_to(HERE) else ""

@@ -1,4 +1,4 @@
-"""Real workers on a real broker against the simulated upstream, as a producer without any code of ours sees it."""
+"""Run real workers on a real broker against the simulated upstream, with a producer that uses plain Celery."""
 
 import contextlib
 import itertools
@@ -33,11 +33,11 @@ def wait_until(condition: Callable[[], object], *, limit: float = LIMIT) -> None
         if condition():
             return
         assert time.monotonic() < end, f"not within {limit} s"
-        time.sleep(max(0.02, 3 * (time.monotonic() - begin)))  # to look must not slow down what is looked at
+        time.sleep(max(0.02, 3 * (time.monotonic() - begin)))  # polling must not slow the observed process down
 
 
 class Worker:
-    """One real worker process."""
+    """A real worker process with its log file."""
 
     def __init__(self, environment: dict[str, str], *options: str, name: str = "w", app: str = "worker.app") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="callwatch-worker-")
@@ -50,44 +50,44 @@ class Worker:
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """The text of its log file."""
         return self.log_file.read_text(encoding="utf-8")
 
     def ready(self) -> Self:
-        """Wait until it takes tasks."""
+        """Wait until the worker accepts tasks."""
         wait_until(lambda: self.process.poll() is not None or " ready." in self.log)
         assert self.process.poll() is None, self.log
         return self
 
     def gone(self) -> bool:
-        """Tell whether it has ended."""
+        """Tell whether the process has exited."""
         return self.process.poll() is not None
 
     def send(self, number: int) -> None:
-        """Send a signal."""
+        """Send a signal to the process."""
         self.process.send_signal(number)
 
     def pause(self) -> None:
-        """Stop it as a starved or suspended machine would."""
+        """Suspend the process, as on a starved or suspended machine."""
         self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash does."""
         self.process.kill()
         self.process.wait()
 
     def close(self) -> None:
-        """End it, if it has not ended, and take its log away."""
+        """Kill the process if it is still running and delete its log."""
         if self.process.poll() is None:
             self.kill()
         self._directory.cleanup()
 
     def stop(self) -> int:
-        """End it in order; returns the exit code."""
+        """Stop the worker by SIGTERM and return its exit code."""
         self.send(signal.SIGTERM)
         try:
             return self.process.wait(LIMIT)
@@ -97,7 +97,7 @@ class Worker:
 
 
 class Deployment:
-    """One Redis, one simulated upstream, workers; everything ends with the `with` block."""
+    """A Redis, a simulated upstream and workers; all of them end with the `with` block."""
 
     def __init__(self, redis_url: str, *, speed: float = 1.0, **settings: object) -> None:
         self.redis_url = redis_url
@@ -108,7 +108,7 @@ class Deployment:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.simulator)
-        self.producer = Celery("somebody-else", broker=self.redis_url, backend=self.redis_url)
+        self.producer = Celery("back-end", broker=self.redis_url, backend=self.redis_url)
         self._stack.callback(self.producer.close)
         self.store: RedisStore = build_store(Settings(redis_url=self.redis_url))
         self._stack.callback(self.store.client.close)
@@ -121,54 +121,54 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker of this deployment is started with."""
+        """The environment variables of this deployment's workers."""
         ours = {f"CALLWATCH_{name.upper()}": str(value) for name, value in self._settings.items()}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")}
         addresses = {"CALLWATCH_REDIS_URL": self.redis_url, "CALLWATCH_API_BASE_URL": self.simulator.url}
         return theirs | addresses | ours
 
     def worker(self, *options: str, name: str = "w", app: str = "worker.app") -> Worker:
-        """Start a worker and wait until it takes tasks."""
+        """Start a worker and wait until it accepts tasks."""
         worker = Worker(self.environment, *options, name=name, app=app)
         self.workers.append(worker)
         return worker.ready()
 
     def fused_worker(self, point: str, fuse: Path) -> Worker:
-        """Start a worker that dies at one point (see tests/faults/fused.py); it may be dead at once."""
+        """Start a worker that dies at one point (see tests/faults/fused.py), possibly during its start."""
         environment = self.environment | {"FUSE": point, "FUSE_FILE": str(fuse)}
         worker = Worker(environment, name="fused", app="tests.faults.fused")
         self.workers.append(worker)
         return worker
 
     def skewed_worker(self, seconds: float, name: str) -> Worker:
-        """Start a worker whose wall clock is off (see tests/faults/skewed.py)."""
+        """Start a worker whose wall clock is ahead by `seconds` (see tests/faults/skewed.py)."""
         worker = Worker(self.environment | {"SKEW": str(seconds)}, name=name, app="tests.faults.skewed")
         self.workers.append(worker)
         return worker.ready()
 
     def trigger(self, case_id: str, mediation_id: str | int = "20", **options: Any) -> AsyncResult:
-        """Enqueue a trigger as any back end does."""
+        """Enqueue a trigger as a back end does."""
         kwargs = {"case_id": case_id, "mediation_id": mediation_id}
         return self.producer.send_task(
             "outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=3600, **options
         )
 
     def finished(self, number: int) -> bool:
-        """Tell whether that many calls have a verdict."""
+        """Tell whether at least `number` calls have a verdict."""
         return sum(call.verdict is not None for call in self.store.calls(finished=True)) >= number
 
     def polled_by_one(self, job_id: str, *, since: float = 0.0) -> bool:
-        """Tell whether one poller alone asked for a call, from `since` (epoch seconds) on: two ask twice as often.
+        """Tell whether a call had a single poller from `since` (epoch seconds) on; two would query twice as often.
 
-        Judged by how many queries there were. Two of them can be near each other: the one after a late one comes at its
-        own time, and a worker that was wrongly taken for dead costs one.
+        The number of queries decides, not their distance: a poll after a late one is due at its own time, and a worker
+        wrongly considered dead costs one extra query.
         """
         arrivals: list[float] = [entry["at"] for entry in self.simulator.status_requests(job_id) if entry["at"] > since]
         intervals = (arrivals[-1] - arrivals[0]) / float(str(self._settings["poll_interval"]))
         return len(arrivals) <= 1.5 * intervals + 2
 
     def largest_gaps(self) -> dict[str, float]:
-        """Return for each call the longest time without a poll, in seconds, between its first poll and its last."""
+        """Return the longest time without a poll of each call between its first and last poll, in seconds."""
         arrivals: defaultdict[str, list[float]] = defaultdict(list)
         for entry in self.simulator.log("status"):
             arrivals[entry["job_id"]].append(entry["at"])

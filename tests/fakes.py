@@ -1,4 +1,4 @@
-"""The fakes that ship with the tests: a scripted upstream, a virtual clock, a queue ordered by due time."""
+"""Provide the fakes of the tests: a scripted upstream, a virtual clock, a queue ordered by due time."""
 
 import heapq
 import itertools
@@ -23,7 +23,7 @@ from worker.runtime.poll_executor import MAX_POLLS
 from worker.store import Keys, RedisStore
 from worker.store.keys import LEASED
 
-START = 1_770_463_000.0  # epoch seconds: where the virtual clock begins
+START = 1_770_463_000.0  # epoch seconds: start of the virtual clock
 
 Dial = list[CallRecord] | ApiError | Callable[[CallRequest], list[CallRecord]]
 StatusAnswer = str | ApiError
@@ -33,61 +33,61 @@ T = TypeVar("T")
 def record(
     job_id: str | None = None, *, code: int | None = 0, person: str | None = "P-0001", **fields: Any
 ) -> CallRecord:
-    """Return a record as an answer holds it; with a job and code 0 it is a started call."""
+    """Return a record of a dial response; with a job and code 0 it is a started call."""
     return CallRecord.model_validate({"errorCode": code, "jobId": job_id, "personId": person, **fields})
 
 
 def job_id(number: int = 1, *, at: float = START) -> str:
-    """Return a job id as the upstream makes them."""
+    """Return a job id in the upstream's format."""
     return f"{round(at * 1000)}-447e-96ea-{number:012x}"
 
 
 class VirtualClock:
-    """A clock that moves when told: `time.time` and fakeredis follow it."""
+    """A clock that moves on request; `time.time` and fakeredis follow it."""
 
     def __init__(self, traveller: time_machine.Traveller) -> None:
         self._traveller = traveller
         self.slept: list[float] = []
 
     def monotonic(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since `START`."""
         return time.time() - START
 
     def sleep(self, seconds: float) -> None:
-        """Move on."""
+        """Record the request and advance the clock by `seconds`."""
         self.slept.append(seconds)
         self._traveller.shift(seconds)
 
     def move_to(self, moment: float) -> None:
-        """Move forward to an epoch second; never back."""
+        """Advance to `moment` (epoch seconds); never move back."""
         if moment > time.time():
             self._traveller.move_to(moment)
 
 
 @dataclass
 class ScriptedUpstream:
-    """Answers as told and remembers what it was asked.
+    """Respond by script and record every request.
 
-    `dials` are answered one after the other, the last one again and again; `life` answers status queries by job and
-    by seconds since the start.
+    Each dial consumes one entry of `dials`, and the last entry repeats; `life` returns the status of a job at a time in
+    seconds since `START`.
     """
 
     clock: VirtualClock
     dials: list[Dial] = field(default_factory=list)
     life: Callable[[str, float], StatusAnswer] = lambda _job, _age: "Succeeded"
-    slow: float = 0  # seconds that each status query takes
+    slow: float = 0  # seconds per status query
     case_status: Callable[[str], CallStatus | ApiError] = lambda _case: ProtocolError("GET /status: data null")
     log_entries: list[ConversationLog] | ApiError = field(default_factory=list)
     requests: list[tuple[float, CallRequest]] = field(default_factory=list)
     queries: list[tuple[float, str]] = field(default_factory=list)
     before_connect: Callable[[], object] = lambda: None
     withins: list[float | None] = field(default_factory=list)
-    """What each dial was granted to connect, in seconds."""
+    """The connect budget of each dial, in seconds."""
 
     def dial(
         self, request: CallRequest, *, before_send: Callable[[], None], within: float | None = None
     ) -> list[CallRecord]:
-        """Answer as scripted; errors of the kind NotSent come before anything is sent."""
+        """Respond by script; raise a scripted `NotSent` before the request is recorded as sent."""
         script = self.dials.pop(0) if len(self.dials) > 1 else self.dials[0]
         self.withins.append(within)
         began = time.time()
@@ -103,7 +103,7 @@ class ScriptedUpstream:
         return script(request) if callable(script) else script
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
-        """Answer as the call's life says."""
+        """Return the status that `life` gives, or `case_status` for a query without a job."""
         if job_id is None:
             by_case = self.case_status(case_ref)
             if isinstance(by_case, ApiError):
@@ -117,20 +117,20 @@ class ScriptedUpstream:
             raise answer
         return CallStatus.model_validate({"jobId": job_id, "callStatus": answer, "caseRef": case_ref})
 
-    def conversations(self, *, case_id: str) -> list[ConversationLog]:  # noqa: ARG002 - there is one case in a world
-        """Answer with the entries that were put here."""
+    def conversations(self, *, case_id: str) -> list[ConversationLog]:  # noqa: ARG002 - a world has one case
+        """Return `log_entries`, or raise it if it is an error."""
         if isinstance(self.log_entries, ApiError):
             raise self.log_entries
         return self.log_entries
 
     def calls_per_pair(self) -> Counter[tuple[str, str]]:
-        """How often each pair was called."""
+        """Return the number of dials of each pair."""
         return Counter((request.case_id, request.mediation_id) for _, request in self.requests)
 
 
 @dataclass(order=True)
 class Delivery:
-    """A message on its way to a task."""
+    """A message in transit to a task."""
 
     at: float
     number: int
@@ -140,7 +140,7 @@ class Delivery:
 
 
 class VirtualQueue:
-    """Takes the place of `apply_async`: messages pass through JSON and come in the order of their due times."""
+    """Replacement for `apply_async`: messages pass through JSON and are delivered by due time."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -152,7 +152,7 @@ class VirtualQueue:
         return len(self.heap)
 
     def publisher(self, task: str) -> Callable[..., None]:
-        """Return what stands in for a task's `apply_async`."""
+        """Return the replacement for a task's `apply_async`."""
 
         def publish(*, kwargs: dict[str, Any], countdown: float = 0, task_id: str = "", **options: Any) -> None:
             assert {"argsrepr", "kwargsrepr"} <= options.keys()
@@ -165,23 +165,23 @@ class VirtualQueue:
         return publish
 
     def pop(self, until: float) -> Delivery | None:
-        """Return the next message that is due by `until` (epoch seconds)."""
+        """Remove and return the next message that is due by `until` (epoch seconds), or None."""
         return heapq.heappop(self.heap) if self.heap and self.heap[0].at <= until else None
 
 
 class PollQueueOf:
-    """The virtual queue, as the dispatcher sees it."""
+    """The dispatcher's view of the virtual queue."""
 
     def __init__(self, queue: VirtualQueue) -> None:
         self._queue = queue
 
     def waiting(self) -> int:
-        """Return how many messages of polls wait."""
+        """Return the number of due poll messages."""
         return sum(delivery.task == "outbound.poll" and delivery.at <= time.time() for delivery in self._queue.heap)
 
     def __call__(self, polls: Sequence[PollMessage]) -> None:
-        """Publish a message."""
-        from worker import tasks  # noqa: PLC0415 - the application is configured by then
+        """Publish the polls as one message."""
+        from worker import tasks  # noqa: PLC0415 - after the application is configured
 
         with tasks.translated():
             tasks.poll.apply_async(
@@ -190,19 +190,19 @@ class PollQueueOf:
 
 
 def run_through(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine returns that never waits."""
+    """Run a coroutine that never suspends and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         return cast("T", end.value)
-    raise AssertionError("it waits")
+    raise AssertionError("the coroutine suspended")
 
 
 class World:
-    """The tasks on fakeredis under a virtual clock, with a scripted upstream; sweeps every `sweeping` seconds.
+    """The tasks on fakeredis under a virtual clock with a scripted upstream; sweeps every `sweeping` seconds.
 
-    The dispatcher takes polls at the very moment at which they are due. Each is carried out as soon as it has passed
-    the fence: asked, judged and written.
+    The dispatcher takes each poll at its due time. A poll that passes the fence is queried, judged and written
+    immediately.
     """
 
     def __init__(self, traveller: time_machine.Traveller, settings: Settings, client: Any = None) -> None:
@@ -221,17 +221,17 @@ class World:
         self._dispatched_at = 0.0
 
     def install(self, monkeypatch: Any) -> None:
-        """Put this world under the tasks."""
-        from worker import tasks  # noqa: PLC0415 - the application is configured by then
+        """Let the tasks use this world's container and queue."""
+        from worker import tasks  # noqa: PLC0415 - after the application is configured
 
         monkeypatch.setattr(tasks, "container", lambda: self.parts)
         monkeypatch.setattr(tasks, "send_event", lambda kind, fields: self.shown.append((kind, fields)))
-        monkeypatch.setattr(tasks.this_process, "poll_executor", lambda: self.carry_out)
+        monkeypatch.setattr(tasks.this_process, "poll_executor", lambda: self.execute)
         for task in (tasks.trigger, tasks.poll, tasks.look_up):
             monkeypatch.setattr(task, "apply_async", self.queue.publisher(task.name))
 
     def trigger(self, case_id: Any = "C-1", mediation_id: Any = "20", *, task_id: str = "task-1", **kwargs: Any) -> Any:
-        """Deliver a trigger; returns the task's result, None for a copy."""
+        """Deliver a trigger; return the task's result, or None for a duplicate delivery."""
         from worker import tasks  # noqa: PLC0415
 
         outcome = tasks.trigger.apply(
@@ -240,21 +240,21 @@ class World:
         return outcome.result if isinstance(outcome.result, TriggerResult) else None
 
     def poll(self, **kwargs: Any) -> str:
-        """Deliver a message of polls; returns what became of them, or what the task returned where none was begun."""
+        """Deliver a poll message; return the outcome of each poll, or the task's result if no poll started."""
         from worker import tasks  # noqa: PLC0415
 
         before = len(self.lines)
         line = str(tasks.poll.apply(kwargs=kwargs, throw=True).result)
         return ", ".join(self.lines[before:]) or line
 
-    def carry_out(self, asks: Sequence[PollInProgress]) -> None:
-        """Take the place of the poll executor."""
+    def execute(self, polls: Sequence[PollInProgress]) -> None:
+        """Replacement for the poll executor: query, judge and write each poll in turn."""
         from worker import tasks  # noqa: PLC0415
 
-        watch = self.parts.poll_flow(tasks.show_in_flower)
-        for ask in asks:
-            judged = watch.decide_end(ask, run_through(watch.query(ask, self._status, self._sleep)))
-            self.lines += watch.write([judged])
+        flow = self.parts.poll_flow(tasks.show_in_flower)
+        for poll in polls:
+            judged = flow.decide_end(poll, run_through(flow.query(poll, self._status, self._sleep)))
+            self.lines += flow.write([judged])
 
     async def _status(self, **query: str) -> CallStatus:
         return self.upstream.status(**query)
@@ -263,24 +263,24 @@ class World:
         self.clock.sleep(seconds)
 
     def dispatch(self) -> int:
-        """Dispatch once; returns how many polls were published."""
+        """Run the dispatcher once; return the number of published polls."""
         return self.parts.dispatcher(PollQueueOf(self.queue), lambda: MAX_POLLS)()
 
     def next_dispatch(self) -> float:
-        """Return when the dispatcher next finds something; with a limit of queries it looks again and again."""
+        """Return when the dispatcher next finds a due poll or expired lease, at least `TICK` after its last run."""
         entries: Any = self.redis.zrange(self.keys.due, 0, 0, withscores=True)
         leases: Any = self.redis.zrange(self.keys.due, LEASED, "+inf", byscore=True, offset=0, num=1, withscores=True)
         due = [float(score) % LEASED for _, score in (*entries, *leases)]
         return max(min(due, default=float("inf")), self._dispatched_at + TICK)
 
     def sweep(self) -> int:
-        """Sweep once; returns how many messages were published."""
+        """Sweep once; return the number of published messages."""
         from worker import tasks  # noqa: PLC0415
 
         return self.parts.sweep(tasks.Publisher())()
 
     def deliver(self, delivery: Delivery) -> Any:
-        """Hand a message to its task."""
+        """Deliver a message to its task."""
         from worker import tasks  # noqa: PLC0415
 
         if delivery.task == "outbound.poll":
@@ -290,7 +290,7 @@ class World:
         return str(tasks.look_up.apply(kwargs=delivery.kwargs, throw=True).result)
 
     def run(self, seconds: float) -> list[Any]:
-        """Let time pass; returns what the tasks returned."""
+        """Advance the clock by `seconds`; return the results of all tasks."""
         end = time.time() + seconds
         returned: list[Any] = []
         while time.time() < end or seconds == 0:
@@ -304,7 +304,7 @@ class World:
         return returned
 
     def _work_until(self, step: float, returned: list[Any]) -> None:
-        """Dispatch and deliver what is due by then, in the order of time."""
+        """Dispatch polls and deliver messages due by `step`, in order of time."""
         while True:
             due = self.next_dispatch() if self.dispatching else float("inf")
             first = min(due, self.queue.heap[0].at if self.queue.heap else float("inf"))
@@ -318,7 +318,7 @@ class World:
                 returned.append(self.deliver(delivery))
 
     def events(self, case_id: str = "C-1") -> list[str]:
-        """The kinds of events in a case's history."""
+        """Return the kinds of events in a case's history."""
         return [event["kind"] for event in self.store.history(case_id)]
 
 

@@ -1,4 +1,4 @@
-"""`callwatch serve` as back ends and pages see it: a process of its own, requests, and streams that are followed."""
+"""Run `callwatch serve` as a process and act as its clients: requests and event streams."""
 
 import contextlib
 import http.client
@@ -24,7 +24,7 @@ SECRET = "a-secret-of-the-tests-with-32-chars"
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, whole."""
+    """A complete HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -32,18 +32,18 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """What it says."""
+        """The parsed JSON body."""
         return json.loads(self.body)
 
     @property
     def problem(self) -> str:
-        """The last word of a problem's type."""
+        """The last path segment of a problem's type."""
         assert self.headers["content-type"] == "application/problem+json", self
         return str(self.json["type"]).rpartition("/")[2]
 
 
 class Gateway:
-    """One `callwatch serve` process with a key for everything; everything ends with the `with` block."""
+    """A `callwatch serve` process and an API key with all scopes; the process ends with the `with` block."""
 
     def __init__(
         self, environment: dict[str, str], *, module: str = "cli.main", port: int = 0, **settings: str
@@ -61,7 +61,7 @@ class Gateway:
         self.key = self.make_key("backend", "trigger", "read", "mint")
 
     def make_key(self, name: str, *scopes: str) -> str:
-        """Make a key."""
+        """Add an API key to the gateway's key file and return it."""
         key, kept = new_key(name, scopes)
         append_key(self.keys, kept)
         return key
@@ -71,7 +71,7 @@ class Gateway:
         return self
 
     def start(self) -> None:
-        """Start it, at the port of the time before."""
+        """Start the process, or restart it on the same port."""
         if self._started:
             self.kill()
         self._started = True
@@ -93,18 +93,18 @@ class Gateway:
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """The text of its log file."""
         return self._log.read_text(encoding="utf-8")
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash does."""
         self.process.kill()
         self.process.wait(LIMIT)
         assert self.process.stdout
         self.process.stdout.close()
 
     def stop(self) -> int:
-        """End it in order; returns the exit code."""
+        """Stop the process by SIGTERM and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(LIMIT)
 
@@ -113,7 +113,7 @@ class Gateway:
     def request(
         self, method: str, path: str, body: bytes | None = None, key: str | None = None, **headers: Any
     ) -> Answer:
-        """Ask, with the key for everything unless another one is given (empty: none)."""
+        """Send a request with the all-scopes key, another key, or none if `key` is empty."""
         key = self.key if key is None else key
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if key:
@@ -124,42 +124,42 @@ class Gateway:
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 
     def get(self, path: str, key: str | None = None, **headers: Any) -> Answer:
-        """Ask for a page."""
+        """Send a GET request."""
         return self.request("GET", path, key=key, **headers)
 
     def post(self, path: str, document: Any, key: str | None = None, **headers: Any) -> Answer:
-        """Send JSON."""
+        """Send a JSON document by POST."""
         kind = headers.pop("Content_Type", "application/json")
         return self.request("POST", path, json.dumps(document).encode(), key, Content_Type=kind, **headers)
 
     def trigger(self, idempotency_key: str, case_id: str = "C-1", mediation_id: Any = 20, **more: Any) -> Answer:
-        """Send a trigger."""
+        """Send a trigger request."""
         headers = {name: more.pop(name) for name in ("Prefer",) if name in more}
         document = {"case_id": case_id, "mediation_id": mediation_id, **more}
         return self.post("/v1/triggers", document, Idempotency_Key=idempotency_key, **headers)
 
     def token(self, *cases: str) -> str:
-        """Have a token made."""
+        """Mint a token for the cases."""
         return str(self.post("/v1/tokens", {"cases": cases}).json["token"])
 
     def case(self, case_id: str) -> dict[str, Any]:
-        """A case as it is shown."""
+        """Return a case as the gateway presents it."""
         (case,) = self.get(f"/v1/cases/{quote(case_id, safe='')}").json["cases"]
         return dict(case)
 
     def follow(self, *cases: str, key: str | None = None, **headers: str) -> "Stream":
-        """Open a stream."""
+        """Open an event stream for the cases."""
         return Stream(self, cases, self.key if key is None else key, headers)
 
     def metric(self, line: str) -> float:
-        """A sample of the metrics, by all that stands before its number."""
+        """Return a metric's value by the text that precedes it on its line."""
         (found,) = re.findall(rf"^{re.escape(line)} (\S+)$", self.get("/metrics").body.decode(), re.MULTILINE)
         return float(found)
 
 
 @dataclass
 class Shown:
-    """What a page makes of a stream: calls by job, phases by mediation, notices by id."""
+    """The state that a page builds from a stream: calls by job, phases by mediation, notices by id."""
 
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     pairs: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Shown:
     states: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
-        """Take one event."""
+        """Apply one event to the state."""
         if kind == "snapshot":
             for case in data["cases"]:
                 self.clear(case["case_id"])
@@ -188,7 +188,7 @@ class Shown:
             self.states.append(data)
 
     def clear(self, case_id: str) -> None:
-        """Let go of a case."""
+        """Remove the calls and pairs of a case."""
         for job_id in [job for job, call in self.calls.items() if call["case_id"] == case_id]:
             del self.calls[job_id]
         for key in [key for key in self.pairs if key[0] == case_id]:
@@ -196,7 +196,7 @@ class Shown:
 
 
 class Stream:
-    """A stream that is read by a thread."""
+    """An event stream, read by a thread."""
 
     def __init__(self, gateway: Gateway, cases: tuple[str, ...], key: str, headers: dict[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=LIMIT)
@@ -233,15 +233,15 @@ class Stream:
         self.events.append((fields.get("id", ""), fields["event"], data))
 
     def kinds(self) -> list[str]:
-        """The kinds of events so far, heartbeats excepted."""
+        """Return the kinds of events received so far, without heartbeats."""
         return [kind for _, kind, _ in self.events if kind != "beat"]
 
     def wait(self, condition: Callable[[Shown], object], *, limit: float = LIMIT) -> None:
-        """Wait until the page shows something."""
+        """Wait until the state meets the condition."""
         wait_until(lambda: condition(self.shown), limit=limit)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection and join the reading thread."""
         if self._connection.sock is not None:
             with contextlib.suppress(OSError):
                 self._connection.sock.shutdown(2)
@@ -256,7 +256,7 @@ class Stream:
 
 
 def environment(redis_url: str, **settings: object) -> dict[str, str]:
-    """What a gateway is started with that has a Redis and nothing else."""
+    """Return the environment of a gateway with a Redis address and `settings`."""
     theirs = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")}
     ours = {f"CALLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
     return theirs | {"CALLWATCH_REDIS_URL": redis_url} | ours

@@ -1,4 +1,4 @@
-"""Which keys may stand without a time to live: those with a bound, and those of pairs that are not done (S18)."""
+"""Find leaked keys: without a time to live, a bounded size, or an open pair or watched call (S18)."""
 
 from typing import cast
 
@@ -24,11 +24,11 @@ BOUNDED = {
     "dead_cases",
 }
 OPEN = {"ledger", "task", "live", "mediations", "jobs", "job"}
-"""Keys that get their time to live when the pair is done, or the call has its verdict."""
+"""Keys that receive a time to live when the pair is done or the call has its verdict."""
 
 
 def without_ttl(client: redis.Redis, keys: Keys) -> list[str]:
-    """Return the keys that neither expire nor have a bound nor belong to an open pair or a watched call."""
+    """Return the keys without a time to live that are unbounded and belong to no open pair or watched call."""
     allowed = {str(getattr(keys, name)) for name in BOUNDED} | {keys.outbox(channel) for channel in CHANNELS}
     allowed |= {keys.outbox_cases(channel) for channel in CHANNELS}
     for pair in map(pair_of, cast("list[str]", client.zrange(keys.pairs, 0, -1))):

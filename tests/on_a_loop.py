@@ -1,4 +1,4 @@
-"""Let a client's status queries go over its event-loop counterpart, so that the same tests hold both to the same."""
+"""Route a client's status queries through its event-loop counterpart, so that the same tests cover both."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ BOTH_WAYS = pytest.mark.usefixtures("way")  # of tests/system/conftest.py
 
 @contextmanager
 def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Give an event loop that runs in a thread."""
+    """Yield an event loop that runs in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -29,7 +29,7 @@ def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @contextmanager
 def asked_on_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let `UpstreamClient.status` ask on an event loop wherever it names a job."""
+    """Let `UpstreamClient.status` send its queries for a job on an event loop."""
     counterparts: dict[UpstreamClient, AsyncStatus] = {}
     by_thread, close = UpstreamClient.status, UpstreamClient.close
 
@@ -45,7 +45,7 @@ def asked_on_a_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         async def close_all(counterpart: AsyncStatus) -> None:
             await counterpart.close()
-            await asyncio.sleep(0)  # transports report their end in the loop's next turn
+            await asyncio.sleep(0)  # transports report their end in the loop's next iteration
 
         def close_both(self: UpstreamClient, *args: Any) -> None:
             close(self, *args)

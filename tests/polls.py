@@ -1,4 +1,4 @@
-"""One poll at a time through the steps that serve several."""
+"""Begin and write single polls through the store's batch methods."""
 
 from worker.core.decision import Finish, Next, Poll, Verdict
 from worker.core.model import Event, OutageChange, Pair, PollDropped, PollEnd, PollStarted, QueryResult, Timing
@@ -6,7 +6,7 @@ from worker.store import RedisStore
 
 
 def begin_poll(store: RedisStore, job_id: str, poll_no: int) -> PollStarted | PollDropped:
-    """Let a poll pass the fence."""
+    """Begin one poll at the fence."""
     (start,) = store.begin_polls([(job_id, poll_no)])
     return start
 
@@ -22,7 +22,7 @@ def continue_poll(
     event: Event | None,
     timing: Timing | None = None,
 ) -> OutageChange | None:
-    """Write the end of a poll whose successor is `poll`."""
+    """Write the result of a poll whose successor is `poll`."""
     return _written(store, PollEnd(pair, job_id, poll.poll_no, Next(poll), heard, call_status, event, timing))
 
 
@@ -39,7 +39,7 @@ def finish_poll(  # noqa: PLR0913
     event: Event,
     timing: Timing | None = None,
 ) -> OutageChange | None:
-    """Write the end of the poll `poll_no`, which is the call's last."""
+    """Write the result of poll `poll_no`, the last of the call."""
     end = Finish(verdict, retry_count)
     return _written(store, PollEnd(pair, job_id, poll_no + 1, end, heard, call_status, event, timing))
 

@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes it is told, one script per connection, and remembers what it was sent."""
+"""Serve raw bytes by script, one script per connection, and record all requests."""
 
 import json
 import queue
@@ -18,12 +18,12 @@ from typing import Any, Self
 from api_client import UpstreamClient
 
 PATIENCE = 30.0
-"""Seconds after which a test that waits for something has failed; nothing depends on its size."""
+"""Seconds after which a waiting test fails; no result depends on the value."""
 _CONTENT_LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 
 class Connection:
-    """One accepted connection, as its script sees it."""
+    """An accepted connection with the operations that scripts use."""
 
     def __init__(self, sock: socket.socket, server: "RawServer") -> None:
         sock.settimeout(PATIENCE)
@@ -31,7 +31,7 @@ class Connection:
         self._server = server
 
     def read_request(self) -> bytes:
-        """Read one request, headers and body, and remember it; b"" if the other side has gone."""
+        """Read and record one request with its body; return b"" if the client has disconnected."""
         data = b""
         while not _is_complete(data):
             try:
@@ -45,18 +45,18 @@ class Connection:
         return data
 
     def read_some(self) -> bytes:
-        """Read what comes first, whatever it is."""
+        """Read the bytes that arrive first."""
         return self._sock.recv(65536)
 
     def send(self, data: bytes) -> None:
-        """Send all of it, or as much as the other side still wants."""
+        """Send all bytes; set the server's `gone` if the client has disconnected."""
         try:
             self._sock.sendall(data)
         except OSError:
             self._server.gone.set()
 
     def drip(self, data: bytes, *, every: float = 0.02) -> None:
-        """Send byte after byte, until done or until the other side has gone (which sets the server's `gone`)."""
+        """Send single bytes until done or until the client disconnects, which sets the server's `gone`."""
         for byte in data:
             self.send(bytes([byte]))
             if self.closed_within(every):
@@ -64,26 +64,26 @@ class Connection:
                 return
 
     def closed_within(self, seconds: float) -> bool:
-        """Whether the other side goes (or speaks) within that time."""
+        """Tell whether the client disconnects or sends within `seconds`."""
         return bool(select.select([self._sock], [], [], seconds)[0])
 
     def pending(self) -> bytes:
-        """What has arrived and was not read yet; from any thread."""
+        """Return the bytes that have arrived and were not read; callable from any thread."""
         if not self.closed_within(0):
             return b""
         return self._sock.recv(65536, socket.MSG_PEEK)
 
     def start_tls(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from here on."""
+        """Switch the connection to TLS."""
         self._sock = context.wrap_socket(self._sock, server_side=True)
 
     def reset(self) -> None:
-        """Break off with RST instead of FIN."""
+        """Close the connection with RST instead of FIN."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
     def close(self) -> None:
-        """Close from this side."""
+        """Close the connection."""
         self._sock.close()
 
 
@@ -91,7 +91,7 @@ Script = Callable[[Connection], None]
 
 
 class RawServer:
-    """A loopback server: each connection runs the next of `scripts`, and the last one again when they run out."""
+    """A loopback server; each connection runs the next of `scripts`, and the last one repeats."""
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = list(scripts)
@@ -100,24 +100,24 @@ class RawServer:
         self._change = threading.Condition()
         self._ended = 0
         self.connections = 0
-        """How many were accepted so far."""
+        """Number of accepted connections."""
         self.requests: list[bytes] = []
-        """Every request that was read, raw, in order of arrival."""
+        """All raw requests, in order of arrival."""
         self.accepted: queue.Queue[Connection] = queue.Queue()
-        """Every connection, for a test that wants to look inside one while its script runs."""
+        """All connections, for tests that inspect one while its script runs."""
         self.gone = threading.Event()
-        """Set when a script noticed that the other side has hung up."""
+        """Set when a script notices that the client has disconnected."""
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The listening port."""
         return int(self._listener.getsockname()[1])
 
     @property
     def url(self) -> str:
-        """Its address for plain HTTP."""
+        """The address for plain HTTP."""
         return f"http://127.0.0.1:{self.port}"
 
     def _accept(self) -> None:
@@ -137,7 +137,7 @@ class RawServer:
     def _run(self, script: Script, connection: Connection) -> None:
         try:
             script(connection)
-        except OSError:  # its connection broke: the test sees that from its own end
+        except OSError:  # the connection broke: the test observes that on its own side
             pass
         finally:
             connection.close()
@@ -146,7 +146,7 @@ class RawServer:
                 self._change.notify_all()
 
     def wait_for_scripts(self, number: int = 1) -> None:
-        """Wait until that many scripts have run to their end, and their connections are closed."""
+        """Wait until `number` scripts have ended and their connections are closed."""
         with self._change:
             assert self._change.wait_for(lambda: self._ended >= number, PATIENCE), "a script did not end"
 
@@ -167,7 +167,7 @@ class RawServer:
 
 
 def http(status: int = 200, body: object = b"", *, headers: dict[str, str] | None = None, length: bool = True) -> bytes:
-    """Return one HTTP/1.1 answer; what is no bytes becomes JSON; without `length` the body ends with the connection."""
+    """Return an HTTP/1.1 response; encode other bodies than bytes as JSON; without `length` the body ends at close."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Whatever", "Content-Type: application/json"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -177,12 +177,12 @@ def http(status: int = 200, body: object = b"", *, headers: dict[str, str] | Non
 
 
 def ok(data: object, *, code: int = 200, status: int = 200) -> bytes:
-    """Return a success of the upstream with its envelope."""
+    """Return a successful upstream response with its envelope."""
     return http(status, {"code": code, "message": "success", "data": data})
 
 
 def answers(*responses: bytes) -> Script:
-    """Answer one request after the other on a kept-alive connection, then wait until the client closes it."""
+    """Send the responses on one kept-alive connection, then wait until the client closes it."""
 
     def script(connection: Connection) -> None:
         for response in responses:
@@ -196,7 +196,7 @@ def answers(*responses: bytes) -> Script:
 
 
 def answers_and_closes(response: bytes) -> Script:
-    """Answer one request, then close."""
+    """Send one response, then close the connection."""
 
     def script(connection: Connection) -> None:
         connection.read_request()
@@ -213,7 +213,7 @@ def _is_complete(data: bytes) -> bool:
 
 @contextmanager
 def upstream(*scripts: Script, **options: Any) -> Iterator[tuple[RawServer, UpstreamClient]]:
-    """Give a server that runs `scripts` and a client of it."""
+    """Yield a server that runs `scripts` and a client connected to it."""
     with RawServer(*scripts) as server:
         client = UpstreamClient(server.url, **options)
         try:
@@ -224,7 +224,7 @@ def upstream(*scripts: Script, **options: Any) -> Iterator[tuple[RawServer, Upst
 
 @contextmanager
 def full_backlog() -> Iterator[str]:
-    """Give the address of a server that never accepts and whose queue is full, so that connecting to it hangs."""
+    """Yield the address of a server that never accepts and has a full backlog, so that connecting hangs."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -242,14 +242,14 @@ def full_backlog() -> Iterator[str]:
 
 
 def assert_discreet(error: BaseException, *secrets: str) -> None:
-    """S37: one line; neither it nor a traceback's text shows an address, a query or any of `secrets`."""
+    """S37: assert a one-line message, and no address, query or member of `secrets` in it or its traceback."""
     assert "\n" not in str(error)
-    told = "".join(traceback.format_exception(error, chain=True)[-1:]) + str(error.__cause__) + str(error.__context__)
+    text = "".join(traceback.format_exception(error, chain=True)[-1:]) + str(error.__cause__) + str(error.__context__)
     for secret in ("127.0.0.1", "?", "caseRef", *secrets):
-        assert secret not in told
+        assert secret not in text
 
 
-# Made for these tests alone: self-signed for localhost and 127.0.0.1, worth nothing anywhere else.
+# Generated for these tests: self-signed for localhost and 127.0.0.1, of no use elsewhere.
 _KEY = """
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgcUyBbKaSBK6XSfLt
 Ps9mCIN3poIGRzlNPl0AHlScNw+hRANCAASi8ZKr3mV/ngiuqGZjmlE+8ZTIiQTN
@@ -273,14 +273,14 @@ def _pem(label: str, content: str) -> str:
 
 
 def certificate(folder: Path) -> Path:
-    """Write the tests' certificate, which is its own authority, and return its file."""
+    """Write the tests' self-signed certificate and return its file."""
     file = folder / "authority.pem"
     file.write_text(_pem("CERTIFICATE", _CERTIFICATE))
     return file
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return what a TLS server needs."""
+    """Return a TLS server context with the tests' certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(_pem("PRIVATE KEY", _KEY) + _pem("CERTIFICATE", _CERTIFICATE))

@@ -1,4 +1,4 @@
-"""A back end's webhook as tests need it: it checks signatures, remembers what it took, and can be away or refuse."""
+"""Receive notices as a back end's webhook: verify signatures, record notices, simulate outages and errors."""
 
 import base64
 import contextlib
@@ -16,7 +16,7 @@ SECRET = "a made-up secret"
 
 
 class Receiver:
-    """Listens on a port of its own, chosen at the first start and kept while it is away."""
+    """A webhook on its own port, chosen at the first start and kept while it is stopped."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], int] = lambda _: 204) -> None:
         self.answer = answer
@@ -30,11 +30,11 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The webhook's address."""
         return f"http://127.0.0.1:{self.port}/hook?for=tests"
 
     def start(self) -> Self:
-        """Listen."""
+        """Start to listen."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Suppress the request log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
@@ -68,17 +68,17 @@ class Receiver:
         return self
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening and close all connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
-            for connection in tuple(self.connections):  # kept alive, it would go on being served
+            for connection in tuple(self.connections):  # a kept-alive connection would still be served
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self._server = None
 
     def receive(self, headers: dict[str, str], body: bytes) -> int:
-        """Take one notice, as docs/notices.md tells a receiver to; returns the HTTP status."""
+        """Verify and record one notice as docs/notices.md describes; return the HTTP status."""
         names = {name.lower(): value for name, value in headers.items()}
         content = f"{names['webhook-id']}.{names['webhook-timestamp']}.".encode() + body
         wanted = base64.b64encode(hmac.digest(SECRET.encode(), content, hashlib.sha256)).decode()

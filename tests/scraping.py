@@ -1,4 +1,4 @@
-"""`callwatch metrics` as Prometheus sees it: a process of its own, and every sample of its page."""
+"""Run `callwatch metrics` as a process and scrape it as Prometheus does."""
 
 import contextlib
 import re
@@ -15,13 +15,13 @@ TOKEN = "a-token-of-the-test"
 
 
 class Metrics:
-    """One `callwatch metrics` process."""
+    """A `callwatch metrics` process."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
         self.process, self.port = process, port
 
     def get(self, path: str, authorization: str | None = f"Bearer {TOKEN}") -> str:
-        """What a request answers; HTTPError where it is refused."""
+        """Return the body of a GET request; HTTPError if it is refused."""
         headers = {"Authorization": authorization} if authorization else {}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -29,7 +29,7 @@ class Metrics:
             return str(answer.read().decode())
 
     def scrape(self) -> dict[str, float]:
-        """Every sample, by its name and its label's value."""
+        """Return every sample by its name and label values."""
         found = {}
         for family in text_string_to_metric_families(self.get("/metrics")):
             for sample in family.samples:
@@ -39,7 +39,7 @@ class Metrics:
 
 @contextlib.contextmanager
 def serving(environment: dict[str, str], *options: str) -> Iterator[Metrics]:
-    """Start one on a free port."""
+    """Start the process on a free port."""
     command = (sys.executable, "-m", "cli.main", "metrics", "--port", "0", *options)
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, text=True) as process:

@@ -1,4 +1,4 @@
-"""A real server with the Redis users that `ops/make-secrets` makes, and what each of them can and cannot do."""
+"""Run a real Redis with the users of `ops/make-secrets` and try commands with their rights."""
 
 import contextlib
 import os
@@ -19,13 +19,13 @@ ADMIN = "user admin on nopass ~* &* +@all\n"
 
 @dataclass(frozen=True, slots=True)
 class GuardedServer:
-    """The server's port, and the folder of secrets."""
+    """A running server: its port and the folder of secrets."""
 
     port: int
     secrets: Path
 
     def url(self, user: str) -> str:
-        """Return the address of a user; `admin` may do everything and is the tests' own."""
+        """Return the address for a user; the tests' own `admin` has all rights."""
         if user == "admin":
             return f"redis://admin@127.0.0.1:{self.port}/0"
         return (self.secrets / f"redis_url_{user}").read_text(encoding="utf-8").strip()
@@ -36,7 +36,7 @@ class GuardedServer:
 
 
 def make_secrets(folder: Path | str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command that docker-compose.yml asks for."""
+    """Run `ops/make-secrets`, as docker-compose.yml requires before the first start."""
     return subprocess.run(
         (str(ROOT / "ops" / "make-secrets"), str(folder)),
         env=os.environ | environment,
@@ -49,7 +49,7 @@ def make_secrets(folder: Path | str, **environment: str) -> "subprocess.Complete
 
 @contextlib.contextmanager
 def guarded_server(folder: Path) -> Iterator[GuardedServer]:
-    """Start a server with these users on a free port."""
+    """Start a server with these users on a free port and yield it."""
     port = free_port()
     done = make_secrets(folder / "secrets", REDIS_HOST=f"127.0.0.1:{port}")
     assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def _answers(server: GuardedServer) -> bool:
 
 
 def allowed(server: GuardedServer, user: str, attempt: Callable[["redis.Redis"], object]) -> bool:
-    """Try as a user, over a connection of its own; what fails for another reason than a missing right is allowed."""
+    """Try an operation as a user on a new connection; any error other than a missing right counts as allowed."""
     with server.client(user) as client:
         try:
             attempt(client)

@@ -1,4 +1,4 @@
-"""Write docs/openapi.json anew: `python -m tests.write_openapi`."""
+"""Generate docs/openapi.json: `python -m tests.write_openapi`."""
 
 import json
 from pathlib import Path

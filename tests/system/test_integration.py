@@ -1,4 +1,4 @@
-"""docs/integration.md against a real worker: its raw message and result, each field left out, its Node example."""
+"""Test docs/integration.md with a real worker: raw message, result, each field omitted, Node example."""
 
 import json
 import os
@@ -20,12 +20,12 @@ PAGE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
 MESSAGE, RESULT = blocks(PAGE, "json")
 (NODE,) = blocks(PAGE, "js")
 FIELDS = {bare(name): fate for name, _, fate in rows(PAGE, "## The raw message")}
-CLIENT = "redis@6.3.1"  # the package of Node's Redis client that the example is tried with
+CLIENT = "redis@6.3.1"  # npm package of the Redis client that the example uses
 
 
 @pytest.fixture(scope="module")
 def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
-    """One for all, for each test calls cases of its own."""
+    """One deployment for all tests; each test uses its own cases."""
     with Deployment(redis_server.url, speed=20, poll_interval=1) as deployed:
         deployed.store.client.flushdb()
         deployed.worker()
@@ -33,7 +33,7 @@ def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
 
 
 def message(case_id: str, task_id: str, hours: float = 1) -> dict[str, Any]:
-    """The page's message for another case, its placeholders filled in; it expires in so many hours."""
+    """Return the page's message for another case; it expires after `hours`."""
     expires = datetime.now(UTC) + timedelta(hours=hours)
     values = {"TASK_ID": task_id, "EXPIRES": expires.strftime("%Y-%m-%dT%H:%M:%SZ"), "DELIVERY_TAG": str(uuid.uuid4())}
     text = MESSAGE.replace("C-2002", case_id)
@@ -52,14 +52,14 @@ def outcome(deployment: Deployment, task_id: str) -> str:
 
 
 def shape(value: Any) -> Any:
-    """The names in a JSON document; of a list those of its first entry."""
+    """Return the names in a JSON document; a list is represented by its first entry."""
     if isinstance(value, dict):
         return {name: shape(one) for name, one in value.items()}
     return [shape(one) for one in value[:1]] if isinstance(value, list) else None
 
 
-def test_the_raw_message_is_a_trigger(deployment: Deployment) -> None:
-    """S1 S17: pushed, pushed again with the same id, and pushed after its expiry."""
+def test_s1_documented_raw_message_is_a_trigger(deployment: Deployment) -> None:
+    """S1 S17: pushed once, again with the same id, and after its expiry, it causes one dial."""
     client, task_id, late = deployment.store.client, str(uuid.uuid4()), str(uuid.uuid4())
     parties = [{"person_id": "P-C-2002-1"}, {"person_id": "P-C-2002-2", "error_code": 1002, "message": "…"}]
     deployment.simulator.script("C-2002", parties=parties)
@@ -80,14 +80,16 @@ def test_the_raw_message_is_a_trigger(deployment: Deployment) -> None:
     assert deployment.simulator.calls_per_pair()["C-2002", "20"] == 1
 
 
-def test_every_field_is_explained() -> None:
+def test_every_field_of_the_message_is_documented() -> None:
     assert list(FIELDS) == list(leaves(json.loads(MESSAGE)))
     assert set(FIELDS.values()) == {"accepted", "quarantined"}
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_message_without_a_field_is_accepted_or_quarantined(deployment: Deployment, field: str) -> None:
-    """S1 S38: as the page says of each field; a whole message after it is accepted, so no worker died of it."""
+def test_s38_message_without_a_field_is_accepted_or_quarantined_as_documented(
+    deployment: Deployment, field: str
+) -> None:
+    """S1 S38: the page lists the effect of each field; a complete message afterwards is still accepted."""
     case_id, client = f"C-without-{field}", deployment.store.client
     sent = message(case_id, f"without-{field}")
     *path, last = field.split(".")
@@ -95,7 +97,7 @@ def test_message_without_a_field_is_accepted_or_quarantined(deployment: Deployme
     for name in path:
         place = place[name]
     del place[last]
-    aside = client.llen("outbound.malformed")
+    quarantined = client.llen("outbound.malformed")
 
     client.lpush("outbound.trigger", json.dumps(sent))
     behind = message(f"{case_id}-behind", f"behind-{field}")
@@ -103,13 +105,13 @@ def test_message_without_a_field_is_accepted_or_quarantined(deployment: Deployme
     assert outcome(deployment, f"behind-{field}") == "started"
     if FIELDS[field] == "accepted":
         assert outcome(deployment, f"without-{field}") == "started"
-    assert client.llen("outbound.malformed") - aside == (FIELDS[field] == "quarantined")
+    assert client.llen("outbound.malformed") - quarantined == (FIELDS[field] == "quarantined")
     calls = deployment.simulator.calls_per_pair()
     assert calls.get((case_id, "20"), 0) == (FIELDS[field] == "accepted")
 
 
 @pytest.mark.parametrize("expires", ["tomorrow", 1_900_000_000])
-def test_an_expiry_that_is_no_iso_text_is_dropped(deployment: Deployment, expires: object) -> None:
+def test_s38_message_with_a_non_iso_expiry_is_dropped(deployment: Deployment, expires: object) -> None:
     client, task_id = deployment.store.client, f"expires-{expires}"
     sent = message(f"C-{expires}", task_id)
     sent["headers"]["expires"] = expires
@@ -120,7 +122,7 @@ def test_an_expiry_that_is_no_iso_text_is_dropped(deployment: Deployment, expire
 
 
 def node_with_its_client(folder: Path) -> str | None:
-    """Get the example's Redis client by npm; None where there is no Node, no npm, or no registry that answers."""
+    """Install the example's Redis client by npm; return None without Node, npm or a reachable registry."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return None
@@ -131,7 +133,7 @@ def node_with_its_client(folder: Path) -> str | None:
 
 
 def producer(deployment: Deployment, folder: Path) -> str:
-    """Make the Redis user that back ends get, with its few rights, and return its address."""
+    """Create the Redis user of back ends, with its few rights, and return its address."""
     place = deployment.redis_url.rpartition("@")[2].removesuffix("/0")
     secrets, environment = folder / "secrets", os.environ | {"REDIS_HOST": place}
     subprocess.run(
@@ -143,10 +145,10 @@ def producer(deployment: Deployment, folder: Path) -> str:
     return (secrets / "redis_url_producer").read_text(encoding="utf-8").strip()
 
 
-def test_the_node_example_is_a_trigger(deployment: Deployment, tmp_path: Path) -> None:
-    """S1 S17 S40: run twice under one task id, with a back end's few rights, where its client can be had.
+def test_s17_node_example_enqueues_a_trigger_once(deployment: Deployment, tmp_path: Path) -> None:
+    """S1 S17 S40: run twice with one task id and a back end's few rights, if its client can be installed.
 
-    Its fields are the page's in any case.
+    Its fields are compared with the page's in any case.
     """
     for field in FIELDS:
         name = field.rpartition(".")[2]

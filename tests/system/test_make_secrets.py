@@ -1,4 +1,4 @@
-"""`ops/make-secrets` writes for its owner alone, follows no link and writes over nothing (S40)."""
+"""Test `ops/make-secrets`: private files, no links followed, no file overwritten (S40)."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("before", [None, 0o755, 0o777])
-def test_the_folder_is_its_owners_alone_whatever_it_was_before(tmp_path: Path, before: int | None) -> None:
+def test_s40_folder_becomes_private_regardless_of_its_mode_before(tmp_path: Path, before: int | None) -> None:
     folder = tmp_path / "secrets"
     if before is not None:
         folder.mkdir()
@@ -30,11 +30,11 @@ def test_the_folder_is_its_owners_alone_whatever_it_was_before(tmp_path: Path, b
     assert make_secrets(folder).returncode == 0
     assert mode(folder) == 0o700
     assert sorted(path.name for path in folder.iterdir()) == sorted(NAMES)
-    assert mode(folder / "gateway_keys") == 0o644, "its owner adds keys to it"
+    assert mode(folder / "gateway_keys") == 0o644, "the owner adds keys to it"
     assert {mode(path) for path in folder.iterdir() if path.name != "gateway_keys"} == {0o444}
 
 
-def test_the_folders_rights_are_set_though_nothing_is_made(tmp_path: Path) -> None:
+def test_s40_mode_of_an_existing_folder_is_corrected_without_new_secrets(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     assert make_secrets(folder).returncode == 0
     folder.chmod(0o755)
@@ -45,7 +45,7 @@ def test_the_folders_rights_are_set_though_nothing_is_made(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_link_is_not_taken_for_a_folder(tmp_path: Path, slash: str) -> None:
+def test_s40_link_in_place_of_the_folder_is_refused(tmp_path: Path, slash: str) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o755)
     (tmp_path / "secrets").symlink_to(tmp_path / "elsewhere")
     done = make_secrets(f"{tmp_path / 'secrets'}{slash}")
@@ -56,7 +56,7 @@ def test_a_link_is_not_taken_for_a_folder(tmp_path: Path, slash: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("target", ["there", "nowhere"])
-def test_no_link_in_the_folder_is_followed(tmp_path: Path, name: str, target: str) -> None:
+def test_s40_links_in_the_folder_are_not_followed(tmp_path: Path, name: str, target: str) -> None:
     (tmp_path / "there").write_text("of others", encoding="utf-8")
     folder = tmp_path / "secrets"
     folder.mkdir()
@@ -66,4 +66,4 @@ def test_no_link_in_the_folder_is_followed(tmp_path: Path, name: str, target: st
     assert "exists already" in done.stderr
     assert (tmp_path / "there").read_text(encoding="utf-8") == "of others"
     assert not (tmp_path / "nowhere").exists()
-    assert [path.name for path in folder.iterdir()] == [name], "and nothing else was made"
+    assert [path.name for path in folder.iterdir()] == [name], "and no other file is created"

@@ -1,4 +1,4 @@
-"""Messages that no Celery wrote: whatever is pushed, the worker goes on with the next one."""
+"""Push malformed messages to a real worker: it continues with the next valid one (S38)."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ from tests.deployment import Deployment, wait_until
 
 
 def message(**changes: Any) -> dict[str, Any]:
-    """A good message, with parts replaced; None leaves a part out."""
+    """Return a valid message with parts replaced; None removes a part."""
     good = {
         "body": json.dumps([[], {"case_id": "C-bad", "mediation_id": 1}, {}]),
         "content-type": "application/json",
@@ -51,8 +51,8 @@ MALFORMED = {
 }
 
 
-def test_no_malformed_message_stops_a_worker(redis_url: str) -> None:
-    """Each is followed by a good trigger, which the same process must carry out."""
+def test_s38_no_malformed_message_stops_a_worker(redis_url: str) -> None:
+    """After each, the same process runs a valid trigger."""
     with Deployment(redis_url, poll_interval=30) as deployment, redis.Redis.from_url(redis_url) as client:
         deployment.simulator.script("*", life="talking")
         worker = deployment.worker()
@@ -65,14 +65,14 @@ def test_no_malformed_message_stops_a_worker(redis_url: str) -> None:
         assert "once upon a time" not in worker.log
         assert b"once upon a time" in client.lrange("outbound.malformed", 0, -1)
         assert client.ttl("outbound.malformed") > 0
-        assert worker.log.count("Connected to redis") == 1, "a malformed message cost a connection"
+        assert worker.log.count("Connected to redis") == 1, "a malformed message closed the connection"
         assert worker.stop() == 0
         wait_until(lambda: client.hlen("unacked") == 0)
 
 
 @pytest.mark.parametrize("field", ["case_id", "mediation_id"])
-def test_a_trigger_without_its_ids_is_answered(redis_url: str, field: str) -> None:
-    """S2: as the result says, also over the wire."""
+def test_s2_trigger_without_its_ids_returns_invalid(redis_url: str, field: str) -> None:
+    """S2: the result names the missing arguments, and no request is sent."""
     with Deployment(redis_url) as deployment:
         deployment.worker()
         kwargs = {"case_id": "C-1", "mediation_id": 20}

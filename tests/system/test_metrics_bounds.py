@@ -1,4 +1,4 @@
-"""Who has no credential holds up no scrape: connections and requests of `callwatch metrics` are bounded (S39, S40)."""
+"""Test the bounds of `callwatch metrics`: unauthenticated connections delay no scrape (S39, S40)."""
 
 import contextlib
 import socket
@@ -18,7 +18,7 @@ TOKEN = "a-token"
 
 @contextlib.contextmanager
 def serving(read: Callable[[], bytes] = lambda: b"page\n") -> Iterator[int]:
-    """Serve in this process; the thread ends with it."""
+    """Serve metrics in a thread of this process; yield the port."""
     server = MetricsServer("127.0.0.1", 0, TOKEN, read)
     server.begin()
     yield server.port
@@ -26,7 +26,7 @@ def serving(read: Callable[[], bytes] = lambda: b"page\n") -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_connections(port: int, number: int, first: bytes = HEAD) -> Iterator[list[socket.socket]]:
-    """Open connections that send the beginning of a request."""
+    """Open `number` connections that send the beginning of a request."""
     with contextlib.ExitStack() as stack:
         found = []
         for _ in range(number):
@@ -46,7 +46,7 @@ def scrape(port: int, path: bytes = b"/metrics", authorization: bytes = b"Bearer
 
 
 def ended(connection: socket.socket) -> bool:
-    """Whether the other side has closed the connection."""
+    """Tell whether the server has closed the connection."""
     connection.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         try:
@@ -57,7 +57,7 @@ def ended(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("first", [b"", HEAD, HEAD + b"Content-Length: 9\r\n\r\n"], ids=["silent", "headers", "body"])
-def test_slow_requests_hold_up_no_scrape_and_no_thread(first: bytes) -> None:
+def test_slow_requests_delay_no_scrape_and_use_no_thread(first: bytes) -> None:
     before = threading.active_count()
     with serving() as port, open_connections(port, 200, first):
         assert scrape(port).endswith(b"\r\n\r\npage\n")
@@ -96,8 +96,8 @@ def test_headers_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         wait_until(lambda: ended(connection))
 
 
-def test_scrapes_at_once_have_a_bound() -> None:
-    """Those that have the token share two threads; the others wait."""
+def test_concurrent_scrapes_are_limited() -> None:
+    """Authenticated scrapes share two threads; further ones wait."""
     gate, running, most = threading.Event(), [0], [0]
 
     def read() -> bytes:
@@ -117,7 +117,7 @@ def test_scrapes_at_once_have_a_bound() -> None:
     assert most[0] == metrics.MAX_SCRAPES
 
 
-def test_a_method_that_is_none_of_ours_gets_the_status_alone() -> None:
+def test_unsupported_method_receives_the_status_only() -> None:
     with (
         serving() as port,
         open_connections(port, 1, b"PUT /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n") as (one,),

@@ -1,4 +1,4 @@
-"""Real workers tell a back end: signed, in order, at least once, though the receiver is away or a worker dies."""
+"""Test notice delivery by real workers: signed, at least once, across outages of receiver and worker."""
 
 import base64
 import json
@@ -15,12 +15,12 @@ from tests.receiver import SECRET, Receiver
 EVENT = {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "job_id": "job-1"}
 
 
-def told(receiver: Receiver) -> set[tuple[str, str]]:
+def delivered(receiver: Receiver) -> set[tuple[str, str]]:
     return {(notice["case_id"], notice["kind"]) for notice in receiver.taken}
 
 
-def test_every_end_reaches_a_webhook_that_was_away(redis_url: str) -> None:
-    """Nothing is lost, and the worker that had the turn may be killed meanwhile."""
+def test_every_end_reaches_a_webhook_that_was_down(redis_url: str) -> None:
+    """No notice is lost, even if the worker with the leader lock is killed meanwhile."""
     with Receiver() as receiver:
         receiver.stop()
         settings = {"notice_url": receiver.url, "notice_secret": SECRET, "poll_interval": 1}
@@ -32,7 +32,9 @@ def test_every_end_reaches_a_webhook_that_was_away(redis_url: str) -> None:
             first.kill()
             deployed.worker(name="second")
             receiver.start()
-            wait_until(lambda: len(told(receiver)) == 5 and not deployed.store.client.xlen("callwatch:outbox:webhook"))
+            wait_until(
+                lambda: len(delivered(receiver)) == 5 and not deployed.store.client.xlen("callwatch:outbox:webhook")
+            )
             jobs = {call.job_id for call in deployed.store.calls(finished=True)}
         assert len(jobs) >= 10
         assert {notice["job_id"] for notice in receiver.taken if notice["kind"] == "ended"} == jobs
@@ -40,8 +42,8 @@ def test_every_end_reaches_a_webhook_that_was_away(redis_url: str) -> None:
         assert all(notice["version"] == 1 and "person" not in json.dumps(notice) for notice in receiver.taken)
 
 
-def test_a_celery_task_of_the_back_end_is_told(redis_url: str) -> None:
-    """By its name on its queue, whatever queues the workers know; a repetition would have the same task id."""
+def test_notice_is_sent_as_a_celery_task_of_the_back_end(redis_url: str) -> None:
+    """By task name on its own queue, which workers need not know, with a task id derived from the notice."""
     settings = {"notice_task": "calls.notice", "notice_queue": "back-end", "poll_interval": 1}
     with Deployment(redis_url, speed=30, **settings) as deployed:
         deployed.worker()
@@ -62,7 +64,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     return lambda: capsys.readouterr().out
 
 
-def test_notices_are_shown_and_replayed(
+def test_notices_command_lists_and_replays_dead_letters(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: Callable[[], str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The command blocks of docs/operations.md and docs/tutorial.md, line by line, on a real installation."""
+"""Run the commands of docs/operations.md and docs/tutorial.md on a real installation."""
 
 import os
 import shlex
@@ -16,8 +16,10 @@ TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 RESTORED, EVERY_DAY = [block for block in blocks(PAGE, "sh") if block.startswith("callwatch ")]
 
 
-def test_the_commands_after_a_restore_and_of_every_day(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S16: each ends with exit code 0 where all is well; a restored Redis calls nobody until somebody says so."""
+def test_s16_documented_commands_succeed_after_a_restore_and_daily(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S16: each command exits with 0 on a healthy system; after a restore, calls stay paused until resumed."""
     with Deployment(redis_url, demo="true", poll_interval=1) as deployment:
         deployment.worker()
         deployment.trigger("C-2001").get(timeout=60)
@@ -31,8 +33,8 @@ def test_the_commands_after_a_restore_and_of_every_day(redis_url: str, monkeypat
             assert (stop.why if stop else None) == paused
 
 
-def test_the_commands_of_the_tutorial(redis_url: str) -> None:
-    """S4 S16: each ends with exit code 0; the second trigger is skipped, and nothing stays paused."""
+def test_s4_commands_of_the_tutorial_succeed(redis_url: str) -> None:
+    """S4 S16: each command exits with 0; the second trigger is skipped; calls are not paused at the end."""
     with Deployment(redis_url, demo="true", poll_interval=1) as deployment:
         deployment.worker()
         wait_until(lambda: bool(deployment.store.client.exists(deployment.store.keys.swept)))
@@ -48,7 +50,7 @@ def test_the_commands_of_the_tutorial(redis_url: str) -> None:
 
 
 def run(line: str, deployment: Deployment) -> str:
-    """Run a command in a process of its own, as a person does, and return what it prints."""
+    """Run a command line as a process and return its output."""
     ran = subprocess.run(
         (sys.executable, "-m", "cli.main", *shlex.split(line)[1:]),
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Triggers are put on the queue as any producer puts them, and a broker that is away is said so, soon."""
+"""Test the producer: messages as any producer sends them, and a prompt error if the broker is unavailable."""
 
 import json
 import time
@@ -13,8 +13,8 @@ from worker.runtime.producer import NotPublished, Producer
 REQUEST = read_trigger({"case_id": "C-1", "mediation_id": 20, "call_person_id": "P-10010001"})
 
 
-def test_a_trigger_is_published_with_masked_headers_and_no_subscription(redis_url: str) -> None:
-    """S37, S38: whoever publishes thousands keeps no subscription for each."""
+def test_s37_trigger_has_masked_headers_and_no_result_subscription(redis_url: str) -> None:
+    """S37, S38: a producer of thousands of triggers must not hold a subscription for each."""
     producer = Producer.without_results(Settings(redis_url=redis_url), limit=5)
     producer.publish(REQUEST, task_id="h-1", expires=60)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -27,7 +27,7 @@ def test_a_trigger_is_published_with_masked_headers_and_no_subscription(redis_ur
     producer.application.close()
 
 
-def test_a_broker_that_is_away_takes_nothing() -> None:
+def test_unavailable_broker_raises_not_published_within_its_limit() -> None:
     producer = Producer.without_results(Settings(redis_url="redis://127.0.0.1:1/0"), limit=1)
     begin = time.monotonic()
     with pytest.raises(NotPublished):

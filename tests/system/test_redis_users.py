@@ -1,6 +1,6 @@
-"""Each Redis user can do what its part asks for and nothing else, tried command by command on a real server (S40).
+"""Test the rights of each Redis user, command by command, on a real server (S40).
 
-The table in docs/security.md is what these attempts found: the test renders it anew and compares.
+The table in docs/security.md lists the results; the test renders it again and compares.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,11 +24,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
 
 
 def command(*words: str | int) -> Callable[["redis.Redis"], object]:
-    """Return an attempt: one command as it stands, over one connection."""
+    """Return an attempt to run one command."""
     return lambda client: client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-# What is tried, in the words of docs/security.md, and for each the commands; the user can do it if it can do any.
+# The operations of docs/security.md and their commands; a user is allowed an operation if any command succeeds.
 PARTS = {
     "send a trigger": [command("LPUSH", "outbound.trigger", "{}")],
     "read the result of a trigger": [command("GET", "celery-task-meta-x")],
@@ -121,7 +121,7 @@ PARTS = {
 
 
 def rendered(server: GuardedServer) -> str:
-    """Return the table as docs/security.md has it: what each user can do, and how many of the commands."""
+    """Return the table in the format of docs/security.md: the operations of each user and its number of commands."""
     found = {
         part: {user: [allowed(server, user, one) for one in attempts] for user in USERS}
         for part, attempts in PARTS.items()
@@ -134,7 +134,7 @@ def rendered(server: GuardedServer) -> str:
     return head + "".join(f"| {part} | {' | '.join(row)} |\n" for part, row in cells.items())
 
 
-def test_s40_the_table_of_what_each_user_can_do_is_what_trying_finds(server: GuardedServer) -> None:
-    """S40: a user can do what a line says if it is allowed one of the line's commands; each of them is tried."""
+def test_s40_documented_rights_of_each_user_match_a_real_server(server: GuardedServer) -> None:
+    """S40: every command is tried; a user is allowed an operation if any of its commands is allowed."""
     table = rendered(server)
     assert table in SECURITY.read_text(encoding="utf-8"), f"docs/security.md should hold:\n{table}"

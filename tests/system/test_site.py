@@ -1,4 +1,4 @@
-"""The documentation site builds strictly, draws every diagram, and its pages load nothing from elsewhere."""
+"""Test the documentation site: a strict build, rendered diagrams, no resources from other hosts."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ LOADED_LINKS = {"stylesheet", "icon", "preload", "preconnect", "prefetch", "modu
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make check` builds it."""
+    """Build the site as `make check` does and return its folder."""
     folder = tmp_path_factory.mktemp("site")
     command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder)
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -26,14 +26,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Loads(HTMLParser):
-    """Collects the addresses that a browser fetches by itself for a page."""
+    """Collect the addresses that a browser loads with a page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note the address of an element that loads one."""
+        """Record the address that an element loads."""
         given = dict(attrs)
         address = given.get(LOADS.get(tag, ""))
         if address and (tag != "link" or LOADED_LINKS & set(str(given.get("rel")).split())):
@@ -41,7 +41,7 @@ class Loads(HTMLParser):
 
 
 def loaded(page: str) -> list[str]:
-    """The addresses that a page loads, those in its styles included."""
+    """Return the addresses that a page loads, including those in its styles."""
     parser = Loads()
     parser.feed(page)
     styles = re.finditer(r"""url\(['"]?([^)'"]+)|@import\s+['"]([^'"]+)""", page)
@@ -57,11 +57,11 @@ def loaded(page: str) -> list[str]:
         ('<a href="https://example.org/">there</a>', None),
     ],
 )
-def test_an_address_that_a_page_loads_is_seen(page: str, address: str | None) -> None:
+def test_loaded_addresses_are_found_and_mere_links_are_not(page: str, address: str | None) -> None:
     assert loaded(page) == ([address] if address else [])
 
 
-def test_no_page_loads_from_elsewhere(site: Path) -> None:
+def test_no_page_loads_from_another_host(site: Path) -> None:
     pages = {path: path.read_text(encoding="utf-8") for path in [*site.rglob("*.html"), *site.rglob("*.css")]}
     assert len(pages) > len(PAGES)
     found = [one for page in pages.values() for one in loaded(page)]
@@ -69,7 +69,7 @@ def test_no_page_loads_from_elsewhere(site: Path) -> None:
     assert [address for address in found if re.match(r"(?:[a-z]+:)?//", address)] == []
 
 
-def test_every_diagram_is_drawn(site: Path) -> None:
+def test_every_diagram_is_rendered(site: Path) -> None:
     for name in PAGES:
         diagrams = len(blocks(PAGES[name], "mermaid"))
         if diagrams:

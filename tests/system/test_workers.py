@@ -1,4 +1,4 @@
-"""The whole: real workers, the real broker, the simulated upstream over HTTP, judged from the simulator's log."""
+"""Test real workers on a real broker against the simulated upstream; its request log is the evidence."""
 
 import json
 import time
@@ -11,8 +11,8 @@ import redis
 from tests.deployment import Deployment, Worker, wait_until
 
 
-def test_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
-    """S1 S4 S6 S20 S22: many producers, two workers, one call a pair, one poller a call, one terminal event each."""
+def test_s4_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
+    """S1 S4 S6 S20 S22: with many producers and two workers: one dial per pair, one poller and end event per call."""
     cases = [f"C-{number}" for number in range(8)]
     with Deployment(redis_url, speed=8, poll_interval=1) as deployment:
         deployment.worker("-Q", "outbound.poll,outbound.control", name="poll")
@@ -41,8 +41,8 @@ def test_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
         assert again["outcome"] == "started"
 
 
-def test_a_worker_of_processes_for_all_queues_ends_with_one_line(redis_url: str) -> None:
-    """S20: Celery prints it and no trace; with the queues apart such workers start."""
+def test_s20_prefork_worker_for_all_queues_exits_with_one_line(redis_url: str) -> None:
+    """S20: no traceback is printed; a prefork worker for one of the queues starts."""
     with Deployment(redis_url, worker_pool="prefork", worker_concurrency=2) as deployment:
         worker = Worker(deployment.environment)
         deployment.workers.append(worker)
@@ -57,8 +57,8 @@ def hanging_dials(deployment: Deployment) -> int:
     return sum(entry["done_at"] is None for entry in deployment.simulator.log("call-v2"))
 
 
-def test_hanging_dials_never_hold_up_polls(redis_url: str) -> None:
-    """A worker that serves all queues: 100 dials that hang for as long as they may, beside 200 watched calls."""
+def test_s20_hanging_dials_do_not_delay_polls(redis_url: str) -> None:
+    """S20: one worker for all queues with 100 dials that hang until their time-out and 200 watched calls."""
     with Deployment(redis_url, poll_interval=6, call_timeout=90) as deployment:
         deployment.simulator.script("*", life="talking")
         deployment.worker()
@@ -74,12 +74,12 @@ def test_hanging_dials_never_hold_up_polls(redis_url: str) -> None:
         assert hanging_dials(deployment) == 16
         gaps = deployment.largest_gaps().values()
         assert len(gaps) == 200
-        assert max(gaps) < 4 * 6  # a dial that took a poll's thread would make gaps of 90 s
+        assert max(gaps) < 4 * 6  # dials on the threads of polls would cause gaps of 90 s
         assert set(deployment.simulator.calls_per_pair().values()) == {1}
 
 
-def test_a_raw_message_of_another_language_is_a_trigger(redis_url: str) -> None:
-    """S1: a producer needs nothing of ours, nor of Celery: a list push of the documented message."""
+def test_s1_raw_message_from_another_language_is_a_trigger(redis_url: str) -> None:
+    """S1: a producer needs no code of callwatch or Celery: it pushes the documented message onto a list."""
     task_id = str(uuid.uuid4())
     body = [
         [],
@@ -108,8 +108,8 @@ def test_a_raw_message_of_another_language_is_a_trigger(redis_url: str) -> None:
         wait_until(lambda: deployment.finished(2))
 
 
-def test_what_workers_write_and_show_is_masked(redis_url: str) -> None:
-    """S37: logs and inspections (Flower's pages) hold no person, whatever the producer sent along."""
+def test_s37_logs_and_inspections_of_workers_are_masked(redis_url: str) -> None:
+    """S37: logs and inspections (pages of Flower) contain no person, even if the producer sends a `kwargsrepr`."""
     with Deployment(redis_url, poll_interval=1, log_level="DEBUG") as deployment:
         worker = deployment.worker("-E")
         deployment.simulator.fault("delay", "call-v2", seconds=5)
@@ -136,8 +136,8 @@ def test_what_workers_write_and_show_is_masked(redis_url: str) -> None:
         assert "person-secret" not in worker.log
 
 
-def test_polls_go_on_after_a_sigterm(redis_url: str) -> None:
-    """S28: a worker that leaves in order loses no poll; the next one goes on."""
+def test_s28_polls_continue_on_another_worker_after_sigterm(redis_url: str) -> None:
+    """S28: a worker that stops on SIGTERM loses no poll; the next worker continues."""
     with Deployment(redis_url, poll_interval=2) as deployment:
         deployment.simulator.script("*", life="talking")
         first = deployment.worker(name="first")
@@ -151,7 +151,7 @@ def test_polls_go_on_after_a_sigterm(redis_url: str) -> None:
 
 
 def test_s28_a_worker_finishes_its_polls_on_sigterm(redis_url: str) -> None:
-    """What it has begun is answered and written, however slow upstream is; triggers that wait are handed back."""
+    """Polls in flight are answered and written even if the upstream is slow; waiting triggers are requeued."""
     with Deployment(redis_url, poll_interval=4, worker_concurrency=4) as deployment:
         deployment.simulator.script("*", life="talking")
         first = deployment.worker(name="first")
@@ -175,7 +175,7 @@ def test_s28_a_worker_finishes_its_polls_on_sigterm(redis_url: str) -> None:
         wait_until(lambda: len(deployment.simulator.calls_per_pair()) == 30)
         wait_until(lambda: {e["job_id"] for e in deployment.simulator.log("status") if e["at"] > begin} >= jobs)
         assert set(deployment.simulator.calls_per_pair().values()) == {1}
-        assert {call.retry_count for call in deployment.store.calls()} == {0}, "no query was left behind"
+        assert {call.retry_count for call in deployment.store.calls()} == {0}, "no query was lost"
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_s28_a_worker_finishes_its_polls_on_sigterm(redis_url: str) -> None:
     [("CALLWATCH_POLL_INTERVAL", "often"), ("CALLWATCH_API_BASE_URL", "")],
     ids=["wrong", "missing"],
 )
-def test_a_worker_with_a_bad_setting_says_so_in_one_line(redis_url: str, variable: str, value: str) -> None:
-    """A wrong setting is refused at the start, by name, without a trace."""
+def test_worker_with_an_invalid_setting_exits_with_one_line(redis_url: str, variable: str, value: str) -> None:
+    """The line names the setting; no traceback is printed."""
     from tests.deployment import Worker  # noqa: PLC0415
 
     with Deployment(redis_url) as deployment:

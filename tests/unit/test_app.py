@@ -1,4 +1,4 @@
-"""The application: its own settings alone say where it connects, and what is wrong with them is one line (S39)."""
+"""Test the Celery application: its connections come from the settings alone; errors are one line each (S39)."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ SETTINGS = Settings(_env_file=None, redis_url="redis://127.0.0.1:1/0")
 
 
 @pytest.fixture(autouse=True)
-def _leave_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _restore_logging_and_current_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in ("", *CHATTY)}
     monkeypatch.setattr(root, "handlers", [])
@@ -30,10 +30,10 @@ def _leave_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", sorted(CELERY_VARIABLES))
-def test_no_variable_of_celery_moves_the_broker(
+def test_s4_celery_environment_variables_do_not_change_the_broker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """S4: a worker on another broker than its producers is how people get rung twice. It is said, and not in clear."""
+    """S4: two brokers could ring a person twice. The variable is logged as ignored, without its value."""
     monkeypatch.setenv(name, "redis://:s3cret@elsewhere:1/5")
     with caplog.at_level(logging.WARNING, logger="worker.app"):
         application = create_app(SETTINGS)
@@ -44,10 +44,8 @@ def test_no_variable_of_celery_moves_the_broker(
     assert "s3cret" not in line
 
 
-def test_settings_that_no_worker_may_start_with_end_it_with_a_line_each(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Not with the trace that Celery's command line would make of it."""
+def test_each_invalid_setting_is_reported_in_one_line_at_exit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Celery's command line would print a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
     monkeypatch.setenv("CALLWATCH_KEY_PREFIX", "")
@@ -59,15 +57,17 @@ def test_settings_that_no_worker_may_start_with_end_it_with_a_line_each(
     ]
 
 
-def test_the_messages_of_every_queue_are_read_before_celery_gets_them() -> None:
+def test_s38_every_queue_is_validated_before_celery_reads_it() -> None:
     """S38: see worker/runtime/malformed.py."""
     conf = create_app(SETTINGS).conf
     assert [*conf.broker_transport_options["task_queues"]] == [queue.name for queue in conf.task_queues]
 
 
 @pytest.mark.parametrize("address", [None, "http://127.0.0.1:9015"], ids=["none", "one"])
-def test_a_worker_without_an_upstream_does_not_start(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
-    """S39: the address comes from the settings alone; a producer, which asks for nothing, needs none."""
+def test_s39_worker_without_an_upstream_address_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    """S39: the address comes from the settings alone; a producer makes no requests and needs none."""
     monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"api_base_url": address}))
     if address is None:
         with pytest.raises(SystemExit, match=r"^CALLWATCH_API_BASE_URL: missing, should be"):
@@ -76,8 +76,8 @@ def test_a_worker_without_an_upstream_does_not_start(monkeypatch: pytest.MonkeyP
         signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
 
 
-def test_a_worker_whose_gate_does_not_hold_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S18: it is one line, and says what to do."""
+def test_s18_worker_with_a_broken_dial_gate_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S18: the error is one line and names the remedy."""
 
     def check_gate() -> None:
         raise GateBrokenError("a dial over http bypassed its gate (a byte was sent)")
@@ -89,8 +89,10 @@ def test_a_worker_whose_gate_does_not_hold_does_not_start(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("level", "chatty"), [("INFO", False), ("DEBUG", True)])
-def test_the_workers_logs_are_ours(monkeypatch: pytest.MonkeyPatch, level: str, chatty: bool) -> None:
-    """S37: Celery's own logging never starts; its two lines for each poll are for whoever asks for everything."""
+def test_s37_worker_logs_use_our_handler_and_hide_celery_task_lines(
+    monkeypatch: pytest.MonkeyPatch, level: str, chatty: bool
+) -> None:
+    """S37: Celery's own logging stays off; its two lines per poll appear at DEBUG only."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET)
     monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"log_level": level}))

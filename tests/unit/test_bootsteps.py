@@ -1,4 +1,4 @@
-"""What lives in a worker beside its tasks: begun with it, ended with it, and the sign that it works (S28, S35)."""
+"""Test the worker's bootsteps: sweep, dispatcher, notifier, heartbeat file, and their life cycle (S28, S35)."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
 
 
 class Monotonic:
-    """A clock that stands, for the judge."""
+    """A monotonic clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -47,14 +47,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
 
 
 @pytest.fixture(autouse=True)
-def _of_this_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing taken, nothing at work."""
+def _idle_worker_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reset Celery's counters of received and active tasks."""
     monkeypatch.setattr(state, "total_count", type(state.total_count)())
     monkeypatch.setattr(state, "active_requests", set())
 
 
 def use(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Container:
-    """Build a worker's parts of settings and put them under the bootsteps."""
+    """Build a worker's container from settings and let the bootsteps use it."""
     settings = Settings(_env_file=None, key_prefix="t", **given)
     parts = Container(settings, build_store(settings), None, SystemClock())  # type: ignore[arg-type]
     monkeypatch.setattr(bootsteps, "container", lambda: parts)
@@ -65,7 +65,7 @@ def use(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Container:
 
 
 class Published(tasks.Publisher):
-    """Remembers what the sweep published."""
+    """Record the triggers that the sweep publishes."""
 
     def __init__(self) -> None:
         self.triggers: list[str] = []
@@ -75,7 +75,7 @@ class Published(tasks.Publisher):
 
 
 class PublishedPolls:
-    """Remembers what the dispatcher published."""
+    """Record the polls that the dispatcher publishes."""
 
     def __init__(self, _settings: Settings) -> None:
         self.jobs: list[str] = []
@@ -88,7 +88,7 @@ class PublishedPolls:
 
 
 def watch_a_call(store: RedisStore) -> None:
-    """Have a call watched whose poll is due."""
+    """Watch a call whose poll is due."""
     pair = Pair("C-1", "20")
     store.claim(pair, token="tok", task_id="task-1", arguments="{}", expires=None, enabled=True)
     sent_at = store.begin_sending(pair, "tok")
@@ -99,13 +99,13 @@ def watch_a_call(store: RedisStore) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "terminate"])
-@pytest.mark.parametrize("signs", [True, False], ids=["with a sign", "without"])
-def test_s28_a_worker_sweeps_from_its_start_to_its_end(
-    monkeypatch: pytest.MonkeyPatch, redis_url: str, tmp_path: Path, end: str, signs: bool
+@pytest.mark.parametrize("healthy", [True, False], ids=["with health file", "without"])
+def test_s28_sweep_runs_while_the_worker_runs(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str, tmp_path: Path, end: str, healthy: bool
 ) -> None:
-    """And signs after each sweep, where that is asked for; the sign goes with the worker."""
-    sign, published = tmp_path / "sign", Published()
-    parts = use(monkeypatch, redis_url=redis_url, sweep_interval=0.02, health_file=str(sign) if signs else "")
+    """Each sweep updates the health file if one is configured; the worker removes it at its end."""
+    file, published = tmp_path / "health", Published()
+    parts = use(monkeypatch, redis_url=redis_url, sweep_interval=0.02, health_file=str(file) if healthy else "")
     monkeypatch.setattr(bootsteps, "Publisher", lambda: published)
     parts.store.claim(Pair("C-1", "20"), token="tok", task_id="dead", arguments="{}", expires=None, enabled=True)
     parts.store.client.hset("t:ledger:C-1:20", "claimed_at", parts.store.now() - 60)
@@ -114,18 +114,16 @@ def test_s28_a_worker_sweeps_from_its_start_to_its_end(
     step = bootsteps.SweepStep(parent)
     step.start(parent)
     wait_until(lambda: "dead" in published.triggers)
-    assert hasattr(parent, "callwatch_health") is signs
-    if signs:
-        wait_until(sign.exists)
+    assert hasattr(parent, "callwatch_health") is healthy
+    if healthy:
+        wait_until(file.exists)
     getattr(step, end)(parent)
     assert "sweep" not in {thread.name for thread in threading.enumerate()}
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("end", ["stop", "terminate"])
-def test_s20_a_worker_dispatches_from_its_start_to_its_end(
-    monkeypatch: pytest.MonkeyPatch, redis_url: str, end: str
-) -> None:
+def test_s20_dispatcher_runs_while_the_worker_runs(monkeypatch: pytest.MonkeyPatch, redis_url: str, end: str) -> None:
     parts = use(monkeypatch, redis_url=redis_url)
     published = PublishedPolls(parts.settings)
     monkeypatch.setattr(bootsteps, "PollQueue", lambda _settings: published)
@@ -140,7 +138,7 @@ def test_s20_a_worker_dispatches_from_its_start_to_its_end(
     assert set(succeeded) == {"dispatcher"}
 
 
-def test_a_worker_without_a_sign_dispatches_all_the_same(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+def test_dispatcher_runs_without_a_health_file(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
     parts = use(monkeypatch, redis_url=redis_url)
     published = PublishedPolls(parts.settings)
     monkeypatch.setattr(bootsteps, "PollQueue", lambda _settings: published)
@@ -153,17 +151,17 @@ def test_a_worker_without_a_sign_dispatches_all_the_same(monkeypatch: pytest.Mon
 
 @pytest.fixture
 def sweeps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let a worker of some queues, with some settings, come through several sweeps."""
+    """Return a function that runs several sweeps of a worker with given queues and settings."""
 
     def run(queues: Sequence[str], **settings: Any) -> None:
         parts = use(monkeypatch, sweep_interval=0.02, **settings)
         monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
         app.amqp.queues.select(queues)
-        turns: list[None] = []
-        monkeypatch.setattr(RedisStore, "cache_counts", lambda *_, **__: turns.append(None))
+        rounds: list[None] = []
+        monkeypatch.setattr(RedisStore, "cache_counts", lambda *_, **__: rounds.append(None))
         step = bootsteps.SweepStep(SimpleNamespace())
         step.start(SimpleNamespace(concurrency=8))
-        wait_until(lambda: len(turns) > 3)
+        wait_until(lambda: len(rounds) > 3)
         step.stop(SimpleNamespace())
         parts.store.client.close()
 
@@ -182,7 +180,7 @@ WARNING = "a crash of Redis may lose the record of a call request: set appendonl
         pytest.param(DIALS, True, 0, id="a demonstration"),
     ],
 )
-def test_a_worker_says_once_that_redis_may_forget_a_request(
+def test_s18_dialling_worker_warns_once_about_a_non_durable_redis(
     sweeps: Callable[..., None],
     redis_url: str,
     caplog: pytest.LogCaptureFixture,
@@ -190,24 +188,22 @@ def test_a_worker_says_once_that_redis_may_forget_a_request(
     demo: bool,
     lines: int,
 ) -> None:
-    """S18: the tests' own server does not wait for its disk."""
+    """S18: the tests' own server does not sync to disk."""
     sweeps(queues, redis_url=redis_url, demo=demo)
     assert [line.startswith(WARNING) for line in caplog.messages].count(True) == lines
 
 
-def test_a_worker_says_nothing_of_a_redis_that_keeps_requests(
-    sweeps: Callable[..., None], caplog: pytest.LogCaptureFixture
-) -> None:
-    """S18: that of `callwatch up` is such a one."""
+def test_s18_durable_redis_causes_no_warning(sweeps: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    """S18: the server of `callwatch up` is durable."""
     with EmbeddedServer() as server:
         sweeps(DIALS, redis_url=server.url)
     assert WARNING not in caplog.text
 
 
-def test_a_redis_that_is_away_at_the_start_is_asked_again(
+def test_s18_durability_check_is_repeated_when_redis_was_unavailable(
     sweeps: Callable[..., None], redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S18."""
+    """S18: the check runs with each sweep until Redis responds."""
     answers: list[Any] = [StoreUnavailable("away"), "none"]
 
     def durability(_: RedisStore) -> Any:
@@ -222,8 +218,8 @@ def test_a_redis_that_is_away_at_the_start_is_asked_again(
     assert caplog.text.count(WARNING) == 1
 
 
-def test_a_worker_that_ends_before_it_began_ends() -> None:
-    """Celery stops every step, also those that it has not come to."""
+def test_steps_that_never_started_can_be_stopped() -> None:
+    """Celery stops every step, including those that it has not started."""
     step = bootsteps.SweepStep(SimpleNamespace())
     step.stop(SimpleNamespace())
     dispatcher = bootsteps.DispatcherStep(SimpleNamespace())
@@ -232,40 +228,42 @@ def test_a_worker_that_ends_before_it_began_ends() -> None:
     tick.stop(SimpleNamespace())
 
 
-# -- the sign ----------------------------------------------------------------------------------------------------------
+# -- the health file ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def health(
     monkeypatch: pytest.MonkeyPatch, redis_url: str, tmp_path: Path, clock: Monotonic
 ) -> Iterator[bootsteps.WorkerHealth]:
-    """A worker of all queues with two threads, whose loop has just turned."""
-    parts = use(monkeypatch, redis_url=redis_url, health_file=str(tmp_path / "sign"), health_limit=5)
-    (tmp_path / "sign").write_text("an earlier worker's")
+    """A worker of all queues with two threads whose event loop has just ticked."""
+    parts = use(monkeypatch, redis_url=redis_url, health_file=str(tmp_path / "health"), health_limit=5)
+    (tmp_path / "health").write_text("an earlier worker's")
     health = bootsteps.WorkerHealth(parts.settings, threads=2)
-    assert not (tmp_path / "sign").exists(), "what an earlier worker left says nothing of this one"
+    assert not (tmp_path / "health").exists(), "the health file of an earlier worker is removed"
     clock.now += 1
     health.tick()
     yield health
     health.close()
 
 
-def test_an_idle_worker_signs_and_takes_its_sign_away(health: bootsteps.WorkerHealth, tmp_path: Path) -> None:
+def test_idle_worker_writes_its_health_file_and_removes_it_at_close(
+    health: bootsteps.WorkerHealth, tmp_path: Path
+) -> None:
     health.renew_file()
-    assert (tmp_path / "sign").read_text() == "6\n", "seconds: the limit, and the sweep that comes between two signs"
+    assert (tmp_path / "health").read_text() == "6\n", "seconds: the limit plus the sweep between two updates"
     health.close()
-    assert not (tmp_path / "sign").exists()
+    assert not (tmp_path / "health").exists()
 
 
 def works(health: bootsteps.WorkerHealth) -> None:
-    """Let the event loop turn, and sweep and dispatcher succeed."""
+    """Record a tick of the event loop and a success of sweep and dispatcher."""
     health.tick()
     health.succeeded("sweep")
     health.succeeded("dispatcher")
 
 
 @pytest.mark.parametrize(("thread", "limit"), [("sweep", 8), ("dispatcher", 8)])
-def test_s41_a_worker_whose_sweep_or_dispatcher_does_not_succeed_does_not_sign(
+def test_s41_failing_sweep_or_dispatcher_is_unhealthy(
     health: bootsteps.WorkerHealth, tmp_path: Path, clock: Monotonic, thread: str, limit: float
 ) -> None:
     clock.now += 100
@@ -275,60 +273,60 @@ def test_s41_a_worker_whose_sweep_or_dispatcher_does_not_succeed_does_not_sign(
         health.succeeded(other)
     health.tick()
     health.renew_file()
-    assert (tmp_path / "sign").exists()
-    (tmp_path / "sign").unlink()
+    assert (tmp_path / "health").exists()
+    (tmp_path / "health").unlink()
     clock.now += 0.1
     health.tick()
     health.renew_file()
-    assert not (tmp_path / "sign").exists()
+    assert not (tmp_path / "health").exists()
     health.succeeded(thread)
     health.renew_file()
-    assert (tmp_path / "sign").exists()
+    assert (tmp_path / "health").exists()
 
 
 @pytest.mark.parametrize("queue", TASKS)
-def test_a_worker_that_leaves_what_waits_does_not_sign(
+def test_worker_that_ignores_waiting_messages_is_unhealthy(
     health: bootsteps.WorkerHealth, tmp_path: Path, redis_url: str, queue: str
 ) -> None:
-    """In each of its queues; it signs again once it has taken something there, though more waits."""
+    """In each of its queues; the worker is healthy again once it takes one message there, even if more wait."""
     with redis.Redis.from_url(redis_url) as client:
         client.lpush(queue, "x", "y")
     health.renew_file()
-    assert not (tmp_path / "sign").exists()
+    assert not (tmp_path / "health").exists()
     state.total_count[TASKS[queue]] += 1
     health.renew_file()
-    assert (tmp_path / "sign").exists()
+    assert (tmp_path / "health").exists()
 
 
-@pytest.mark.parametrize(("at_work", "signs"), [(1, False), (2, True)], ids=["a thread is free", "all have a dial"])
-def test_a_worker_with_all_hands_full_is_excused_for_as_long_as_a_dial_may_take(
-    health: bootsteps.WorkerHealth, tmp_path: Path, redis_url: str, clock: Monotonic, at_work: int, signs: bool
+@pytest.mark.parametrize(("at_work", "healthy"), [(1, False), (2, True)], ids=["a thread is free", "all have a dial"])
+def test_s14_fully_busy_worker_stays_healthy_for_the_longest_dial(
+    health: bootsteps.WorkerHealth, tmp_path: Path, redis_url: str, clock: Monotonic, at_work: int, healthy: bool
 ) -> None:
-    """S14: 90 s to read, 3 s to connect, and 15 s of grace."""
+    """S14: 90 s to read, 3 s to connect, 15 s of grace."""
     with redis.Redis.from_url(redis_url) as client:
         client.lpush("outbound.trigger", "x")
     state.active_requests.update(range(at_work))
     clock.now = 1_000 + 90 + 3 + 15
     works(health)
     health.renew_file()
-    assert (tmp_path / "sign").exists() is signs
-    (tmp_path / "sign").unlink(missing_ok=True)
+    assert (tmp_path / "health").exists() is healthy
+    (tmp_path / "health").unlink(missing_ok=True)
     clock.now += 1
     works(health)
     health.renew_file()
-    assert not (tmp_path / "sign").exists()
+    assert not (tmp_path / "health").exists()
 
 
-def test_a_worker_whose_loop_does_not_turn_does_not_sign(
+def test_worker_with_a_stuck_event_loop_is_unhealthy(
     health: bootsteps.WorkerHealth, tmp_path: Path, clock: Monotonic
 ) -> None:
     clock.now += 3 * TICK + 0.1
     health.renew_file()
-    assert not (tmp_path / "sign").exists()
+    assert not (tmp_path / "health").exists()
 
 
 @pytest.mark.parametrize("away", ["redis_url", "broker_url"])
-def test_a_worker_whose_redis_is_away_does_not_sign(
+def test_s37_worker_without_store_or_broker_is_unhealthy(
     monkeypatch: pytest.MonkeyPatch,
     redis_url: str,
     tmp_path: Path,
@@ -336,21 +334,21 @@ def test_a_worker_whose_redis_is_away_does_not_sign(
     caplog: pytest.LogCaptureFixture,
     away: str,
 ) -> None:
-    """Neither without its store nor without its broker; both are named in one word and without an address (S37)."""
+    """The log names the error in one word, without an address (S37)."""
     given = {"redis_url": redis_url, "broker_url": redis_url} | {away: NOWHERE}
-    parts = use(monkeypatch, health_file=str(tmp_path / "sign"), health_limit=1, **given)
+    parts = use(monkeypatch, health_file=str(tmp_path / "health"), health_limit=1, **given)
     health = bootsteps.WorkerHealth(parts.settings, threads=2)
     clock.now += 3
     health.tick()
     health.renew_file()
-    assert not (tmp_path / "sign").exists()
+    assert not (tmp_path / "health").exists()
     reason = "StoreUnavailable" if away == "redis_url" else "ConnectionError"
     assert caplog.messages[-1] == f"unhealthy: Redis does not answer: {reason}"
     health.close()
 
 
 class Timer:
-    """A worker's timer: what it was asked to repeat, and how often."""
+    """A worker's timer that records repeated callbacks and their intervals."""
 
     def __init__(self) -> None:
         self.repeated: list[tuple[float, Any]] = []
@@ -364,7 +362,7 @@ class Timer:
 
 
 @pytest.mark.parametrize("end", ["stop", "terminate", "shutdown"])
-def test_the_loop_ticks_while_there_is_a_connection(health: bootsteps.WorkerHealth, end: str) -> None:
+def test_event_loop_ticks_while_the_consumer_is_connected(health: bootsteps.WorkerHealth, end: str) -> None:
     parent = SimpleNamespace(controller=SimpleNamespace(callwatch_health=health), timer=Timer())
     step = bootsteps.TickStep(parent)
     step.start(parent)
@@ -373,7 +371,7 @@ def test_the_loop_ticks_while_there_is_a_connection(health: bootsteps.WorkerHeal
     assert parent.timer.repeated == []
 
 
-def test_nothing_ticks_where_no_sign_is_asked_for() -> None:
+def test_event_loop_does_not_tick_without_a_health_file() -> None:
     parent = SimpleNamespace(controller=SimpleNamespace(), timer=Timer())
     bootsteps.TickStep(parent).start(parent)
     assert parent.timer.repeated == []
@@ -382,10 +380,10 @@ def test_nothing_ticks_where_no_sign_is_asked_for() -> None:
 # -- notices -----------------------------------------------------------------------------------------------------------
 
 
-def test_s35_a_worker_tells_back_ends_from_its_start_to_its_end(
+def test_s35_notifier_delivers_over_each_configured_channel_while_the_worker_runs(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
-    """Over each channel that is configured, by a thread of its own."""
+    """Each channel has its own thread, which ends with the worker."""
     with Receiver() as receiver:
         parts = use(
             monkeypatch,
@@ -412,18 +410,18 @@ def test_s35_a_worker_tells_back_ends_from_its_start_to_its_end(
     )
 
 
-def test_nobody_is_told_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notifier_starts_no_thread_without_a_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch)
     before = threading.active_count()
     bootsteps.NotifierStep(SimpleNamespace()).start(SimpleNamespace())
     assert threading.active_count() == before
 
 
-def test_every_step_is_part_of_every_worker() -> None:
+def test_app_registers_all_bootsteps() -> None:
     assert {bootsteps.SweepStep, bootsteps.DispatcherStep, bootsteps.NotifierStep} <= app.steps["worker"]
     assert bootsteps.TickStep in app.steps["consumer"]
 
 
-def test_the_sign_looks_at_each_queue_for_the_task_that_comes_by_it() -> None:
+def test_health_check_knows_the_task_of_each_queue() -> None:
     assert {task: queue for queue, task in TASKS.items()} == app.conf.task_routes
     assert set(TASKS.values()) == {task.name for task in (tasks.trigger, tasks.poll, tasks.look_up)}

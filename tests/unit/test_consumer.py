@@ -1,4 +1,4 @@
-"""What Celery's consumer says of messages that it refuses, and which remote commands a worker obeys."""
+"""Test the consumer: its log of refused messages, permitted remote commands, and reconnection."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ PERSON = "person-secret-0001"
 
 
 class Refused:
-    """A message that remembers how it was refused."""
+    """A message that records its rejections."""
 
     body = f'["{PERSON}"]'
 
@@ -29,7 +29,7 @@ class Refused:
 
 
 class Quiet(Consumer):
-    """A consumer without a worker around it."""
+    """A consumer without a worker."""
 
     def __init__(self) -> None:
         self.connection_errors = ()
@@ -44,7 +44,7 @@ class Quiet(Consumer):
         ([PERSON], ""),
     ],
 )
-def test_s37_of_a_refused_message_kind_length_and_task_id_are_said(
+def test_s37_refused_message_is_logged_by_kind_length_and_task_id_only(
     caplog: pytest.LogCaptureFixture, headers: Any, task_id: str
 ) -> None:
     consumer = Quiet()
@@ -63,16 +63,16 @@ def test_s37_of_a_refused_message_kind_length_and_task_id_are_said(
     assert PERSON not in caplog.text
 
 
-def test_s40_a_worker_obeys_no_command_that_changes_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the moment that it starts, what it can be asked is on a list."""
+def test_s40_worker_accepts_only_read_only_remote_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allow-list applies from the start of the worker."""
     monkeypatch.setattr(Panel, "data", dict.fromkeys(READ_ONLY_COMMANDS | {"shutdown", "hello"}))
     monkeypatch.setattr("worker.app._settings", Settings(api_base_url="http://127.0.0.1:1"))
     signals.celeryd_init.send(sender="w@host")
     assert set(Panel.data) == READ_ONLY_COMMANDS
 
 
-def test_s40_the_application_uses_that_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks no other worker which tasks were revoked."""
+def test_s40_application_uses_this_consumer_without_mingle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not request revoked tasks from other workers."""
     given: dict[str, Any] = {}
 
     class Blueprint:
@@ -94,18 +94,18 @@ def test_s40_the_application_uses_that_consumer(monkeypatch: pytest.MonkeyPatch)
     assert given["without_mingle"] is True
 
 
-def test_a_worker_connects_again_every_half_second() -> None:
-    """S28: kombu would wait 2, 4, 6 … 30 s while Redis is away."""
-    asked: dict[str, Any] = {}
-    connection = SimpleNamespace(ensure_connection=lambda *_args, **options: asked.update(options))
+def test_s28_worker_reconnects_every_half_second() -> None:
+    """S28: kombu's default back-off is 2, 4, 6 … 30 s."""
+    retry_options: dict[str, Any] = {}
+    connection = SimpleNamespace(ensure_connection=lambda *_args, **options: retry_options.update(options))
     consumer = object.__new__(Consumer)
     consumer.app, consumer.first_connection_attempt = app, False
     consumer.ensure_connected(connection)
-    assert (asked["interval_start"], asked["interval_step"], asked["interval_max"]) == (0.5, 0, 0.5)
+    assert tuple(retry_options[f"interval_{name}"] for name in ("start", "step", "max")) == (0.5, 0, 0.5)
 
 
-def test_a_worker_waits_for_no_greetings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its command line says: mingle costs a second at each start and each new connection."""
+def test_consumer_disables_mingle_and_gossip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regardless of the command line: mingle costs a second at each start and each reconnection."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(Consumer.__base__, "__init__", lambda _self, **options: given.update(options))
     Consumer(without_mingle=False, hostname="w")

@@ -1,4 +1,4 @@
-"""What follows one poll, and what an answer says: the whole table, and its boundaries by search."""
+"""Test the decisions after a poll and a dial response: the full table, and its boundaries by property tests."""
 
 import math
 
@@ -37,19 +37,21 @@ def poll(*, no: int = 1, due: float = 10, deadline: float = 7_200, retry_count: 
 @pytest.mark.parametrize(
     ("answer", "retry_count", "now", "expected"),
     [
-        pytest.param("running", 7, 10, Next(poll(no=2, due=20)), id="S23 a good answer clears the failures"),
+        pytest.param("running", 7, 10, Next(poll(no=2, due=20)), id="S23 a response clears the failures"),
         pytest.param("silent", 0, 10, Next(poll(no=2, due=20, retry_count=1)), id="S23 a failure counts"),
-        pytest.param("silent", 8, 10, Next(poll(no=2, due=20, retry_count=9)), id="S24 the ninth failure goes on"),
-        pytest.param("silent", 9, 10, Finish("lost", 10), id="S24 the tenth failure in a row ends it"),
+        pytest.param(
+            "silent", 8, 10, Next(poll(no=2, due=20, retry_count=9)), id="S24 the watch continues after nine failures"
+        ),
+        pytest.param("silent", 9, 10, Finish("lost", 10), id="S24 the tenth consecutive failure ends it"),
         pytest.param("outage", 9, 10, Next(poll(no=2, due=20, retry_count=9)), id="S29 not counted in an outage"),
-        pytest.param("running", 0, 19.9, Next(poll(no=2, due=20)), id="S20 a slow answer shifts nothing"),
-        pytest.param("running", 0, 20.1, Next(poll(no=2, due=20)), id="S20 nor does one slower than the interval"),
+        pytest.param("running", 0, 19.9, Next(poll(no=2, due=20)), id="S20 a slow response keeps the grid"),
+        pytest.param("running", 0, 20.1, Next(poll(no=2, due=20)), id="S20 so does one slower than the interval"),
         pytest.param("running", 0, 7_200, Finish("expired", 0), id="S25 the deadline itself is too late"),
-        pytest.param("silent", 9, 7_200, Finish("expired", 10), id="S25 expired says nothing about the call"),
-        pytest.param("ended", 9, 9_999, Finish("ended", 0), id="S25 S27 late news still counts"),
+        pytest.param("silent", 9, 7_200, Finish("expired", 10), id="S25 the deadline precedes the failure limit"),
+        pytest.param("ended", 9, 9_999, Finish("ended", 0), id="S25 S27 a late terminal status counts"),
     ],
 )
-def test_decide(answer: Answer, retry_count: int, now: float, expected: Next | Finish) -> None:
+def test_decision_after_each_answer(answer: Answer, retry_count: int, now: float, expected: Next | Finish) -> None:
     assert decide(answer, poll(retry_count=retry_count), POLICY, began=10, now=now) == expected
 
 
@@ -57,41 +59,41 @@ def test_decide(answer: Answer, retry_count: int, now: float, expected: Next | F
     ("began", "due"),
     [
         pytest.param(10, 20, id="in time"),
-        pytest.param(16, 20, id="late, the next one stays where it is"),
+        pytest.param(16, 20, id="late, the next one keeps its time"),
         pytest.param(17.5, 20, id="a quarter of an interval is left"),
-        pytest.param(17.6, 30, id="less than that: made up for"),
-        pytest.param(23, 30, id="one missed: not asked twice in a row"),
+        pytest.param(17.6, 30, id="less than that: skipped"),
+        pytest.param(23, 30, id="one missed: no immediate second query"),
         pytest.param(65, 70, id="many missed: no burst"),
     ],
 )
-def test_a_late_poll_shifts_nothing_and_starts_no_burst(began: float, due: float) -> None:
-    """S20."""
+def test_s20_late_poll_keeps_the_grid_and_causes_no_burst(began: float, due: float) -> None:
+    """S20: due times at which less than a quarter of an interval remains are skipped."""
     assert decide("running", poll(), POLICY, began=began, now=began) == Next(poll(no=2, due=due))
 
 
 @pytest.mark.parametrize(("not_before", "due"), [(0, 20), (20, 20), (20.1, 30), (301, 310), (9_999, 7_200)])
-def test_a_wish_to_be_left_alone_is_granted(not_before: float, due: float) -> None:
-    """`Retry-After`: the due times before it are left out, the grid and the deadline stay."""
+def test_retry_after_skips_due_times_and_keeps_grid_and_deadline(not_before: float, due: float) -> None:
+    """Due times before `not_before` are skipped."""
     decision = decide("outage", poll(), POLICY, began=10, now=10, not_before=not_before)
     assert decision == Next(poll(no=2, due=due))
 
 
-def test_the_last_poll_is_due_at_the_deadline_and_does_not_ask() -> None:
-    """S25: at most 2 hours; the poll at the deadline only ends the watch."""
+def test_s25_last_poll_is_due_at_the_deadline_and_sends_no_query() -> None:
+    """S25: at most two hours; the poll at the deadline only ends the watch."""
     decision = decide("running", poll(due=7_195), POLICY, began=7_195, now=7_195)
     assert decision == Next(poll(no=2, due=7_200))
     assert not may_query(poll(no=2, due=7_200), POLICY, began=7_209.999)
     assert may_query(poll(no=2, due=7_199.999), POLICY, began=7_200)
 
 
-def test_a_poll_that_comes_late_to_the_deadline_looks_once_more() -> None:
-    """S25: all workers were away, or the answer that started the call came after its deadline."""
+def test_s25_poll_long_after_the_deadline_queries_once_more() -> None:
+    """S25: all workers were down, or the dial response arrived after the call's deadline."""
     assert may_query(poll(no=2, due=7_200), POLICY, began=7_210)
     assert may_query(poll(no=1, due=7_200), POLICY, began=7_200)
 
 
-def test_a_poll_after_as_many_failures_as_may_be_ends_the_watch_without_asking() -> None:
-    """S24 S28: queries that outlasted their leases failed, and leave no poll to say so."""
+def test_s24_poll_at_the_failure_limit_ends_the_watch_without_a_query() -> None:
+    """S24 S28: queries that outlived their leases count as failures and leave no poll to report them."""
     assert may_query(poll(retry_count=9), POLICY, began=10)
     assert not may_query(poll(retry_count=10), POLICY, began=10)
     assert decide("outage", poll(retry_count=10), POLICY, began=10, now=10) == Finish("lost", 10)
@@ -101,8 +103,10 @@ near_deadline = st.floats(7_140, 7_260)
 
 
 @given(near_deadline, near_deadline, st.integers(0, 12), st.sampled_from(["running", "silent", "outage", "ended"]))
-def test_decisions_near_the_deadline(due: float, now: float, failures: int, answer: Answer) -> None:
-    """S20-S25 within a minute of the deadline: what ends, ends for the right reason; what goes on, moves forward."""
+def test_s25_decisions_within_a_minute_of_the_deadline_are_consistent(
+    due: float, now: float, failures: int, answer: Answer
+) -> None:
+    """S20-S25: each verdict has its cause, and each next poll is later than the one before."""
     before = poll(no=5, due=min(due, 7_200), retry_count=failures)
     decision = decide(answer, before, POLICY, began=now, now=now)
     match decision:
@@ -123,8 +127,8 @@ def test_decisions_near_the_deadline(due: float, now: float, failures: int, answ
 
 
 @given(st.lists(st.sampled_from(["running", "silent"]), max_size=60))
-def test_only_failures_in_a_row_count(answers: list[Answer]) -> None:
-    """S23, S24: lost exactly when the last ten in a row failed."""
+def test_s24_only_consecutive_failures_lead_to_lost(answers: list[Answer]) -> None:
+    """S23, S24: the verdict is `lost` exactly when the last ten polls failed."""
     current = poll()
     for index, answer in enumerate(answers):
         decision = decide(answer, current, POLICY, began=current.due, now=current.due)
@@ -136,8 +140,8 @@ def test_only_failures_in_a_row_count(answers: list[Answer]) -> None:
 
 
 @given(st.floats(0, 1e6), st.floats(0.1, 600), st.floats(0, 1e5))
-def test_the_next_due_time_stays_on_the_grid(due: float, interval: float, late: float) -> None:
-    """S20: from due to due in whole intervals; the first of them that leaves a quarter of an interval's peace."""
+def test_s20_next_due_time_stays_on_the_grid(due: float, interval: float, late: float) -> None:
+    """S20: whole intervals from the last due time; the first at least a quarter of an interval away."""
     after = next_due(due, interval, began=due + late)
     steps = (after - due) / interval
     assert steps >= 1 - 1e-9
@@ -148,26 +152,26 @@ def test_the_next_due_time_stays_on_the_grid(due: float, interval: float, late: 
 
 
 @given(st.text("0123456789abcdef-", min_size=1), st.floats(0.1, 600))
-def test_first_polls_fall_within_one_interval(job_id: str, interval: float) -> None:
-    """S20: spread over one interval."""
+def test_s20_first_polls_fall_within_one_interval(job_id: str, interval: float) -> None:
+    """S20: the delay is positive and at most one interval."""
     assert 0 < first_delay(job_id, interval) <= interval
 
 
-def test_first_polls_are_spread() -> None:
-    """S20: a thousand calls started at once are not asked about at once."""
+def test_s20_first_polls_are_spread_over_the_interval() -> None:
+    """S20: a thousand calls started at once are not polled at once."""
     delays = sorted(first_delay(f"17704630{number:05}-447e", 10) for number in range(1_000))
     for tenth in range(10):
         assert 50 < sum(tenth < delay <= tenth + 1 for delay in delays) < 200
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
-def test_terminal_statuses_end_a_call(status: str) -> None:
-    """S19."""
+def test_s19_terminal_statuses_end_a_call(status: str) -> None:
+    """S19: each status of the terminal set."""
     assert read_status(status) == "ended"
 
 
 @pytest.mark.parametrize("status", [*sorted(ACTIVE), "Ringing", "succeeded", "新状态"])
-def test_active_and_unheard_of_statuses_go_on(status: str) -> None:
+def test_s19_active_and_unknown_statuses_continue_the_watch(status: str) -> None:
     """S19: a status outside both sets is treated as active."""
     assert read_status(status) == "running"
 
@@ -178,14 +182,14 @@ def test_active_and_unheard_of_statuses_go_on(status: str) -> None:
         pytest.param(0, "j-1", "started", id="S7 code 0 and a job"),
         pytest.param(0, None, "fault", id="S7 code 0 without a job"),
         pytest.param(0, "", "fault", id="S7 code 0 with an empty job"),
-        pytest.param(None, "j-1", "fault", id="a job without a code may be ringing"),
-        pytest.param(None, None, "fault", id="a record that says nothing"),
+        pytest.param(None, "j-1", "fault", id="a job without a code may be a started call"),
+        pytest.param(None, None, "fault", id="an empty record"),
         pytest.param(1001, None, "refused", id="S9 must wait"),
         pytest.param(1002, None, "refused", id="S9 limit reached"),
         pytest.param(-1, "j-1", "refused", id="S9 any other code"),
     ],
 )
-def test_judge_record(code: int | None, job_id: str | None, kind: RecordKind) -> None:
+def test_record_kind_by_code_and_job(code: int | None, job_id: str | None, kind: RecordKind) -> None:
     assert judge_record(code, job_id) == kind
 
 
@@ -194,19 +198,19 @@ def test_judge_record(code: int | None, job_id: str | None, kind: RecordKind) ->
     [
         pytest.param(["started"], "started", "watching", id="all started"),
         pytest.param(["refused", "started"], "started", "watching", id="S8 some refused"),
-        pytest.param(["fault", "started"], "started", "watching", id="S7 one without a job among started ones"),
+        pytest.param(["fault", "started"], "started", "watching", id="S7 a started call and a record without a job"),
         pytest.param(["refused", "refused"], "refused", "done", id="S8 all refused"),
         pytest.param(["fault"], "unknown", "unknown", id="S7 no record has a job"),
-        pytest.param(["refused", "fault"], "unknown", "unknown", id="S7 refused, and one that may be ringing"),
-        pytest.param([], "unknown", "unknown", id="S7 nobody named: no record has a job"),
+        pytest.param(["refused", "fault"], "unknown", "unknown", id="S7 a refusal and a possibly started call"),
+        pytest.param([], "unknown", "unknown", id="S7 an empty response"),
     ],
 )
-def test_judge_answer(kinds: list[RecordKind], outcome: Outcome, phase: Phase) -> None:
+def test_outcome_and_phase_by_record_kinds(kinds: list[RecordKind], outcome: Outcome, phase: Phase) -> None:
     assert judge_answer(kinds) == outcome
     assert phase_after(outcome) == phase
 
 
 @pytest.mark.parametrize("outcome", ["refused", "failed", "disabled"])
-def test_a_trigger_that_started_no_call_frees_its_pair(outcome: Outcome) -> None:
+def test_s5_trigger_that_started_no_call_releases_its_pair(outcome: Outcome) -> None:
     """S5, S12."""
     assert phase_after(outcome) == "done"

@@ -1,4 +1,4 @@
-"""What is read of a task's message before Celery gets it: all that Celery's worker reads, and nothing that it does."""
+"""Test the validation of task messages before Celery reads them: malformed ones never reach Celery's worker."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ PROPERTIES = {"delivery_tag": "tag-1", "delivery_info": {"exchange": "", "routin
 
 
 def message(*, body: object = BODY, headers: object = HEADERS, **changes: Any) -> dict[str, Any]:
-    """Return a good message with parts replaced; None leaves a part out."""
+    """Return a valid message with parts replaced; None removes a part."""
     good = {
         "body": body if isinstance(body, str) or body is None else json.dumps(body),
         "content-type": "application/json",
@@ -41,7 +41,7 @@ def message(*, body: object = BODY, headers: object = HEADERS, **changes: Any) -
 
 
 class Pool:
-    """A pool that takes tasks over and carries none out."""
+    """A pool that accepts tasks without running them."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -53,7 +53,7 @@ class Pool:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_results() -> Iterator[None]:
-    """Let no task store the result of a message that expired; forget afterwards which have."""
+    """Disable results of expired messages; reset the list of revoked ones afterwards."""
     results = SimpleNamespace(mark_as_revoked=lambda *_, **__: None, mark_as_failure=lambda *_, **__: None)
     with pytest.MonkeyPatch.context() as patch:
         for task in TASKS.values():
@@ -63,7 +63,7 @@ def _no_results() -> Iterator[None]:
 
 
 class Worker:
-    """As much of Celery's worker as stands between a message and its pool: its own code, without a broker."""
+    """Celery's own code between a message and the worker's pool, without a broker."""
 
     def __init__(self) -> None:
         self.pool = Pool()
@@ -105,7 +105,7 @@ CHANNEL.decode_body = VirtualChannel.decode_body.__get__(CHANNEL)
 
 
 def read(entry: Any) -> dict[str, Any] | None:
-    """Return what is read of an entry of the trigger queue; None where that is malformed."""
+    """Return the message read from an entry of the trigger queue, or None if it is malformed."""
     text = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
     try:
         return read_task(text, "outbound.trigger", "outbound.trigger")
@@ -126,12 +126,12 @@ ZIPPED = base64.b64encode(zlib.compress(json.dumps(BODY).encode())).decode()
 
 
 def typed(kind: str, value: object) -> dict[str, object]:
-    """Return a value of which kombu's JSON makes another one."""
+    """Return a value that kombu's JSON decoder converts to another type."""
     return {"__type__": kind, "__value__": value}
 
 
 def nested(levels: int) -> list[Any]:
-    """Return lists in lists."""
+    """Return lists nested `levels` deep."""
     found: list[Any] = []
     for _ in range(levels):
         found = [found]
@@ -160,7 +160,7 @@ GOOD = {
         properties={**PROPERTIES, "body_encoding": "base64"},  # [[], {}, {}]
     ),
     "protocol 1": message(body=PROTOCOL_1, headers=None),
-    "headers of no use": message(
+    "headers that are ignored": message(
         headers={**HEADERS, "shadow": [], "timelimit": 3, "stamps": [1], "group": "g", "chord": "c", "callbacks": "x"}
     ),
     "protocol 1 without arguments": message(body={"task": "outbound.trigger", "id": "x"}, headers=None),
@@ -246,18 +246,18 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in GOOD.items()])
-def test_a_message_of_the_queues_task_is_read(entry: dict[str, Any]) -> None:
+def test_valid_message_of_the_queues_task_is_read(entry: dict[str, Any]) -> None:
     assert read(entry)
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in BAD.items()])
-def test_any_other_entry_is_malformed(entry: Any) -> None:
-    """S38."""
+def test_s38_any_other_entry_is_malformed(entry: Any) -> None:
+    """S38: reading returns no message."""
     assert read(entry) is None
 
 
-def test_only_the_fields_that_are_needed_are_handed_on() -> None:
-    """S38: back to its own queue, under a tag of its own, without what Celery would act on."""
+def test_s38_only_required_fields_are_passed_on() -> None:
+    """S38: with its own queue as routing key, a new delivery tag, and no field that makes Celery act."""
     place = {"exchange": "callwatch", "routing_key": "callwatch:due", "redelivered": True}
     extra = {"group": "g", "chord": "c", "shadow": "x", "timelimit": [1, 1], "kwargsrepr": "P-1", "reply_to": "x"}
     given = message(
@@ -281,8 +281,8 @@ def test_only_the_fields_that_are_needed_are_handed_on() -> None:
     }
 
 
-def test_a_message_of_many_polls_may_be_long() -> None:
-    """Workers alone write to that queue."""
+def test_poll_messages_may_be_long() -> None:
+    """Only workers write to that queue."""
     polls = [[], {"polls": [{"job_id": f"job-{number}", "case_id": "C-1"} for number in range(4_000)]}, {}]
     text = json.dumps(message(body=polls, headers={"task": "outbound.poll", "id": "x"})).encode()
     assert read_task(text, "outbound.poll", "outbound.poll")
@@ -318,8 +318,10 @@ BODIES = (
 
 @hypothesis.settings(max_examples=300)
 @given(CHANGED, BODIES, st.booleans(), st.fixed_dictionaries({}, optional={"priority": JSON, "reply_to": JSON}))
-def test_what_is_read_ends_no_worker(fields: dict[str, Any], body: Any, plain: bool, more: dict[str, Any]) -> None:
-    """S38: a message that passed and made Celery's worker raise would be handed to one worker after the other."""
+def test_s38_no_accepted_message_makes_celerys_worker_raise(
+    fields: dict[str, Any], body: Any, plain: bool, more: dict[str, Any]
+) -> None:
+    """S38: such a message would be redelivered and end one worker after another."""
     headers = (HEADERS | fields) if not plain else fields
     found = read(message(body=body, headers=headers, properties={**PROPERTIES, **more}))
     if found:
@@ -336,16 +338,16 @@ CUT = st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 40), st.binary(max_si
 
 @hypothesis.settings(max_examples=500)
 @given(st.binary() | CUT)
-def test_arbitrary_bytes_are_read_or_malformed(text: bytes) -> None:
-    """S38: reading raises nothing else, and what it returns ends no worker."""
+def test_s38_arbitrary_bytes_are_accepted_or_malformed(text: bytes) -> None:
+    """S38: reading raises no other error, and Celery's worker handles every message that it returns."""
     found = read(text)
     if found:
         assert handed_to_celery(found).refused == []
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=name) for name, entry in GOOD.items()])
-def test_the_worker_of_the_test_takes_good_messages(entry: dict[str, Any]) -> None:
-    """Or the tests before would prove nothing."""
+def test_worker_of_these_tests_accepts_valid_messages(entry: dict[str, Any]) -> None:
+    """Without this the tests above would prove nothing."""
     found = read(entry)
     assert found
     worker = handed_to_celery(found)

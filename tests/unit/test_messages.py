@@ -1,4 +1,4 @@
-"""What of a task's arguments, results and records may be shown, whatever a producer sends (S37, S38)."""
+"""Test the masking of arguments, results and records, and the parsing of triggers (S37, S38)."""
 
 from typing import Any
 
@@ -36,21 +36,21 @@ anything = st.recursive(
         pytest.param({"case_id": "C-1", "mediation_id": 2, "tel": PHONE}, id="an unknown argument"),
     ],
 )
-def test_what_is_shown_holds_nobody(kwargs: dict[str, Any]) -> None:
-    """S37."""
+def test_s37_masked_arguments_contain_no_person(kwargs: dict[str, Any]) -> None:
+    """S37: neither phone numbers nor person ids, of any type or in unknown arguments."""
     shown = masked_kwargs(kwargs)
     assert PHONE not in shown
     assert "12345678" not in shown
 
 
-def test_a_case_id_that_looks_like_a_telephone_number_is_shown() -> None:
+def test_s37_case_id_that_looks_like_a_phone_number_is_not_masked() -> None:
     """S37: redaction never touches case ids."""
     assert PHONE in masked_kwargs({"case_id": PHONE, "mediation_id": 1})
 
 
 @given(st.dictionaries(st.sampled_from(["case_id", "mediation_id", "call_person_id", "call_auto", "x"]), anything))
-def test_showing_and_reading_never_fail(kwargs: dict[str, Any]) -> None:
-    """S38: a valid request, or one line that says what is wrong."""
+def test_s38_masking_and_parsing_handle_any_arguments(kwargs: dict[str, Any]) -> None:
+    """S38: parsing returns a valid request or raises a one-line error."""
     assert len(masked_kwargs(kwargs)) <= SHOWN_LENGTH
     try:
         request = read_trigger(kwargs)
@@ -63,7 +63,7 @@ def test_showing_and_reading_never_fail(kwargs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [("C-1", "C-1"), (20, "20"), (True, ""), (None, ""), ({}, ""), ("x" * 201, "")]
 )
-def test_plain_id(value: object, text: str) -> None:
+def test_plain_id_accepts_short_texts_and_numbers_only(value: object, text: str) -> None:
     assert plain_id(value) == text
 
 
@@ -99,13 +99,13 @@ RESULT = TriggerResult.of(
     ],
     ids=["trigger", "poll", "result", "empty result", "new job", "call"],
 )
-def test_s37_a_repr_masks_persons_and_says_which_call_it_is(value: object, shown: str) -> None:
-    """Celery prints arguments and results by it, and so does every trace."""
+def test_s37_repr_masks_persons_and_names_the_call(value: object, shown: str) -> None:
+    """Celery's logs and all tracebacks show the repr of arguments and results."""
     assert repr(value) == shown
 
 
-def test_a_result_is_stored_whole() -> None:
-    """What the back end reads: plain JSON, persons and all."""
+def test_result_is_stored_unmasked_as_plain_json() -> None:
+    """The back end reads it, including persons."""
     stored = json.loads(json.dumps(RESULT))
     assert stored == RESULT.data
     assert stored["jobs"][0]["person_id"] == "person-0001"

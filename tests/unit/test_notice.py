@@ -1,4 +1,4 @@
-"""What back ends are told: the payload holds no personal data, and its signature covers id, time and body."""
+"""Test notices: the payload contains no personal data; the signature covers id, time and body."""
 
 import pytest
 from pydantic import ValidationError
@@ -8,21 +8,21 @@ from worker.core.notice import KINDS, Notice, signed_headers
 EVENT = {"at": 1_770_463_000.123, "kind": "refused", "case_id": "C-1", "mediation_id": "20", "error_code": 1001}
 
 
-def test_a_notice_is_an_event_without_whom_it_was_about() -> None:
-    """S37: neither persons nor whatever else an event may come to hold."""
+def test_s37_notice_contains_no_person_and_no_unknown_field() -> None:
+    """S37: only the fields of the model are copied from the event."""
     event = EVENT | {"person": "***0001", "person_id": "P-0001", "start_time": "2026-11-23 09:00:00", "why": "x"}
-    told = Notice.of("1-0", event).model_dump(exclude_none=True)
-    assert told == EVENT | {"version": 1, "id": "1-0", "start_time": "2026-11-23 09:00:00"}
+    notice = Notice.of("1-0", event).model_dump(exclude_none=True)
+    assert notice == EVENT | {"version": 1, "id": "1-0", "start_time": "2026-11-23 09:00:00"}
 
 
-def test_what_nobody_is_told_is_no_notice() -> None:
+def test_events_of_other_kinds_are_no_notices() -> None:
     with pytest.raises(ValidationError):
         Notice.of("1-0", EVENT | {"kind": "status_changed"})
     assert KINDS == ("refused", "dial_failed", "unknown", "ended", "lost", "expired")
 
 
-def test_the_signature_is_that_of_standard_webhooks() -> None:
-    """By hand: printf '1-0.1770463000.{}' | openssl dgst -sha256 -hmac key -binary | base64."""
+def test_signature_follows_standard_webhooks() -> None:
+    """Reproduce it: printf '1-0.1770463000.{}' | openssl dgst -sha256 -hmac key -binary | base64."""
     assert signed_headers("1-0", b"{}", secret="key", now=1_770_463_000.9) == {
         "webhook-id": "1-0",
         "webhook-timestamp": "1770463000",
@@ -35,6 +35,6 @@ def test_the_signature_is_that_of_standard_webhooks() -> None:
     [("2-0", b"{}", "key", 1.0), ("1-0", b"{ }", "key", 1.0), ("1-0", b"{}", "yek", 1.0), ("1-0", b"{}", "key", 2.0)],
     ids=["id", "body", "secret", "time"],
 )
-def test_whatever_is_exchanged_breaks_the_signature(notice_id: str, body: bytes, secret: str, now: float) -> None:
+def test_signature_changes_with_id_body_secret_and_time(notice_id: str, body: bytes, secret: str, now: float) -> None:
     real = signed_headers("1-0", b"{}", secret="key", now=1.0)["webhook-signature"]
     assert signed_headers(notice_id, body, secret=secret, now=now)["webhook-signature"] != real

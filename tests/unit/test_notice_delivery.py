@@ -1,4 +1,4 @@
-"""The ways to a back end, each alone: what counts as delivered, and what is said of who did not take a notice."""
+"""Test both notice channels: conditions of a successful delivery, and errors without addresses."""
 
 import contextlib
 import gzip
@@ -23,35 +23,35 @@ EVENT = {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "jo
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_a_success_is_a_success(status: int) -> None:
+def test_2xx_response_is_a_delivery(status: int) -> None:
     with Receiver(lambda _: status) as receiver:
         Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
         assert [notice["id"] for notice in receiver.taken] == ["1-0"]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 429, 500, 503])
-def test_s39_anything_else_is_none_and_no_redirect_is_followed(status: int) -> None:
+def test_s39_other_status_is_no_delivery_and_redirects_are_not_followed(status: int) -> None:
     with Receiver(lambda _: status) as receiver, pytest.raises(NotDelivered, match=f"^HTTP {status}$"):
         Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
 
 
-def test_s37_who_is_not_there_is_told_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s37_connection_error_contains_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with Receiver() as receiver:
-        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))  # S39: no proxy is taken from the environment
+        Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))  # S39: the proxy of the environment is ignored
         receiver.stop()
         with pytest.raises(NotDelivered) as caught:
             Webhook(receiver.url, secret=SECRET)(Notice.of("1-0", EVENT))
     assert "hook" not in str(caught.value)
 
 
-def test_a_wrong_secret_is_noticed() -> None:
+def test_receiver_rejects_a_wrong_secret() -> None:
     with Receiver() as receiver, pytest.raises(NotDelivered, match="HTTP 401"):
         Webhook(receiver.url, secret="another")(Notice.of("1-0", EVENT))
 
 
 class Producer:
-    """An application that remembers what it was told to enqueue, or fails."""
+    """An application that records sent tasks, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -63,8 +63,8 @@ class Producer:
         self.sent.append((name, options))
 
 
-def test_a_task_of_the_back_end_gets_the_notice_as_json() -> None:
-    """S38: on its queue; a repetition has the same task id, and nobody waits for a result that nobody reads."""
+def test_s38_task_channel_sends_the_notice_as_json() -> None:
+    """S38: on the back end's queue; a repeated delivery has the same task id; no result is stored."""
     producer = Producer()
     call = TaskCall(producer, "calls.notice", "back-end")
     call(Notice.of("1-0", EVENT))
@@ -86,13 +86,13 @@ def test_a_task_of_the_back_end_gets_the_notice_as_json() -> None:
 @pytest.mark.parametrize(
     "error", [OperationalError("redis://h"), RedisAway("redis://h"), OSError("redis://h")], ids=repr
 )
-def test_s37_a_broker_that_does_not_take_a_notice_is_told_without_its_address(error: Exception) -> None:
+def test_s37_broker_error_contains_no_address(error: Exception) -> None:
     with pytest.raises(NotDelivered, match=f"^{type(error).__name__}$"):
         TaskCall(Producer(error), "calls.notice", "back-end")(Notice.of("1-0", EVENT))
 
 
-def test_why_redis_refuses_a_notice_is_told_in_its_own_word() -> None:
-    """A queue that the worker's user has no rights to: kombu's error says nothing of it."""
+def test_missing_redis_permission_is_named_in_the_error() -> None:
+    """kombu's own error does not show that the worker's user lacks rights to the queue."""
     error = OperationalError("No permissions to access a key")
     error.__cause__ = NoPermissionError("No permissions to access a key")
     with pytest.raises(NotDelivered, match=r"^NoPermissionError$"):
@@ -100,13 +100,13 @@ def test_why_redis_refuses_a_notice_is_told_in_its_own_word() -> None:
 
 
 def bomb(size: int) -> bytes:
-    """Return zeros, compressed twice."""
+    """Return `size` zero bytes, compressed twice."""
     return gzip.compress(gzip.compress(bytes(size)))
 
 
 @contextlib.contextmanager
 def raw_answer(answer: bytes) -> Iterator[str]:
-    """Serve these bytes as the answer to every request, over one connection each; yields the address."""
+    """Serve these bytes as the response to every request, one connection each; yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -119,7 +119,7 @@ def raw_answer(answer: bytes) -> Iterator[str]:
                     connection.recv(65_536)
                     connection.sendall(answer)
                     connection.settimeout(5)
-                    connection.recv(1)  # the peer leaves first
+                    connection.recv(1)  # the peer closes first
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -129,8 +129,8 @@ def raw_answer(answer: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_s39_the_body_of_an_answer_is_neither_read_nor_decompressed(status: int) -> None:
-    """A few hundred bytes can stand for gigabytes: the status line and the headers are all that counts."""
+def test_s39_response_body_is_not_decompressed(status: int) -> None:
+    """A few hundred bytes could expand to gigabytes."""
     body = bomb(64 * 1024 * 1024)
     head = f"HTTP/1.1 {status} X\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with raw_answer(head + body) as url:
@@ -145,12 +145,12 @@ def test_s39_the_body_of_an_answer_is_neither_read_nor_decompressed(status: int)
     assert peak < 4 * 1024 * 1024
 
 
-def test_s39_an_answer_whose_body_never_comes_counts_by_its_status() -> None:
+def test_s39_response_without_its_body_counts_by_its_status() -> None:
     with raw_answer(b"HTTP/1.1 200 X\r\nContent-Length: 1000000000\r\n\r\n") as url:
         Webhook(url, secret=SECRET)(Notice.of("1-0", EVENT))
 
 
-def test_an_empty_answer_keeps_the_connection_and_any_other_closes_it() -> None:
+def test_connection_is_reused_only_after_an_empty_response() -> None:
     with Receiver() as receiver:
         webhook = Webhook(receiver.url, secret=SECRET)
         for number in range(3):

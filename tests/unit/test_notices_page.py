@@ -1,4 +1,4 @@
-"""docs/notices.md says what the code does: its fields are the model's, its examples check what callwatch signs."""
+"""Test docs/notices.md: its fields match the model, and its examples verify real signatures."""
 
 import json
 import re
@@ -19,24 +19,24 @@ CHANGES = [
     pytest.param({}, b"", 0, True, id="as it was sent"),
     pytest.param({}, b" ", 0, False, id="another body"),
     pytest.param({"webhook-id": "2-0"}, b"", 0, False, id="another id"),
-    pytest.param({"webhook-signature": "v1,AAAA"}, b"", 0, False, id="no signature of ours"),
+    pytest.param({"webhook-signature": "v1,AAAA"}, b"", 0, False, id="a wrong signature"),
     pytest.param({}, b"", -400, False, id="an old one"),
 ]
 
 
-def test_the_fields_are_those_of_the_model() -> None:
+def test_documented_fields_and_kinds_match_the_model() -> None:
     assert [bare(row[0]) for row in rows(PAGE, "## Payload")] == list(Notice.model_fields)
     assert [bare(row[0]) for row in rows(PAGE, "| kind")] == list(KINDS)
 
 
-def test_the_example_is_a_notice() -> None:
+def test_json_example_is_a_valid_notice() -> None:
     (example,) = blocks(PAGE, "json")
     notice = Notice.model_validate_json(example)
     assert json.loads(notice.body()) == json.loads(example)
 
 
 @pytest.mark.parametrize(("changed", "appended", "age", "genuine"), CHANGES)
-def test_the_python_example_tells_what_is_genuine(
+def test_python_example_accepts_genuine_notices_only(
     changed: dict[str, str], appended: bytes, age: float, genuine: bool
 ) -> None:
     (source,) = blocks(PAGE, "python")
@@ -48,8 +48,8 @@ def test_the_python_example_tells_what_is_genuine(
     assert is_genuine("another", headers, BODY + appended) is False
 
 
-def test_the_node_example_is_javascript_that_names_the_same_headers() -> None:
-    """Run where there is a node; elsewhere its names and its order are compared with what is signed."""
+def test_node_example_uses_the_same_headers_and_accepts_a_genuine_notice() -> None:
+    """The example runs if Node is installed; otherwise only its header names and their order are compared."""
     (source,) = blocks(PAGE, "js")
     assert set(re.findall(r'headers\["([a-z-]+)"\]', source)) == signed_headers("1", b"", secret="s", now=0).keys()
     assert re.search(r'webhook-id"\]}\.\${headers\["webhook-timestamp"\]}\.`\), body\]', source)

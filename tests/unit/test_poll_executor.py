@@ -1,4 +1,4 @@
-"""Polls at work in one process: asked beside each other, written in groups, each on its own (S20, S28)."""
+"""Test the poll executor: concurrent queries, grouped writes, lease renewal, isolated failures (S20, S28)."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ LEASE = 0.06  # seconds
 
 
 class Store:
-    """Remembers what was written and renewed, and fails as often as it is told."""
+    """Record written and renewed polls; raise each scripted failure once."""
 
     def __init__(self) -> None:
         self.groups: list[list[PollEnd]] = []
@@ -49,16 +49,16 @@ class Store:
 
 
 class Upstream:
-    """Answers at once, hangs until it is released, or fails, by the name of the job."""
+    """Respond at once, hang until released, or fail, depending on the job's name."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.queried: list[str] = []
         self.released = asyncio.Event()
         self.closed = False
 
     async def __call__(self, *, case_ref: str, job_id: str) -> CallStatus:
         assert case_ref == "C-1"
-        self.asked.append(job_id)
+        self.queried.append(job_id)
         if job_id.startswith("hangs"):
             await self.released.wait()
         if job_id.startswith("fails"):
@@ -74,17 +74,17 @@ class Upstream:
 class World:
     def __init__(self) -> None:
         self.store, self.upstream = Store(), Upstream()
-        watch = PollFlow(cast("Any", self.store), lambda _news: None, SystemClock(), Policy(10, 10))
+        watch = PollFlow(cast("Any", self.store), lambda _change: None, SystemClock(), Policy(10, 10))
         self.executor = PollExecutor(watch, self.upstream, lease=LEASE)
 
-    def ask(self, *jobs: str, **more: Any) -> None:
-        self.executor([ask(job, **more) for job in jobs])
+    def start(self, *jobs: str, **more: Any) -> None:
+        self.executor([started_poll(job, **more) for job in jobs])
 
     def release(self) -> None:
         self.executor._loop.call_soon_threadsafe(self.upstream.released.set)
 
 
-def ask(job_id: str, *, due: float = 1_000, not_before: float = 0, deadline: float = 8_000) -> PollInProgress:
+def started_poll(job_id: str, *, due: float = 1_000, not_before: float = 0, deadline: float = 8_000) -> PollInProgress:
     poll = Poll(3, due, deadline, 0)
     start = PollStarted(1_000.0, Pair("C-1", "20"), poll, "Executing")
     message = PollMessage(job_id=job_id, case_id="C-1", mediation_id="20", not_before=not_before)
@@ -100,12 +100,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world.executor.close(30)
 
 
-def test_s20_one_answer_that_hangs_holds_up_no_other(world: World) -> None:
-    """Nineteen are written, and soon; the lease of the one that hangs is renewed meanwhile."""
+def test_s20_hanging_query_delays_no_other(world: World) -> None:
+    """The other nineteen are written at once; the lease of the hanging one is renewed meanwhile."""
     jobs = [f"job-{number}" for number in range(19)]
-    world.ask("hangs", *jobs)
+    world.start("hangs", *jobs)
     wait_until(lambda: len(world.store.written) == 19)
-    assert len(world.store.groups) < 19, "in groups"
+    assert len(world.store.groups) < 19, "written in groups"
     wait_until(lambda: world.executor.free() == MAX_POLLS - 1)
     before = len(world.store.renewed)
     wait_until(lambda: len(world.store.renewed) > before + 1)
@@ -114,26 +114,26 @@ def test_s20_one_answer_that_hangs_holds_up_no_other(world: World) -> None:
     wait_until(lambda: "hangs" in world.store.written)
     wait_until(lambda: world.executor.free() == MAX_POLLS)
     renewed = len(world.store.renewed)
-    world.ask("job-20")
+    world.start("job-20")
     wait_until(lambda: "job-20" in world.store.written)
     assert all(("hangs", 4) not in polls for polls in world.store.renewed[renewed + 1 :])
 
 
-def test_s23_each_call_hears_its_own(world: World) -> None:
-    world.ask("fails", "job-1")
+def test_s23_each_call_receives_its_own_result(world: World) -> None:
+    world.start("fails", "job-1")
     wait_until(lambda: world.store.written == {"fails": "unavailable", "job-1": "answer"})
 
 
-def test_s25_a_poll_that_only_ends_its_watch_asks_nothing(world: World) -> None:
-    world.ask("job-1", due=8_000)
+def test_s25_poll_at_the_deadline_sends_no_query(world: World) -> None:
+    world.start("job-1", due=8_000)
     wait_until(lambda: world.store.written == {"job-1": "nothing"})
-    assert world.upstream.asked == []
+    assert world.upstream.queried == []
 
 
-def test_a_query_waits_for_its_token(world: World) -> None:
-    """Where queries are limited: its time is the store's."""
+def test_throttled_query_waits_until_its_time(world: World) -> None:
+    """With a query limit the store assigns the time."""
     begin = SystemClock().monotonic()
-    world.ask("job-1", not_before=1_000.1)
+    world.start("job-1", not_before=1_000.1)
     wait_until(lambda: world.store.written)
     assert SystemClock().monotonic() - begin >= 0.1
     (end,) = world.store.groups[0]
@@ -141,41 +141,37 @@ def test_a_query_waits_for_its_token(world: World) -> None:
     assert end.timing.late >= 0.1
 
 
-def test_one_calls_fault_is_its_own(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S37: what it was is logged without its text; its lease ends, and that counts as a failed query (S28)."""
-    world.ask("breaks", "job-1")
+def test_s28_unexpected_error_affects_only_its_own_call(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """S37: the log names the error's type only. The lease expires, which counts as a failed query (S28)."""
+    world.start("breaks", "job-1")
     wait_until(lambda: world.store.written == {"job-1": "answer"} and world.executor.free() == MAX_POLLS)
     assert "poll failed: KeyError" in caplog.messages
 
 
-def test_s28_answers_are_kept_while_the_store_is_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """The fence decides whether they still count; the leases are tried again as well."""
+def test_s28_results_are_kept_while_the_store_is_unavailable(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The fence decides whether they still count; lease renewal is retried too."""
     caplog.set_level(logging.INFO)
     world.store.failures = [StoreUnavailable("Redis: gone")] * 3
     world.store.renewal_failures = [StoreUnavailable("Redis: gone")]
-    world.ask("hangs", "job-1")
+    world.start("hangs", "job-1")
     wait_until(lambda: world.store.written == {"job-1": "answer"})
     wait_until(lambda: world.store.renewed)
     assert caplog.messages.count("store away, 1 answers not written yet: Redis: gone") == 3
     assert "leases not renewed: Redis: gone" in caplog.messages
 
 
-def test_what_cannot_be_written_at_all_does_not_keep_the_next_back(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_result_does_not_block_later_ones(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.store.failures = [KeyError("P-1")]
-    world.ask("job-1")
+    world.start("job-1")
     wait_until(lambda: any("polls not written: KeyError" in line for line in caplog.messages))
-    world.ask("job-2")
+    world.start("job-2")
     wait_until(lambda: world.store.written == {"job-2": "answer"})
     wait_until(lambda: world.executor.free() == MAX_POLLS)
 
 
-def test_more_answers_than_one_step_takes_are_written_one_after_the_other(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_are_written_in_limited_groups(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WRITTEN", 4)
-    world.ask(*(f"job-{number}" for number in range(10)))
+    world.start(*(f"job-{number}" for number in range(10)))
     wait_until(lambda: len(world.store.written) == 10)
     assert max(map(len, world.store.groups)) == 4
 
@@ -183,10 +179,10 @@ def test_more_answers_than_one_step_takes_are_written_one_after_the_other(
 @pytest.mark.parametrize(
     ("soft", "hard", "allowed"), [(1_024, 4_096, 2_000), (1_024, 1_500, 1_024), (8_192, 8_192, 8_192)]
 )
-def test_the_system_is_asked_for_as_many_files_as_it_grants(
+def test_open_file_limit_is_raised_up_to_the_hard_limit(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int
 ) -> None:
-    """A socket for each poll at work."""
+    """Each poll in flight needs a socket."""
     limits = {"now": (soft, hard)}
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _kind, both: limits.update(now=both))
@@ -200,9 +196,9 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_s28_a_process_that_leaves_waits_for_its_polls() -> None:
+def test_s28_closing_executor_waits_for_polls_in_flight() -> None:
     world = World()
-    world.ask("hangs", "job-1")
+    world.start("hangs", "job-1")
     closing = in_thread(lambda: world.executor.close(30))
     wait_until(lambda: "job-1" in world.store.written)
     assert closing.is_alive()
@@ -212,11 +208,11 @@ def test_s28_a_process_that_leaves_waits_for_its_polls() -> None:
     assert "poll-executor" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_s28_and_not_for_ever() -> None:
-    """What is left loses its lease, and another process takes it."""
+def test_s28_closing_executor_stops_waiting_after_its_limit() -> None:
+    """The lease of an abandoned poll expires, and another process takes it over."""
     world = World()
-    world.ask("hangs")
-    wait_until(lambda: world.upstream.asked)
+    world.start("hangs")
+    wait_until(lambda: world.upstream.queried)
     in_thread(lambda: world.executor.close(0)).join(30)
     assert world.store.written == {}
     assert world.upstream.closed

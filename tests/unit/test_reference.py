@@ -1,4 +1,4 @@
-"""The generated pages of docs/reference are those of the code."""
+"""Test that the generated pages of docs/reference are current."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What Celery's worker shows of a task while it holds it: arguments masked, whatever the producer sent along (S37)."""
+"""Test Celery requests in the worker: arguments masked in events and inspections, times parsed (S37)."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,7 +17,7 @@ MASKED = "{'case_id': 'C-1', 'mediation_id': 20, 'call_person_id': '***0001'}"
 
 
 def request(kind: type[MaskedRequest] = MaskedRequest, args: Any = (), kwargs: Any = None, **headers: Any) -> Any:
-    """A request as the worker makes it of a message."""
+    """Return a request as the worker creates it from a message."""
     payload: Any = (args, KWARGS if kwargs is None else kwargs, {})
     message = SimpleNamespace(
         headers={"id": "task-1", "task": "outbound.trigger"} | headers,
@@ -39,22 +39,22 @@ def request(kind: type[MaskedRequest] = MaskedRequest, args: Any = (), kwargs: A
         pytest.param((), [PERSON], ("()", "not by name"), id="no mapping"),
     ],
 )
-def test_arguments_are_masked_whatever_the_producer_says_of_them(
+def test_s37_arguments_are_masked_regardless_of_the_producers_repr(
     args: Any, kwargs: Any, shown: tuple[str, str]
 ) -> None:
-    """In what Flower is told at the receipt, and in what an inspection answers."""
+    """Both in the event that Flower receives and in the response to an inspection."""
     one = request(args=args, kwargs=kwargs, argsrepr=f"({PERSON!r},)", kwargsrepr=repr(KWARGS))
     assert (one.argsrepr, one.kwargsrepr) == shown
     for safe in (True, False):
-        told = one.info(safe=safe)
-        assert (told["args"], told["kwargs"]) == shown
-        assert (told["id"], told["name"]) == ("task-1", "outbound.trigger")
-        assert PERSON not in str(told)
+        info = one.info(safe=safe)
+        assert (info["args"], info["kwargs"]) == shown
+        assert (info["id"], info["name"]) == ("task-1", "outbound.trigger")
+        assert PERSON not in str(info)
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_s37_a_poll_message_names_its_calls_and_masks_their_persons(several: bool) -> None:
-    """Whatever its publisher says of them."""
+def test_s37_poll_message_shows_its_calls_with_masked_persons(several: bool) -> None:
+    """Regardless of the publisher's `kwargsrepr`."""
     polls = [{"job_id": f"job-{number}", "case_id": "C-1", "person_id": PERSON} for number in range(2)]
     one = request(PollRequest, kwargs={"polls": polls} if several else polls[1], kwargsrepr=repr(polls))
     assert one.kwargsrepr == one.info()["kwargs"]
@@ -63,7 +63,7 @@ def test_s37_a_poll_message_names_its_calls_and_masks_their_persons(several: boo
 
 
 @pytest.mark.parametrize("kwargs", [{"person_id": PERSON}, [PERSON]], ids=["no poll", "no mapping"])
-def test_s37_what_is_no_poll_is_masked_all_the_same(kwargs: Any) -> None:
+def test_s37_invalid_poll_message_is_masked_too(kwargs: Any) -> None:
     assert PERSON not in request(PollRequest, kwargs=kwargs).kwargsrepr
 
 
@@ -75,9 +75,9 @@ def test_s37_what_is_no_poll_is_masked_all_the_same(kwargs: Any) -> None:
         ("2026-02-07T19:00:00+08:00", datetime(2026, 2, 7, 19, tzinfo=timezone(timedelta(hours=8)))),
         ("2026-02-07T11:00:00", datetime(2026, 2, 7, 11, tzinfo=UTC)),
     ],
-    ids=["UTC", "as JavaScript writes it", "China", "without a zone: UTC"],
+    ids=["UTC", "JavaScript format", "China", "without a zone: UTC"],
 )
-def test_the_times_of_a_message_are_read(text: str, moment: datetime) -> None:
+def test_s1_eta_and_expires_are_parsed(text: str, moment: datetime) -> None:
     """S1: `expires` keeps a weekend's backlog from ringing on Monday."""
     one = request(eta=text, expires=text)
     assert one.eta == one.expires == moment
@@ -86,7 +86,7 @@ def test_the_times_of_a_message_are_read(text: str, moment: datetime) -> None:
 
 @pytest.mark.parametrize("field", ["eta", "expires"])
 @pytest.mark.parametrize("value", ["soon", ""], ids=["a word", "empty"])
-def test_a_time_that_is_none_makes_no_task(field: str, value: str) -> None:
-    """S38: Celery drops such a message, and goes on with the next one."""
+def test_s38_invalid_time_is_rejected(field: str, value: str) -> None:
+    """S38: Celery drops such a message and continues with the next."""
     with pytest.raises(InvalidTaskError, match=f"invalid {'ETA' if field == 'eta' else field} value"):
         request(MaskedRequest, (), None, **{field: value})

@@ -1,4 +1,4 @@
-"""What the tasks do beside their flows: publish polls, show changes in Flower, keep threads free for polls."""
+"""Test the task module outside its flows: publishing polls, events for Flower, dial slots, shutdown."""
 
 import base64
 import functools
@@ -28,12 +28,14 @@ from worker.runtime.poll_executor import MAX_POLLS
 @pytest.mark.parametrize(
     ("queues", "slots"),
     [
-        pytest.param([TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE], 4, id="half of its threads beside polls"),
-        pytest.param([TRIGGER_QUEUE], None, id="all where it does not poll"),
+        pytest.param([TRIGGER_QUEUE, POLL_QUEUE, CONTROL_QUEUE], 4, id="half of its threads when it also polls"),
+        pytest.param([TRIGGER_QUEUE], None, id="all if it does not poll"),
     ],
 )
-def test_dials_never_hold_up_the_polls(monkeypatch: pytest.MonkeyPatch, queues: list[str], slots: int | None) -> None:
-    """S20: a dial may hang for a minute and a half."""
+def test_s20_dial_slots_leave_threads_for_polls(
+    monkeypatch: pytest.MonkeyPatch, queues: list[str], slots: int | None
+) -> None:
+    """S20: a dial may hang for 90 s."""
     monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
     set_up(monkeypatch, queues)
     taken = sum(tasks.dial_slots.take() for _ in range(8))
@@ -41,10 +43,8 @@ def test_dials_never_hold_up_the_polls(monkeypatch: pytest.MonkeyPatch, queues: 
 
 
 @pytest.mark.parametrize("pool", ["prefork", "processes"])
-def test_a_worker_of_processes_does_not_start_where_its_dials_could_hold_up_polls(
-    monkeypatch: pytest.MonkeyPatch, pool: str
-) -> None:
-    """S20: each process counts its own dials, so all of them could dial at the same time."""
+def test_s20_prefork_worker_for_dials_and_polls_does_not_start(monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
+    """S20: each process counts only its own dials, so all of them could dial at once."""
     monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
     reason = r"^with the pool prefork .* -Q outbound\.trigger .*CALLWATCH_WORKER_POOL=threads$"
     with pytest.raises(SystemExit, match=reason):
@@ -52,7 +52,7 @@ def test_a_worker_of_processes_does_not_start_where_its_dials_could_hold_up_poll
 
 
 @pytest.mark.parametrize("queues", [[TRIGGER_QUEUE], [POLL_QUEUE, CONTROL_QUEUE]], ids=["dials", "polls"])
-def test_a_worker_of_processes_may_do_one_of_the_two(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> None:
+def test_prefork_worker_may_either_dial_or_poll(monkeypatch: pytest.MonkeyPatch, queues: list[str]) -> None:
     monkeypatch.setattr(tasks, "dial_slots", tasks.DialSlots())
     set_up(monkeypatch, queues, pool="prefork")
 
@@ -63,18 +63,18 @@ def test_a_worker_of_processes_may_do_one_of_the_two(monkeypatch: pytest.MonkeyP
         (None, None),
         ("2026-11-22T20:00:00+08:00", 1_795_348_800),
         pytest.param("2026-11-22T12:00:00", 1_795_348_800, id="without a zone it is UTC"),
-        pytest.param("9999-12-31T23:59:59.999999+00:00", tasks.LATEST, id="for ever"),
-        pytest.param("9999-12-31T23:59:59.999999", tasks.LATEST, id="for ever, without a zone"),
+        pytest.param("9999-12-31T23:59:59.999999+00:00", tasks.LATEST, id="latest possible"),
+        pytest.param("9999-12-31T23:59:59.999999", tasks.LATEST, id="latest possible, without a zone"),
     ],
 )
-def test_when_a_trigger_expires(expires: str | None, expected: float | None) -> None:
+def test_expiry_is_converted_to_epoch_seconds(expires: str | None, expected: float | None) -> None:
     moment = tasks.epoch(expires)
     assert moment == expected
-    assert moment is None or datetime.fromtimestamp(moment, UTC).isoformat()  # it can be published again
+    assert moment is None or datetime.fromtimestamp(moment, UTC).isoformat()  # so that it can be republished
 
 
 def set_up(monkeypatch: pytest.MonkeyPatch, queues: list[str], *, pool: str = "threads") -> None:
-    """Set up a worker of eight threads, or of whatever the pool has, for some queues."""
+    """Set up a worker with eight threads or processes for some queues."""
     monkeypatch.setattr(app.amqp.queues, "_consume_from", None)
     monkeypatch.setattr(tasks.here, "name", None)
     app.amqp.queues.select(queues)
@@ -94,20 +94,20 @@ def queue_at(url: str) -> tasks.PollQueue:
 
 @pytest.fixture
 def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> str:
-    """A broker that the tasks publish to."""
+    """The address of the broker that the tasks publish to."""
     publish_to(monkeypatch, redis_url)
     return redis_url
 
 
 def publish_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Let the application publish to a Redis."""
+    """Let the poll task publish to the broker at `url`."""
     connection = app.connection_for_write(url)
     producer = app.amqp.Producer(connection, auto_declare=False)
     apply_async = tasks.poll.apply_async
     monkeypatch.setattr(tasks.poll, "apply_async", functools.partial(apply_async, producer=producer))
 
 
-def test_s20_a_batch_is_one_message_without_an_eta(broker_url: str) -> None:
+def test_s20_batch_of_polls_is_one_message_without_eta(broker_url: str) -> None:
     queue = queue_at(broker_url)
     assert queue.waiting() == 0
     queue([message_of(number) for number in range(3)])
@@ -124,7 +124,7 @@ def test_s20_a_batch_is_one_message_without_an_eta(broker_url: str) -> None:
     assert one["headers"]["root_id"] == "task-1"
 
 
-def test_s28_a_broker_that_is_away_takes_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s28_unavailable_broker_raises_schedule_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     away = "redis://127.0.0.1:1/0"
     publish_to(monkeypatch, away)
     with pytest.raises(ScheduleFailed):
@@ -134,7 +134,7 @@ def test_s28_a_broker_that_is_away_takes_none_of_them(monkeypatch: pytest.Monkey
 
 
 class Asked:
-    """Askers that remember how they were closed."""
+    """A poll executor that records its close limits."""
 
     limits: ClassVar[list[float]] = []
 
@@ -145,8 +145,8 @@ class Asked:
         self.limits.append(limit)
 
 
-def test_s28_a_process_that_leaves_waits_for_its_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For as long as a query may take; one that has never polled has nothing to wait for."""
+def test_s28_shutdown_waits_for_polls_once_for_the_query_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has never polled does not wait."""
     process = tasks.ThisProcess()
     monkeypatch.setattr(tasks, "this_process", process)
     assert process.free() == MAX_POLLS
@@ -162,7 +162,7 @@ def test_s28_a_process_that_leaves_waits_for_its_polls(monkeypatch: pytest.Monke
 
 
 class Flower:
-    """Hears a worker's events, or cannot be reached."""
+    """Receive a worker's events, or be unreachable."""
 
     def __init__(self, *, refuses: Exception | None = None, loses: Exception | None = None) -> None:
         self.refuses, self.loses = refuses, loses
@@ -181,8 +181,8 @@ class Flower:
         yield SimpleNamespace(send=send)
 
 
-def test_an_event_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower shows a task under the worker that its events come from."""
+def test_event_carries_the_workers_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower lists a task under the worker that sends its events."""
     flower = Flower()
     monkeypatch.setattr(app.events, "default_dispatcher", flower.dispatcher)
     monkeypatch.setattr(tasks.here, "name", "w@host")
@@ -192,10 +192,10 @@ def test_an_event_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("error", [OperationalError("x"), RedisAway("x"), OSError("x")], ids=repr)
 @pytest.mark.parametrize("when", ["refuses", "loses"])
-def test_that_nobody_hears_it_is_no_fault_of_the_poll(
+def test_s28_undeliverable_event_does_not_fail_the_poll(
     monkeypatch: pytest.MonkeyPatch, error: Exception, when: str
 ) -> None:
-    """S28: watching does not depend on who looks on."""
+    """S28: watching does not depend on observers."""
     flower = Flower(refuses=error) if when == "refuses" else Flower(loses=error)
     monkeypatch.setattr(app.events, "default_dispatcher", flower.dispatcher)
     tasks.send_event("task-watched", {"uuid": "job-1"})

@@ -1,4 +1,4 @@
-"""The upstream as the flows outside a poll see it: dials pass through unchanged."""
+"""Test the throttled upstream of the flows outside a poll: dials pass through unchanged."""
 
 import fakeredis
 
@@ -10,14 +10,14 @@ from worker.flows.throttle import ThrottledUpstream
 from worker.store import Keys, RedisStore
 
 
-def test_a_dial_keeps_the_time_that_it_was_granted_to_connect() -> None:
+def test_s18_dial_keeps_its_connect_budget() -> None:
     """S18: the attempts of one dial share 30 s."""
     settings = Settings()
     store = RedisStore(fakeredis.FakeRedis(decode_responses=True), Keys(settings.key_prefix), terms(settings))
     with virtual_time() as traveller:
         clock = VirtualClock(traveller)
         upstream = ScriptedUpstream(clock, dials=[[record("J-1")]])
-        paced = ThrottledUpstream(upstream, store, clock)
+        throttled = ThrottledUpstream(upstream, store, clock)
         for within in (2.5, None):
-            paced.dial(CallRequest("C-1", "20"), before_send=lambda: None, within=within)
+            throttled.dial(CallRequest("C-1", "20"), before_send=lambda: None, within=within)
     assert upstream.withins == [2.5, None]

@@ -1,4 +1,4 @@
-"""The state machines as data: the scripts, the decisions and the diagrams follow them."""
+"""Test the state machines as data: scripts, decisions and diagrams agree with the tables."""
 
 import re
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ def lua_sources() -> Iterator[tuple[str, str]]:
         yield path.name, path.read_text("utf-8")
 
 
-def test_s18_scripts_write_a_phase_through_the_guard_alone() -> None:
-    """A phase is written by `enter` and by nothing else."""
+def test_s18_scripts_write_a_phase_only_through_the_guard() -> None:
+    """`enter` contains the only write of a phase."""
     writes = [name for name, source in lua_sources() for _ in re.finditer(r"HSET', ledger, 'phase'", source)]
-    assert writes == ["base.py"], "the one within the guard itself"
+    assert writes == ["base.py"], "the write inside the guard"
 
 
-def test_s18_every_event_that_a_script_raises_is_in_the_table_and_the_other_way_round() -> None:
+def test_s18_events_raised_by_scripts_are_exactly_those_of_the_table() -> None:
     raised = {
         event
         for _, source in lua_sources()
@@ -36,14 +36,14 @@ def test_s18_every_event_that_a_script_raises_is_in_the_table_and_the_other_way_
     assert raised == set(get_args(PairEvent)) == {one.event for one in PAIR_TRANSITIONS}
 
 
-def test_s18_each_phase_can_be_entered_and_left() -> None:
+def test_s18_every_phase_can_be_entered_and_left() -> None:
     phases = set(get_args(Phase))
     assert {one.after for one in PAIR_TRANSITIONS} == phases
     assert {one.before for one in PAIR_TRANSITIONS if one.before != one.after} == phases | {"absent"}
 
 
-def test_s18_an_event_leads_to_one_phase() -> None:
-    """`sending` is entered by an event of its own: the line after which a trigger is never tried again."""
+def test_s18_every_event_leads_to_one_phase() -> None:
+    """`sending` has an event of its own; after it a trigger is never retried."""
     targets = {event: {one.after for one in PAIR_TRANSITIONS if one.event == event} for event in get_args(PairEvent)}
     assert targets == {
         "claim": {"claimed"},
@@ -56,20 +56,20 @@ def test_s18_an_event_leads_to_one_phase() -> None:
     assert {one.before for one in PAIR_TRANSITIONS if one.event == "send"} == {"claimed", "sending"}
 
 
-def test_s18_the_phase_after_an_outcome_is_one_that_sending_may_lead_to() -> None:
+def test_s18_phases_after_an_outcome_are_reachable_from_sending() -> None:
     after_sending = {one.after for one in PAIR_TRANSITIONS if one.before == "sending"}
     assert {phase_after(outcome) for outcome in ("started", "refused", "failed", "unknown")} <= after_sending
 
 
 @pytest.mark.parametrize(("answer", "retry_count", "now"), list(product(get_args(Answer), (0, 8, 9), (15.0, 7_200.0))))
-def test_s20_each_decision_of_a_poll_is_a_transition_of_the_watch(answer: Answer, retry_count: int, now: float) -> None:
+def test_s20_every_decision_is_a_transition_of_the_watch(answer: Answer, retry_count: int, now: float) -> None:
     poll = Poll(poll_no=1, due=10, deadline=7_200, retry_count=retry_count)
     decision = decide(answer, poll, Policy(10, 10), began=10, now=now)
     after = decision.verdict if isinstance(decision, Finish) else "watched"
     assert after in {one.after for one in WATCH_TRANSITIONS if one.before == "watched"}
 
 
-def test_diagrams_of_the_documents_are_those_of_the_code() -> None:
-    """`python -m docs.diagrams` writes them anew."""
+def test_diagrams_in_the_documents_are_current() -> None:
+    """`python -m docs.diagrams` regenerates them."""
     page = diagrams.PAGE.read_text("utf-8")
     assert diagrams.current(page) == page

@@ -1,4 +1,4 @@
-"""A broker connection that is lost takes no message along and leaves nothing behind that could end the worker."""
+"""Test the kombu transport: a lost connection loses no message and leaves nothing that ends the worker."""
 
 import contextlib
 import json
@@ -25,25 +25,25 @@ from worker.app import app
 from worker.runtime import transport as transport_module
 from worker.runtime.transport import QoS
 
-NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one, others name theirs
+NAMED, NAMELESS = "outbound", ""  # exchanges: Celery's producers mostly use the nameless one
 BOTH = pytest.mark.parametrize("exchange", [NAMED, NAMELESS], ids=["named exchange", "nameless exchange"])
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_unrestored_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(QoS, "left", set())
     monkeypatch.setattr(QoS, "popped", {})
 
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that these tests may harm."""
+    """A server that these tests may kill."""
     with EmbeddedServer(appendfsync="always") as one:
         yield one
 
 
 class Holder:
-    """A connection that holds messages as a worker holds polls, with a fanout queue beside them for its control."""
+    """A connection with unacknowledged messages and a fanout control queue, as in a worker."""
 
     def __init__(
         self,
@@ -66,23 +66,25 @@ class Holder:
         self.consumer.consume()
         control = Queue("control", Exchange("control", type="fanout"), auto_delete=True)
         Consumer(self.connection.channel(), [control]).consume()
-        while len(self.held) < messages or not self.consumer.channel._in_poll:  # as a worker: waiting for the next one
+        while (
+            len(self.held) < messages or not self.consumer.channel._in_poll
+        ):  # until it waits for the next message, as a worker does
             with contextlib.suppress(TimeoutError):
                 self.connection.drain_events(timeout=0.05)
 
     def leave(self) -> None:
-        """Close the connection in order, as a worker does that was asked to stop: nothing is fetched meanwhile."""
+        """Close the connection as a stopping worker does: no message is being fetched."""
         self.consumer.channel._in_poll = None
         self.connection.close()
 
     def lose(self) -> None:
-        """Let go of the connection, in the words of Celery's `Consumer.on_connection_error_after_connected`."""
+        """Drop the connection as Celery's `Consumer.on_connection_error_after_connected` does."""
         self.connection.collect(socket_timeout=5)
         self.connection.close()
 
 
 def connect_again(url: str, **options: object) -> None:
-    """Connect as the worker does, far enough for messages to be put back."""
+    """Connect as the worker does, far enough to restore messages."""
     with Connection(url, transport=transport_module.Transport, transport_options=options) as connection:
         connection.connect()
         connection.transport.cycle.on_poll_init(connection.transport.cycle.poller)
@@ -94,7 +96,7 @@ def waiting_and_held(url: str) -> tuple[int, int]:
 
 
 @BOTH
-def test_what_a_lost_connection_held_is_put_back_by_the_next(redis_url: str, exchange: str) -> None:
+def test_unacknowledged_messages_are_restored_by_the_next_connection(redis_url: str, exchange: str) -> None:
     holder = Holder(redis_url, exchange)
     holder.lose()
     assert waiting_and_held(redis_url) == (0, 3)
@@ -105,7 +107,7 @@ def test_what_a_lost_connection_held_is_put_back_by_the_next(redis_url: str, exc
     assert waiting_and_held(redis_url) == (3, 0)
 
 
-def test_nothing_of_a_lost_connection_is_left_open(redis_url: str) -> None:
+def test_lost_connection_leaves_no_open_descriptor_or_channel(redis_url: str) -> None:
     holder = Holder(redis_url, NAMELESS)
     transport, channels = holder.connection.transport, list(holder.connection.transport.channels)
     assert transport.cycle.fds
@@ -116,7 +118,7 @@ def test_nothing_of_a_lost_connection_is_left_open(redis_url: str) -> None:
     assert not transport.channels
 
 
-def test_what_a_dead_process_held_comes_back_by_the_visibility_time_out(redis_url: str) -> None:
+def test_messages_of_a_dead_process_are_restored_after_the_visibility_timeout(redis_url: str) -> None:
     Holder(redis_url, NAMELESS).lose()
     QoS.left.clear()
     connect_again(redis_url)
@@ -125,8 +127,8 @@ def test_what_a_dead_process_held_comes_back_by_the_visibility_time_out(redis_ur
     assert waiting_and_held(redis_url) == (3, 0)
 
 
-def test_what_was_acknowledged_does_not_come_back(redis_url: str) -> None:
-    """One task ends before the connection is lost, one after: only the third is put back."""
+def test_acknowledged_messages_are_not_restored(redis_url: str) -> None:
+    """One task ends before the connection is lost and one after; only the third message is restored."""
     holder = Holder(redis_url, NAMELESS)
     holder.held[0].ack()
     holder.lose()
@@ -137,11 +139,11 @@ def test_what_was_acknowledged_does_not_come_back(redis_url: str) -> None:
 
 
 @BOTH
-def test_a_trigger_that_is_handed_back_late_is_not_deleted(redis_url: str, exchange: str) -> None:
+def test_late_requeue_does_not_delete_the_message(redis_url: str, exchange: str) -> None:
     """A task that could not reach the store ends after the connection was lost: `Reject(requeue=True)`."""
     holder = Holder(redis_url, exchange, messages=1)
     holder.lose()
-    connect_again(redis_url)  # here it is put back, and somebody else may get it: handing it back must not harm
+    connect_again(redis_url)  # restores the message, so another worker may have it by the time of the requeue
     holder.held[0].reject(requeue=True)
     assert waiting_and_held(redis_url) == (1, 0)
     connect_again(redis_url)
@@ -149,7 +151,7 @@ def test_a_trigger_that_is_handed_back_late_is_not_deleted(redis_url: str, excha
 
 
 @BOTH
-def test_a_message_handed_back_while_there_is_no_connection_comes_back(redis_url: str, exchange: str) -> None:
+def test_message_requeued_without_a_connection_is_restored(redis_url: str, exchange: str) -> None:
     holder = Holder(redis_url, exchange, messages=1)
     holder.lose()
     holder.held[0].reject(requeue=True)
@@ -159,11 +161,11 @@ def test_a_message_handed_back_while_there_is_no_connection_comes_back(redis_url
 
 
 @BOTH
-def test_letting_go_says_not_a_word_to_a_redis_that_is_away(server: EmbeddedServer, exchange: str) -> None:
+def test_dropping_a_connection_sends_nothing_to_an_unavailable_redis(server: EmbeddedServer, exchange: str) -> None:
     holder = Holder(server.url, exchange)
     server.kill()
     holder.lose()
-    with pytest.raises(redis.ConnectionError):  # which Celery expects of an acknowledgement, and logs
+    with pytest.raises(redis.ConnectionError):  # which Celery expects from an acknowledgement and logs
         holder.held[0].ack()
     server.restart()
     holder.held[1].ack()
@@ -171,7 +173,7 @@ def test_letting_go_says_not_a_word_to_a_redis_that_is_away(server: EmbeddedServ
     assert waiting_and_held(server.url) == (2, 0)
 
 
-def test_a_connection_that_breaks_while_messages_are_put_back_leaves_them_for_the_next(server: EmbeddedServer) -> None:
+def test_interrupted_restore_leaves_messages_to_the_next_connection(server: EmbeddedServer) -> None:
     holder = Holder(server.url, NAMELESS)
     holder.lose()
     connection = Connection(server.url, transport=transport_module.Transport)
@@ -185,9 +187,9 @@ def test_a_connection_that_breaks_while_messages_are_put_back_leaves_them_for_th
     assert waiting_and_held(server.url) == (3, 0)
 
 
-@pytest.mark.parametrize("requeue", [None, True, False], ids=["acknowledged", "handed back", "dropped"])
-def test_a_message_whose_end_redis_did_not_take_frees_its_place(server: EmbeddedServer, requeue: bool | None) -> None:
-    """Otherwise a worker whose acknowledgements fail fetches nothing any more, for good; the fence drops the copies."""
+@pytest.mark.parametrize("requeue", [None, True, False], ids=["acknowledged", "requeued", "dropped"])
+def test_failed_acknowledgement_frees_the_prefetch_slot(server: EmbeddedServer, requeue: bool | None) -> None:
+    """Otherwise a worker would stop fetching for good; the fence drops duplicate deliveries."""
     holder = Holder(server.url, NAMELESS)
     qos = holder.consumer.channel.qos
     qos.prefetch_count = 3
@@ -205,8 +207,8 @@ def test_a_message_whose_end_redis_did_not_take_frees_its_place(server: Embedded
 
 
 @BOTH
-def test_a_message_that_redis_could_not_note_goes_back_to_its_queue(server: EmbeddedServer, exchange: str) -> None:
-    """kombu fetches a message and notes it in two steps; between them it is in this process alone."""
+def test_message_that_could_not_be_recorded_returns_to_its_queue(server: EmbeddedServer, exchange: str) -> None:
+    """kombu fetches and records a message in two steps; between them it exists in this process only."""
     holder = Holder(server.url, exchange, messages=1)
     message, channel = holder.held[0], holder.consumer.channel
     message.ack()
@@ -228,16 +230,16 @@ HELD = '{"body": "", "properties": {"delivery_tag": "t-1", "delivery_info": {"ex
     "entry",
     [
         pytest.param("once upon a time", id="no JSON"),
-        pytest.param("17", id="no message"),
-        pytest.param('{"properties": {"delivery_tag": "t-1"}}', id="a message without its place"),
+        pytest.param("17", id="not a message"),
+        pytest.param('{"properties": {"delivery_tag": "t-1"}}', id="a message without a routing key"),
         pytest.param('{"properties": {}}', id="a message without a tag"),
-        pytest.param(HELD, id="held before it could not be taken apart"),
+        pytest.param(HELD, id="recorded, then malformed"),
     ],
 )
-def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
+def test_s38_malformed_message_is_quarantined_and_the_next_is_delivered(
     redis_url: str, caplog: pytest.LogCaptureFixture, entry: str
 ) -> None:
-    """S37 S38: kept for a person to look at for a day, quoted nowhere, and handed to no other worker."""
+    """S37 S38: kept for inspection for a day, not quoted in the log, and not redelivered."""
     holder = Holder(redis_url, NAMELESS, messages=0)
 
     def refuse(message: Message) -> None:
@@ -261,8 +263,8 @@ def test_what_nobody_can_take_apart_is_put_aside_and_the_next_comes(
     assert waiting_and_held(redis_url) == (0, 0)
 
 
-def test_an_entry_nested_without_end_stops_nothing(redis_url: str) -> None:
-    """S38: its beginning is kept."""
+def test_s38_overlong_nested_entry_is_quarantined_truncated(redis_url: str) -> None:
+    """S38: its beginning is kept, and the next message is delivered."""
     holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
     with redis.Redis.from_url(redis_url) as client:
         client.lpush("polls", "[" * 100_000)
@@ -272,7 +274,7 @@ def test_an_entry_nested_without_end_stops_nothing(redis_url: str) -> None:
 
 
 def deliver(holder: Holder, url: str, entry: dict[str, Any]) -> None:
-    """Put an entry into the queue of tasks and let the consumer have it."""
+    """Push an entry onto the task queue and wait until the consumer receives it."""
     with redis.Redis.from_url(url) as client:
         client.lpush("polls", json.dumps(entry))
     before = len(holder.held)
@@ -280,10 +282,10 @@ def deliver(holder: Holder, url: str, entry: dict[str, Any]) -> None:
         holder.connection.drain_events(timeout=5)
 
 
-def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
+def test_s38_unreadable_task_message_never_reaches_its_consumer(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S38: put aside, and the reason says which field; the next one comes."""
+    """S38: it is quarantined, the log names the field, and the next message is delivered."""
     holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
     bad = [message(headers={"task": "outbound.trigger"}), message(body=[[], {}]), message(properties=None)]
     with redis.Redis.from_url(redis_url) as client:
@@ -303,10 +305,10 @@ def test_a_tasks_message_that_cannot_be_read_never_reaches_its_consumer(
 
 
 @pytest.mark.parametrize("entry", ["[" * 100_000, '{"__type__": "decimal", "__value__": "x"}', "17", '{"x": [1]}'])
-def test_s38_an_event_or_a_command_that_cannot_be_read_stops_nothing(
+def test_s38_unreadable_event_or_command_is_dropped(
     redis_url: str, caplog: pytest.LogCaptureFixture, entry: str
 ) -> None:
-    """Flower's user may publish to the channels of both."""
+    """Flower's user may publish to both channels."""
     holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
     with redis.Redis.from_url(redis_url) as client:
         place = client.connection_pool.connection_kwargs["db"]
@@ -319,8 +321,8 @@ def test_s38_an_event_or_a_command_that_cannot_be_read_stops_nothing(
     holder.leave()
 
 
-def test_what_cannot_be_written_down_again_is_put_aside_empty(redis_url: str) -> None:
-    """S38: a value of no JSON kind, out of a consumer's hands."""
+def test_s38_message_that_is_not_json_serialisable_is_quarantined_empty(redis_url: str) -> None:
+    """S38: the payload cannot be serialised again."""
     holder = Holder(redis_url, NAMELESS, messages=0)
     holder.connection.transport._deliver({"x": object()}, "polls")
     with redis.Redis.from_url(redis_url) as client:
@@ -328,8 +330,8 @@ def test_what_cannot_be_written_down_again_is_put_aside_empty(redis_url: str) ->
     holder.leave()
 
 
-def test_a_connection_that_is_lost_while_it_waits_for_a_message_is_closed(server: EmbeddedServer) -> None:
-    """Or the loop would read it again and again."""
+def test_connection_lost_while_waiting_for_a_message_is_closed(server: EmbeddedServer) -> None:
+    """Otherwise the event loop would read it repeatedly."""
     holder = Holder(server.url, NAMELESS, messages=0)
     channel = holder.consumer.channel
     waiting = channel._in_poll
@@ -340,7 +342,7 @@ def test_a_connection_that_is_lost_while_it_waits_for_a_message_is_closed(server
     holder.lose()
 
 
-def test_a_wait_without_a_message_ends_as_kombu_expects(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_without_a_message_raises_empty(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = Holder(redis_url, NAMELESS, messages=0)
     channel = holder.consumer.channel
     with monkeypatch.context() as patch:
@@ -351,8 +353,8 @@ def test_a_wait_without_a_message_ends_as_kombu_expects(redis_url: str, monkeypa
 
 
 @pytest.mark.parametrize("requeue", [True, False], ids=["requeued", "restored"])
-def test_s38_a_tasks_message_goes_back_to_the_queue_that_it_came_from(redis_url: str, requeue: bool) -> None:
-    """Whatever it says of its place: with the worker's rights it would be written into any key."""
+def test_s38_task_message_returns_only_to_its_own_queue(redis_url: str, requeue: bool) -> None:
+    """The routing key in the message is ignored; with the worker's rights it could name any key."""
     holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
     place = {"exchange": "", "routing_key": "callwatch:due"}
     deliver(holder, redis_url, message(properties={"delivery_tag": "t-1", "delivery_info": place}))
@@ -374,8 +376,8 @@ def test_s38_a_tasks_message_goes_back_to_the_queue_that_it_came_from(redis_url:
         json.JSONDecodeError("x", "doc", 0),
     ],
 )
-def test_what_its_consumer_raises_puts_no_healthy_message_aside(redis_url: str, fault: Exception) -> None:
-    """S38: the fault is Celery's or ours; the message is held, and handed out again."""
+def test_s38_error_in_the_consumer_quarantines_no_valid_message(redis_url: str, fault: Exception) -> None:
+    """S38: the message stays unacknowledged and is redelivered."""
     holder = Holder(redis_url, NAMELESS, messages=0, task_queues={"polls": "outbound.trigger"})
 
     def fail(_: Message) -> None:
@@ -393,21 +395,21 @@ def test_what_its_consumer_raises_puts_no_healthy_message_aside(redis_url: str, 
     assert waiting_and_held(redis_url) == (1, 0)
 
 
-# -- the faults of plain kombu and Celery: where one of these fails, try tests/faults without its mend -----------------
+# -- faults of plain kombu and Celery: if one of these tests fails, run tests/faults without the workaround ------------
 
 
-def test_plain_kombu_ends_the_worker_when_its_connection_is_lost(server: EmbeddedServer) -> None:
-    """Mended by `Transport._collect`, `Channel.abandon` and the client that outlives its channel."""
+def test_plain_kombu_raises_when_a_connection_is_lost(server: EmbeddedServer) -> None:
+    """Fixed by `Transport._collect`, `Channel.abandon` and the client that outlives its channel."""
     holder = Holder(server.url, NAMELESS, transport=KombuTransport)
     server.kill()
-    with pytest.raises(AttributeError, match="hostname"):  # inside the worker this is the end of the process
+    with pytest.raises(AttributeError, match="hostname"):  # this ends the worker process
         holder.lose()
-    with pytest.raises(AttributeError, match="hostname"):  # and so is this, a little later
+    with pytest.raises(AttributeError, match="hostname"):  # and so does this, a little later
         holder.held[0].ack()
 
 
-def test_plain_kombu_counts_a_message_as_held_whose_end_redis_did_not_take(server: EmbeddedServer) -> None:
-    """Mended by `QoS.ack` and `QoS.reject`."""
+def test_plain_kombu_keeps_the_prefetch_slot_after_a_failed_acknowledgement(server: EmbeddedServer) -> None:
+    """Fixed by `QoS.ack` and `QoS.reject`."""
     holder = Holder(server.url, NAMELESS, transport=KombuTransport)
     qos = holder.consumer.channel.qos
     qos.prefetch_count = 3
@@ -417,12 +419,12 @@ def test_plain_kombu_counts_a_message_as_held_whose_end_redis_did_not_take(serve
             with pytest.raises(redis.ReadOnlyError):
                 message.ack()
         client.replicaof("NO", "ONE")
-    assert not qos.can_consume(), "it fetches nothing any more"
+    assert not qos.can_consume(), "it fetches no more messages"
     holder.leave()
 
 
-def test_plain_kombu_loses_the_message_that_it_cannot_note(server: EmbeddedServer) -> None:
-    """Mended by `QoS.append`: a trigger would be lost, and its call never made."""
+def test_plain_kombu_loses_a_message_that_it_cannot_record(server: EmbeddedServer) -> None:
+    """Fixed by `QoS.append`: the trigger would be lost and its call never made."""
     holder = Holder(server.url, NAMELESS, transport=KombuTransport, messages=1)
     message, channel = holder.held[0], holder.consumer.channel
     message.ack()
@@ -436,8 +438,8 @@ def test_plain_kombu_loses_the_message_that_it_cannot_note(server: EmbeddedServe
     assert waiting_and_held(server.url) == (0, 0)
 
 
-def test_plain_kombu_deletes_a_message_that_is_handed_back_after_its_channel_was_closed(redis_url: str) -> None:
-    """Mended by `QoS.restore_by_tag`: `Reject(requeue=True)` of a trigger that could not reach the store."""
+def test_plain_kombu_deletes_a_message_requeued_after_its_channel_closed(redis_url: str) -> None:
+    """Fixed by `QoS.restore_by_tag`: `Reject(requeue=True)` of a trigger that could not reach the store."""
 
     class AlmostOurs(transport_module.Channel):
         QoS = KombuQoS
@@ -455,17 +457,17 @@ def test_plain_kombu_deletes_a_message_that_is_handed_back_after_its_channel_was
     assert waiting_and_held(redis_url) == (0, 1)
     with contextlib.suppress(AttributeError):
         holder.consumer.channel.qos.restore_by_tag(holder.held[0].delivery_tag)
-    assert waiting_and_held(redis_url)[0] == 0, "it is not put back"
+    assert waiting_and_held(redis_url)[0] == 0, "it is not restored"
 
 
-def test_plain_kombu_takes_a_demoted_server_for_a_fault_of_the_program() -> None:
-    """Mended by `Transport.connection_errors` (S41): the worker connects again instead of ending."""
+def test_s41_plain_kombu_treats_a_demoted_server_as_a_program_error() -> None:
+    """Fixed by `Transport.connection_errors` (S41): the worker reconnects instead of exiting."""
     assert not issubclass(redis.ReadOnlyError, KombuTransport.connection_errors)
     assert issubclass(redis.ReadOnlyError, transport_module.Transport.connection_errors)
 
 
-def test_plain_celery_holds_the_loop_up_with_a_heartbeat(server: EmbeddedServer) -> None:
-    """Mended by `Dispatcher.send`: it is tried until Redis is back, and the loop hears not even a SIGTERM."""
+def test_plain_celery_blocks_the_event_loop_with_a_heartbeat(server: EmbeddedServer) -> None:
+    """Fixed by `Dispatcher.send`: Celery retries until Redis is back, and the loop handles not even SIGTERM."""
     with (
         Celery(broker=server.url) as other,
         other.connection_for_write() as connection,
@@ -473,21 +475,23 @@ def test_plain_celery_holds_the_loop_up_with_a_heartbeat(server: EmbeddedServer)
     ):
         dispatcher.send("worker-online")
         server.kill()
-        beat = threading.Thread(target=dispatcher.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True)
-        beat.start()
-        beat.join(3)
-        assert beat.is_alive()
+        heartbeat = threading.Thread(
+            target=dispatcher.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True
+        )
+        heartbeat.start()
+        heartbeat.join(3)
+        assert heartbeat.is_alive()
         server.restart()
-        beat.join(30)
+        heartbeat.join(30)
 
 
-def test_the_mends_are_made_for_this_kombu() -> None:
-    """They use names that kombu keeps to itself: with another version read its sources, run the fault tests again."""
+def test_workarounds_match_the_installed_kombu() -> None:
+    """They use private names of kombu: for another version, read its source and run the fault tests."""
     assert kombu.__version__.startswith(f"{transport_module.MADE_FOR_KOMBU}.")
 
 
 @pytest.mark.parametrize(("version", "warned"), [(kombu.__version__, False), ("5.8.0", True), ("5.70.1", True)])
-def test_a_worker_on_another_kombu_says_so_at_its_start(
+def test_worker_warns_about_an_untested_kombu_version(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str, warned: bool
 ) -> None:
     monkeypatch.setattr(kombu, "__version__", version)
@@ -496,15 +500,15 @@ def test_a_worker_on_another_kombu_says_so_at_its_start(
     assert any(f"kombu {version} is installed" in line for line in caplog.messages) is warned
 
 
-def test_a_channel_keeps_its_client(redis_url: str) -> None:
+def test_channel_keeps_one_synchronous_client(redis_url: str) -> None:
     with Connection(redis_url, transport=transport_module.Transport) as connection:
         channel = connection.channel()
         assert channel._create_client() is channel._create_client()
         assert channel._create_client(asynchronous=True) is not channel._create_client()
 
 
-def test_every_redis_url_gets_it() -> None:
-    """Also where kombu was used before."""
+def test_install_applies_to_every_redis_url() -> None:
+    """Even after kombu has cached its own transport."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = "kombu.transport.redis:Transport"
         transport._transport_cache.pop(scheme, None)
@@ -514,13 +518,13 @@ def test_every_redis_url_gets_it() -> None:
         assert type(Connection(f"{scheme}://127.0.0.1:1/0").transport) is transport_module.Transport
 
 
-def test_the_applications_events_are_sent_by_that_dispatcher() -> None:
+def test_application_sends_events_by_this_dispatcher() -> None:
     with app.connection_for_write() as connection:
         assert isinstance(app.events.Dispatcher(connection, enabled=False), transport_module.Dispatcher)
 
 
-def test_a_heartbeat_does_not_hold_up_the_worker_while_redis_is_away(server: EmbeddedServer) -> None:
-    """Celery asks for a heartbeat to be tried until it is sent, in the loop that should connect again."""
+def test_heartbeat_does_not_block_the_worker_while_redis_is_unavailable(server: EmbeddedServer) -> None:
+    """Celery retries a heartbeat until it is sent, in the event loop that should reconnect."""
     with (
         Celery(broker=server.url, events="worker.runtime.transport:Events") as other,
         other.connection_for_write() as connection,
@@ -528,10 +532,12 @@ def test_a_heartbeat_does_not_hold_up_the_worker_while_redis_is_away(server: Emb
     ):
         dispatcher.send("worker-online")
         server.kill()
-        beat = threading.Thread(target=dispatcher.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True)
-        beat.start()
-        beat.join(30)
-        assert not beat.is_alive()
+        heartbeat = threading.Thread(
+            target=dispatcher.send, args=["worker-heartbeat"], kwargs={"retry": True}, daemon=True
+        )
+        heartbeat.start()
+        heartbeat.join(30)
+        assert not heartbeat.is_alive()
         assert len(dispatcher._outbound_buffer) == 1
         server.restart()
         dispatcher.flush()
