@@ -82,10 +82,7 @@ BROKEN = [
             without(
                 claims,
                 "CLAIM",
-                (
-                    "if lock_token or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 then return skip() end",
-                    "",
-                ),
+                ("if lock_token or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0", "if false"),
                 ("if not redis.call('SET', lock, token, 'NX', 'PX', LOCK_TTL) then return {'copy'} end", ""),
             ),
         ),
