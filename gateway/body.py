@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from gateway.problems import Problem, malformed
+from gateway.problems import Problem, fault, malformed
 
 JSON_BODY = "a JSON object in UTF-8, each name once, numbers finite"
 
@@ -11,14 +11,15 @@ JSON_BODY = "a JSON object in UTF-8, each name once, numbers finite"
 def read_object(content_type: str, body: bytes) -> dict[str, Any]:
     """Return the object of a body; Problem, which quotes nothing of it, where there is none."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise Problem("json-only")
+        kind = "another media type" if content_type else "missing"
+        raise Problem("json-only", errors=[fault("Content-Type", kind, "application/json")])
     try:
         document = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
         json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate is no text
     except UnicodeError:
         raise malformed("body", "no UTF-8 text", JSON_BODY) from None
-    except _FaultyError as fault:
-        raise malformed("body", str(fault), JSON_BODY) from None
+    except _FaultyError as error:
+        raise malformed("body", str(error), JSON_BODY) from None
     except (ValueError, RecursionError):
         raise malformed("body", "no JSON", JSON_BODY) from None
     if not isinstance(document, dict):

@@ -56,6 +56,7 @@ class Feed:
     def __post_init__(self) -> None:
         self.moved_at = time.monotonic()
         self._ahead = 0.0  # seconds that the store's clock is ahead of this machine's
+        self._oldest: float | None = None  # time of the oldest event that is not shown yet, by the store's clock
         self._stopped = threading.Event()
         self._wanted = asyncio.Event()
         self._welcomes: dict[Subscriber, asyncio.Future[None]] = {}
@@ -175,7 +176,8 @@ class Feed:
     def _take(self, events: list[dict[str, Any]], oldest: str) -> None:
         self.hub.note(events)
         self.metrics.events.inc(len(events))
-        self.metrics.lag.observe(max(0.0, self.now() - position(oldest)[0] / 1000))
+        if self._oldest is None and self.hub.wanting:
+            self._oldest = position(oldest)[0] / 1000
         self._wanted.set()
 
     def _lose_store(self) -> None:
@@ -213,21 +215,25 @@ class Feed:
             await asyncio.sleep(self.pace.tick)
 
     async def _refresh(self) -> None:
-        recently = recent(self.now())
+        recently, oldest = recent(self.now()), self._oldest
+        self._oldest = None
         wanted, joining = self.hub.plan(recently)
         try:
             surroundings, states = await self._loop.run_in_executor(self.threads, self.store.read_cases, wanted)
+            self._apply(surroundings, states, joining, recently)
         except StoreUnavailable as error:
             self.hub.failed(wanted)
+            self._oldest = oldest
             for one in joining:
                 self._settle(one, error)
             return
         except Exception:
-            log.exception("cases cannot be read")
+            log.exception("cases cannot be shown")
             for one in joining:
                 self._settle(one, Problem("internal"))
             return
-        self._apply(surroundings, states, joining, recently)
+        if oldest is not None:
+            self.metrics.lag.observe(max(0.0, self.now() - oldest))
 
     def _apply(
         self, surroundings: Surroundings, states: list[CaseState], joining: list[Subscriber], recently: tuple[int, int]

@@ -97,10 +97,11 @@ class Hub:
         self._state: dict[str, Any] | None = None
         self._look_around = False
         self._numbers = 0
+        self._size = 0
         self.slots: list[set[Subscriber]] = [set() for _ in range(SLOTS)]
 
     def __len__(self) -> int:
-        return sum(map(len, self.slots))
+        return self._size
 
     @property
     def cases(self) -> int:
@@ -117,13 +118,17 @@ class Hub:
         self._numbers += 1
         subscriber.slot = self._numbers % SLOTS
         self.slots[subscriber.slot].add(subscriber)
+        self._size += 1
         for case_id in subscriber.cases:
             self._cases.setdefault(case_id, Followed()).subscribers.add(subscriber)
         self._joining.append(subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Let one follow no more."""
-        self.slots[subscriber.slot].discard(subscriber)
+        if subscriber not in self.slots[subscriber.slot]:
+            return
+        self.slots[subscriber.slot].remove(subscriber)
+        self._size -= 1
         for case_id in subscriber.cases:
             followed = self._cases.get(case_id)
             if followed is None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import jwt
 
 from config.api_keys import ApiKey, KeysError, find_key, read_keys
-from gateway.problems import BEARER, Problem
+from gateway.problems import BEARER, Problem, fault
 
 log = logging.getLogger(__name__)
 
 AUDIENCE, WATCH = "callwatch", "watch"
 LONGEST_TOKEN = 900  # seconds
+FIELD = "Authorization"
 CLOCKS_APART = 60  # seconds that a back end's clock may be ahead of ours
 MAX_CASES = 20
 MAX_TOKEN_LENGTH = 8_192  # characters; also bounded by the headers
@@ -38,16 +39,18 @@ class Caller:
     def require(self, *scopes: str) -> None:
         """Return where the caller has one of the scopes; Problem otherwise."""
         if not self.scopes.intersection(scopes):
+            held = ", ".join(sorted(self.scopes))
             raise Problem(
                 "insufficient-scope",
                 headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes[0]}"'},
+                errors=[fault(FIELD, f"a credential with the scope {held}", f"one with the scope {scopes[0]}")],
             )
 
     def require_case(self, case_id: str) -> None:
         """Return where the caller may look at a case; Problem otherwise."""
         self.require("read", WATCH)
         if self.cases is not None and case_id not in self.cases:
-            raise Problem("other-case")
+            raise Problem("other-case", errors=[fault("case", "not among the token's", "a case that the token names")])
 
 
 class KeyRing:
@@ -120,8 +123,10 @@ class Tokens:
 
     def read(self, token: str, *, now: float) -> Caller:
         """Return who a token speaks for; Problem where it is none of ours, has expired, or says too much."""
-        if self._secret is None or len(token) > MAX_TOKEN_LENGTH:
-            raise Problem("unauthenticated")
+        if self._secret is None:
+            raise unknown("a token", "an API key: no secret for tokens is set here")
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise unknown(f"a token of {len(token)} characters", f"at most {MAX_TOKEN_LENGTH}")
         try:
             claims = jwt.decode(
                 token,
@@ -131,21 +136,26 @@ class Tokens:
                 options={"require": ["exp", "aud"], "verify_iat": False, "verify_sub": False, "verify_iss": False},
             )
         except jwt.ExpiredSignatureError:
-            raise Problem("token-expired") from None
+            raise Problem("token-expired", errors=[fault(FIELD, "a token that has expired", "a new token")]) from None
         except jwt.PyJWTError:
-            raise Problem("unauthenticated") from None
+            raise unknown("a token that is not valid", "a token signed with HS256 and this gateway's secret") from None
         return _caller(claims, now)
+
+
+def unknown(kind: str, wanted: str, headers: Mapping[str, str] | None = None) -> Problem:
+    """Return the problem of a credential that names no caller."""
+    return Problem("unauthenticated", headers=headers, errors=[fault(FIELD, kind, wanted)])
 
 
 def _caller(claims: dict[str, Any], now: float) -> Caller:
     cases, expires, begun = claims.get("cases"), float(claims["exp"]), claims.get("iat")
     listed = isinstance(cases, list) and 0 < len(cases) <= MAX_CASES and all(isinstance(case, str) for case in cases)
     if not listed or claims.get("scope") != WATCH:
-        raise Problem("unauthenticated", "The token should name 1 to 20 cases, and have the scope watch.")
+        raise unknown("a token whose claims are wrong", f"`cases` with 1 to {MAX_CASES} texts, `scope` {WATCH}")
     assert isinstance(cases, list)  # noqa: S101 - for the type checker
     begun = float(begun) if isinstance(begun, int | float) else now
     if expires - now > LONGEST_TOKEN + CLOCKS_APART or expires - begun > LONGEST_TOKEN or begun > now + CLOCKS_APART:
-        raise Problem("unauthenticated", "The token should live for 15 minutes at the most.")
+        raise unknown("a token that lives too long", f"`exp` at most {LONGEST_TOKEN} s after `iat`")
     issuer = str(claims.get("iss") or "token")[:64]
     subject = str(claims.get("sub") or ",".join(sorted(cases)))
     return Caller(issuer, frozenset({WATCH}), f"{issuer}\0{subject}", frozenset(cases), expires)
@@ -154,14 +164,14 @@ def _caller(claims: dict[str, Any], now: float) -> Caller:
 def identify(authorization: Sequence[str], keys: KeyRing, tokens: Tokens, *, now: float) -> Caller:
     """Return who sent the header `Authorization`; Problem where that is nobody we know. `now` in epoch seconds."""
     if not authorization:
-        raise Problem("unauthenticated", headers=BEARER)
+        raise unknown("missing", "Bearer and an API key or a token", BEARER)
     scheme, _, credential = authorization[0].strip().partition(" ")
     credential = credential.strip()
     if len(authorization) > 1 or scheme.lower() != "bearer" or not credential:
-        raise Problem("unauthenticated", "Authorization should be `Bearer` and one key or token.")
+        raise unknown("not one credential of the scheme Bearer", "Bearer and one API key or token")
     if not credential.startswith("cw_"):
         return tokens.read(credential, now=now)
     key = keys.find(credential)
     if key is None:
-        raise Problem("unauthenticated")
+        raise unknown("an unknown API key", "an API key of this gateway")
     return Caller(key.name, frozenset(key.scopes), f"{key.name}\0key")

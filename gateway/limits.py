@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from gateway.problems import Problem
+from gateway.problems import Problem, fault
 
 WINDOW = 60.0  # seconds whose average counts: a burst of that many seconds' requests is let through
-REMEMBERED = 10_000  # callers; beyond that those whose buckets are full again are forgotten
+REMEMBERED = 10_000  # callers; beyond that the first ones are dropped
 
 
 @dataclass(slots=True)
@@ -37,7 +37,9 @@ class Limit:
             return
         bucket = self._buckets.get(caller)
         if bucket is None:
-            self._forget(now)
+            if len(self._buckets) >= REMEMBERED and not self.forget(now):
+                for name in list(self._buckets)[: REMEMBERED // 2]:
+                    del self._buckets[name]
             bucket = self._buckets[caller] = Bucket(self.burst, now)
         bucket.left = min(self.burst, bucket.left + (now - bucket.at) * self.rate)
         bucket.at = now
@@ -45,12 +47,12 @@ class Limit:
             raise self._exceeded((1 - bucket.left) / self.rate)
         bucket.left -= 1
 
-    def _forget(self, now: float) -> None:
-        if len(self._buckets) < REMEMBERED:
-            return
+    def forget(self, now: float) -> int:
+        """Drop the buckets that are full again at `now`, and return how many: a new one would be full as well."""
         full = [name for name, one in self._buckets.items() if one.left + (now - one.at) * self.rate >= self.burst]
-        for name in full or list(self._buckets)[: REMEMBERED // 2]:
+        for name in full:
             del self._buckets[name]
+        return len(full)
 
     def _exceeded(self, wait: float) -> Problem:
         seconds = math.ceil(wait)
@@ -62,4 +64,5 @@ class Limit:
                 "RateLimit-Policy": f'"{self.name}";q={self.burst:g};w={self.window:g}',
             },
             members={"violated-policies": [self.name]},
+            errors=[fault("requests", "more than the limit", f"{self.burst:g} in {self.window:g} s")],
         )

@@ -19,7 +19,7 @@ class Metrics:
         self.events = Counter("callwatch_gateway_events", "Events read from the live stream.", registry=registry)
         self.lag = Histogram(
             "callwatch_gateway_event_lag_seconds",
-            "From an event to its being read.",
+            "From an event to what it changes being handed to the streams.",
             buckets=LAGS,
             registry=registry,
         )
@@ -29,7 +29,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "callwatch_gateway_request_seconds",
-            "From a request to the end of its answer, streams excepted.",
+            "From a request to the end of its answer, without what Prefer waits for; streams excepted.",
             ["route"],
             buckets=LATENCIES,
             registry=registry,

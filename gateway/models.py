@@ -4,6 +4,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+CALL = {
+    "job_id": "1795312052000-447e-96ea-97523c61189b",
+    "mediation_id": "20",
+    "person": "***0001",
+    "call_status": "Executing",
+    "label": "通话中",
+    "since": 1795312052.2,
+    "failures": 0,
+    "checked_at": 1795312063.9,
+    "verdict": None,
+    "finished_at": None,
+}
+
+
+def example(document: dict[str, Any]) -> ConfigDict:
+    """Return a model's configuration with an example."""
+    return ConfigDict(json_schema_extra={"examples": [document]})
+
+
 CaseId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
@@ -34,16 +53,12 @@ class Retry(BaseModel):
 class TriggerState(BaseModel):
     """How a trigger stands. A business outcome is no error: `unknown` is a 200 as well."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "h-5f1c0000000000000000000000000000000000aa",
-                    "state": "queued",
-                    "case_id": "C-2001",
-                    "mediation_id": "20",
-                }
-            ]
+    model_config = example(
+        {
+            "id": "h-5f1c0000000000000000000000000000000000aa",
+            "state": "queued",
+            "case_id": "C-2001",
+            "mediation_id": "20",
         }
     )
 
@@ -59,16 +74,18 @@ class TriggerState(BaseModel):
 class Call(BaseModel):
     """A call as a page shows it. Times are epoch seconds on the store's clock."""
 
-    job_id: str
+    model_config = example(CALL)
+
+    job_id: str = Field(description="upstream's id of the call")
     mediation_id: str
     person: str = Field(description="a masked person id, or 未知联系人")
     call_status: str = Field(description="upstream's word")
     label: str = Field(description="the same as people read it")
     since: float = Field(description="when the duration begins")
     failures: int = Field(description="failed queries in a row")
-    checked_at: float | None
+    checked_at: float | None = Field(description="when upstream was asked last")
     verdict: Literal["ended", "expired", "lost"] | None = Field(description="null while the call is watched")
-    finished_at: float | None
+    finished_at: float | None = Field(description="when the verdict came")
 
 
 class Pair(BaseModel):
@@ -82,11 +99,21 @@ class Pair(BaseModel):
 class Notice(BaseModel):
     """What a person is told once; `id` is the same in every repetition."""
 
-    id: str
-    kind: str
+    model_config = example(
+        {
+            "id": "1795312064123-0",
+            "kind": "dial_failed",
+            "level": "error",
+            "text": "发起外呼失败,请稍后重试",
+            "at": 1795312064.1,
+        }
+    )
+
+    id: str = Field(description="the id of its event")
+    kind: str = Field(description="what happened; new kinds may be added")
     level: Literal["info", "warning", "error"]
-    text: str
-    at: float
+    text: str = Field(description="to be shown as it stands, as text")
+    at: float = Field(description="epoch seconds")
 
 
 class Case(BaseModel):
@@ -100,6 +127,24 @@ class Case(BaseModel):
 
 class Snapshot(BaseModel):
     """What a page needs to begin; also the stream's first event. A case that is not known is empty."""
+
+    model_config = example(
+        {
+            "v": 1,
+            "now": 1795312064.2,
+            "poll_interval": 10,
+            "upstream": "ok",
+            "new_calls": "allowed",
+            "cases": [
+                {
+                    "case_id": "C-2001",
+                    "pairs": [{"mediation_id": "20", "phase": "watching", "until": None}],
+                    "calls": [CALL],
+                    "notices": [],
+                }
+            ],
+        }
+    )
 
     v: Literal[1]
     now: float = Field(description="the store's clock, epoch seconds")
@@ -131,6 +176,8 @@ class TokenRequest(BaseModel):
 class Token(BaseModel):
     """A token that looks at cases and can never trigger. It travels in `Authorization`, never in a URL."""
 
+    model_config = example({"token": "eyJ…", "expires_at": 1795312964})
+
     token: str
     expires_at: int = Field(description="epoch seconds")
 
@@ -138,18 +185,29 @@ class Token(BaseModel):
 class Fault(BaseModel):
     """One field that is wrong: the kind of its value and what would be right, never the value."""
 
-    field: str
-    kind: str
-    wanted: str
+    field: str = Field(description="a field of the body, a parameter, or a header")
+    kind: str = Field(description="of its value")
+    wanted: str = Field(description="what would be right")
 
 
 class ProblemDocument(BaseModel):
     """A problem, as RFC 9457 has it; `type` leads to its page."""
 
-    type: str
+    model_config = example(
+        {
+            "type": "/problems/malformed",
+            "title": "The request cannot be read",
+            "status": 400,
+            "detail": "Correct the part that `errors` names, and send it again.",
+            "instance": "r-0123456789abcdef",
+            "errors": [{"field": "body", "kind": "no JSON", "wanted": "a JSON object in UTF-8"}],
+        }
+    )
+
+    type: str = Field(description="leads to a page about this kind of problem")
     title: str
     status: int
-    detail: str
-    instance: str
-    errors: list[Fault] | None = None
-    retry: Retry | None = None
+    detail: str = Field(description="what to do; for wrong arguments the product's text")
+    instance: str = Field(description="the request's id, which the gateway's log has too")
+    errors: list[Fault] | None = Field(None, description="each wrong part of the request")
+    retry: Retry | None = Field(None, description="which Idempotency-Key a repetition may carry")

@@ -84,7 +84,10 @@ RETRY_SAME: dict[str, Any] = {"retry": {"key": "same"}}
 
 
 class Problem(Exception):  # noqa: N818 - named for what it is
-    """An answer that is no success: its kind, what else it says, and its headers."""
+    """An answer that is no success: its kind, what else it says, and its headers.
+
+    `errors` name each wrong part of the request and its kind, as `fault` returns them.
+    """
 
     def __init__(
         self,
@@ -93,11 +96,12 @@ class Problem(Exception):  # noqa: N818 - named for what it is
         *,
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, Any] | None = None,
+        errors: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(name)
         self.name = name
         self.detail = detail
-        self.members = dict(members or {})
+        self.members = {**(members or {}), **({"errors": list(errors)} if errors else {})}
         self.headers = dict(headers or {})
         if self.status == 401:  # noqa: PLR2004
             self.headers.setdefault("WWW-Authenticate", 'Bearer error="invalid_token"')
@@ -129,16 +133,13 @@ def fault(field: str, kind: str, wanted: str) -> dict[str, str]:
 
 def malformed(field: str, kind: str, wanted: str) -> Problem:
     """Return the problem of a part that cannot be read."""
-    return Problem("malformed", members={"errors": [fault(field, kind, wanted)]})
+    return Problem("malformed", errors=[fault(field, kind, wanted)])
 
 
 def invalid(errors: Sequence[Mapping[str, str]], *, missing: bool = False) -> Problem:
     """Return the problem of arguments that are read and wrong (S2)."""
-    return Problem(
-        "invalid-arguments",
-        texts.MISSING_PARAMETERS if missing else texts.INVALID_PARAMETERS,
-        members={"errors": list(errors)},
-    )
+    detail = texts.MISSING_PARAMETERS if missing else texts.INVALID_PARAMETERS
+    return Problem("invalid-arguments", detail, errors=errors)
 
 
 def page(name: str) -> str:

@@ -9,14 +9,14 @@ import redis
 from config.log import configure_logging
 from config.redis_url import parse_redis_url
 from config.settings import Settings, words
-from gateway.api import Gateway, Limits, build
+from gateway.application import build
 from gateway.door import Entrance
 from gateway.feed import Feed
 from gateway.hub import Hub
 from gateway.identity import KeyRing, Tokens
 from gateway.metrics import Metrics
-from gateway.routes import add_routes
 from gateway.server import key_file, listen, raise_open_files, serve
+from gateway.service import Gateway, Limits
 from gateway.showing import Setting
 from gateway.triggers import Triggers
 from worker.container import build_store
@@ -78,4 +78,4 @@ def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
     sys.stdout.write(f"gateway: http://{place}:{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     log.info("at most %d open files, %d API keys", raise_open_files(), len(gateway.keys))
-    serve(build(gateway, add_routes), listening, gateway.feed.close)
+    serve(build(gateway), listening, gateway.feed.close)

@@ -1,18 +1,21 @@
 """The paths, as FastAPI and the OpenAPI document have them: which parameters, which answers, in whose words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 
-from gateway import api
-from gateway.api import EVENTS_SHOWN, MOST_EVENTS, Gateway
+from gateway import about_api, case_api, token_api, trigger_api
+from gateway.case_api import EVENTS_SHOWN, MEDIA_TYPE, MOST_EVENTS
 from gateway.door import text_of
+from gateway.identity import MAX_CASES
 from gateway.models import History, ProblemDocument, Snapshot, Token, TokenRequest, Trigger, TriggerState
-from gateway.problems import CONTENT_TYPE, KINDS, Problem
+from gateway.problems import CONTENT_TYPE, KINDS
+from gateway.service import Gateway
 from gateway.triggers import KEY_LENGTH
+from worker.core.messages import MAX_ID_LENGTH
 
 TITLE, VERSION = "callwatch gateway", "1"
 DESCRIPTION = (
@@ -24,6 +27,34 @@ EVERYWHERE = (414, 421, 429, 431, 500, 503)
 BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
 CaseId = Annotated[str, Path(description="the case", examples=["C-2001"], min_length=1, max_length=200)]
 EventId = {"pattern": r"^\d{1,19}-\d{1,19}$", "examples": ["1795312064123-0"]}
+
+
+def parameter(name: str, place: str, description: str, schema: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return how a parameter is documented that the route reads itself; `place` is query or header."""
+    return {"name": name, "in": place, "description": description, "schema": schema, **more}
+
+
+KEY = parameter(
+    "Idempotency-Key",
+    "header",
+    "one for each load of a case; it becomes the task id, and the same key never calls twice",
+    {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH, "pattern": "^[!#-~]+$"},
+    required=True,
+    example="8e03978e-40d5-43e8-bc93-6894a57f9324",
+)
+PREFER = parameter(
+    "Prefer", "header", "`wait=N`: wait up to N seconds, 30 at the most, for the end", {"type": "string"}
+)
+CASES = parameter(
+    "case",
+    "query",
+    f"up to {MAX_CASES}; the token's if none",
+    {"type": "array", "maxItems": MAX_CASES, "items": {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}},
+)
+AFTER = (
+    parameter("Last-Event-ID", "header", "the last id seen", {"type": "string", **EventId}),
+    parameter("last_event_id", "query", "for clients that cannot send the header", {"type": "string", **EventId}),
+)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -60,21 +91,6 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
 
 
 def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
-    key = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "required": True,
-        "description": "one for each load of a case; it becomes the task id, and the same key never calls twice",
-        "schema": {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH, "pattern": "^[!#-~]+$"},
-        "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
-    }
-    prefer = {
-        "name": "Prefer",
-        "in": "header",
-        "description": "`wait=N`: wait up to N seconds, 30 at the most, for the end",
-        "schema": {"type": "string"},
-    }
-
     @app.post(
         "/v1/triggers",
         status_code=202,
@@ -87,7 +103,7 @@ def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
             ),
             **problems(400, 401, 403, 413, 415, 422),
         },
-        openapi_extra={**BEARER, **body_of(Trigger), "parameters": [key, prefer]},
+        openapi_extra={**BEARER, **body_of(Trigger), "parameters": [KEY, PREFER]},
         response_class=Response,
     )
     async def post_trigger(request: Request) -> Response:
@@ -95,7 +111,7 @@ def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
 
         On a 503, or none, repeat the request with the same key.
         """
-        return await api.post_trigger(gateway, request)
+        return await trigger_api.post_trigger(gateway, request)
 
     @app.get(
         "/v1/triggers/{id}",
@@ -109,7 +125,7 @@ def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
         request: Request, trigger_id: Annotated[str, Path(alias="id", description="as Location named it")]
     ) -> Response:
         """Tell the triggers of this client alone; `unknown` means: a telephone may be ringing, tell a person."""
-        return await api.get_trigger(gateway, request, trigger_id)
+        return await trigger_api.get_trigger(gateway, request, trigger_id)
 
     @app.post(
         "/v1/tokens",
@@ -122,7 +138,7 @@ def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
     )
     async def post_token(request: Request) -> Response:
         """Who may see which case is the back end's decision: callwatch knows no users."""
-        return await api.post_token(gateway, request)
+        return await token_api.post_token(gateway, request)
 
 
 def _add_cases(app: FastAPI, gateway: Gateway) -> None:
@@ -143,7 +159,7 @@ def _add_cases(app: FastAPI, gateway: Gateway) -> None:
         limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="at the most so many")] = EVENTS_SHOWN,
     ) -> Response:
         """Events hold no personal data: person ids are masked."""
-        return await api.get_history(gateway, request, case, after, limit)
+        return await case_api.get_history(gateway, request, case, after, limit)
 
     @app.get(
         "/v1/cases/{case:path}",
@@ -159,36 +175,26 @@ def _add_cases(app: FastAPI, gateway: Gateway) -> None:
     )
     async def get_case(request: Request, case: CaseId) -> Response:
         """Give a page what it needs, as the stream's first event does."""
-        return await api.get_case(gateway, request, case)
-
-    stream: dict[str, Any] = {
-        "summary": "Follow cases",
-        "tags": ["cases"],
-        "responses": {
-            200: {
-                "description": "Events: snapshot, call, notice, pair, gone, state, beat, bye",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            },
-            **problems(400, 401, 403, 406, 422),
-        },
-        "openapi_extra": BEARER,
-        "response_class": Response,
-    }
+        return await case_api.get_case(gateway, request, case)
 
     @app.head("/v1/stream", include_in_schema=False)
-    @app.get("/v1/stream", **stream)
-    async def get_stream(
-        request: Request,
-        case: Annotated[list[str] | None, Query(description="up to 20; the token's if none", max_length=20)] = None,
-        last_event_id: Annotated[
-            str | None, Query(description="for clients that cannot send the header", json_schema_extra=EventId)
-        ] = None,
-        last_event_header: Annotated[  # noqa: ARG001 - documented here, and read from the request
-            str | None, Header(alias="Last-Event-ID", description="the last id seen", json_schema_extra=EventId)
-        ] = None,
-    ) -> Response:
+    @app.get(
+        "/v1/stream",
+        summary="Follow cases",
+        tags=["cases"],
+        responses={
+            200: {
+                "description": "Events: snapshot, call, notice, pair, gone, state, beat, bye",
+                "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            },
+            **problems(400, 401, 403, 406),
+        },
+        openapi_extra={**BEARER, "parameters": [CASES, *AFTER]},
+        response_class=Response,
+    )
+    async def get_stream(request: Request) -> Response:
         """Send a snapshot first, with the notices missed; then whole calls as they change."""
-        return await api.get_stream(gateway, request, case or [], last_event_id)
+        return await case_api.get_stream(gateway, request)
 
 
 def _add_pages(app: FastAPI, gateway: Gateway) -> None:
@@ -207,21 +213,19 @@ def _add_pages(app: FastAPI, gateway: Gateway) -> None:
         )
 
     async def healthz() -> Response:
-        return Response(b"ok\n", media_type="text/plain; charset=utf-8")
+        return about_api.get_health()
 
     async def readyz() -> Response:
-        if not gateway.feed.alive or gateway.feed.closing:
-            raise Problem("store-unavailable")
-        return Response(b"ok\n", media_type="text/plain; charset=utf-8")
+        return about_api.get_readiness(gateway)
 
     async def metrics(request: Request) -> Response:
-        return api.get_metrics(gateway, request)
+        return about_api.get_metrics(gateway, request)
 
     async def openapi() -> Response:
         return Response(text_of(app.openapi()), media_type="application/json")
 
     async def problem(name: str) -> Response:
-        return api.get_problem(name)
+        return about_api.get_problem(name)
 
     plain("/healthz", healthz, "Whether the process answers", "text/plain")  # type: ignore[arg-type]
     plain("/readyz", readyz, "Whether Redis answers and events are read", "text/plain")  # type: ignore[arg-type]

@@ -120,7 +120,7 @@ def serve(app: Any, listening: socket.socket, close: Callable[[], None]) -> None
         date_header=True,
         proxy_headers=False,
         backlog=BACKLOG,
-        h11_max_incomplete_event_size=LONGEST_HEADERS,
+        h11_max_incomplete_event_size=4 * LONGEST_HEADERS,  # up to here the door answers, which says what is too long
         timeout_graceful_shutdown=LEAVES_WITHIN,
         timeout_keep_alive=65,
     )

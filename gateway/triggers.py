@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,9 @@ from worker.core.model import Pair
 from worker.runtime.producer import Producer
 from worker.store import RedisStore
 from worker.store.requests import Request, Standing
+
+State = dict[str, Any]
+"""How a trigger stands, as an answer says it."""
 
 KEY_LENGTH = 255  # characters of an Idempotency-Key
 KEY_WANTED = f"1 to {KEY_LENGTH} printable ASCII characters, in double quotes or bare"
@@ -34,6 +37,7 @@ BY_OUTCOME = {  # which key a retry may carry
     "disabled": "new",
     "invalid": "new",
 }
+REUSED = fault("Idempotency-Key", "used before for other arguments", "a key of its own for each load of a case")
 META = "celery-task-meta-"
 NAME_SHOWN = 64  # characters of a field's name that an answer repeats
 
@@ -49,7 +53,7 @@ class Order:
 def read_key(headers: list[str]) -> str:
     """Return the Idempotency-Key, which is a structured-field string or a bare value; Problem where there is none."""
     if not headers:
-        raise Problem("idempotency-key-missing")
+        raise Problem("idempotency-key-missing", errors=[fault("Idempotency-Key", "missing", KEY_WANTED)])
     if len(headers) > 1:
         raise malformed("Idempotency-Key", "given more than once", KEY_WANTED)
     text = headers[0].strip()
@@ -98,6 +102,26 @@ def _unknown(name: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """An order under the Idempotency-Key of a client."""
+
+    client: str
+    key: str
+    order: Order
+
+    @property
+    def task_id(self) -> str:
+        """The task id that the key stands for."""
+        return task_id_of(self.client, self.key)
+
+    def request(self, at: float) -> Request:
+        """Return what is stored of it, as asked for at a time (epoch seconds)."""
+        wanted = self.order.request
+        fingerprint = fingerprint_of(self.client, wanted)
+        return Request(self.client, fingerprint, wanted.case_id, wanted.mediation_id, at, at + self.order.expires_in)
+
+
+@dataclass(frozen=True, slots=True)
 class Triggers:
     """What is done with triggers, from threads: each method asks Redis, and raises StoreUnavailable or NotPublished."""
 
@@ -106,35 +130,47 @@ class Triggers:
     results: redis.Redis
     now: Callable[[], float]
 
-    def submit(self, client: str, key: str, order: Order) -> dict[str, Any]:
-        """Enqueue a trigger under a client's key, once; return how it stands. Problem where the key is another's.
+    def submit(self, batch: Sequence[Asked]) -> list[State | Problem | None]:
+        """Enqueue triggers, each once, in one round trip to the store and one to the broker.
 
-        The fingerprint is kept first: whatever breaks after that, the same key may be sent again.
+        Returns for each its state; None where a worker has handled it or its time is over, so that `find` has its
+        state; a Problem where its key stands for other arguments. The fingerprints are stored first: after any failure
+        the same key may be sent again.
         """
-        task_id, at = task_id_of(client, key), self.now()
-        pair = Pair(order.request.case_id, order.request.mediation_id)
-        asked = Request(
-            client, fingerprint_of(client, order.request), pair.case_id, pair.mediation_id, at, at + order.expires_in
-        )
-        first, handled = self.store.remember(task_id, asked)
-        if first.fingerprint != asked.fingerprint:
-            raise Problem("idempotency-key-reused")
-        if handled:
-            return self.describe(task_id, first)
-        left = first.expires - at
-        if left < 1:
-            return self.describe(task_id, first)
-        self.producer.publish(order.request, task_id=task_id, expires=left)
-        return {"id": task_id, "state": "queued", "case_id": pair.case_id, "mediation_id": pair.mediation_id}
+        at = self.now()
+        requests = [(asked.task_id, asked.request(at)) for asked in batch]
+        to_publish: dict[str, tuple[TriggerRequest, float]] = {}
+        outcomes: list[State | Problem | None] = []
+        for asked, (task_id, wanted), (first, handled) in zip(
+            batch, requests, self.store.remember(requests), strict=True
+        ):
+            left = first.expires - at
+            if first.fingerprint != wanted.fingerprint:
+                outcomes.append(Problem("idempotency-key-reused", errors=[REUSED]))
+            elif handled or left < 1:
+                outcomes.append(None)
+            else:
+                to_publish[task_id] = (asked.order.request, left)
+                outcomes.append(
+                    {
+                        "id": task_id,
+                        "state": "queued",
+                        "case_id": wanted.case_id,
+                        "mediation_id": wanted.mediation_id,
+                    }
+                )
+        if to_publish:
+            self.producer.publish_all((request, task_id, left) for task_id, (request, left) in to_publish.items())
+        return outcomes
 
-    def find(self, client: str, task_id: str) -> dict[str, Any]:
+    def find(self, client: str, task_id: str) -> State:
         """Return how a client's trigger stands; Problem where there is none of that id."""
         request = self.store.request(task_id) if ID.fullmatch(task_id) else None
         if request is None or request.client != client:
             raise Problem("no-such-trigger")
         return self.describe(task_id, request)
 
-    def describe(self, task_id: str, request: Request) -> dict[str, Any]:
+    def describe(self, task_id: str, request: Request) -> State:
         """Return how a trigger stands."""
         standing = self.store.standing(task_id, Pair(request.case_id, request.mediation_id))
         with self.store.translated():
@@ -147,7 +183,7 @@ class Triggers:
         }
 
 
-def describe(request: Request, standing: Standing, meta: Mapping[str, Any] | None) -> dict[str, Any]:
+def describe(request: Request, standing: Standing, meta: Mapping[str, Any] | None) -> State:
     """Return a trigger's state, its result, and which key a retry may carry. Pure."""
     if standing.phase in ("claimed", "sending"):
         return {"state": standing.phase, "result": None, "retry": {"key": "same"}}

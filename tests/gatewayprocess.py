@@ -17,7 +17,8 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from config.api_keys import append_key, new_key
-from tests.deployment import LIMIT, ROOT, wait_until
+from tests.deployment import LIMIT, ROOT, Deployment, wait_until
+from tests.leaksearch import leaks
 
 SECRET = "a-secret-of-the-tests-with-32-chars"
 
@@ -43,7 +44,10 @@ class Answer:
 
 
 class Gateway:
-    """A `callwatch serve` process and an API key with all scopes; the process ends with the `with` block."""
+    """One `callwatch serve` process with a key for everything; everything ends with the `with` block.
+
+    At the end its log is searched for secrets and personal data (S37), and so are those of its deployment's workers.
+    """
 
     def __init__(
         self, environment: dict[str, str], *, module: str = "cli.main", port: int = 0, **settings: str
@@ -58,12 +62,22 @@ class Gateway:
         self._command = (sys.executable, "-m", module, *(("serve",) if module == "cli.main" else ()))
         self.port = port
         self._started = False
+        self._deployment: Deployment | None = None
+        self._secrets = [SECRET]
         self.key = self.make_key("backend", "trigger", "read", "mint")
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> Self:
+        """Return the gateway of a deployment."""
+        gateway = cls(deployment.environment)
+        gateway._deployment = deployment
+        return gateway
 
     def make_key(self, name: str, *scopes: str) -> str:
         """Add an API key to the gateway's key file and return it."""
         key, kept = new_key(name, scopes)
         append_key(self.keys, kept)
+        self._secrets.append(key)
         return key
 
     def __enter__(self) -> Self:
@@ -87,9 +101,12 @@ class Gateway:
         self.port = int(match[1])
         wait_until(lambda: self.get("/readyz").status == 200)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.kill()
+        log = self.log + "".join(worker.log for worker in (self._deployment.workers if self._deployment else ()))
         self._folder.cleanup()
+        if kind is None:
+            assert leaks(log, self._secrets) == [], "in the logs"
 
     @property
     def log(self) -> str:
@@ -147,9 +164,18 @@ class Gateway:
         (case,) = self.get(f"/v1/cases/{quote(case_id, safe='')}").json["cases"]
         return dict(case)
 
-    def follow(self, *cases: str, key: str | None = None, **headers: str) -> "Stream":
-        """Open an event stream for the cases."""
-        return Stream(self, cases, self.key if key is None else key, headers)
+    def follow(
+        self,
+        *cases: str,
+        key: str | None = None,
+        port: int = 0,
+        prefix: str = "",
+        shown: "Shown | None" = None,
+        **headers: str,
+    ) -> "Stream":
+        """Open a stream, at another port where a proxy is in front; `shown` goes on with what an earlier one showed."""
+        key = self.key if key is None else key
+        return Stream(port or self.port, cases, headers | {"Authorization": f"Bearer {key}"}, prefix, shown)
 
     def metric(self, line: str) -> float:
         """Return a metric's value by the text that precedes it on its line."""
@@ -165,6 +191,7 @@ class Shown:
     pairs: dict[tuple[str, str], str] = field(default_factory=dict)
     notices: dict[str, dict[str, Any]] = field(default_factory=dict)
     states: list[dict[str, Any]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
         """Apply one event to the state."""
@@ -176,12 +203,14 @@ class Shown:
                 for pair in case["pairs"]:
                     self.pairs[case["case_id"], pair["mediation_id"]] = pair["phase"]
                 self.notices |= {notice["id"]: notice for notice in case["notices"]}
+                self.told += [notice["id"] for notice in case["notices"]]
         elif kind == "call":
             self.calls[data["call"]["job_id"]] = {**data["call"], "case_id": data["case_id"]}
         elif kind == "pair":
             self.pairs[data["case_id"], data["mediation_id"]] = data["phase"]
         elif kind == "notice":
             self.notices[data["id"]] = data
+            self.told.append(data["id"])
         elif kind == "gone":
             self.clear(data["case_id"])
         elif kind == "state":
@@ -198,15 +227,22 @@ class Shown:
 class Stream:
     """An event stream, read by a thread."""
 
-    def __init__(self, gateway: Gateway, cases: tuple[str, ...], key: str, headers: dict[str, str]) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=LIMIT)
+    def __init__(
+        self,
+        port: int,
+        cases: tuple[str, ...],
+        headers: dict[str, str],
+        prefix: str = "",
+        shown: Shown | None = None,
+    ) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
         query = urlencode([("case", case) for case in cases])
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._connection.request("GET", f"/v1/stream?{query}", headers={"Authorization": f"Bearer {key}", **sent})
+        self._connection.request("GET", f"{prefix}/v1/stream?{query}", headers=sent)
         self.response = self._connection.getresponse()
         self.status = self.response.status
         self.events: list[tuple[str, str, Any]] = []
-        self.shown = Shown()
+        self.shown = Shown() if shown is None else shown
         self.last_id = ""
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)

@@ -1,4 +1,4 @@
-"""Generate docs/openapi.json: `python -m tests.write_openapi`."""
+"""Write docs/openapi.json and its page, docs/http-reference.md, anew: `python -m tests.write_openapi`."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,14 @@ from typing import Any, cast
 from fastapi import FastAPI
 
 from gateway.routes import add_routes
+from tests.reference import page_of
 
-PLACE = Path(__file__).parents[1] / "docs" / "openapi.json"
+DOCS = Path(__file__).parents[1] / "docs"
+COPY, PAGE = DOCS / "openapi.json", DOCS / "http-reference.md"
 
 if __name__ == "__main__":
     app = FastAPI()
     add_routes(app, cast("Any", None))
-    PLACE.write_text(json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    document = app.openapi()
+    COPY.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page_of(document), encoding="utf-8")

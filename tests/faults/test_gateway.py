@@ -1,15 +1,21 @@
 """Test deaths of gateway, worker and Redis at any moment: one request per key, and pages show the records again."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from cli.up.embedded_redis import EmbeddedServer
+from config.settings import Settings
 from tests.deployment import Deployment, wait_until
 from tests.faults.test_killed import SETTINGS
 from tests.gatewayprocess import Gateway, Stream, environment
+from tests.system.test_cli_state import started
 from tests.system.test_gateway_stream import shows_the_records
+from worker.container import build_store
+from worker.core.model import Pair
 
 
 @pytest.fixture
@@ -48,24 +54,52 @@ def test_s42_gateway_killed_around_publishing_makes_one_call_per_key(
             assert deployment.simulator.calls_per_pair() == {("C-1", "20"): 1}
 
 
-def test_gateway_reports_a_missing_redis_and_recovers(server: EmbeddedServer) -> None:
-    """It answers 503 with Retry-After and the permission to repeat the key; streams stay open."""
+def test_s35_while_redis_is_away_streams_say_so_and_recover_by_themselves(server: EmbeddedServer) -> None:
+    """Every answer is a 503 with Retry-After, a trigger's says that the same key may come again; streams stay open."""
+    store = build_store(Settings(redis_url=server.url))
     with Gateway(environment(server.url)) as gateway, gateway.follow("C-1") as page:
         wait_until(lambda: page.events)
         server.kill()
         page.wait(lambda shown: {"store": "away"} in shown.states)
-        refused = gateway.trigger("k-1")
-        assert (refused.status, refused.problem) == (503, "store-unavailable")
-        assert refused.headers["retry-after"] == "2"
-        assert refused.json["retry"] == {"key": "same"}
-        assert gateway.get("/v1/stream?case=C-1").problem == "store-unavailable"
-        assert gateway.get("/v1/cases/C-1").status == gateway.get("/readyz", key="").status == 503
+        refused = [
+            gateway.trigger("k-1"),
+            *map(gateway.get, ("/v1/stream?case=C-1", "/v1/cases/C-1", "/v1/cases/C-1/history", "/readyz")),
+        ]
+        assert {(one.status, one.problem, one.headers["retry-after"]) for one in refused} == {
+            (503, "store-unavailable", "2")
+        }
+        assert refused[0].json["retry"] == {"key": "same"}
         assert gateway.get("/healthz", key="").status == 200
         server.start()
         page.wait(lambda shown: {"store": "ok"} in shown.states)
         wait_until(lambda: gateway.get("/readyz", key="").status == 200)
         assert gateway.trigger("k-1").status == 202
+        started(store, Pair("C-1", "20"), "job-1")
+        page.wait(lambda shown: "job-1" in shown.calls)
         assert not page.ended.is_set()
+        assert page.kinds().count("bye") == 0
+    store.client.close()
+
+
+def test_s42_a_broker_that_takes_nothing_in_time_is_a_503_and_the_same_key_is_taken_later(
+    server: EmbeddedServer, redis_url: str
+) -> None:
+    """The key was stored and the message may arrive after all: with the same key it is one trigger."""
+    with (
+        Gateway(environment(redis_url, broker_url=server.url)) as gateway,
+        redis.Redis.from_url(server.url, decode_responses=True) as broker,
+    ):
+        broker.client_pause(120_000, all=False)
+        refused = gateway.trigger("k-1")
+        assert (refused.status, refused.problem) == (503, "store-unavailable")
+        assert (refused.headers["retry-after"], refused.json["retry"]) == ("2", {"key": "same"})
+        assert "Idempotency-Key" in refused.json["detail"]
+        broker.client_unpause()
+        taken = gateway.trigger("k-1")
+        assert (taken.status, taken.json["state"]) == (202, "queued")
+        wait_until(lambda: broker.llen("outbound.trigger") >= 1)
+        ids = {json.loads(text)["headers"]["id"] for text in broker.lrange("outbound.trigger", 0, -1)}
+        assert ids == {taken.json["id"]}
 
 
 def test_s34_idle_page_shows_the_records_after_any_death(server: EmbeddedServer) -> None:
@@ -74,7 +108,7 @@ def test_s34_idle_page_shows_the_records_after_any_death(server: EmbeddedServer)
     with Deployment(server.url, **SETTINGS | {"poll_interval": 1, "status_timeout": 1}) as deployment:
         deployment.simulator.script("*", life=life)
         worker = deployment.worker()
-        with Gateway(deployment.environment) as gateway:
+        with Gateway.of(deployment) as gateway:
             page = gateway.follow("C-1")
             assert gateway.trigger("k-1").status == 202
             page.wait(lambda shown: shown.calls)

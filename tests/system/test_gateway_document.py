@@ -1,5 +1,6 @@
 """The OpenAPI document, its copy, its recipes: what is written is what happens."""
 
+import functools
 import json
 import os
 import shutil
@@ -13,10 +14,12 @@ import pytest
 from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import LIMIT, ROOT
 from tests.gatewayprocess import SECRET, Gateway, environment
+from tests.reference import page_of
 from tests.unit.test_docs import blocks
 
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 COPY = ROOT / "docs" / "openapi.json"
+REFERENCE = (ROOT / "docs" / "http-reference.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,39 @@ def test_the_copy_of_the_document_is_the_one_that_is_served(gateway: Gateway) ->
     """After a change: the test says what to write."""
     served = json.dumps(gateway.get("/openapi.json", key="").json, ensure_ascii=False, indent=1) + "\n"
     assert COPY.read_text(encoding="utf-8") == served, "python -m tests.write_openapi writes it anew"
+
+
+def test_the_reference_is_the_page_of_the_document() -> None:
+    """It is text alone: nothing on it is loaded from elsewhere."""
+    document = json.loads(COPY.read_text(encoding="utf-8"))
+    assert page_of(document) == REFERENCE, "python -m tests.write_openapi writes it anew"
+    assert "<script" not in REFERENCE
+    assert "://" not in REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("where", "field", "value"),
+    [
+        pytest.param(("paths", "/v1/tokens", "post"), "summary", "changed", id="a path"),
+        pytest.param(("components", "schemas", "Call", "properties", "since"), "description", "changed", id="a field"),
+        pytest.param(("components", "schemas", "Trigger", "properties", "expires_in"), "maximum", 7, id="a limit"),
+    ],
+)
+def test_a_change_of_the_document_changes_the_reference(where: tuple[str, ...], field: str, value: object) -> None:
+    document = json.loads(COPY.read_text(encoding="utf-8"))
+    functools.reduce(lambda node, name: node[name], where, document)[field] = value
+    assert page_of(document) != REFERENCE
+
+
+def test_the_reference_has_every_path_status_and_schema() -> None:
+    document = json.loads(COPY.read_text(encoding="utf-8"))
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            section = REFERENCE.partition(f"\n## {method.upper()} {path}\n")[2].partition("\n## ")[0]
+            assert operation["summary"] in section
+            assert [status for status in operation["responses"] if status not in section] == []
+            assert [one["name"] for one in operation.get("parameters", ()) if f"`{one['name']}`" not in section] == []
+    assert [name for name in document["components"]["schemas"] if f"\n### {name}\n" not in REFERENCE] == []
 
 
 def test_every_path_of_the_page_is_one_of_the_document(gateway: Gateway) -> None:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import pytest
 
 from tests.deployment import LIMIT, Deployment, wait_until
-from tests.gatewayprocess import Gateway, Stream, environment
+from tests.gatewayprocess import Gateway, Shown, environment
 from tests.system.test_cli_state import finish, started
 from worker.core.model import Pair
 from worker.store import RedisStore
@@ -21,19 +22,31 @@ from worker.store import RedisStore
 LIFE = [["Scheduling", 0], ["Executing", 2], ["Succeeded", 4]]
 
 
-def shows_the_records(stream: Stream, store: RedisStore, case_id: str) -> bool:
+class Showing(Protocol):
+    """Whatever shows cases: a stream, or a page that connects anew."""
+
+    shown: Shown
+
+
+def shows_the_records(page: Showing, store: RedisStore, *cases: str) -> bool:
     """S34: calls and pairs as a page shows them, against the store's own."""
-    calls = {call.job_id: (call.call_status, call.verdict) for call in store.calls(case_id=case_id, finished=True)}
-    pairs = {
-        (one.pair.case_id, one.pair.mediation_id): one.phase for one in store.pairs(case_id=case_id, finished=True)
+    calls = {
+        call.job_id: (call.call_status, call.verdict)
+        for case_id in cases
+        for call in store.calls(case_id=case_id, finished=True)
     }
-    shown = {job: (call["call_status"], call["verdict"]) for job, call in stream.shown.calls.items()}
-    return shown == calls and stream.shown.pairs == pairs
+    pairs = {
+        (one.pair.case_id, one.pair.mediation_id): one.phase
+        for case_id in cases
+        for one in store.pairs(case_id=case_id, finished=True)
+    }
+    shown = {job: (call["call_status"], call["verdict"]) for job, call in page.shown.calls.items()}
+    return shown == calls and page.shown.pairs == pairs
 
 
 def test_a_trigger_is_followed_to_its_end(redis_url: str) -> None:
     """S1, S30, S31, S34, S42: the page is open before the trigger is sent, and asks nobody but the gateway."""
-    with Deployment(redis_url, poll_interval=1) as deployment, Gateway(deployment.environment) as gateway:
+    with Deployment(redis_url, poll_interval=1) as deployment, Gateway.of(deployment) as gateway:
         deployment.simulator.script("C-1", life=LIFE, parties=[
             {"person_id": "P-10010001"}, {"person_id": "P-10010002", "error_code": 1001, "message": "wait"},
         ])  # fmt: skip
@@ -90,7 +103,7 @@ def post_all(gateway: Gateway, keys: list[str]) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("keys", [["one"] * 1_000, [f"key-{n}" for n in range(1_000)]], ids=["one key", "1,000 keys"])
 def test_s42_a_thousand_triggers_of_one_pair_make_one_request(redis_url: str, keys: list[str]) -> None:
     """S4, S6, S17: with one key all are the same trigger, with a thousand all but one are skipped."""
-    with Deployment(redis_url, poll_interval=2) as deployment, Gateway(deployment.environment) as gateway:
+    with Deployment(redis_url, poll_interval=2) as deployment, Gateway.of(deployment) as gateway:
         deployment.simulator.script("*", life="talking")
         deployment.worker("-Q", "outbound.trigger")
         answers = post_all(gateway, keys)
@@ -111,6 +124,7 @@ def test_s36_s16_s29_what_happens_reaches_a_page(redis_url: str, store: RedisSto
         wait_until(lambda: page.events)
         started(store, Pair("C-1", "20"), "job-1")
         page.wait(lambda shown: "job-1" in shown.calls)
+        assert gateway.metric("callwatch_gateway_event_lag_seconds_count") >= 1
         store.pause("secret reason", by="张三")
         page.wait(lambda shown: shown.states)
         assert page.shown.states[-1] == {"upstream": "ok", "new_calls": "stopped", "store": "ok"}

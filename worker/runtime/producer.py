@@ -1,10 +1,12 @@
 """Publish triggers for the command line and the HTTP gateway, like any other producer."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import RedisError
 
 from config.settings import Settings
@@ -42,17 +44,36 @@ class Producer:
 
         Raises NotPublished. There is no retry: the caller may publish again safely under the same task id.
         """
+        with _translated():
+            return self._send(request, task_id=task_id, expires=expires)
+
+    def publish_all(self, triggers: Iterable[tuple[TriggerRequest, str, float]]) -> None:
+        """Enqueue triggers (request, task id, seconds until it expires) in one round trip, each as `publish` does.
+
+        Raises NotPublished; any of them may be enqueued then.
+        """
+        with _translated(), self.application.producer_pool.acquire(block=True) as producer, producer.batch():
+            for request, task_id, expires in triggers:
+                self._send(request, task_id=task_id, expires=expires, producer=producer)
+
+    def _send(self, request: TriggerRequest, *, task_id: str | None, expires: float, producer: Any = None) -> Any:
         kwargs = request.model_dump()
-        try:
-            return self.application.send_task(
-                TRIGGER_TASK,
-                kwargs=kwargs,
-                queue=TRIGGER_QUEUE,
-                expires=expires,
-                task_id=task_id,
-                argsrepr="()",
-                kwargsrepr=masked_kwargs(kwargs),
-                retry=False,
-            )
-        except (OperationalError, RedisError, OSError) as error:
-            raise NotPublished(str(error)) from error
+        return self.application.send_task(
+            TRIGGER_TASK,
+            kwargs=kwargs,
+            queue=TRIGGER_QUEUE,
+            expires=expires,
+            task_id=task_id,
+            argsrepr="()",
+            kwargsrepr=masked_kwargs(kwargs),
+            retry=False,
+            producer=producer,
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, BatchPublishError, RedisError, OSError) as error:
+        raise NotPublished(str(error)) from error

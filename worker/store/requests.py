@@ -1,10 +1,12 @@
 """Remember the HTTP requests of back ends under their task ids, and read the state of each."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
+from redis.exceptions import NoScriptError
 
 from worker.core.decision import Phase
 from worker.core.model import Pair
@@ -54,15 +56,26 @@ class RequestScripts(Scripts):
         super().__init__(client, keys, terms)
         self._remember = self.script(REMEMBER)
 
-    def remember(self, task_id: str, request: Request) -> tuple[Request, bool]:
-        """Store a request under a task id; return the first request under it, and whether it was handled."""
-        lives = self.terms.task_ttl + max(0.0, request.expires - request.at)
-        reply = self.run(
-            self._remember,
-            [self.keys.request(task_id)],
-            [_text(request), milliseconds(lives), self.keys.task(task_id)],
-        )
-        return _request(reply[0]), bool(reply[1])
+    def remember(self, asked: Sequence[tuple[str, Request]]) -> list[tuple[Request, bool]]:
+        """Store requests under their task ids, in one round trip.
+
+        Returns for each the request that was stored first, and whether a worker has handled it.
+        """
+        with self.translated():
+            try:
+                replies = self._remember_all(asked)
+            except NoScriptError:  # the server was started anew; to store a request twice changes nothing
+                self.client.script_load(self._remember.script)
+                replies = self._remember_all(asked)
+        return [(_request(text), bool(handled)) for text, handled in replies]
+
+    def _remember_all(self, asked: Sequence[tuple[str, Request]]) -> list[Any]:
+        pipeline = self.client.pipeline(transaction=False)
+        for task_id, request in asked:
+            lives = milliseconds(self.terms.task_ttl + max(0.0, request.expires - request.at))
+            key, task = self.keys.request(task_id), self.keys.task(task_id)
+            pipeline.execute_command("EVALSHA", self._remember.sha, 1, key, _text(request), lives, task)  # type: ignore[no-untyped-call]
+        return pipeline.execute()
 
     def request(self, task_id: str) -> Request | None:
         """Return the request under a task id, None where none is kept."""

@@ -1,0 +1,87 @@
+"""Put the application together: FastAPI's routes, its errors as problems, the door in front."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from gateway import memory
+from gateway.door import Door
+from gateway.problems import CONTENT_TYPE, RETRY_SAME, Problem, fault, invalid
+from gateway.routes import add_routes
+from gateway.service import Gateway
+
+DIRECT = (("POST", "/v1/triggers"), ("GET", "/v1/stream"), ("HEAD", "/v1/stream"))
+"""Routes that the door calls itself; their endpoints take the request alone."""
+HOUSEKEEPING = 1.0  # seconds between two turns
+
+
+def build(gateway: Gateway) -> Door:
+    """Return the application of a gateway."""
+
+    @contextlib.asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        gateway.feed.start()
+        task = asyncio.get_running_loop().create_task(keep_house(gateway))
+        yield
+        task.cancel()
+        await gateway.feed.stop()
+        gateway.threads.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    add_routes(app, gateway)
+    _answer_errors(app, gateway.entrance.prefix)
+    routes = {
+        (method, route.path): route
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+        if (method, route.path) in DIRECT
+    }
+    return Door(app, gateway.entrance, gateway.metrics, routes)
+
+
+def _answer_errors(app: FastAPI, prefix: str) -> None:
+    """Answer every error as a problem."""
+
+    def respond(request: Request, problem: Problem) -> Response:
+        body = problem.body(prefix=prefix, instance=request.scope["state"]["instance"])
+        return Response(body, problem.status, problem.headers, CONTENT_TYPE)
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, problem: Problem) -> Response:
+        return respond(request, problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def _arguments(request: Request, error: RequestValidationError) -> Response:
+        """Replace the library's own answer, which repeats what was sent."""
+        names = dict.fromkeys(str(one["loc"][-1]) for one in error.errors())
+        return respond(
+            request, invalid([fault(name, "not as the OpenAPI document has it", "see there") for name in names])
+        )
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:  # noqa: PLR2004
+            return respond(request, Problem("method-not-allowed", headers=error.headers))
+        return respond(request, Problem("not-found" if error.status_code == 404 else "malformed"))  # noqa: PLR2004
+
+    @app.exception_handler(Exception)
+    async def _fault(request: Request, _error: Exception) -> Response:
+        return respond(request, Problem("internal", members=RETRY_SAME))
+
+
+async def keep_house(gateway: Gateway) -> None:
+    """Drop what limits remember for nothing, and give memory back after many streams have left."""
+    tide = memory.Tide()
+    while True:
+        await asyncio.sleep(HOUSEKEEPING)
+        gateway.limits.forget(time.monotonic())
+        if tide.is_out(len(gateway.feed.hub)):
+            await asyncio.get_running_loop().run_in_executor(gateway.threads, memory.give_back)

@@ -1,0 +1,96 @@
+"""What a page is shown of a case, and the pages about problems; without personal data (S30, S35, S37)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.problems import KINDS, QUOTA, Problem, page
+from gateway.showing import CaseView, call_shown, etag, notices, position
+from tests.problems import PERSON
+from worker.core.model import Call
+
+
+def event(kind: str, number: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"id": f"{number}-0", "at": float(number), "kind": kind, "case_id": "C-1", "mediation_id": "20", **fields}
+
+
+def test_s8_refusals_of_one_answer_are_one_notice_with_masked_persons() -> None:
+    told = notices(
+        [
+            event("started", 1, job_id="job-1"),
+            {**event("refused", 2, person="***0004", message="wait", error_code=1001, start_time="9:00"), "at": 1.0},
+            {**event("refused", 3, person="***0005", message="<img onerror=x>", error_code=1002), "at": 1.0},
+            event("refused", 4, person="***0006", message="", error_code=7),
+        ],
+        CaseView("C-1"),
+    )
+    assert [(one["id"], one["kind"], one["some_started"], one["text"]) for one in told] == [
+        ("3-0", "refused", True, "部分联系人外呼失败:***0004(wait)、***0005(<img onerror=x>)"),
+        ("4-0", "refused", False, "外呼失败:***0006(未知错误)"),
+    ]
+    assert told[0]["refused"][0] == {"person": "***0004", "message": "wait", "error_code": 1001, "start_time": "9:00"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "level", "text"),
+    [
+        ("dial_failed", {"message": "发起外呼失败,请稍后重试"}, "error", "发起外呼失败,请稍后重试"),
+        ("unknown", {}, "warning", "外呼结果未知,电话可能已拨出,请勿重复发起"),
+        ("lost", {"job_id": "job-1"}, "error", "获取通话状态失败,请检查网络连接"),
+        ("ended", {"job_id": "job-1", "call_status": "Failed"}, "error", "与 ***1131 的通话失败"),
+        ("ended", {"job_id": "job-9", "call_status": "Failed"}, "error", "与 未知联系人 的通话失败"),
+        ("disabled", {}, "warning", "外呼已暂停,未发起新外呼"),
+        ("adopted", {"job_id": "job-1"}, "info", "已查到通话,继续监控"),
+    ],
+)
+def test_s35_what_a_person_is_told(kind: str, fields: dict[str, Any], level: str, text: str) -> None:
+    view = CaseView("C-1", calls={"job-1": call_shown(call())})
+    (told,) = notices([event(kind, **fields)], view)
+    assert (told["level"], told["text"]) == (level, text)
+
+
+@pytest.mark.parametrize("kind", ["expired", "started", "status_changed", "outage_began"])
+def test_s25_of_other_events_nothing_is_said(kind: str) -> None:
+    assert notices([event(kind), event("ended", call_status="Succeeded")], CaseView("C-1")) == []
+
+
+def test_an_event_of_an_earlier_release_has_no_id_and_is_never_told() -> None:
+    assert notices([{"at": 1.0, "kind": "unknown"}], CaseView("C-1")) == []
+
+
+def call() -> Call:
+    return Call("job-1", "C-1", "20", PERSON, "Executing", None, 3, 7, 5.0, 6.0, 9.0, 8.0, executing_since=7.0)
+
+
+def test_s30_s31_s37_a_call_as_a_page_shows_it() -> None:
+    assert call_shown(call()) == {
+        "job_id": "job-1", "mediation_id": "20", "person": "***1131", "call_status": "Executing", "label": "通话中",
+        "since": 7.0, "failures": 3, "checked_at": None, "verdict": None, "finished_at": None,
+    }  # fmt: skip
+
+
+def test_a_validator_tells_what_is_shown_and_not_when() -> None:
+    assert etag({"now": 1.0, "cases": []}) == etag({"now": 2.0, "cases": []}) != etag({"now": 1.0, "cases": [1]})
+
+
+@pytest.mark.parametrize("text", ["", "1", "1-", "-1", "a-b", "1-2-3", "١-٢", "1" * 50 + "-1"])
+def test_what_is_no_id_of_an_event(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        position(text)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_problem_has_its_page_and_names_it(name: str) -> None:
+    """RFC 9457: the type leads to what it means, and nothing on that page comes from elsewhere."""
+    document = json.loads(Problem(name).body(prefix="/calls", instance="r-1"))
+    assert document["type"] in (QUOTA, f"/calls/problems/{name}")
+    assert (document["status"], document["instance"]) == (KINDS[name].status, "r-1")
+    assert KINDS[name].title.replace("'", "&#x27;") in page(name)
+    assert "http" not in page(name).replace("HTTP", "")
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.status == 503])
+def test_s42_every_503_says_when_to_ask_again(name: str) -> None:
+    assert int(Problem(name).headers["Retry-After"]) >= 1
+    assert Problem(name, headers={"Retry-After": "30"}).headers["Retry-After"] == "30"
