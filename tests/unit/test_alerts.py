@@ -20,7 +20,9 @@ RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in GROUP["rules
 def gateway_samples() -> set[str]:
     """Return every sample of the gateway's page, in the form of `samples`."""
     metrics = Metrics()
-    metrics.requests.labels("/v1/triggers", "202").inc()
+    for status in ("202", "500", "503"):
+        metrics.requests.labels("/v1/triggers", status).inc()
+    metrics.latency.labels("/v1/triggers").observe(0.01)
     found = set()
     for family in text_string_to_metric_families(metrics.page().decode()):
         for sample in family.samples:
