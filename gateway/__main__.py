@@ -2,12 +2,14 @@
 
 import argparse
 import ipaddress
+import os
 import sys
 
 from config.api_keys import KeysError
 from config.settings import SettingsError, load_settings
 
 FAILED, WRONG_USAGE = 1, 2
+ALLOCATOR = "PYTHONMALLOC"
 
 
 def is_loopback(host: str) -> bool:
@@ -45,10 +47,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def use_allocator_of_c() -> None:
+    """Start this program anew under the C library's allocator, unless its variable is set already.
+
+    Python's own gives memory back by the mebibyte, and something is always left in each: of the memory of streams that
+    have ended it kept nine tenths. It costs a twentieth of the CPU time of a trigger.
+    """
+    if ALLOCATOR not in os.environ:
+        os.environ[ALLOCATOR] = "malloc"
+        os.execv(sys.executable, (sys.executable, "-m", "gateway", *sys.argv[1:]))  # noqa: S606 - this very program
+
+
 def _complain(text: str, code: int) -> int:
     sys.stderr.write(text + "\n")
     return code
 
 
 if __name__ == "__main__":
+    use_allocator_of_c()
     raise SystemExit(main())

@@ -9,6 +9,7 @@ import redis
 from config.log import configure_logging
 from config.redis_url import parse_redis_url
 from config.settings import Settings, words
+from gateway import memory
 from gateway.application import build
 from gateway.door import Entrance
 from gateway.feed import Feed
@@ -77,5 +78,6 @@ def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
     place = f"[{host}]" if ":" in host else host
     sys.stdout.write(f"gateway: http://{place}:{listening.getsockname()[1]}\n")
     sys.stdout.flush()
+    memory.spare()
     log.info("at most %d open files, %d API keys", raise_open_files(), len(gateway.keys))
     serve(build(gateway), listening, gateway.feed.close)

@@ -60,22 +60,31 @@ def test_triggers_that_arrive_together_are_one_batch() -> None:
     assert store.batches == [[f"k-{n}" for n in range(10)]]
 
 
-def test_while_batches_are_on_their_way_the_next_one_gathers() -> None:
-    """Threads and connections stay bounded, however many requests come."""
+@pytest.mark.parametrize(
+    ("slow", "lanes"),
+    [pytest.param(0.0, LANES, id="those on their way are slow"), pytest.param(1_000.0, 1, id="they are not")],
+)
+def test_while_batches_are_on_their_way_the_next_one_gathers(
+    monkeypatch: pytest.MonkeyPatch, slow: float, lanes: int
+) -> None:
+    """Threads and connections stay bounded, however many requests come; a slow batch holds up no other."""
+    monkeypatch.setattr("gateway.intake.SLOW", slow)
     store = Store()
     store.open.clear()
 
     async def scenario(intake: Intake) -> None:
         waiting = []
-        for number in range(LANES + 3):
+        for number in range(lanes + 3):
             waiting.append(asyncio.ensure_future(intake.take(asked(f"k-{number}"))))
-            if number < LANES:
+            if number < lanes:
                 await store.begun()
+            for _ in range(5):  # turns of the loop: enough for a batch too many to begin
+                await asyncio.sleep(0)
         store.open.set()
         await asyncio.gather(*waiting)
 
     run(store, scenario)
-    assert store.batches == [*([f"k-{n}"] for n in range(LANES)), [f"k-{n}" for n in range(LANES, LANES + 3)]]
+    assert store.batches == [*([f"k-{n}"] for n in range(lanes)), [f"k-{n}" for n in range(lanes, lanes + 3)]]
 
 
 def test_a_batch_is_bounded() -> None:
