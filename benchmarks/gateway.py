@@ -23,6 +23,7 @@ import psutil
 from benchmarks.gateway_load import CHANGES, Changes, Crowd, call, post_all
 from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
+from tests.deployment import wait_until
 from tests.gatewayprocess import Gateway, environment
 from worker.container import build_store
 
@@ -122,6 +123,7 @@ async def measure(server: EmbeddedServer, number: int, seconds: float) -> Row:
             late = list(crowd.late)
         polled = await poll_instead(gateway, process, number)
         await crowd.close()
+        await loop.run_in_executor(None, wait_until, lambda: gateway.metric("callwatch_gateway_streams") == 0)
         await asyncio.sleep(SETTLES)
         left = process.memory_info().rss
         again = Crowd(gateway, number)

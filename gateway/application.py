@@ -83,5 +83,7 @@ async def keep_house(gateway: Gateway) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING)
         gateway.limits.forget(time.monotonic())
+        if tide.has_risen(len(gateway.feed.hub)):
+            memory.settle()
         if tide.is_out(len(gateway.feed.hub)):
             await asyncio.get_running_loop().run_in_executor(gateway.threads, memory.give_back)

@@ -208,11 +208,12 @@ class Feed:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            begin = self._loop.time()
             if self.hub.wanting and not self.away:
                 await self._refresh()
                 if self.hub.wanting:
                     self._wanted.set()
-            await asyncio.sleep(self.pace.tick)
+            await asyncio.sleep(max(0.0, begin + self.pace.tick - self._loop.time()))
 
     async def _refresh(self) -> None:
         recently, oldest = recent(self.now()), self._oldest

@@ -78,6 +78,6 @@ def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
     place = f"[{host}]" if ":" in host else host
     sys.stdout.write(f"gateway: http://{place}:{listening.getsockname()[1]}\n")
     sys.stdout.flush()
-    memory.spare()
+    memory.settle()
     log.info("at most %d open files, %d API keys", raise_open_files(), len(gateway.keys))
     serve(build(gateway), listening, gateway.feed.close)

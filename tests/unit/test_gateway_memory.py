@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from gateway.__main__ import ALLOCATOR, use_allocator_of_c
-from gateway.memory import MANY, Tide, give_back
+from gateway.memory import MANY, RISE, Tide, give_back, settle
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,33 @@ from gateway.memory import MANY, Tide, give_back
 def test_when_memory_is_given_back(streams: list[int], given_back: int) -> None:
     tide = Tide()
     assert sum(tide.is_out(number) for number in streams) == given_back
+
+
+def test_streams_settle_in_steps_and_anew_after_most_have_left() -> None:
+    """A step for each so many: what only cycles hold waits there for the next tide, so there must be few."""
+    tide = Tide()
+    steps = [tide.has_risen(number) for number in (RISE - 1, RISE, RISE + 1, 0, RISE, 2 * RISE)]
+    assert steps == [False, True, False, False, False, True]
+    assert not tide.is_out(2 * RISE)
+    assert not tide.is_out(0)
+    assert tide.is_out(0)
+    assert tide.has_risen(RISE)
+
+
+def test_what_has_settled_is_looked_through_when_memory_is_given_back() -> None:
+    class Node:
+        itself: "Node"
+
+    node = Node()
+    node.itself = node
+    freed = weakref.ref(node)
+    del node
+    settle()
+    gc.collect()
+    assert freed() is not None
+    give_back()
+    assert freed() is None
+    gc.unfreeze()
 
 
 def test_the_gateway_starts_anew_under_the_allocator_of_c_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +83,4 @@ def test_what_only_cycles_hold_is_freed() -> None:
         assert freed() is None
     finally:
         gc.enable()
+        gc.unfreeze()
