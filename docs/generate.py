@@ -1,5 +1,6 @@
 """Generate the reference pages and the diagrams from the code: `python -m docs.generate`."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic.fields import FieldInfo
 from cli.exposition import State, expose
 from cli.main import app
 from config.settings import PREFIX, SECRETS, Settings
-from docs import diagrams
+from docs import diagrams, http_reference
 from gateway.metrics import Metrics
 from worker.store.metrics import CachedCounts, StateCounts
 from worker.store.outbox import Waiting
@@ -36,6 +37,7 @@ def pages() -> dict[Path, str]:
         FOLDER / "settings.md": settings_page(),
         FOLDER / "commands.md": commands_page(),
         FOLDER / "metrics.md": metrics_page(),
+        http_reference.PAGE: http_reference.page_of(json.loads(http_reference.DOCUMENT.read_text("utf-8"))),
     }
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cli.up.embedded_redis import EmbeddedServer
+from docs.http_reference import page_of
 from tests.deployment import LIMIT, ROOT
 from tests.gatewayprocess import SECRET, Gateway, environment
-from tests.reference import page_of
 from tests.unit.test_docs import blocks
 
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
