@@ -376,6 +376,32 @@ def test_s9_refusals_of_a_late_answer_are_published(store: RedisStore, client: r
     assert client.hmget("t:ledger:C-1:20", "lookup_from", "found") == ["9", "2"], "S14: the window is unchanged"
 
 
+def test_s18_unknown_outcome_that_arrives_after_the_look_up_opens_another(
+    store: RedisStore, client: redis.Redis
+) -> None:
+    """S7 S14: a call was found for a sender that was given up; then its answer comes, one record without a job."""
+    assert claim(store) == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    for passed in ("sending_at", "lookup_from"):
+        client.hset("t:ledger:C-1:20", passed, "1000.000")
+        client.zadd("t:pairs", {"C-1:20": 0})
+        attended = store.attend(PAIR, token="sweeper")
+        if passed == "sending_at":
+            assert (attended, phase(store)) == ("look", "unknown")
+            look_up = store.open_look_up(PAIR)
+            assert look_up is not None
+            assert store.adopt(PAIR, look_up, [NewJob("j-1", "", "Executing", 5)], answered=True)
+            client.hset("t:ledger:C-1:20", "answered_at", "1000.000")
+    assert phase(store) == "watching"
+    refused = Event("refused", "C-1", "20", detail={"error_code": 1001})
+    for _ in range(2):
+        assert store.settle(replace(settlement("unknown", "unknown"), events=[refused])) is not None
+    assert phase(store) == "unknown"
+    assert store.open_look_up(PAIR) is not None
+    assert store.watched(PAIR) == 1
+    assert [event["kind"] for event in store.history("C-1")].count("refused") == 1
+
+
 def test_duplicate_result_leaves_the_pair_to_its_owner(store: RedisStore) -> None:
     """S17: of two deliveries of one trigger, the claim's owner ends it, even if the other has stored the result."""
     assert claim(store) == Claimed()

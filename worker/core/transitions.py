@@ -45,6 +45,7 @@ PAIR_TRANSITIONS = (
     Transition("done", "lose", "unknown", "request left before sending was written"),
     Transition("absent", "lose", "unknown", "request left before sending was written"),
     Transition("sending", "lose", "unknown", "answer lost, or the sender died"),
+    Transition("watching", "lose", "unknown", "late answer that names no job, after the look-up"),
     Transition("claimed", "release", "done", "nothing sent"),
     Transition("sending", "release", "done", "refused or failed"),
     Transition("waiting", "release", "done", "trigger expired"),
