@@ -51,6 +51,8 @@ class Fused:
 
 _parts = container.container()
 _fused = dataclasses.replace(_parts, store=cast("Any", Fused(_parts.store)), upstream=Fused(_parts.upstream))
+if EFFECT not in ("publish", "status") and not any(hasattr(one, EFFECT) for one in (_parts.store, _parts.upstream)):
+    raise SystemExit(f"FUSE: {EFFECT} is no effect of a worker")
 _apply_async = tasks.poll.apply_async
 _status = AsyncStatus.__call__
 
