@@ -36,6 +36,7 @@ check: $(TESTING) ## Lint, formatting, types, import layers, the documentation
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/oxlint --quiet --deny-warnings gateway/static
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir $(CURDIR)/$(VENV)/site
 
 docs: $(TESTING) ## Serve the documentation on http://127.0.0.1:8000/

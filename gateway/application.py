@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,8 +22,8 @@ DIRECT = (("POST", "/v1/triggers"), ("GET", "/v1/stream"), ("HEAD", "/v1/stream"
 HOUSEKEEPING = 1.0  # seconds between two turns
 
 
-def build(gateway: Gateway) -> Door:
-    """Return the application of a gateway."""
+def build(gateway: Gateway, add_pages: Callable[[FastAPI], None] = lambda _app: None) -> Door:
+    """Return the application of a gateway; `add_pages` adds what is not part of the API."""
 
     @contextlib.asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -36,6 +36,7 @@ def build(gateway: Gateway) -> Door:
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     add_routes(app, gateway)
+    add_pages(app)
     _answer_errors(app, gateway.entrance.prefix)
     routes = {
         (method, route.path): route

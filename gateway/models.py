@@ -81,6 +81,7 @@ class Call(BaseModel):
     person: str = Field(description="a masked person id, or 未知联系人")
     call_status: str = Field(description="upstream's word")
     label: str = Field(description="the same as people read it")
+    started_at: float = Field(description="calls are in its order, those that began together in the order of job_id")
     since: float = Field(description="when the duration begins")
     failures: int = Field(description="failed queries in a row")
     checked_at: float | None = Field(description="when upstream was asked last")

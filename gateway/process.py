@@ -1,16 +1,21 @@
 """Build the gateway of a deployment from its settings, and serve it."""
 
+import functools
 import logging
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import redis
+from fastapi import FastAPI
 
 from config.log import configure_logging
 from config.redis_url import parse_redis_url
 from config.settings import Settings, words
 from gateway import memory
 from gateway.application import build
+from gateway.assets import add_assets
+from gateway.demo import TOKEN_LIVES, BackEnd, Simulator, add_demo
 from gateway.door import Entrance
 from gateway.feed import Feed
 from gateway.hub import Hub
@@ -80,4 +85,17 @@ def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
     sys.stdout.flush()
     memory.settle()
     log.info("at most %d open files, %d API keys", raise_open_files(), len(gateway.keys))
-    serve(build(gateway), listening, gateway.feed.close)
+    serve(build(gateway, functools.partial(add_pages, settings, gateway)), listening, gateway.feed.close)
+
+
+def add_pages(settings: Settings, gateway: Gateway, app: FastAPI) -> None:
+    """Add the widget and, in a demonstration that only this machine can reach, its page."""
+    add_assets(app, gateway.entrance.prefix)
+    if settings.demo and settings.api_base_url and gateway.open_metrics:
+        token = settings.api_token
+        simulator = Simulator(settings.api_base_url, token.get_secret_value() if token else None)
+
+        def mint(case_id: str) -> str:
+            return gateway.tokens.mint("demo", [case_id], case_id, now=time.time(), lives=TOKEN_LIVES)[0]
+
+        add_demo(app, BackEnd(simulator, gateway.triggers), mint, gateway.run)

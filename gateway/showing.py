@@ -80,6 +80,7 @@ def call_shown(call: Call) -> dict[str, Any]:
         "person": call.person_shown,
         "call_status": call.call_status,
         "label": texts.label(call.call_status),
+        "started_at": call.started_at,
         "since": call.since,
         "failures": call.retry_count,
         "checked_at": call.last_polled_at,

@@ -14,8 +14,8 @@ import redis
 
 from cli.up.embedded_redis import EmbeddedServer
 
-TIERS = ("unit", "eager", "contract", "system", "faults")
-ORDER = ("faults", "system")  # first, because these tiers wait for processes and run longest
+TIERS = ("unit", "eager", "contract", "system", "faults", "browser")
+ORDER = ("faults", "browser", "system")  # first, because these tiers wait for processes and run longest
 HERE = Path(__file__).parent
 
 # A shared machine may pause at any time, so examples have no deadline; CI repeats the same examples in every run.
@@ -56,14 +56,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its folder, so that `-m unit` runs a tier; run the longest tiers first.
 
-    The fault tests execute no line that other tests do not, and coverage would double their time, so they run without
-    it. The same applies to the few tests marked `no_cover`.
+    The tests of faults and of the widget execute no line that other tests do not, and coverage would double their time,
+    so they run without it. The same applies to the few tests marked `no_cover`.
     """
     for item in items:
         tier = _tier(item.path)
         if tier in TIERS:
             item.add_marker(tier)
-        if tier == "faults":
+        if tier in ("faults", "browser"):
             item.add_marker("no_cover")
     items.sort(key=lambda item: ORDER.index(_tier(item.path)) if _tier(item.path) in ORDER else len(ORDER))
 

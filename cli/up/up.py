@@ -92,6 +92,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
     say(f"  metrics    http://{HOST}:{ports['metrics']}/metrics")
     say(f"             bearer {bearer}")
     _say_gateway(ports["gateway"], key)
+    say(f"  page       http://{HOST}:{ports['gateway']}/demo, an invented case whose calls the widget shows")
     say(f"  Redis      {HOST}:{ports['redis']}, the address below contains its password")
     say(f"  data       {folder}, with the output of each process in logs")
     say("in a second terminal, for the other commands:")

@@ -212,9 +212,8 @@ def test_the_celery_settings_are_those_of_the_code() -> None:
 
 
 def test_chinese_texts_are_letter_for_letter_those_of_the_product() -> None:
-    product = "".join(
-        path.read_text(encoding="utf-8") for top in ("worker", "simulator") for path in (ROOT / top).rglob("*.py")
-    )
+    sources = [*(ROOT / "worker").rglob("*.py"), *(ROOT / "simulator").rglob("*.py"), *(ROOT / "gateway").rglob("*.js")]
+    product = "".join(path.read_text(encoding="utf-8") for path in sources)
     found = [
         run
         for name, text in PAGES.items()

@@ -66,7 +66,7 @@ def call() -> Call:
 def test_s30_s31_s37_a_call_as_a_page_shows_it() -> None:
     assert call_shown(call()) == {
         "job_id": "job-1", "mediation_id": "20", "person": "***1131", "call_status": "Executing", "label": "通话中",
-        "since": 7.0, "failures": 3, "checked_at": None, "verdict": None, "finished_at": None,
+        "started_at": 5.0, "since": 7.0, "failures": 3, "checked_at": None, "verdict": None, "finished_at": None,
     }  # fmt: skip
 
 

@@ -1,0 +1,53 @@
+"""A browser for the tests of the widget: Debian's Chromium, driven by Playwright. Without it the tier is skipped."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from cli.up.embedded_redis import EmbeddedServer
+from tests.browser.stage import Stage
+from tests.deployment import LIMIT
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PROGRAM = os.environ.get("CALLWATCH_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+MISSING = "no Chromium here: apt-get install chromium, or name one in CALLWATCH_TEST_BROWSER"
+expect.set_options(timeout=LIMIT * 1_000)
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
+    "--js-flags=--expose-gc",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of one file: its event loop ends with them, since later tests run loops of their own."""
+    if PROGRAM is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=list(OPTIONS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def stage(browser: Browser, redis_server: EmbeddedServer) -> Iterator[Stage]:
+    """A gateway with an empty store, and pages of another origin that embed the widget."""
+    with Stage(browser, redis_server.url) as stage:
+        yield stage
+
+
+@pytest.fixture
+def pages(stage: Stage) -> Iterator[None]:
+    """Close the pages of a test, none of which may have violated its policy or written to the console."""
+    stage.host.forget()
+    yield
+    said = [text for view in stage.views for text in view.said]
+    stage.close_pages()
+    assert (stage.host.reports, said) == ([], [])

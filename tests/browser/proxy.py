@@ -1,0 +1,118 @@
+"""A TCP proxy between browser and gateway that cuts, stalls and dribbles; the browser's offline mode cuts none."""
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import Self
+
+CHUNK = 65_536
+
+
+class Proxy:
+    """Passes bytes on to `port` of this machine; what comes back meets what is set."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.dribbles = False
+        self.cut_within = b""  # a text; the connection is cut in its middle, once
+        self.opened = 0
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._ways: dict[tuple[socket.socket, socket.socket], int] = {}  # how many directions of a connection are open
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resume()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.cut()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stall(self) -> None:
+        """Let nothing come back from now on; the connections stay."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        with self._lock:
+            pairs = list(self._ways)
+            self._ways.clear()
+        for pair in pairs:
+            for one in pair:
+                self._reset(one)
+
+    def _end(self, client: socket.socket, server: socket.socket) -> None:
+        """Close a connection whose two directions have ended."""
+        with self._lock:
+            left = self._ways.get((client, server), 0) - 1
+            self._ways[client, server] = left
+            if left <= 0:
+                del self._ways[client, server]
+        if left <= 0:
+            client.close()
+            server.close()
+
+    @staticmethod
+    def _reset(one: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                self.opened += 1
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:
+                    self._reset(client)
+                    continue
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._lock:
+                    self._ways[client, server] = 2
+                threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._return, args=(server, client), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+        self._end(source, sink)
+
+    def _return(self, source: socket.socket, sink: socket.socket) -> None:
+        self._send_back(source, sink)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+        self._end(sink, source)
+
+    def _send_back(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                self._flowing.wait()
+                middle = data.find(self.cut_within) + len(self.cut_within) // 2 if self.cut_within else 0
+                if self.cut_within and self.cut_within in data:
+                    self.cut_within = b""
+                    sink.sendall(data[:middle])
+                    self.cut()
+                    return
+                for part in [bytes([one]) for one in data] if self.dribbles else [data]:
+                    sink.sendall(part)
