@@ -2,11 +2,13 @@
 
 import re
 import signal
+import time
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from cli.up.embedded_redis import EmbeddedServer
+from gateway.identity import Tokens
 from tests.browser.stage import Stage, View
 from tests.deployment import wait_until
 
@@ -187,7 +189,8 @@ def test_tokens_are_asked_for_again_after_a_refusal_and_a_failing_back_end(stage
     expect(view.bubbles).to_have_count(1)
     assert view.page.evaluate("asked") == [[case.case_id]] * 2
     other = stage.host.mint(["C-other"])
-    view.page.evaluate("token => { answers.push('away', 'nonsense', token); }", other)
+    foreign, _ = Tokens("f" * 32).mint("tests", [case.case_id], "someone", now=time.time(), lives=900)
+    view.page.evaluate("tokens => { answers.push('away', ...tokens); }", [foreign, other])
     stage.proxy.cut()
     expect(view.stale).to_have_text(LINE)
     assert view.page.evaluate("answers.length") == 0

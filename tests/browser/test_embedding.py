@@ -80,6 +80,8 @@ def test_an_element_that_is_moved_keeps_its_stream(stage: Stage) -> None:
             const element = document.querySelector("callwatch-calls");
             document.querySelector("main").prepend(element);
             document.body.moveBefore?.(element, null);
+            element.remove();
+            document.body.append(element);
         }"""
     )
     case.start("P-2", mediation="21")
