@@ -3,9 +3,10 @@
 import re
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from cli.up.embedded_redis import EmbeddedServer
 from gateway.identity import Tokens
@@ -220,6 +221,70 @@ def test_a_hidden_page_closes_its_stream_and_comes_back_at_once(stage: Stage) ->
     wait_until(lambda: view.labels() == [(job, "通话中")])
     assert [headers["last-event-id"] for headers in asked if "authorization" in headers] == [last]
     assert is_fresh(view)
+
+
+def test_a_page_that_is_left_keeps_no_stream_and_one_that_is_returned_to_has_one(stage: Stage) -> None:
+    """The browser may keep a page for the way back, and keeps none with an open connection."""
+    case = stage.records()
+    case.start("P-1")
+    view = stage.open(case.case_id)
+    expect(view.bubbles).to_have_count(1)
+    view.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
+    wait_until(lambda: streams(stage) == 0)
+    view.page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    wait_until(lambda: streams(stage) == 1)
+
+
+def attempts(stage: Stage, answer: Callable[[Route], None]) -> tuple[View, list[str]]:
+    """Open a page whose time stands still and whose every attempt to open a stream ends like that."""
+    case = stage.records()
+    view, made = stage.open(case.case_id, element="<p></p>", clock=True), list[str]()
+
+    def end(route: Route) -> None:
+        made.append(route.request.method)
+        answer(route)
+
+    view.page.route("**/v1/stream*", end)
+    view.page.clock.pause_at(view.page.evaluate("Date.now()") / 1_000 + 1)
+    view.page.evaluate(
+        """id => {
+            const element = document.createElement("callwatch-calls");
+            element.tokenProvider = () => "a.e30.b";
+            element.setAttribute("case-id", id);
+            document.body.append(element);
+        }""",
+        case.case_id,
+    )
+    wait_until(lambda: view.page.evaluate("true") and made)  # its events come with the answers
+    return view, made
+
+
+def test_failed_attempts_grow_further_apart_up_to_half_a_minute(stage: Stage) -> None:
+    view, made = attempts(stage, lambda route: route.abort())
+    waits, waited = [], 0
+    while len(made) < 25:
+        before = len(made)
+        view.page.clock.run_for(1_000)
+        waited += 1
+        if view.page.evaluate("true") and len(made) > before:
+            waits.append(waited)
+            waited = 0
+    assert max(waits[:2]) <= 10
+    assert 10 <= max(waits) <= 60, "30 seconds, and what it takes to see it"
+
+
+def test_the_servers_wish_to_wait_is_respected(stage: Stage) -> None:
+    """503 with Retry-After: as long as it says, and up to half as long again."""
+    headers = {
+        "Access-Control-Allow-Origin": stage.host.origin,
+        "Access-Control-Expose-Headers": "Retry-After",
+        "Retry-After": "8",
+    }
+    view, made = attempts(stage, lambda route: route.fulfill(status=503, headers=headers))
+    view.page.clock.run_for(7_900)
+    assert len(made) == 1
+    view.page.clock.run_for(4_200)
+    wait_until(lambda: view.page.evaluate("true") and len(made) == 2)
 
 
 def test_the_eighth_tab_loads_at_once(stage: Stage) -> None:

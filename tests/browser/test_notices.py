@@ -211,5 +211,6 @@ def test_an_erased_case_takes_its_notices_along(stage: Stage) -> None:
     expect(view.bubbles).to_have_count(1)
     case.end(job, "Failed")
     expect(view.notices).to_have_text(["与 ***0001 的通话失败"])
+    view.notices.hover()  # by itself it would not go now
     case.erase()
     expect(view.notices).to_have_count(0)
