@@ -1,6 +1,7 @@
 """Test the scripts of sweep and look-up; times are set back instead of waited for, so a real server runs them too."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import redis
@@ -121,6 +122,23 @@ def test_found_call_is_adopted_once(store: RedisStore, client: redis.Redis) -> N
         set_back(client, store, field, 121)
     assert attend(store) == "none"
     assert phase(store) == "watching"
+
+
+def test_s14_call_that_the_pair_watches_already_counts_as_found(store: RedisStore, client: redis.Redis) -> None:
+    """An earlier owner of the claim found the call and stored it before the look-up: no hold without a reason."""
+    unknown(store, client)
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    found = job(1, store.now())
+    assert store.settle(replace(settlement("skipped", "watching", "earlier", found.job_id), jobs=[found], sent_at=None))
+    adopted = store.adopt(PAIR, look_up, [found], answered=True)
+    assert adopted
+    assert adopted.watched == []
+    for field in ("lookup_from", "answered_at"):
+        set_back(client, store, field, 121)
+    assert attend(store) == "none"
+    assert phase(store) == "watching"
+    assert client.hget(LEDGER, "held_until") is None
 
 
 def test_adoption_requires_the_token_of_the_look_up(store: RedisStore, client: redis.Redis) -> None:

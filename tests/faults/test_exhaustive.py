@@ -17,7 +17,7 @@ from tests.faults.exhaustive.flows import Ended
 from tests.faults.exhaustive.search import Exploration, search
 from tests.faults.exhaustive.snapshots import plain
 from tests.faults.exhaustive.state import KEYS, Budget, Scope, State
-from tests.faults.mutants import unguarded
+from tests.faults.mutants import both, unguarded
 from worker.store import base, claims, lookups, polls, settlements, sweeps
 
 LOST, ANSWERED = ("lost",), ("answered",)
@@ -166,8 +166,13 @@ BROKEN = [
         id="SETTLE without a late answer's calls",
     ),
     pytest.param(
-        unguarded(
-            change(settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"),
+        both(
+            unguarded(
+                change(
+                    settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"
+                ),
+            ),
+            change(lookups, "ADOPT", " or ours and s[6] == '0'"),
         ),
         ONE,
         "S14: reported as not found",

@@ -140,12 +140,16 @@ local function close_look_up(ledger, live, pairs_key, member, token, t)
   end
 end
 
+-- Tell whether a pair is the owner of a call or one that shares it.
+local function holds(owner, shared, member)
+  return string.find(' ' .. owner .. ' ' .. (shared or '') .. ' ', ' ' .. member .. ' ', 1, true) ~= nil
+end
+
 -- Let one more pair hold a call; return false if the pair holds it already.
 local function hold(key, member)
   local r = redis.call('HMGET', key, 'member', 'shared_with')
-  local shared = r[2] or ''
-  if string.find(' ' .. r[1] .. ' ' .. shared .. ' ', ' ' .. member .. ' ', 1, true) then return false end
-  redis.call('HSET', key, 'shared_with', shared .. ' ' .. member)
+  if holds(r[1], r[2], member) then return false end
+  redis.call('HSET', key, 'shared_with', (r[2] or '') .. ' ' .. member)
   return true
 end
 

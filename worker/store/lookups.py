@@ -21,7 +21,7 @@ ADOPT = """
 local ledger, mediations, events, history = unpack(KEYS, 1, 4)
 local member, token, found, answered = unpack(ARGV)
 local t = now()
-local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id')
+local s = redis.call('HMGET', ledger, 'token', 'lookup', 'sending_at', 'held_until', 'task_id', 'found')
 if s[1] ~= token or not s[2] or s[4] then return {} end
 
 local others = {}
@@ -36,12 +36,17 @@ local watched, started_at = {}, tonumber(s[3])
 local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(cjson.decode(found)) do
   local key = KEYS[4 + i]
-  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at')
-  if known[1] then  -- found by another pair's look-up: it may also belong to this pair until an answer names its owner
-    if not known[2] and known[3] == '' and hold(key, member) then
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at', 'member', 'shared_with')
+  if known[1] then
+    local ours = holds(known[5], known[6], member)
+    local newly_held = not ours and not known[2] and known[3] == ''
+    if newly_held then  -- another pair's look-up found it: it may belong to this pair until an answer names its owner
+      hold(key, member)
       redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
-      -- a call on record before the request left is not the missing one, which may still appear
-      if tonumber(known[4] or t) >= started_at then redis.call('HINCRBY', ledger, 'found', 1) end
+    end
+    -- A call on record before the request left is not the missing one, which may still appear.
+    if (newly_held or ours and s[6] == '0') and tonumber(known[4] or t) >= started_at then
+      s[6] = redis.call('HINCRBY', ledger, 'found', 1)
     end
   else
     watch(member, s[5] or '', job, t, started_at, deadline)
