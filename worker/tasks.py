@@ -83,7 +83,7 @@ def trigger(
     call_auto: Any = 0,
     call_person_id: Any = "",
     *_: Any,
-    **_others: Any,
+    **others: Any,
 ) -> TriggerResult:
     """Call the parties of a case once (S1-S18).
 
@@ -94,7 +94,7 @@ def trigger(
         "mediation_id": mediation_id,
         "call_auto": call_auto,
         "call_person_id": call_person_id,
-    }
+    } | others
     if not dial_slots.take():
         try:
             put_back(self, kwargs)

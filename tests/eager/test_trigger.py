@@ -106,10 +106,48 @@ def test_invalid_kwargs_are_named_and_make_no_call(world: World, kwargs: dict[st
     assert world.upstream.requests == []
 
 
-def test_kwargs_of_another_version_are_accepted(world: World) -> None:
+def test_kwargs_of_a_newer_version_are_accepted(world: World) -> None:
     """S38: unknown ones are ignored, None is the default."""
     world.upstream.dials = [[record(JOB)]]
-    assert world.trigger(call_auto=None, call_person_id=None, novelty=1)["outcome"] == "started"
+    assert world.trigger(call_auto=None, call_person_id=None, novelty=1, v=2)["outcome"] == "started"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "reason"),
+    [
+        ({"callPersonId": "person-0001"}, "callPersonId: unknown, should be call_person_id"),
+        ({"call_persn_id": "person-0001", "v": 1}, "call_persn_id: unknown, should be call_person_id"),
+        ({"callAuto": 1}, "callAuto: unknown, should be call_auto"),
+        ({"zzz": 1}, "zzz: unknown, should be one of case_id, mediation_id, call_auto, call_person_id"),
+        ({"a\nb": 1}, "ab: unknown"),
+        ({"v": "2", "zzz": 1}, "v: a text of 1 characters, should be a whole number, 1 for this version"),
+        ({"v": 0}, "v: a number out of range"),
+    ],
+)
+def test_s38_unknown_kwargs_make_no_call(
+    world: World, kwargs: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A misspelt person would otherwise call everyone in the case."""
+    result = world.trigger(**({"case_id": "C-1", "mediation_id": "20"} | kwargs))
+    assert result["outcome"] == "invalid"
+    assert reason in result["message"]
+    assert world.upstream.requests == []
+    assert "person-0001" not in caplog.text
+
+
+def test_s38_task_id_of_another_pair_makes_no_call_and_keeps_the_first_result(world: World) -> None:
+    world.upstream.dials = [[record(JOB)]]
+    first = world.parts.trigger_flow()
+    started = first({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1")
+    other = first({"case_id": "C-2", "mediation_id": "20"}, task_id="task-1")
+    assert started is not None
+    assert other is not None
+    assert (started["outcome"], other["outcome"]) == ("started", "invalid")
+    assert "task id: used before for another pair, should be a new one" in other["message"]
+    assert len(world.upstream.requests) == 1
+    again = first({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1")
+    assert again is not None
+    assert again["outcome"] == "started"
 
 
 def test_refused_persons_are_reported_with_the_started_ones(world: World, caplog: pytest.LogCaptureFixture) -> None:

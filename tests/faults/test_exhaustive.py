@@ -41,12 +41,13 @@ SMALL = [
 ]
 LARGE = [
     pytest.param(
-        Scope(("20:1",), ANY._replace(faults=3, silent=2, refused=1, release=1), days=(23, 27)), 1, id="one trigger"
+        Scope(("20:1",), ANY._replace(faults=2, silent=1, refused=1, release=1)), 900_000, id="one trigger, more faults"
     ),
     pytest.param(
-        Scope(("20:1", "20:2"), ANY._replace(silent=2, unwatched=1, release=1), days=(23, 27)), 1, id="two triggers"
+        Scope(("20:1", "20:2"), Budget(faults=1, crash=1, stop=1, lost=1)), 120_000, id="two triggers, any ending"
     ),
-    pytest.param(Scope(("20:1", "21:1"), Budget(faults=1, crash=1, stop=1, lost=1)), 1, id="two mediations"),
+    pytest.param(Scope(("20:1", "20:2"), ANY, rings=(1,)), 90_000, id="two triggers, any fault"),
+    pytest.param(Scope(("20:1", "21:1"), Budget(), rings=(1,)), 30_000, id="two mediations, any ending"),
 ]
 
 

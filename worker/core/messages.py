@@ -3,6 +3,7 @@
 from collections import UserDict
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
@@ -14,6 +15,8 @@ from worker.core.texts import shown_code
 MAX_ID_LENGTH = 200  # characters: longer than any real id, short enough for keys and log lines
 
 
+VERSION = 1  # of the kwargs of a trigger; a producer that sends more names than these sends a greater `v`
+SHOWN_NAMES, SHOWN_NAME = 10, 40  # unknown names in a message, and characters of each
 SHOWN_LENGTH = 1_000  # characters of a task's arguments in Flower and logs
 SHOWN_PERSONS = 20  # calls, and refusals, of a result in Flower and logs
 MISSING, EMPTY = "missing", "an empty text"
@@ -46,7 +49,7 @@ Id = Annotated[str, BeforeValidator(_text_id), Field(min_length=1, max_length=MA
 
 
 class TriggerRequest(BaseModel):
-    """The kwargs of `outbound.trigger`; unknown kwargs of another version are ignored (S38)."""
+    """The kwargs of `outbound.trigger`, without the version `v`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -63,13 +66,21 @@ def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
     """Return the validated kwargs of a trigger.
 
     Raises BadTrigger. Its text names each bad field, the kind of its value and the expected value, never the value.
+    Unknown names are bad as well, because a misspelt `call_person_id` would call everyone in the case; they are ignored
+    only if the kwarg `v` says that a newer producer knows more names than this version (S38).
     """
     present = {name: value for name, value in kwargs.items() if value is not None}
+    unknown = _unknown_names(present)
     try:
-        return TriggerRequest.model_validate(present)
+        request = TriggerRequest.model_validate(present)
+        faults: dict[str, None] = {}
     except ValidationError as error:
         faults = dict.fromkeys(str(fault["loc"][0]) for fault in error.errors(include_url=False))
-    kinds = {name: _kind(present.get(name)) for name in faults}
+    if not faults and not unknown:
+        return request
+    kinds = {name: _kind(present.get(name)) for name in faults} | {
+        name: _kind(present["v"]) if name == "v" else "unknown" for name in unknown
+    }
     missing = any(kinds.get(name) in (MISSING, EMPTY) for name in ("case_id", "mediation_id"))
     wanted = {
         "case_id": f"a text of 1 to {MAX_ID_LENGTH} characters, all printable",
@@ -77,9 +88,25 @@ def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
         "call_auto": "0 (automatic) or 1 (manual)",
         "call_person_id": f"a text of at most {MAX_ID_LENGTH} characters, all printable,"
         " empty for everyone in the case",
-    }
+    } | unknown
     reason = "; ".join(f"{name}: {kind}, should be {wanted[name]}" for name, kind in kinds.items())
     raise BadTrigger(reason, missing=missing, faults=[(name, kind, wanted[name]) for name, kind in kinds.items()])
+
+
+def _unknown_names(present: dict[str, Any]) -> dict[str, str]:
+    """Return each name that this version does not know, printable and cut, with the expected one."""
+    version = present.get("v", VERSION)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        return {"v": f"a whole number, {VERSION} for this version"}
+    if version > VERSION:
+        return {}
+    known = {name.replace("_", ""): name for name in TriggerRequest.model_fields}
+    wanted = {}
+    for name in sorted(present.keys() - TriggerRequest.model_fields.keys() - {"v"})[:SHOWN_NAMES]:
+        near = get_close_matches(name.replace("_", "").lower(), known, n=1)
+        shown = "".join(one for one in redact(name[:SHOWN_NAME]) if one.isprintable())
+        wanted[shown] = known[near[0]] if near else f"one of {', '.join(known.values())}"
+    return wanted
 
 
 def _kind(value: object) -> str:
@@ -152,11 +179,13 @@ def shown_polls(polls: Sequence[PollMessage]) -> str:
 def masked_kwargs(kwargs: dict[str, Any]) -> str:
     """Return a task's kwargs for Flower and logs: person ids masked, everything else redacted (S37)."""
     keep = {plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id", "job_id")}
-    shown = {
-        name: mask_person(str(value)) if name.endswith("person_id") and value else value
-        for name, value in kwargs.items()
-    }
+    shown = {name: mask_person(str(value)) if _is_person(name) and value else value for name, value in kwargs.items()}
     return redact(repr(shown), keep=keep)[:SHOWN_LENGTH]
+
+
+def _is_person(name: str) -> bool:
+    """Tell whether a kwarg holds a person id, also under upstream's spelling or a misspelling of ours."""
+    return "person" in name.lower()
 
 
 def plain_id(value: object) -> str:

@@ -22,6 +22,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CLAIM_LOST = "the claim passed to another owner before the request: nothing sent"
+OTHER_PAIR = BadTrigger("task id: used before for another pair, should be a new one", missing=False)
 QUERY_LIMIT = 60  # seconds for all queries before a new call; later ones count as unanswered
 CLAIM_LIMIT = 60  # seconds of retries while the store is away; then the trigger is rejected to the queue
 
@@ -53,6 +54,8 @@ class TriggerFlow:
         match self._claim(claim):
             case DuplicateDelivery():
                 return None
+            case ClaimAnswered("handled", result) if _of_another_pair(result, pair):
+                return _invalid(kwargs, OTHER_PAIR, task_id)
             case ClaimAnswered(why, result):
                 text = "redelivered: answered with its recorded result" if why == "handled" else result["message"]
                 log.info(text, extra=claim.names | {"outcome": result["outcome"]})
@@ -149,6 +152,11 @@ class TriggerFlow:
 
     def _with_retry(self, step: Callable[[], T]) -> T:
         return retry_while_away(step, self.dial.clock, limit=CLAIM_LIMIT)
+
+
+def _of_another_pair(result: TriggerResult, pair: Pair) -> bool:
+    """Tell whether the recorded result of a task id is that of another pair; one that was erased names none."""
+    return result["case_id"] != "" and (result["case_id"], result["mediation_id"]) != (pair.case_id, pair.mediation_id)
 
 
 def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerResult:
