@@ -32,6 +32,7 @@ CHUNK = 500  # entries per push, followed by a valid trigger
 WAITING = 3_000  # maximum length of the queue before more are pushed
 LOSE_EVERY = 40  # chunks after which the worker's connections are killed and it restores unacknowledged messages
 MUTANT = "C-mutant"
+HOLD = 7_200  # seconds: a mutated person is unknown upstream, and such a pair may be called again after its hold (S14)
 MOST_MEMORY = 300  # MB
 DRAINED = 300.0  # seconds for the last entries to be consumed
 PLACES = ("callwatch:due", "callwatch:paused", "callwatch:lock:C-good-0:20", "callwatch:history:C-x", "outbound.poll")
@@ -182,11 +183,11 @@ def run(entries: int, seed: int) -> Figures:
     with (
         tempfile.TemporaryDirectory(prefix="callwatch-fuzz-") as folder,
         guarded_server(Path(folder)) as server,
-        Deployment(server.url("admin"), poll_interval=60) as deployment,
+        Deployment(server.url("admin"), poll_interval=60, unknown_hold=HOLD) as deployment,
         server.client("admin") as admin,
     ):
         deployment.redis_url = server.url("worker")
-        deployment.simulator.script("*", life="talking")
+        deployment.simulator.script("*", life="talking", parties=[{"person_id": PERSON}])
         worker = deployment.worker("-c", "4")
         begin = time.monotonic()
         good, lost = _push(server, admin, worker, entries, seed)
