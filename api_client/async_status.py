@@ -80,11 +80,7 @@ async def _read(response: aiohttp.ClientResponse, job_id: str) -> CallStatus:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
+    """Read the body; of unknown length, the connection bounds it (api_client/one_answer.py)."""
     if (response.content_length or 0) > MAX_ANSWER_BYTES:
         raise AnswerTooLargeError
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerTooLargeError
-    return bytes(body)
+    return await response.read()

@@ -205,7 +205,7 @@ def test_orphaned_server_keeps_its_data_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "limit", "message"),
     [
-        pytest.param("print('disk on fire'); raise SystemExit(1)", 60, "ended at once:\ndisk on fire", id="exits"),
+        pytest.param("print('disk on fire'); raise SystemExit(1)", 60, "stopped at once:\ndisk on fire", id="exits"),
         pytest.param("raise SystemExit(1)", 60, "its log is empty", id="exits silently"),
         pytest.param(
             "print('thinking', flush=True); import signal; signal.pause()", 2, "no answer within 2 s", id="hangs"

@@ -174,7 +174,7 @@ class Dial:
                 return ClaimLost()
             case "paused":
                 return Dialled(not_called("disabled", claim.pair, texts.DISABLED, "disabled"))
-            case "watched":  # meanwhile a late answer to an earlier owner's request started calls of this pair
+            case _:  # "watched": meanwhile a late answer to an earlier owner's request started calls of this pair
                 read = functools.partial(self.store.calls, case_id=claim.pair.case_id)
                 held = (call for call in keep_answer(read, self.clock) if call.holds(claim.pair))
                 return Dialled(found_again(claim.pair, [known_job(call, self.interval) for call in held]))

@@ -60,8 +60,8 @@ class TriggerFlow:
                 text = "redelivered: answered with its recorded result" if why == "handled" else result["message"]
                 log.info(text, extra=claim.names | {"outcome": result["outcome"]})
                 return result
-            case Claimed(query_since):
-                return self._call(claim, query_since)
+            case claimed:
+                return self._call(claim, claimed.query_since)
 
     def _claim(self, claim: Claim) -> Claimed | ClaimAnswered | DuplicateDelivery:
         return self._with_retry(
@@ -86,7 +86,7 @@ class TriggerFlow:
                 return self._settle(claim, end, sent_at)
             case CallLater(at):
                 return self._defer(claim, at)
-            case ClaimLost():
+            case _:  # ClaimLost
                 log.warning(CLAIM_LOST, extra=claim.names)
                 return None
 
