@@ -1,1 +1,1 @@
-"""The HTTP API and the live stream: back ends trigger, pages follow, without knowing Celery."""
+"""The HTTP API and the live stream: back ends trigger calls and pages follow them, without Celery."""

@@ -1,4 +1,4 @@
-"""`python -m gateway --host H --port P`: what `callwatch serve` starts."""
+"""Entry point of the gateway: `python -m gateway --host H --port P`, started by `callwatch serve`."""
 
 import argparse
 import ipaddress
@@ -13,7 +13,7 @@ ALLOCATOR = "PYTHONMALLOC"
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address to listen on."""
+    """Return whether a listening address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -21,7 +21,7 @@ def is_loopback(host: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until a signal comes; return the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Serve until a signal arrives; return the exit code: 0 success, 1 failure, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="callwatch serve")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
@@ -48,14 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def use_allocator_of_c() -> None:
-    """Start this program anew under the C library's allocator, unless its variable is set already.
+    """Restart this program with the C library's allocator, unless PYTHONMALLOC is already set.
 
-    Python's own gives memory back by the mebibyte, and something is always left in each: of the memory of streams that
-    have ended it kept nine tenths. It costs a twentieth of the CPU time of a trigger.
+    Python's allocator returns memory in arenas of 1 MiB, and live objects keep nearly every arena in use: after streams
+    had closed, the process kept 90 % of their memory. The C allocator costs 5 % of the CPU time of a trigger.
     """
     if ALLOCATOR not in os.environ:
         os.environ[ALLOCATOR] = "malloc"
-        os.execv(sys.executable, (sys.executable, "-m", "gateway", *sys.argv[1:]))  # noqa: S606 - this very program
+        os.execv(sys.executable, (sys.executable, "-m", "gateway", *sys.argv[1:]))  # noqa: S606 - the same program
 
 
 def _complain(text: str, code: int) -> int:

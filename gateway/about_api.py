@@ -1,4 +1,4 @@
-"""What a gateway tells of itself: its health, its metrics, the meaning of its problems."""
+"""Operational endpoints: health, readiness, metrics, and the pages about problems."""
 
 import secrets
 
@@ -11,19 +11,19 @@ from gateway.service import Gateway
 
 
 def get_health() -> Response:
-    """Answer that the process runs."""
+    """Return 200 while the process runs."""
     return Response(b"ok\n", media_type="text/plain; charset=utf-8")
 
 
 def get_readiness(gateway: Gateway) -> Response:
-    """Answer whether Redis answers and events are read; Problem otherwise."""
+    """Return 200 while Redis answers and events are read; Problem otherwise."""
     if not gateway.feed.alive or gateway.feed.closing:
         raise Problem("store-unavailable")
     return get_health()
 
 
 def get_metrics(gateway: Gateway, request: Request) -> Response:
-    """Return the metrics, to callers with their token, or to all where only this machine can ask."""
+    """Return the metrics; Problem without the metrics token, which a gateway on loopback does not need."""
     given = request.headers.get("authorization", "").encode(errors="replace")
     if gateway.metrics_token is None:
         if not gateway.open_metrics:
@@ -34,7 +34,7 @@ def get_metrics(gateway: Gateway, request: Request) -> Response:
 
 
 def get_problem(name: str) -> Response:
-    """Return the page about a kind of problem."""
+    """Return the page about a problem type; Problem for an unknown name."""
     try:
         return Response(page(name), media_type="text/html; charset=utf-8")
     except KeyError:

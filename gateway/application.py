@@ -1,4 +1,4 @@
-"""Put the application together: FastAPI's routes, its errors as problems, the door in front."""
+"""Assemble the application: FastAPI routes, error handlers, and the `Door` in front of them."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,12 @@ from gateway.routes import add_routes
 from gateway.service import Gateway
 
 DIRECT = (("POST", "/v1/triggers"), ("GET", "/v1/stream"), ("HEAD", "/v1/stream"))
-"""Routes that the door calls itself; their endpoints take the request alone."""
-HOUSEKEEPING = 1.0  # seconds between two turns
+"""Routes that `Door` calls directly; their endpoints take only the request."""
+HOUSEKEEPING = 1.0  # seconds between two runs of `keep_house`
 
 
 def build(gateway: Gateway, add_pages: Callable[[FastAPI], None] = lambda _app: None) -> Door:
-    """Return the application of a gateway; `add_pages` adds what is not part of the API."""
+    """Return the application of a gateway; `add_pages` adds the routes outside the API."""
 
     @contextlib.asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -49,7 +49,7 @@ def build(gateway: Gateway, add_pages: Callable[[FastAPI], None] = lambda _app: 
 
 
 def _answer_errors(app: FastAPI, prefix: str) -> None:
-    """Answer every error as a problem."""
+    """Register handlers that answer every error with a problem document."""
 
     def respond(request: Request, problem: Problem) -> Response:
         body = problem.body(prefix=prefix, instance=request.scope["state"]["instance"])
@@ -61,7 +61,7 @@ def _answer_errors(app: FastAPI, prefix: str) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _arguments(request: Request, error: RequestValidationError) -> Response:
-        """Replace the library's own answer, which repeats what was sent."""
+        """Replace FastAPI's answer, which quotes the values sent."""
         names = dict.fromkeys(str(one["loc"][-1]) for one in error.errors())
         return respond(
             request, invalid([fault(name, "not as the OpenAPI document has it", "see there") for name in names])
@@ -79,7 +79,7 @@ def _answer_errors(app: FastAPI, prefix: str) -> None:
 
 
 async def keep_house(gateway: Gateway) -> None:
-    """Drop what limits remember for nothing, and give memory back after many streams have left."""
+    """Drop full rate-limit buckets, and return memory to the system after many streams have closed."""
     tide = memory.Tide()
     while True:
         await asyncio.sleep(HOUSEKEEPING)

@@ -1,4 +1,4 @@
-"""Serve the widget's modules: each under an address that names its content, and one line that leads to them."""
+"""Serve the widget's modules under versioned, immutable URLs, and the entry module that imports them."""
 
 import functools
 import gzip
@@ -16,13 +16,13 @@ from gateway.problems import Problem
 FOLDER = Path(__file__).parent / "static"
 ENTRY = "callwatch-calls.js"
 FOR_A_YEAR = "public, max-age=31536000, immutable"
-# Any page may load the code: it holds nothing of anybody's, and without a token it shows nothing.
+# Any origin may load the code: it contains no data, and it shows nothing without a token.
 SHARED = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent, plain and compressed."""
+    """A static file, plain and compressed."""
 
     plain: bytes
     zipped: bytes
@@ -30,11 +30,11 @@ class Asset:
 
     @classmethod
     def of(cls, plain: bytes, kind: str = "text/javascript") -> "Asset":
-        """Return a file of this content."""
+        """Return an asset with this content."""
         return cls(plain, gzip.compress(plain, 9, mtime=0), f"{kind}; charset=utf-8")
 
     def response(self, request: Request, headers: Mapping[str, str]) -> Response:
-        """Return it as the browser takes it."""
+        """Return the response, compressed if the browser accepts gzip."""
         sent = {**headers, "Content-Type": self.kind, "Vary": "Accept-Encoding"}
         accepted = [word.partition(";")[0].strip() for word in request.headers.get("accept-encoding", "").split(",")]
         if "gzip" not in accepted:
@@ -43,7 +43,7 @@ class Asset:
 
 
 def slim(source: str) -> str:
-    """Return a module without comments and indentation, each line at its number: a third of it is for its readers."""
+    """Return a module without comments and indentation, a third of its size; line numbers stay the same."""
     without = re.sub(r"/\*\*.*?\*/ ?", lambda comment: "\n" * comment[0].count("\n"), source, flags=re.DOTALL)
     return re.sub(r"^[ \t]+|(?:^|[ \t]+)// .*$|[ \t]+$", "", without, flags=re.MULTILINE)
 
@@ -57,12 +57,12 @@ def modules() -> dict[str, Asset]:
 
 @functools.cache
 def version() -> str:
-    """Return what tells one release of the modules from another: a hash of them all."""
+    """Return the version of the modules: a hash of their content."""
     return hashlib.sha256(b"\0".join(asset.plain for asset in modules().values())).hexdigest()[:16]
 
 
 def add_assets(app: FastAPI, prefix: str) -> None:
-    """Add `/callwatch-calls.js`, which pages name, and the modules that it imports; `prefix` is the path in front."""
+    """Add `/callwatch-calls.js`, the entry for pages, and the modules it imports; `prefix` is the URL prefix."""
     entry = f'import "./assets/{version()}/{ENTRY}";\n'.encode()
     tag = f'"{version()}"'
 
@@ -76,7 +76,7 @@ def add_assets(app: FastAPI, prefix: str) -> None:
         asset = modules().get(name)
         if asset is None:
             raise Problem("not-found")
-        if release != version():  # a page that was loading while the gateway was renewed
+        if release != version():  # the page was loading during an upgrade of the gateway
             place = f"{prefix}/assets/{version()}/{name}"
             return Response(status_code=307, headers={**SHARED, "Location": place})
         return asset.response(request, {**SHARED, "Cache-Control": FOR_A_YEAR})

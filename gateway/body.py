@@ -1,4 +1,4 @@
-"""Read JSON bodies strictly: what two readers could take differently is refused. Pure."""
+"""Parse JSON bodies strictly: refuse documents that parsers could interpret differently. Pure."""
 
 import json
 from typing import Any
@@ -9,13 +9,13 @@ JSON_BODY = "a JSON object in UTF-8, each name once, numbers finite"
 
 
 def read_object(content_type: str, body: bytes) -> dict[str, Any]:
-    """Return the object of a body; Problem, which quotes nothing of it, where there is none."""
+    """Return the JSON object of a body; Problem if it is invalid. The problem quotes no part of the body."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         kind = "another media type" if content_type else "missing"
         raise Problem("json-only", errors=[fault("Content-Type", kind, "application/json")])
     try:
         document = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
-        json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate is no text
+        json.dumps(document, ensure_ascii=False).encode()  # fails on a lone surrogate
     except UnicodeError:
         raise malformed("body", "no UTF-8 text", JSON_BODY) from None
     except _FaultyError as error:
@@ -28,7 +28,7 @@ def read_object(content_type: str, body: bytes) -> dict[str, Any]:
 
 
 class _FaultyError(Exception):
-    """JSON that readers take differently."""
+    """JSON that parsers could interpret differently."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/v1/cases` and `/v1/stream`: show cases as they stand, and follow them (S32, S34, S36)."""
+"""`/v1/cases` and `/v1/stream`: return the state of cases, and stream its changes (S32, S34, S36)."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ async def get_case(gateway: Gateway, request: Request, case_id: str) -> Response
 
 
 async def get_history(gateway: Gateway, request: Request, case_id: str, after: str | None, limit: int) -> Response:
-    """Return events of a case, the oldest first (S36)."""
+    """Return a page of a case's events, oldest first (S36)."""
     _reader(gateway, request, case_id)
     since = read_position("after", after)
     events = await gateway.run(gateway.store.history, case_id)
@@ -52,7 +52,7 @@ async def get_history(gateway: Gateway, request: Request, case_id: str, after: s
 
 
 def read_position(name: str, text: str | None) -> Position | None:
-    """Return the position in the stream that a text names, None where there is none; Problem where it names none."""
+    """Parse a position in the live stream; None for None, Problem for a malformed text."""
     if text is None:
         return None
     try:
@@ -62,7 +62,7 @@ def read_position(name: str, text: str | None) -> Position | None:
 
 
 async def get_stream(gateway: Gateway, request: Request) -> Response:
-    """Open a stream of cases (S32, S34)."""
+    """Open an event stream for one or more cases (S32, S34)."""
     caller = gateway.caller(request)
     accepted = request.headers.get("accept", "*/*")
     if not any(kind in accepted for kind in (MEDIA_TYPE, "*/*", "text/*")):

@@ -1,7 +1,7 @@
-"""Serve `/demo`: a made-up case whose back end triggers calls as a real one does, at a simulated upstream.
+"""Serve `/demo`: an invented case, with a back end that triggers calls at a simulated upstream.
 
-In a demonstration on loopback alone. Nothing is triggered unless the upstream takes the script of the case, which
-only a simulator does: no button of this page rings a telephone.
+The page exists only in a demonstration on loopback. A trigger is sent only after the upstream has accepted the script
+of the case, which only the simulator does: no button of this page can place a real call.
 """
 
 import functools
@@ -34,7 +34,7 @@ CASE = re.compile(r"C-4\d{3}")
 MEDIATION = 4001
 EXPIRES_IN = 300.0  # seconds
 TOKEN_LIVES = 900  # seconds
-TIMEOUT = 5.0  # seconds for an answer of the simulator
+TIMEOUT = 5.0  # seconds to wait for the simulator
 PEOPLE = (
     ("张三", "申请人"),
     ("李四", "被申请人"),
@@ -46,7 +46,7 @@ PEOPLE = (
 
 
 def talk(first_word: float, end: float, status: str = "Succeeded") -> list[list[object]]:
-    """Return the life of a call; ages in seconds."""
+    """Return the statuses of a call, each with its age in seconds."""
     return [["Scheduling", 0], ["Executing", first_word], [status, end]]
 
 
@@ -58,11 +58,11 @@ SCENES: dict[str, list[dict[str, Any]]] = {
     "away": [{"life": talk(4 + number, 75 + number)} for number in range(6)],
 }
 OUTAGE = {"seconds": 15}
-DIAL_DELAY = 0.05  # seconds from one party to the next: the first one's call is the older one
+DIAL_DELAY = 0.05  # seconds between parties: the first party's call starts first
 
 
 def parties_of(case_id: str, scene: str) -> list[dict[str, str]]:
-    """Return the people of a made-up case, as its back end knows them."""
+    """Return the parties of an invented case, as its back end stores them."""
     return [
         {"person_id": f"P-{case_id[2:]}-4401{number}", "name": name, "role": role}
         for number, (name, role) in enumerate(PEOPLE[: len(SCENES[scene])])
@@ -71,13 +71,13 @@ def parties_of(case_id: str, scene: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Simulator:
-    """The control paths of the simulated upstream."""
+    """A client of the simulator's control paths."""
 
     url: str
     token: str | None
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
-        """Send a command; OSError where there is no simulator, or it does not take it."""
+        """Send a command; OSError if the simulator does not answer or refuses it."""
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
         headers = {"Content-Type": "application/json"}
@@ -86,25 +86,25 @@ class Simulator:
         try:
             connection.request("POST", f"/_sim/{path}", json.dumps(document), headers)
             answer = connection.getresponse()
-            told = json.loads(answer.read()) if answer.status == http.client.OK else None
+            reply = json.loads(answer.read()) if answer.status == http.client.OK else None
         except (http.client.HTTPException, ValueError):
-            told = None
+            reply = None
         finally:
             connection.close()
-        if not isinstance(told, dict):
+        if not isinstance(reply, dict):
             raise OSError("no simulator")
-        return told
+        return reply
 
 
 @dataclass(frozen=True, slots=True)
 class BackEnd:
-    """The back end of the demonstration: it loads cases, and each load triggers (S1)."""
+    """The back end of the demonstration: each load of a case submits a trigger (S1)."""
 
     simulator: Simulator
     triggers: Triggers
 
     def load(self, case_id: str, scene: str) -> dict[str, Any]:
-        """Load a case: have its parties called, unless they are being called already (S4), and return what it holds."""
+        """Load a case, trigger its calls unless some are active already (S4), and return its parties."""
         people = parties_of(case_id, scene)
         parties = [{"person_id": one["person_id"], **party} for one, party in zip(people, SCENES[scene], strict=True)]
         taken = self.simulator.post("script", {"case_id": case_id, "parties": parties, "dial_delay": DIAL_DELAY})
@@ -118,7 +118,7 @@ class BackEnd:
         return {"case_id": case_id, "scene": scene, "parties": people, "trigger": asked.task_id}
 
     def _lose_the_answer(self, case_id: str) -> None:
-        """Have the request ring and its answer get lost, and the first questions about it as well."""
+        """Let the dial request succeed but lose its response, and fail the first queries of the look-up."""
         fault = {"case_id": case_id, "count": 1, "kind": "reset", "endpoint": "call-v2", "processed": True}
         self.simulator.post("faults", fault)
         for endpoint in ("status", "conversation-log"):
@@ -126,12 +126,12 @@ class BackEnd:
             self.simulator.post("faults", silent)
 
     def cut_upstream(self) -> dict[str, Any]:
-        """Have the upstream refuse connections for a while."""
+        """Start an outage: the upstream refuses connections for 15 seconds."""
         return self.simulator.post("outage", OUTAGE)
 
 
 def add_demo(app: FastAPI, back_end: BackEnd, mint: Callable[[str], str], run: Callable[..., Any]) -> None:
-    """Add the page and its back end; `mint` returns a token for a case, `run` carries out a step in a thread."""
+    """Add the page and its back end; `mint` returns a token for a case, `run` calls a function in a thread."""
     folder = FOLDER / "demo"
     files = {name: Asset.of((folder / (name or "demo.html")).read_bytes(), kind) for name, kind in FILES.items()}
 
@@ -167,7 +167,7 @@ def add_demo(app: FastAPI, back_end: BackEnd, mint: Callable[[str], str], run: C
 
 
 async def _read(request: Request) -> dict[str, Any]:
-    """Return a body; JSON alone is taken, which pages of other origins cannot send without being asked first."""
+    """Return a JSON body; Problem for requests of other origins, which cannot send JSON without a preflight."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise Problem("insufficient-scope")
     return read_object(request.headers.get("content-type", ""), await request.body())

@@ -1,4 +1,4 @@
-"""Feed the hub: one thread reads the live stream, one task re-reads what has changed, one spreads heartbeats."""
+"""Feed the hub: a thread reads the live stream, one task re-reads changed cases, another sends heartbeats."""
 
 import asyncio
 import logging
@@ -22,13 +22,13 @@ from worker.store.cases import CaseState, Surroundings
 log = logging.getLogger(__name__)
 
 FETCHED = 1_000  # events in one round trip
-READS_A_SECOND = 100  # cases that the net re-reads at the most
-MOVED_WITHIN = 5.0  # seconds within which the reading thread has to move, to count as alive
+READS_A_SECOND = 100  # maximum rate of cases re-read in case events were missed
+MOVED_WITHIN = 5.0  # seconds without progress after which the reading thread counts as dead
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often what happens, in seconds; retries in milliseconds."""
+    """Intervals and time-outs in seconds; `retry` in milliseconds."""
 
     tick: float = 0.05
     beat: float = 15.0
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(eq=False)
 class Feed:
-    """What keeps the subscribers of one process up to date. `interval` is the poll interval, in seconds."""
+    """Keeps the subscribers of one process up to date; `interval` is the poll interval in seconds."""
 
     store: RedisStore
     hub: Hub
@@ -50,13 +50,13 @@ class Feed:
     metrics: Metrics
     interval: float
     pace: Pace = field(default_factory=Pace)
-    away: bool = True  # until Redis has answered for the first time
+    away: bool = True  # until the first answer of Redis
     closing: bool = False
 
     def __post_init__(self) -> None:
         self.moved_at = time.monotonic()
-        self._ahead = 0.0  # seconds that the store's clock is ahead of this machine's
-        self._oldest: float | None = None  # time of the oldest event that is not shown yet, by the store's clock
+        self._ahead = 0.0  # seconds by which the store's clock is ahead of the local clock
+        self._oldest: float | None = None  # time of the oldest event not yet applied, by the store's clock
         self._stopped = threading.Event()
         self._wanted = asyncio.Event()
         self._welcomes: dict[Subscriber, asyncio.Future[None]] = {}
@@ -64,30 +64,30 @@ class Feed:
 
     @property
     def alive(self) -> bool:
-        """Whether Redis answers and the reading thread moves."""
+        """Whether Redis answers and the reading thread makes progress."""
         return not self.away and time.monotonic() - self.moved_at < MOVED_WITHIN
 
     def now(self) -> float:
-        """Return the store's time, as it was told last (epoch seconds)."""
+        """Return the store's time (epoch seconds), estimated from its last answer."""
         return time.time() + self._ahead
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin, on the running loop."""
+        """Start the reading thread and the tasks on the running loop."""
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, name="events", daemon=True).start()
         self._tasks = [self._loop.create_task(self._tick()), self._loop.create_task(self._beat())]
 
     async def stop(self) -> None:
-        """End; whoever follows has been told by `close`."""
+        """Stop the thread and the tasks; `close` has ended the streams before."""
         self._stopped.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def close(self) -> None:
-        """End every stream at once, and take no new one; each comes back at another moment."""
+        """End every stream and refuse new ones; random retry times spread the reconnections."""
         self.closing = True
         for one in self.hub.subscribers():
             one.close("shutdown", self._retry())
@@ -96,14 +96,14 @@ class Feed:
                 welcome.set_exception(Problem("shutting-down"))
 
     def _retry(self) -> int:
-        return random.randint(*self.pace.retry)  # noqa: S311 - spreads those who come back, and guards nothing
+        return random.randint(*self.pace.retry)  # noqa: S311 - spreads reconnections, no secret
 
     # -- subscribers ---------------------------------------------------------------------------------------------------
 
     async def follow(self, reader: Reader, *, expires: float | None) -> Callable[[], None]:
-        """Let one follow its cases and return once its snapshot is there; call what is returned when it has ended.
+        """Subscribe a reader and wait for its snapshot; return the function to call when its stream has ended.
 
-        Raises StoreUnavailable, or Problem. `expires` (epoch seconds) is when its credential ends.
+        Raises StoreUnavailable, or Problem. `expires` (epoch seconds) is when the credential expires.
         """
         if self.closing:
             raise Problem("shutting-down")
@@ -121,7 +121,7 @@ class Feed:
             raise
         finally:
             self._welcomes.pop(reader, None)
-        lives = self.pace.longest * random.uniform(0.9, 1.1)  # noqa: S311 - likewise
+        lives = self.pace.longest * random.uniform(0.9, 1.1)  # noqa: S311 - spreads reconnections, no secret
         if expires is not None:
             left = max(0.0, expires - time.time())
             lives = min(lives, left - min(self.pace.renew, left / 2))
@@ -139,35 +139,35 @@ class Feed:
     # -- events --------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Read the live stream until the end; what follows Redis' absence is read anew, whole."""
+        """Read the live stream until `stop`; after an outage of Redis re-read every followed case."""
         cursor, was_away = "", True
         while not self._stopped.is_set():
             try:
                 if not cursor:
                     cursor = f"{round(self.store.now() * 1000)}-0"
                     self.moved_at, was_away = time.monotonic(), False
-                    self._hand_over(self._find_store)
+                    self._on_loop(self._store_found)
                 entries = self.store.events(cursor, wait=self.pace.wait, limit=FETCHED)
                 gap = len(entries) >= FETCHED and self._missed(cursor)
             except StoreUnavailable as error:
                 if not was_away:
-                    log.warning("Redis does not answer, streams say so until it does: %s", error)
+                    log.warning("Redis does not answer, streams report it until Redis is back: %s", error)
                 was_away, cursor = True, ""
-                self._hand_over(self._lose_store)
+                self._on_loop(self._store_lost)
                 self._stopped.wait(self.pace.away)
                 continue
             self.moved_at = time.monotonic()
             if gap:
-                self._hand_over(self._find_store)
+                self._on_loop(self._store_found)
             if entries:
                 cursor = entries[-1][0]
-                self._hand_over(self._take, [event for _, event in entries], entries[0][0])
+                self._on_loop(self._take, [event for _, event in entries], entries[0][0])
 
     def _missed(self, cursor: str) -> bool:
         first = self.store.first_event()
         return first is not None and position(first) > position(cursor)
 
-    def _hand_over(self, call: Callable[..., None], *args: Any) -> None:
+    def _on_loop(self, call: Callable[..., None], *args: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:  # the loop has ended
@@ -180,17 +180,17 @@ class Feed:
             self._oldest = position(oldest)[0] / 1000
         self._wanted.set()
 
-    def _lose_store(self) -> None:
+    def _store_lost(self) -> None:
         if not self.away:
             self.away = True
             self.metrics.store_up.set(0)
-            self.hub.tell_all("state", {"store": "away"})
+            self.hub.send_all("state", {"store": "away"})
         self._refuse(StoreUnavailable("Redis does not answer"))
 
-    def _find_store(self) -> None:
+    def _store_found(self) -> None:
         if self.away:
             log.info("Redis answers")
-            self.hub.tell_all("state", {"store": "ok"})
+            self.hub.send_all("state", {"store": "ok"})
         self.away = False
         self.metrics.store_up.set(1)
         self.hub.touch_all()
@@ -204,7 +204,7 @@ class Feed:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Read what is wanted, at the most once a tick."""
+        """Read the cases to refresh, at most once per tick."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -256,7 +256,7 @@ class Feed:
     # -- heartbeats ----------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Send heartbeats to one group of streams after the other, drop those that take nothing, spread the net."""
+        """Send heartbeats to one group of streams at a time, drop blocked streams, re-read old cases."""
         number = 0
         while True:
             await asyncio.sleep(self.pace.beat / SLOTS)
@@ -267,7 +267,7 @@ class Feed:
                     self._drop(one)
                 elif one.joined:
                     one.put(("beat",), sent)
-            self._spread_net()
+            self._touch_old()
 
     def _is_blocked(self, one: Subscriber) -> bool:
         since = one.sending_since if isinstance(one, Reader) else None
@@ -277,8 +277,8 @@ class Feed:
         if isinstance(one, Reader):
             one.drop(self._retry())
 
-    def _spread_net(self) -> None:
-        """Have some of the cases read again, whose last time is an interval ago or, where they are many, longer."""
+    def _touch_old(self) -> None:
+        """Schedule cases last read a poll interval ago; with many cases the period grows to bound the rate."""
         period = max(self.interval, self.hub.cases / READS_A_SECOND)
         at_once = 1 + round(READS_A_SECOND * self.pace.beat / SLOTS)
         self.hub.touch_old(self._loop.time() - period, at_once)

@@ -1,7 +1,7 @@
-"""Who follows which case, and what each has still to be sent. Pure: no clock, no Redis, no network.
+"""Subscribers of cases and their send buffers. Pure: no clock, no Redis, no network.
 
-An event is a signal alone: it makes its case dirty. `plan` says which cases are to be read, `apply` takes what was read
-and puts into each subscriber's buffer what has changed. A buffer holds the latest state of each call, so it is bounded.
+An event only marks its case as dirty. `plan` selects the cases to read; `apply` compares the states read with the last
+ones and puts the changes into the buffers of the subscribers. A buffer holds one entry per call, so it is bounded.
 """
 
 import json
@@ -13,19 +13,19 @@ from typing import Any
 from gateway.showing import NOTICES_SHOWN, START, CaseView, Position, Setting, notices, position
 from worker.store.cases import CaseState, Surroundings
 
-BATCH = 200  # cases that are read in one round trip
-NOTICES_BUFFERED = 100  # beyond that a reader is too slow to be served
-MARGIN = 2_000  # milliseconds that a resumed stream of several cases goes back: their events are sent case by case
+BATCH = 200  # cases read in one round trip
+NOTICES_BUFFERED = 100  # a subscriber with more is dropped as too slow
+MARGIN = 2_000  # milliseconds by which a resumed stream of several cases goes back: events are ordered per case only
 FOR_ALL = frozenset({"outage_began", "outage_ended", "paused", "resumed"})
-SLOTS = 100  # heartbeats are spread over so many groups of streams
+SLOTS = 100  # groups of streams over which heartbeats are spread
 
-BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}  # some readers take these for ends of lines
+BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}  # some parsers treat these as line ends
 
 Key = tuple[str, ...]
 
 
 def frame(event: str, data: Mapping[str, Any], entry: str = "") -> bytes:
-    """Return one event of the stream as bytes; `entry` is its id, empty where no event caused it."""
+    """Encode one event of the stream; `entry` is its id, empty if no stored event caused it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(BREAKS)
     head = f"id: {entry}\n" if entry else ""
     return f"{head}event: {event}\ndata: {text}\n\n".encode()
@@ -33,7 +33,7 @@ def frame(event: str, data: Mapping[str, Any], entry: str = "") -> bytes:
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """One who follows cases; `wake` is called when there is something to send."""
+    """A subscriber of cases; `wake` is called when its buffer has data to send."""
 
     cases: tuple[str, ...]
     wake: Callable[[], None]
@@ -46,7 +46,7 @@ class Subscriber:
     notices: int = 0
 
     def put(self, key: Key, data: bytes) -> None:
-        """Put what is to be sent in the place of an older one of its kind, as the latest."""
+        """Buffer data as the newest entry, replacing an older entry with the same key."""
         if self.closed:
             return
         if self.buffer.pop(key, None) is None and key[0] == "notice":
@@ -56,20 +56,20 @@ class Subscriber:
         self.wake()
 
     def take(self) -> bytes:
-        """Return all that is to be sent, and let it go."""
+        """Return the buffered data and clear the buffer."""
         data = b"".join(self.buffer.values())
         self.buffer.clear()
         self.notices = 0
         return data
 
     def forget(self, case_id: str) -> None:
-        """Let go of what was to be sent of a case."""
+        """Remove the buffered entries of a case."""
         for key in [key for key in self.buffer if key[1:2] == (case_id,)]:
             self.notices -= key[0] == "notice"
             del self.buffer[key]
 
     def close(self, reason: str, retry: int) -> None:
-        """Say good-bye after what is to be sent; `retry` in milliseconds."""
+        """Append `bye` to the buffer and accept no more data; `retry` in milliseconds."""
         if not self.closed:
             bye = frame("bye", {"reason": reason, "retry": retry})
             self.put(("bye",), f"retry: {retry}\n".encode() + bye)
@@ -78,7 +78,7 @@ class Subscriber:
 
 @dataclass(slots=True)
 class Followed:
-    """A case that somebody follows: who, and what they were shown last."""
+    """A followed case: its subscribers and the state sent last."""
 
     subscribers: set[Subscriber] = field(default_factory=set)
     view: CaseView | None = None
@@ -95,7 +95,7 @@ class Hub:
         self._joining: deque[Subscriber] = deque()
         self._dirty: dict[str, None] = {}
         self._state: dict[str, Any] | None = None
-        self._look_around = False
+        self._state_due = False
         self._numbers = 0
         self._size = 0
         self.slots: list[set[Subscriber]] = [set() for _ in range(SLOTS)]
@@ -105,16 +105,16 @@ class Hub:
 
     @property
     def cases(self) -> int:
-        """How many cases are followed."""
+        """The number of followed cases."""
         return len(self._cases)
 
     @property
     def wanting(self) -> bool:
-        """Whether anything is to be read."""
-        return bool(self._dirty or self._joining or self._look_around)
+        """Whether a read is due."""
+        return bool(self._dirty or self._joining or self._state_due)
 
     def join(self, subscriber: Subscriber) -> None:
-        """Let one follow its cases; it is sent a snapshot as soon as they are read."""
+        """Add a subscriber; it receives a snapshot once its cases have been read."""
         self._numbers += 1
         subscriber.slot = self._numbers % SLOTS
         self.slots[subscriber.slot].add(subscriber)
@@ -124,7 +124,7 @@ class Hub:
         self._joining.append(subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Let one follow no more."""
+        """Remove a subscriber, and the cases that only it followed."""
         if subscriber not in self.slots[subscriber.slot]:
             return
         self.slots[subscriber.slot].remove(subscriber)
@@ -143,24 +143,24 @@ class Hub:
         return [one for slot in self.slots for one in slot]
 
     def note(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Take events as signals: their cases are to be read again."""
+        """Mark the cases of events as dirty."""
         for event in events:
             if event.get("kind") in FOR_ALL:
-                self._look_around = True
+                self._state_due = True
             self.touch(str(event.get("case_id", "")))
 
     def touch(self, case_id: str) -> None:
-        """Have a case read again, if anybody follows it."""
+        """Mark a case as dirty if it is followed."""
         if case_id in self._cases:
             self._dirty[case_id] = None
 
     def touch_all(self) -> None:
-        """Have everything read again: events may have been missed."""
-        self._look_around = True
+        """Mark every followed case as dirty: events may have been missed."""
+        self._state_due = True
         self._dirty.update(dict.fromkeys(self._cases))
 
     def touch_old(self, before: float, limit: int) -> None:
-        """Have those cases read again that were read last before a time: the net under missed events."""
+        """Mark up to `limit` cases as dirty that were last read before a time: this repairs missed events."""
         for case_id, followed in self._cases.items():
             if limit <= 0 or followed.read_at >= before:
                 return
@@ -168,9 +168,9 @@ class Hub:
             limit -= 1
 
     def plan(self, recently: Position) -> tuple[list[tuple[str, Position]], list[Subscriber]]:
-        """Return the cases to read now, each with the position whose later events are wanted, and who joins by that.
+        """Return the cases to read, each with the position to read events after, and the subscribers that join.
 
-        `recently` is the position from which on a new subscriber is told notices.
+        `recently` is the position after which a new subscriber receives notices.
         """
         wanted: dict[str, Position] = {}
         joining: list[Subscriber] = []
@@ -189,12 +189,12 @@ class Hub:
             del self._dirty[case_id]
         for case_id in wanted:
             self._dirty.pop(case_id, None)
-        self._look_around = False
+        self._state_due = False
         return list(wanted.items()), joining
 
     def failed(self, wanted: Sequence[tuple[str, Position]]) -> None:
-        """Take back a plan that could not be read."""
-        self._look_around = True
+        """Mark the cases of a failed read as dirty again."""
+        self._state_due = True
         for case_id, _ in wanted:
             self.touch(case_id)
 
@@ -207,8 +207,8 @@ class Hub:
         recently: Position,
         at: float,
     ) -> None:
-        """Give each subscriber what has changed, and those who join their snapshot; `at` is when it was read."""
-        self._tell_state(surroundings)
+        """Buffer changes for each subscriber and snapshots for those that join; `at` is the time of the read."""
+        self._send_state(surroundings)
         read = {state.case_id: state for state in states}
         views = {case_id: CaseView.of(state) for case_id, state in read.items()}
         for case_id, state in read.items():
@@ -219,14 +219,14 @@ class Hub:
             if one in self.slots[one.slot] and all(case_id in read for case_id in one.cases):
                 self._welcome(one, head, [(read[name], views[name]) for name in one.cases], recently)
 
-    def _tell_state(self, surroundings: Surroundings) -> None:
+    def _send_state(self, surroundings: Surroundings) -> None:
         state = self._setting.state(surroundings)
         if self._state is not None and state != self._state:
-            self.tell_all("state", state | {"store": "ok"})
+            self.send_all("state", state | {"store": "ok"})
         self._state = state
 
-    def tell_all(self, event: str, data: Mapping[str, Any]) -> None:
-        """Tell every subscriber what no case's event has caused."""
+    def send_all(self, event: str, data: Mapping[str, Any]) -> None:
+        """Send an event that belongs to no case to every subscriber."""
         sent = frame(event, data)
         for one in self.subscribers():
             if one.joined:
@@ -238,7 +238,7 @@ class Hub:
         newest = position(state.newest) if state.newest else START
         new = [event for event in state.events if position(event["id"]) > followed.seen]
         followed.seen = max(newest, followed.seen)
-        if newest < followed.seen and newest != START:  # the server's clock, or its data, went back
+        if newest < followed.seen and newest != START:  # the clock or the data of Redis went back
             followed.seen = newest
         if before is None:
             return
@@ -274,10 +274,10 @@ def _since(one: Subscriber, recently: Position) -> Position:
     return (max(0, milliseconds - MARGIN), 0) if len(one.cases) > 1 else (milliseconds, number)
 
 
-def _changes(before: CaseView, view: CaseView, told: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, bytes]]:
-    """Yield what is to be sent of a case that was read again, under the key that a later one replaces it by."""
+def _changes(before: CaseView, view: CaseView, new: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, bytes]]:
+    """Yield the events to send for a case that was re-read, each with its key in the buffer."""
     case_id = view.case_id
-    for notice in told:
+    for notice in new:
         yield ("notice", case_id, notice["id"]), frame("notice", notice, notice["id"])
     vanished = (before.calls.keys() - view.calls.keys()) or (before.pairs.keys() - view.pairs.keys())
     if vanished and not view.calls and not view.pairs:

@@ -1,4 +1,4 @@
-"""Who asks: API keys of back ends, read from their file, and tokens of pages, signed and short-lived (S40)."""
+"""Authenticate callers: API keys of back ends, read from a file, and short-lived signed tokens of pages (S40)."""
 
 import logging
 import time
@@ -17,17 +17,17 @@ log = logging.getLogger(__name__)
 AUDIENCE, WATCH = "callwatch", "watch"
 LONGEST_TOKEN = 900  # seconds
 FIELD = "Authorization"
-CLOCKS_APART = 60  # seconds that a back end's clock may be ahead of ours
+CLOCKS_APART = 60  # seconds by which a back end's clock may be ahead
 MAX_CASES = 20
 MAX_TOKEN_LENGTH = 8_192  # characters; also bounded by the headers
-RELOAD_AFTER = 1.0  # seconds between two looks whether the file has changed
+RELOAD_AFTER = 1.0  # seconds between two checks for a changed file
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: its name in the log, what it may do, and for which cases (None: all).
+    """An authenticated caller: its name in the log, its scopes, and its cases (None: all).
 
-    `subject` is what limits count by, `expires` (epoch seconds) when a token ends.
+    Limits count per `subject`; `expires` (epoch seconds) is the expiry of a token.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Caller:
     expires: float | None = None
 
     def require(self, *scopes: str) -> None:
-        """Return where the caller has one of the scopes; Problem otherwise."""
+        """Require one of the scopes; Problem otherwise."""
         if not self.scopes.intersection(scopes):
             held = ", ".join(sorted(self.scopes))
             raise Problem(
@@ -47,21 +47,21 @@ class Caller:
             )
 
     def require_case(self, case_id: str) -> None:
-        """Return where the caller may look at a case; Problem otherwise."""
+        """Require read access to a case; Problem otherwise."""
         self.require("read", WATCH)
         if self.cases is not None and case_id not in self.cases:
             raise Problem("other-case", errors=[fault("case", "not among the token's", "a case that the token names")])
 
 
 class KeyRing:
-    """The API keys of a file, read again when it changes; without a file there are none."""
+    """The API keys of a file, reloaded when the file changes; empty without a file."""
 
     def __init__(self, path: Path | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._monotonic = monotonic
         self._keys: Sequence[ApiKey] = ()
         self._seen: tuple[int, int] | None = None
-        self._looked = 0.0
+        self._checked = 0.0
         if path is not None:
             self._seen = self._stamp(path)
             self._keys = read_keys(path)
@@ -70,24 +70,24 @@ class KeyRing:
         return len(self._keys)
 
     def find(self, given: str) -> ApiKey | None:
-        """Return the key that was given."""
+        """Return the API key that matches a credential, or None."""
         self._reload()
         return find_key(self._keys, given)
 
     def _reload(self) -> None:
         now = self._monotonic()
-        if self._path is None or now - self._looked < RELOAD_AFTER:
+        if self._path is None or now - self._checked < RELOAD_AFTER:
             return
-        self._looked = now
+        self._checked = now
         stamp = self._stamp(self._path)
         if stamp == self._seen:
             return
         try:
             self._keys = read_keys(self._path)
         except KeysError as error:
-            log.error("API keys are not read again, the ones known before stay: %s", error)  # noqa: TRY400
+            log.error("API keys not reloaded, the previous ones stay valid: %s", error)  # noqa: TRY400
         else:
-            log.info("API keys are read again: %d", len(self._keys))
+            log.info("API keys reloaded: %d", len(self._keys))
         self._seen = stamp
 
     @staticmethod
@@ -100,13 +100,13 @@ class KeyRing:
 
 
 class Tokens:
-    """Mints and reads the tokens of pages: HS256, for named cases, to look and nothing else."""
+    """Mints and verifies the tokens of pages: HS256, read-only, for named cases."""
 
     def __init__(self, secret: str | None) -> None:
         self._secret = secret
 
     def mint(self, issuer: str, cases: Sequence[str], subject: str, *, now: float, lives: int) -> tuple[str, int]:
-        """Return a token and when it expires (epoch seconds); Problem where there is no secret to sign it with."""
+        """Return a token and its expiry (epoch seconds); Problem if no signing secret is set."""
         if self._secret is None:
             raise Problem("no-token-secret")
         expires = int(now) + lives
@@ -122,7 +122,7 @@ class Tokens:
         return jwt.encode(claims, self._secret, algorithm="HS256", headers={"typ": "at+jwt"}), expires
 
     def read(self, token: str, *, now: float) -> Caller:
-        """Return who a token speaks for; Problem where it is none of ours, has expired, or says too much."""
+        """Return the caller of a token; Problem if it is invalid, has expired, or has wrong claims."""
         if self._secret is None:
             raise unknown("a token", "an API key: no secret for tokens is set here")
         if len(token) > MAX_TOKEN_LENGTH:
@@ -143,7 +143,7 @@ class Tokens:
 
 
 def unknown(kind: str, wanted: str, headers: Mapping[str, str] | None = None) -> Problem:
-    """Return the problem of a credential that names no caller."""
+    """Return the problem for a credential that identifies no caller."""
     return Problem("unauthenticated", headers=headers, errors=[fault(FIELD, kind, wanted)])
 
 
@@ -162,7 +162,7 @@ def _caller(claims: dict[str, Any], now: float) -> Caller:
 
 
 def identify(authorization: Sequence[str], keys: KeyRing, tokens: Tokens, *, now: float) -> Caller:
-    """Return who sent the header `Authorization`; Problem where that is nobody we know. `now` in epoch seconds."""
+    """Return the caller of the `Authorization` headers; Problem if it is unknown. `now` in epoch seconds."""
     if not authorization:
         raise unknown("missing", "Bearer and an API key or a token", BEARER)
     scheme, _, credential = authorization[0].strip().partition(" ")

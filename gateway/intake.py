@@ -1,6 +1,6 @@
-"""Submit triggers in batches: those that arrive while a batch is on its way form the next one.
+"""Submit triggers in batches: triggers that arrive during a batch form the next one.
 
-A batch costs one thread switch, one round trip to the store and one to the broker, however many triggers it holds.
+A batch costs one thread switch, one round trip to the store and one to the broker, regardless of its size.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from gateway.problems import Problem
 from gateway.triggers import Asked, State
 from worker.core.interfaces import StoreUnavailable
 
-LANES = 2  # batches on their way at once at the most
-SLOW = 0.2  # seconds after which a batch no longer holds up the next one
+MAX_IN_FLIGHT = 2  # concurrent batches
+SLOW = 0.2  # seconds after which the next batch may start beside a running one
 LONGEST_BATCH = 100  # triggers; more wait for the next batch
 
 Outcome = State | Problem | None
 
 
 class Intake:
-    """Batches what many requests submit. `submit` carries out one batch in a thread, one outcome for each trigger."""
+    """Batches the triggers of concurrent requests; `submit` runs in a thread and returns one outcome per trigger."""
 
     def __init__(self, submit: Callable[[Sequence[Asked]], Sequence[Outcome]], threads: Executor) -> None:
         self._submit = submit
@@ -31,9 +31,9 @@ class Intake:
         self._scheduled = self._timed = False
 
     async def take(self, asked: Asked) -> State | None:
-        """Submit a trigger with the next batch; return its state, None where it had been handled before.
+        """Submit a trigger with the next batch; return its state, None if it had been handled before.
 
-        Raises Problem, and what `submit` raises for a whole batch.
+        Raises the Problem of this trigger, or the exception that `submit` raised for its batch.
         """
         future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
@@ -41,8 +41,8 @@ class Intake:
         return await future
 
     def _schedule(self) -> None:
-        """Start a batch after the requests that the loop is handling right now: they belong to it."""
-        if not self._waiting or self._scheduled or self._under_way >= LANES:
+        """Start a batch after the requests that are ready on the loop now, so that it includes them."""
+        if not self._waiting or self._scheduled or self._under_way >= MAX_IN_FLIGHT:
             return
         loop = asyncio.get_running_loop()
         wait = self._begun + SLOW - loop.time() if self._under_way else 0.0
@@ -90,7 +90,7 @@ STOPPING = StoreUnavailable("the gateway is stopping")
 
 def _settle(futures: Sequence["asyncio.Future[State | None]"], outcomes: Sequence[Outcome | BaseException]) -> None:
     for future, outcome in zip(futures, outcomes, strict=True):
-        if future.done():  # its request has given up
+        if future.done():  # the request was cancelled
             continue
         if isinstance(outcome, BaseException):
             future.set_exception(outcome)

@@ -1,24 +1,24 @@
-"""How often one caller may ask: a bucket of tokens for each. Pure: the time is an argument."""
+"""Rate limits: one token bucket per caller. Pure: the time is an argument."""
 
 import math
 from dataclasses import dataclass
 
 from gateway.problems import Problem, fault
 
-WINDOW = 60.0  # seconds whose average counts: a burst of that many seconds' requests is let through
-REMEMBERED = 10_000  # callers; beyond that the first ones are dropped
+WINDOW = 60.0  # seconds of the average: a burst may use the requests of this whole window
+REMEMBERED = 10_000  # callers; beyond that the oldest buckets are dropped
 
 
 @dataclass(slots=True)
 class Bucket:
-    """What is left of a caller's tokens at a time."""
+    """The tokens left for a caller at a time."""
 
     left: float
     at: float
 
 
 class Limit:
-    """Lets each caller through `rate` times a second on the average of `window` seconds; 0 is no limit."""
+    """Allows each caller `rate` requests a second, averaged over `window` seconds; a rate of 0 means no limit."""
 
     def __init__(self, name: str, rate: float, *, window: float = WINDOW) -> None:
         self.name = name
@@ -28,11 +28,11 @@ class Limit:
 
     @property
     def burst(self) -> float:
-        """How many requests of one caller are let through at once."""
+        """The number of requests that one caller may send at once."""
         return max(1.0, self.rate * self.window)
 
     def take(self, caller: str, now: float) -> None:
-        """Take a token for one request at `now` (monotonic seconds); Problem where there is none."""
+        """Take a token for one request at `now` (monotonic seconds); Problem if the caller is throttled."""
         if not self.rate:
             return
         bucket = self._buckets.get(caller)
@@ -48,7 +48,7 @@ class Limit:
         bucket.left -= 1
 
     def forget(self, now: float) -> int:
-        """Drop the buckets that are full again at `now`, and return how many: a new one would be full as well."""
+        """Drop the buckets that are full again at `now`, which equal new ones; return their number."""
         full = [name for name, one in self._buckets.items() if one.left + (now - one.at) * self.rate >= self.burst]
         for name in full:
             del self._buckets[name]

@@ -1,30 +1,30 @@
-"""Give memory back to the system after many streams have left: the allocators alone would keep it for new ones."""
+"""Return memory to the system after many streams have closed: the allocators alone would keep it."""
 
 import ctypes
 import gc
 from dataclasses import dataclass
 
 MANY = 100  # streams; fewer are not worth a collection
-RISE = 500  # streams more, after which those that there are count as settled
+RISE = 500  # additional streams after which all open ones are frozen
 
 
 @dataclass(slots=True)
 class Tide:
-    """Notices when many streams have come, and when most of them have left and no more are leaving."""
+    """Detects when many streams have opened, and when most of them have closed and the number is stable."""
 
     highest: int = 0
     before: int = 0
     settled: int = 0
 
     def has_risen(self, streams: int) -> bool:
-        """Return whether the streams that there are should count as settled; called like `is_out`."""
+        """Return whether to call `settle` now; called at intervals with the number of streams."""
         if streams < self.settled + RISE:
             return False
         self.settled = streams
         return True
 
     def is_out(self, streams: int) -> bool:
-        """Return whether memory should be given back now; called at intervals with the number of streams."""
+        """Return whether to call `give_back` now; called at intervals with the number of streams."""
         still, self.before = streams == self.before, streams
         self.highest = max(self.highest, streams)
         if self.highest < MANY or 2 * streams > self.highest or not still:
@@ -34,15 +34,15 @@ class Tide:
 
 
 def settle() -> None:
-    """Leave out of later garbage collections what there is: it stays for long, and most of it dies without them.
+    """Exclude existing objects from later garbage collections: they live long, and most need no collection.
 
-    To look through all streams again and again is a quarter of the CPU time of opening many.
+    Scanning all streams repeatedly takes 25 % of the CPU time of opening many.
     """
     gc.freeze()
 
 
 def give_back() -> None:
-    """Collect garbage, also what was settled, and return free pages to the system where the C library can."""
+    """Collect garbage, including frozen objects, and return free pages if the C library supports it."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()

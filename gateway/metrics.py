@@ -1,4 +1,4 @@
-"""What the gateway counts of itself, as Prometheus reads it. No label holds a person, a case or a key (S37)."""
+"""Prometheus metrics of the gateway. No label holds a person, a case or a key (S37)."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -38,5 +38,5 @@ class Metrics:
             self.closed.labels(reason)
 
     def page(self) -> bytes:
-        """Return the text of one scrape."""
+        """Return the text of a scrape."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Problems, as RFC 9457 has them: what can go wrong over HTTP, under which status, and what it means. Pure."""
+"""Problem types of the HTTP API (RFC 9457): status, title and meaning. Pure."""
 
 import html
 import json
@@ -15,7 +15,7 @@ BEARER = {"WWW-Authenticate": "Bearer"}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem; `meaning` is what its page says."""
+    """A problem type; `meaning` is the text of its page."""
 
     status: int
     title: str
@@ -83,10 +83,10 @@ KINDS = {
 RETRY_SAME: dict[str, Any] = {"retry": {"key": "same"}}
 
 
-class Problem(Exception):  # noqa: N818 - named for what it is
-    """An answer that is no success: its kind, what else it says, and its headers.
+class Problem(Exception):  # noqa: N818 - named after RFC 9457
+    """An error response: its problem type, additional members, and headers.
 
-    `errors` name each wrong part of the request and its kind, as `fault` returns them.
+    `errors` lists each wrong part of the request, as returned by `fault`.
     """
 
     def __init__(
@@ -110,11 +110,11 @@ class Problem(Exception):  # noqa: N818 - named for what it is
 
     @property
     def status(self) -> int:
-        """The status of the answer."""
+        """The HTTP status."""
         return KINDS[self.name].status
 
     def body(self, *, prefix: str, instance: str) -> bytes:
-        """Return the answer's body; `prefix` is the path that the gateway stands under, `instance` the request's id."""
+        """Return the response body; `prefix` is the gateway's URL prefix, `instance` the request id."""
         document = {
             "type": QUOTA if self.name == "quota-exceeded" else f"{prefix}/problems/{self.name}",
             "title": KINDS[self.name].title,
@@ -127,23 +127,23 @@ class Problem(Exception):  # noqa: N818 - named for what it is
 
 
 def fault(field: str, kind: str, wanted: str) -> dict[str, str]:
-    """Return one entry of `errors`: the field, the kind of its value, what would be right; never the value."""
+    """Return one entry of `errors`: the field, the kind of its value, the expected form; never the value."""
     return {"field": field, "kind": kind, "wanted": wanted}
 
 
 def malformed(field: str, kind: str, wanted: str) -> Problem:
-    """Return the problem of a part that cannot be read."""
+    """Return the problem for a part of the request that cannot be parsed."""
     return Problem("malformed", errors=[fault(field, kind, wanted)])
 
 
 def invalid(errors: Sequence[Mapping[str, str]], *, missing: bool = False) -> Problem:
-    """Return the problem of arguments that are read and wrong (S2)."""
+    """Return the problem for arguments that can be parsed but are wrong (S2)."""
     detail = texts.MISSING_PARAMETERS if missing else texts.INVALID_PARAMETERS
     return Problem("invalid-arguments", detail, errors=errors)
 
 
 def page(name: str) -> str:
-    """Return the page about a kind of problem; KeyError where there is none."""
+    """Return the HTML page about a problem type; KeyError for an unknown name."""
     kind = KINDS[name]
     title = html.escape(f"{kind.status} {kind.title}")
     return (

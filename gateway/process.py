@@ -1,4 +1,4 @@
-"""Build the gateway of a deployment from its settings, and serve it."""
+"""Build a gateway from the settings, and serve it."""
 
 import functools
 import logging
@@ -33,13 +33,13 @@ from worker.store import connect
 log = logging.getLogger(__name__)
 
 THREADS = 16
-REDIS_LIMIT = 3.0  # seconds for an answer of Redis: somebody waits for it
+REDIS_LIMIT = 3.0  # seconds for a Redis command: a client waits for the response
 
 
 def build_gateway(settings: Settings, host: str, *, alone: bool) -> Gateway:
-    """Return the gateway of a deployment; KeysError where its keys cannot be read. Connects when first asked.
+    """Build a gateway; KeysError if the API keys cannot be read. It connects to Redis at the first request.
 
-    `alone` says that only this machine can reach it.
+    `alone` means that only this machine can reach it.
     """
 
     def client(url: str) -> redis.Redis:
@@ -76,9 +76,9 @@ def build_gateway(settings: Settings, host: str, *, alone: bool) -> Gateway:
 
 
 def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
-    """Serve until a signal comes; OSError where the port cannot be had."""
+    """Serve until a signal arrives; OSError if the port is not available."""
     configure_logging(settings.log_level, settings.log_format)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and ends is said here
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the gateway logs its own start
     listening = listen(host, port)
     place = f"[{host}]" if ":" in host else host
     sys.stdout.write(f"gateway: http://{place}:{listening.getsockname()[1]}\n")
@@ -89,7 +89,7 @@ def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
 
 
 def add_pages(settings: Settings, gateway: Gateway, app: FastAPI) -> None:
-    """Add the widget and, in a demonstration that only this machine can reach, its page."""
+    """Add the widget and, in a demonstration on loopback, the demo page."""
     add_assets(app, gateway.entrance.prefix)
     if settings.demo and settings.api_base_url and gateway.open_metrics:
         token = settings.api_token

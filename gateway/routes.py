@@ -1,4 +1,4 @@
-"""The paths, as FastAPI and the OpenAPI document have them: which parameters, which answers, in whose words."""
+"""Routes and their OpenAPI documentation: parameters, responses, descriptions."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ EventId = {"pattern": r"^\d{1,19}-\d{1,19}$", "examples": ["1795312064123-0"]}
 
 
 def parameter(name: str, place: str, description: str, schema: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return how a parameter is documented that the route reads itself; `place` is query or header."""
+    """Document a parameter that the endpoint reads itself; `place` is query or header."""
     return {"name": name, "in": place, "description": description, "schema": schema, **more}
 
 
@@ -58,7 +58,7 @@ AFTER = (
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of a route that are no success."""
+    """Document the error responses of a route."""
     return {
         status: {
             "description": "; ".join(kind.title for kind in KINDS.values() if kind.status == status),
@@ -69,7 +69,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def succeeds(status: int, model: type, description: str, **headers: str) -> dict[int | str, dict[str, Any]]:
-    """Return the answer of a route that is a success."""
+    """Document the success response of a route."""
     shown = {
         name.replace("_", "-"): {"schema": {"type": "string"}, "description": text} for name, text in headers.items()
     }
@@ -77,13 +77,13 @@ def succeeds(status: int, model: type, description: str, **headers: str) -> dict
 
 
 def body_of(model: type) -> dict[str, Any]:
-    """Return how a body is documented that the route reads itself: strictly, and repeating nothing of it."""
+    """Document a body that the endpoint parses itself, strictly and without quoting it in errors."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def add_routes(app: FastAPI, gateway: Gateway) -> None:
-    """Add all paths."""
+    """Add all routes of the API."""
     _add_triggers(app, gateway)
     _add_cases(app, gateway)
     _add_pages(app, gateway)

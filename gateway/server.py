@@ -1,4 +1,4 @@
-"""One process that serves: its sockets, its connections, its signals."""
+"""The HTTP server of a process: sockets, connections, signals."""
 
 import asyncio
 import contextlib
@@ -21,38 +21,38 @@ from gateway.stream import Line
 
 log = logging.getLogger(__name__)
 
-LEAVES_WITHIN = 2  # seconds for answers that are under way when the process is asked to end
-GIVEN_UP_AFTER = 10.0  # seconds for the last word of a stream whose other end takes nothing
+LEAVES_WITHIN = 2  # seconds for running requests after a stop signal
+GIVEN_UP_AFTER = 10.0  # seconds to send the last event to a client that reads nothing
 BACKLOG = 4_096
-SEND_BUFFER = 64 * 1024  # bytes that the kernel keeps for one connection: a silent reader is noticed sooner
-SILENT_AFTER = 40_000  # milliseconds without an acknowledgement, after which the kernel gives a connection up
+SEND_BUFFER = 64 * 1024  # bytes per connection in the kernel: a small buffer reveals a blocked client sooner
+SILENT_AFTER = 40_000  # milliseconds without an acknowledgement until the kernel drops a connection
 
 
 class Connection(H11Protocol):
-    """A connection whose stream hears at once that it is lost, and can be ended though its other end takes nothing."""
+    """A connection that notifies its stream when it is lost, and can be closed while the client reads nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin."""
+        """Create the `Line` of the connection."""
         super().connection_made(transport)
         self.line = Line(drop=self._drop)
         self.app_state = {**self.app_state, "line": self.line}
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Notify the stream that the connection is lost."""
         super().connection_lost(exc)
         self.line.lost()
         self.line.drop = self.line.on_lost = None
 
     def _drop(self, last: bytes) -> None:
-        """Write a last chunk past everything that waits, and close; who does not read it is cut off."""
+        """Write a last chunk without waiting for pending writes, and close; abort after `GIVEN_UP_AFTER` seconds."""
         self.transport.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(last), last))
         self.transport.close()
-        self.cycle.disconnected = True  # what waits to be sent is no longer waited for
+        self.cycle.disconnected = True  # pending sends return without waiting
         self.flow.resume_writing()
         self.loop.call_later(GIVEN_UP_AFTER, self.transport.abort)
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text is the library's
-        """Answer a request that is no HTTP as every other problem is answered."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text is not used
+        """Answer a request that is not valid HTTP with a problem document."""
         body = malformed("request", "no HTTP/1.1, or headers that are too large", "HTTP/1.1").body(
             prefix="", instance=""
         )
@@ -67,7 +67,7 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server that ends its streams at the first signal, and then itself."""
+    """A server that closes its streams at the first signal, then stops."""
 
     def __init__(self, config: uvicorn.Config, close: Callable[[], None]) -> None:
         super().__init__(config)
@@ -75,14 +75,14 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Listen to signals for as long as it serves; a signal that has ended it is no failure."""
+        """Handle signals while serving; a stop by signal counts as success."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End the streams at once; a second signal ends everything."""
+        """Close the streams and stop; a second SIGINT stops without waiting for requests."""
         self._close()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
@@ -90,11 +90,11 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; OSError where there is none to be had. What is set on it, connections inherit."""
+    """Return a listening socket; OSError if the address is not available. Connections inherit its options."""
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    # An answer leaves in two parts; without this the second waits for the other end's delayed acknowledgement, 40 ms.
+    # A response is written in two parts; without this the second waits 40 ms for the client's delayed acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_AFTER)
@@ -102,14 +102,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def raise_open_files() -> int:
-    """Let this process have as many connections as it may; return how many."""
+    """Raise the limit of open files to its maximum, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def serve(app: Any, listening: socket.socket, close: Callable[[], None]) -> None:
-    """Serve until a signal comes; `close` ends what would not end by itself."""
+    """Serve until a signal arrives; `close` ends the streams, which would not end by themselves."""
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -122,7 +122,7 @@ def serve(app: Any, listening: socket.socket, close: Callable[[], None]) -> None
         date_header=True,
         proxy_headers=False,
         backlog=BACKLOG,
-        h11_max_incomplete_event_size=4 * LONGEST_HEADERS,  # up to here the door answers, which says what is too long
+        h11_max_incomplete_event_size=4 * LONGEST_HEADERS,  # up to this size `Door` answers and names the part
         timeout_graceful_shutdown=LEAVES_WITHIN,
         timeout_keep_alive=65,
     )
@@ -130,5 +130,5 @@ def serve(app: Any, listening: socket.socket, close: Callable[[], None]) -> None
 
 
 def key_file(text: str) -> Path | None:
-    """Return the file of the API keys, None where none is named."""
+    """Return the path of the API keys, None if it is not set."""
     return Path(text).expanduser() if text else None

@@ -1,4 +1,4 @@
-"""What all routes share: the parts of one gateway process, its limits, and how a step on Redis is carried out."""
+"""Components shared by all endpoints: the gateway object, rate limits, calls to Redis in threads."""
 
 import asyncio
 import functools
@@ -27,14 +27,14 @@ from worker.core.messages import MAX_ID_LENGTH
 from worker.runtime.producer import NotPublished
 from worker.store import RedisStore
 
-LONGEST_STEP = 10.0  # seconds for what Redis does for one request
+LONGEST_STEP = 10.0  # seconds for one Redis operation of a request
 LONGEST_QUEUE = 50_000  # triggers that wait for a worker
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often one caller may do what."""
+    """The rate limits of each kind of request."""
 
     triggers: Limit
     reads: Limit
@@ -43,7 +43,7 @@ class Limits:
 
     @classmethod
     def of(cls, rate: float) -> "Limits":
-        """Return the limits of a deployment; `rate` is that of one API key."""
+        """Return the limits; `rate` is the requests per second of one API key, 0 for no limits."""
         tokens = (10.0, 5.0) if rate else (0.0, 0.0)
         return cls(
             Limit("triggers", rate), Limit("reads", rate), Limit("looks", tokens[0]), Limit("openings", tokens[1])
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(eq=False)
 class Gateway:
-    """The parts of one process. `queue_length` returns how many triggers wait for a worker."""
+    """The components of one process; `queue_length` returns the number of triggers that wait for a worker."""
 
     store: RedisStore
     triggers: Triggers
@@ -81,7 +81,7 @@ class Gateway:
         self.intake = Intake(self.triggers.submit, self.threads)
 
     async def run(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Carry out a step on Redis in a thread; Problem where Redis does not answer in time."""
+        """Call a function on Redis in a thread; Problem if Redis does not answer in time."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LONGEST_STEP):
@@ -90,13 +90,13 @@ class Gateway:
             raise Problem("store-unavailable", members=RETRY_SAME) from None
 
     def caller(self, request: Request) -> Caller:
-        """Return the caller that a request's credential names; Problem where it names none."""
+        """Authenticate a request; Problem if its credential is missing or unknown."""
         caller = identify(request.headers.getlist("authorization"), self.keys, self.tokens, now=time.time())
         request.scope["state"]["client"] = caller.name
         return caller
 
     async def queue_is_full(self) -> bool:
-        """Return whether too many triggers wait; asked once a second."""
+        """Return whether too many triggers wait; the length is cached for a second."""
         at, length = self._queue
         if time.monotonic() - at > 1:
             self._queue = time.monotonic(), length
@@ -106,12 +106,12 @@ class Gateway:
 
 
 def answer(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return JSON."""
+    """Return a JSON response."""
     return Response(text_of(document), status, headers, "application/json")
 
 
 def check_case(case_id: str, name: str) -> str:
-    """Return a case's id; Problem where it cannot be one."""
+    """Return a valid case id; Problem otherwise."""
     if not case_id.strip() or len(case_id) > MAX_ID_LENGTH:
         raise malformed(name, f"a text of {len(case_id)} characters", f"1 to {MAX_ID_LENGTH} characters")
     return case_id

@@ -1,4 +1,4 @@
-"""What a page is shown of a case: its pairs, its calls and its notices, without personal data (S30, S35, S37). Pure."""
+"""The live view of a case: pairs, calls and notices, without personal data (S30, S35, S37). Pure."""
 
 import hashlib
 import itertools
@@ -12,14 +12,14 @@ from worker.core.model import Call
 from worker.store.cases import CasePair, CaseState, Surroundings
 
 Position = tuple[int, int]
-"""A place in the live stream: milliseconds and a number within them."""
+"""A position in the live stream: milliseconds and a sequence number within them."""
 
 START: Position = (0, 0)
-RECENT = 600.0  # seconds: notices of the time before a page was opened (S35)
+RECENT = 600.0  # seconds: age of the notices that a new page receives (S35)
 NOTICES_SHOWN = 50
 VERSION = 1
 
-# Which events a person is told of, how loudly, and in which words where the event brings none (S35).
+# Events shown as notices: level, and the text if the event has no message (S35).
 LEVELS = {
     "dial_failed": ("error", texts.DIAL_FAILED),
     "unknown": ("warning", texts.OUTCOME_UNKNOWN),
@@ -34,7 +34,7 @@ REFUSAL = ("person", "message", "error_code", "start_time", "call_interval")
 
 
 def position(text: str) -> Position:
-    """Return the position that an id of the stream names; ValueError where it is none."""
+    """Parse an id of the live stream; ValueError if it is malformed."""
     milliseconds, _, number = text.partition("-")
     if not (milliseconds.isdecimal() and number.isdecimal() and text.isascii() and len(text) <= 40):  # noqa: PLR2004
         raise ValueError(text)
@@ -42,13 +42,13 @@ def position(text: str) -> Position:
 
 
 def recent(now: float) -> Position:
-    """Return the position from which on notices count as recent at `now` (epoch seconds)."""
+    """Return the position after which notices count as recent at `now` (epoch seconds)."""
     return round((now - RECENT) * 1000), 0
 
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """A case as it is shown: calls by job, pairs by mediation, and the id of its newest event."""
+    """The view of a case: calls by job, pairs by mediation, and the id of its newest event."""
 
     case_id: str
     newest: str = ""
@@ -57,13 +57,13 @@ class CaseView:
 
     @classmethod
     def of(cls, state: CaseState) -> "CaseView":
-        """Return what is shown of a case."""
+        """Return the view of a stored case."""
         calls = {call.job_id: call_shown(call) for call in state.calls}
         pairs = {one.pair.mediation_id: pair_shown(one) for one in state.pairs}
         return cls(state.case_id, state.newest, calls, pairs)
 
     def document(self, notices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the case with notices, as a snapshot holds it."""
+        """Return the case with notices, in the form of a snapshot."""
         return {
             "case_id": self.case_id,
             "pairs": list(self.pairs.values()),
@@ -73,7 +73,7 @@ class CaseView:
 
 
 def call_shown(call: Call) -> dict[str, Any]:
-    """Return a call as a page shows it; `since` is when its duration begins (S31), `failures` those in a row."""
+    """Return the view of a call; `since` is the start of its duration (S31), `failures` the failed polls in a row."""
     return {
         "job_id": call.job_id,
         "mediation_id": call.mediation_id,
@@ -90,21 +90,21 @@ def call_shown(call: Call) -> dict[str, Any]:
 
 
 def pair_shown(one: CasePair) -> dict[str, Any]:
-    """Return how a pair stands; `until` (epoch seconds) where it waits or is held."""
+    """Return the view of a pair; `until` (epoch seconds) is set while it waits or is on hold."""
     return {"mediation_id": one.pair.mediation_id, "phase": one.phase, "until": one.until}
 
 
 def notices(events: Iterable[Mapping[str, Any]], view: CaseView) -> list[dict[str, Any]]:
-    """Return what people are told of events with ids, the oldest first; refusals of one answer are one notice (S8)."""
+    """Return the notices of events with ids, oldest first; refusals in one response form one notice (S8)."""
 
     def answer(event: Mapping[str, Any]) -> tuple[object, ...]:
         refused = event["kind"] in ("refused", "started")
         return (event.get("mediation_id"), event.get("at")) if refused else (event["id"],)
 
-    told: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for _, group in itertools.groupby((event for event in events if event.get("id")), answer):
-        told.extend(_notices_of(list(group), view))
-    return told
+        found.extend(_notices_of(list(group), view))
+    return found
 
 
 def _notices_of(group: Sequence[Mapping[str, Any]], view: CaseView) -> Iterator[dict[str, Any]]:
@@ -135,7 +135,7 @@ def _notice(event: Mapping[str, Any], kind: str, level: str, text: str) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every page is shown beside its cases; `poll_interval` in seconds, `enabled` as the settings say (S16)."""
+    """Deployment state shown to every page; `poll_interval` in seconds, `enabled` from the settings (S16)."""
 
     poll_interval: float
     enabled: bool = True
@@ -150,7 +150,7 @@ class Setting:
         }
 
     def state(self, surroundings: Surroundings) -> dict[str, Any]:
-        """Return what holds for all cases: whether upstream answers (S29), and whether new calls are made (S16)."""
+        """Return the state common to all cases: whether upstream answers (S29), and whether new calls allowed (S16)."""
         stopped = surroundings.stop is not None or not self.enabled
         away = surroundings.outage_since
         return {
@@ -161,6 +161,6 @@ class Setting:
 
 
 def etag(document: Mapping[str, Any]) -> str:
-    """Return the validator of a snapshot: of all it says but the time."""
+    """Return the ETag of a snapshot: a hash of all members except the time."""
     text = json.dumps({name: value for name, value in document.items() if name != "now"}, sort_keys=True)
     return f'W/"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

@@ -1,4 +1,4 @@
-"""The stream as it leaves: one task for each connection, which waits, joins what there is, and sends it."""
+"""Send event streams: one task per connection waits for buffered data and sends it."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.hub import Subscriber, frame
 
-RETRY = 3_000  # milliseconds: for native clients
+RETRY = 3_000  # milliseconds, for clients that use EventSource
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",
@@ -20,20 +20,20 @@ HEADERS = {
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """One connection as the server knows it: what to call when it is lost, and how to end it for good."""
+    """A connection: the callback for its loss, and the function that closes it."""
 
     on_lost: Callable[[], None] | None = None
     drop: Callable[[bytes], None] | None = None
 
     def lost(self) -> None:
-        """Take note that the other end is gone."""
+        """Notify the stream that the client is gone."""
         if self.on_lost is not None:
             self.on_lost()
 
 
 @dataclass(eq=False, slots=True)
 class Reader(Subscriber):
-    """A subscriber with its connection; `sending_since` is set while the other end takes nothing (loop's seconds)."""
+    """A subscriber with its connection; `sending_since` (loop time) is set while a send is blocked."""
 
     event: asyncio.Event | None = None
     line: Line | None = None
@@ -41,12 +41,12 @@ class Reader(Subscriber):
     is_lost: bool = False
 
     def lost(self) -> None:
-        """End what waits: the connection is gone."""
+        """Stop sending: the connection is lost."""
         self.is_lost = True
         self.wake()
 
     def drop(self, retry: int) -> None:
-        """End a connection whose other end takes nothing: with a last word, if it ever reads it."""
+        """Close the connection of a blocked client, with a final `bye`; `retry` in milliseconds."""
         bye = frame("bye", {"reason": "slow", "retry": retry})
         if self.line is not None and self.line.drop is not None:
             self.line.drop(f"retry: {retry}\n".encode() + bye)
@@ -55,7 +55,7 @@ class Reader(Subscriber):
 
 
 class EventStream(Response):
-    """The response of `/v1/stream`; `done` is called when it has ended."""
+    """The response of `/v1/stream`; `done` is called at its end."""
 
     def __init__(self, reader: Reader, headers: dict[str, str], done: Callable[[], None]) -> None:
         super().__init__(status_code=200, headers={**HEADERS, **headers})
@@ -63,8 +63,8 @@ class EventStream(Response):
         self._reader = reader
         self._done = done
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - its line is watched
-        """Send until one of the two ends it."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - `Line` reports the loss
+        """Send events until the client or the gateway ends the stream."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] == "HEAD":

@@ -1,4 +1,4 @@
-"""`/v1/tokens`: mint tokens with which pages look at cases (S42)."""
+"""`/v1/tokens`: mint read-only tokens for pages (S42)."""
 
 import secrets
 import time
@@ -16,7 +16,7 @@ TOKEN_FIELDS = ("cases", "sub", "expires_in")
 
 
 async def post_token(gateway: Gateway, request: Request) -> Response:
-    """Mint a token for a page."""
+    """Mint a token for the cases of a page; Problem for wrong arguments."""
     caller = gateway.caller(request)
     caller.require("mint")
     gateway.limits.reads.take(caller.subject, time.monotonic())

@@ -1,4 +1,4 @@
-"""`/v1/triggers`: take triggers of back ends, and answer how they stand (S42)."""
+"""`/v1/triggers`: accept triggers of back ends, and return their state (S42)."""
 
 import asyncio
 import re
@@ -15,14 +15,14 @@ from worker.core.interfaces import StoreUnavailable
 from worker.runtime.producer import NotPublished
 
 LONGEST_WAIT = 30  # seconds of Prefer: wait
-WAITS_AT_ONCE = 500  # requests that wait for a result; others are answered at once
-LOOK = 0.25  # seconds between two looks at a result that is waited for
-AT_ONCE = 5_000  # triggers that are on their way to the queue
+WAITS_AT_ONCE = 500  # concurrent requests with Prefer: wait; further ones are answered immediately
+LOOK = 0.25  # seconds between two checks of an awaited result
+AT_ONCE = 5_000  # triggers being submitted concurrently
 UNFINISHED = ("queued", "claimed", "sending")
 
 
 async def post_trigger(gateway: Gateway, request: Request) -> Response:
-    """Take a trigger (S42)."""
+    """Enqueue a trigger; Problem if it is refused or Redis does not answer (S42)."""
     caller = gateway.caller(request)
     caller.require("trigger")
     key = read_key(request.headers.getlist("idempotency-key"))
@@ -46,7 +46,7 @@ async def post_trigger(gateway: Gateway, request: Request) -> Response:
 
 
 async def _submit(gateway: Gateway, asked: Asked) -> State:
-    """Submit a trigger; Problem where Redis does not answer in time: the same key may be sent again."""
+    """Submit a trigger; Problem if Redis does not answer in time: the client may retry with the same key."""
     gateway.under_way += 1
     try:
         async with asyncio.timeout(LONGEST_STEP):
@@ -66,7 +66,7 @@ def _preferred_wait(headers: list[str]) -> int:
 
 
 async def _await_end(gateway: Gateway, client: str, state: State, wait: int) -> State:
-    """Look until a trigger has ended, its time is over, or the gateway ends."""
+    """Check a trigger until it has ended, the wait is over, or the gateway stops."""
     end = time.monotonic() + wait
     gateway.waiting += 1
     try:
@@ -77,7 +77,7 @@ async def _await_end(gateway: Gateway, client: str, state: State, wait: int) -> 
             await asyncio.sleep(min(LOOK, left))
             try:
                 state = await gateway.run(gateway.triggers.find, client, state["id"])
-            except Problem:  # it is enqueued: that is what is answered
+            except Problem:  # the trigger is enqueued: answer with that state
                 break
     finally:
         gateway.waiting -= 1
@@ -85,7 +85,7 @@ async def _await_end(gateway: Gateway, client: str, state: State, wait: int) -> 
 
 
 async def get_trigger(gateway: Gateway, request: Request, trigger_id: str) -> Response:
-    """Tell how a trigger stands."""
+    """Return the state of a trigger; Problem for an unknown id."""
     caller = gateway.caller(request)
     caller.require("trigger")
     gateway.limits.reads.take(caller.subject, time.monotonic())

@@ -1,4 +1,4 @@
-"""Triggers over HTTP: a back end's key becomes the task id, so the ledger alone decides who is called (S17, S42)."""
+"""Triggers over HTTP: the Idempotency-Key determines the task id, so the ledger prevents duplicates (S17, S42)."""
 
 import difflib
 import hashlib
@@ -19,12 +19,12 @@ from worker.store import RedisStore
 from worker.store.requests import Request, Standing
 
 State = dict[str, Any]
-"""How a trigger stands, as an answer says it."""
+"""The state of a trigger, as returned to clients."""
 
 KEY_LENGTH = 255  # characters of an Idempotency-Key
 KEY_WANTED = f"1 to {KEY_LENGTH} printable ASCII characters, in double quotes or bare"
-EXPIRES_IN = 3_600  # seconds, where the back end says nothing
-LONGEST_EXPIRY = 30 * 86_400  # seconds: beyond any weekend, with calling hours
+EXPIRES_IN = 3_600  # seconds, the default
+LONGEST_EXPIRY = 30 * 86_400  # seconds: longer than any break in the calling hours
 ID = re.compile(r"h-[0-9a-f]{40}")
 FIELDS = (*TriggerRequest.model_fields, "expires_in")
 BY_OUTCOME = {  # which key a retry may carry
@@ -39,19 +39,19 @@ BY_OUTCOME = {  # which key a retry may carry
 }
 REUSED = fault("Idempotency-Key", "used before for other arguments", "a key of its own for each load of a case")
 META = "celery-task-meta-"
-NAME_SHOWN = 64  # characters of a field's name that an answer repeats
+NAME_SHOWN = 64  # characters of an unknown field's name quoted in a problem
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one POST asks for; `expires_in` in seconds."""
+    """The content of a POST; `expires_in` in seconds."""
 
     request: TriggerRequest
     expires_in: float
 
 
 def read_key(headers: list[str]) -> str:
-    """Return the Idempotency-Key, which is a structured-field string or a bare value; Problem where there is none."""
+    """Parse the Idempotency-Key, a structured-field string or a bare value; Problem if missing or malformed."""
     if not headers:
         raise Problem("idempotency-key-missing", errors=[fault("Idempotency-Key", "missing", KEY_WANTED)])
     if len(headers) > 1:
@@ -69,18 +69,18 @@ def read_key(headers: list[str]) -> str:
 
 
 def task_id_of(client: str, key: str) -> str:
-    """Return the task id that a client's key stands for."""
+    """Return the task id for a client's key."""
     return "h-" + hashlib.sha256(f"{client}\0{key}".encode()).hexdigest()[:40]
 
 
 def fingerprint_of(client: str, request: TriggerRequest) -> str:
-    """Return what tells one call's arguments from another's."""
+    """Return a hash of the arguments, to detect a reused key."""
     text = json.dumps([client, request.model_dump()], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_order(document: Mapping[str, Any]) -> Order:
-    """Return what a body asks for; Problem, which names fields and kinds and quotes no value, where it cannot be."""
+    """Parse a body; Problem for wrong arguments, with the fields and kinds but no values."""
     errors = [_unknown(name) for name in document if name not in FIELDS]
     expires_in = document.get("expires_in", EXPIRES_IN)
     number = isinstance(expires_in, int | float) and not isinstance(expires_in, bool)
@@ -111,11 +111,11 @@ class Asked:
 
     @property
     def task_id(self) -> str:
-        """The task id that the key stands for."""
+        """The task id for the key."""
         return task_id_of(self.client, self.key)
 
     def request(self, at: float) -> Request:
-        """Return what is stored of it, as asked for at a time (epoch seconds)."""
+        """Return the record to store for a request received at a time (epoch seconds)."""
         wanted = self.order.request
         fingerprint = fingerprint_of(self.client, wanted)
         return Request(self.client, fingerprint, wanted.case_id, wanted.mediation_id, at, at + self.order.expires_in)
@@ -123,7 +123,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Triggers:
-    """What is done with triggers, from threads: each method asks Redis, and raises StoreUnavailable or NotPublished."""
+    """Operations on triggers, called from threads; each method raises StoreUnavailable or NotPublished."""
 
     store: RedisStore
     producer: Producer
@@ -133,9 +133,9 @@ class Triggers:
     def submit(self, batch: Sequence[Asked]) -> list[State | Problem | None]:
         """Enqueue triggers, each once, in one round trip to the store and one to the broker.
 
-        Returns for each its state; None where a worker has handled it or its time is over, so that `find` has its
-        state; a Problem where its key stands for other arguments. The fingerprints are stored first: after any failure
-        the same key may be sent again.
+        Returns one outcome per trigger: its state; None if a worker has handled it or it has expired (call `find`); a
+        Problem if its key was used for other arguments. The fingerprints are stored first, so a retry with the same key
+        is safe after any failure.
         """
         at = self.now()
         requests = [(asked.task_id, asked.request(at)) for asked in batch]
@@ -164,14 +164,14 @@ class Triggers:
         return outcomes
 
     def find(self, client: str, task_id: str) -> State:
-        """Return how a client's trigger stands; Problem where there is none of that id."""
+        """Return the state of a client's trigger; Problem for an unknown id."""
         request = self.store.request(task_id) if ID.fullmatch(task_id) else None
         if request is None or request.client != client:
             raise Problem("no-such-trigger")
         return self.describe(task_id, request)
 
     def describe(self, task_id: str, request: Request) -> State:
-        """Return how a trigger stands."""
+        """Return the state of a stored trigger."""
         standing = self.store.standing(task_id, Pair(request.case_id, request.mediation_id))
         with self.store.translated():
             meta = cast("str | None", self.results.get(META + task_id))
@@ -184,7 +184,7 @@ class Triggers:
 
 
 def describe(request: Request, standing: Standing, meta: Mapping[str, Any] | None) -> State:
-    """Return a trigger's state, its result, and which key a retry may carry. Pure."""
+    """Return a trigger's state, its result, and which key a retry may use. Pure."""
     if standing.phase in ("claimed", "sending"):
         return {"state": standing.phase, "result": None, "retry": {"key": "same"}}
     result = _result(standing, meta)
@@ -199,12 +199,12 @@ def describe(request: Request, standing: Standing, meta: Mapping[str, Any] | Non
 
 
 def _result(standing: Standing, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what came of a trigger, the store's word first; a fault in callwatch itself counts as unknown."""
-    told = (meta or {}).get("result")
+    """Return the result of a trigger, from the store if present; a failed task counts as unknown."""
+    stored = (meta or {}).get("result")
     if standing.result is not None:
         return standing.result
-    if isinstance(told, dict) and told.get("outcome") in BY_OUTCOME:
-        return dict(told)
+    if isinstance(stored, dict) and stored.get("outcome") in BY_OUTCOME:
+        return dict(stored)
     if meta is not None and meta.get("status") == "FAILURE":
         return {"outcome": "unknown", "case_id": "", "mediation_id": "", "jobs": [], "refused": [], "message": ""}
     return None
@@ -217,7 +217,7 @@ def _retry(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _masked(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a result without whole person ids (S37)."""
+    """Return a result with masked person ids (S37)."""
     if result is None:
         return None
     message = str(result.get("message") or "")

@@ -115,7 +115,7 @@ def test_keys_are_read_again_when_their_file_changes(tmp_path: Path, caplog: pyt
     place.write_text("nonsense\n")
     clock[0] += RELOAD_AFTER
     assert ring.find(first) == kept
-    assert "the ones known before stay" in caplog.text
+    assert "the previous ones stay valid" in caplog.text
     place.unlink()
     clock[0] += RELOAD_AFTER
     assert len(ring) == 2

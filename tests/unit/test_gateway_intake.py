@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.intake import LANES, LONGEST_BATCH, Intake, Outcome
+from gateway.intake import LONGEST_BATCH, MAX_IN_FLIGHT, Intake, Outcome
 from gateway.problems import Problem
 from gateway.triggers import Asked, Order
 from worker.core.interfaces import StoreUnavailable
@@ -62,7 +62,7 @@ def test_triggers_that_arrive_together_are_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("slow", "lanes"),
-    [pytest.param(0.0, LANES, id="those on their way are slow"), pytest.param(1_000.0, 1, id="they are not")],
+    [pytest.param(0.0, MAX_IN_FLIGHT, id="those on their way are slow"), pytest.param(1_000.0, 1, id="they are not")],
 )
 def test_while_batches_are_on_their_way_the_next_one_gathers(
     monkeypatch: pytest.MonkeyPatch, slow: float, lanes: int
