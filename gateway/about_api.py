@@ -27,9 +27,9 @@ def get_metrics(gateway: Gateway, request: Request) -> Response:
     given = request.headers.get("authorization", "").encode(errors="replace")
     if gateway.metrics_token is None:
         if not gateway.open_metrics:
-            raise Problem("unauthenticated", "The metrics are closed: CALLWATCH_METRICS_TOKEN is not set.")
+            raise Problem("unauthenticated", "Metrics are disabled: CALLWATCH_METRICS_TOKEN is not set.")
     elif not secrets.compare_digest(given, f"Bearer {gateway.metrics_token}".encode()):
-        raise Problem("unauthenticated", errors=[fault(FIELD, "missing or unknown", "the token of the metrics")])
+        raise Problem("unauthenticated", errors=[fault(FIELD, "missing or unknown", "the metrics token")])
     return Response(gateway.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -64,7 +64,8 @@ def _answer_errors(app: FastAPI, prefix: str) -> None:
         """Replace FastAPI's answer, which quotes the values sent."""
         names = dict.fromkeys(str(one["loc"][-1]) for one in error.errors())
         return respond(
-            request, invalid([fault(name, "not as the OpenAPI document has it", "see there") for name in names])
+            request,
+            invalid([fault(name, "not valid by the OpenAPI document", "see /openapi.json") for name in names]),
         )
 
     @app.exception_handler(HTTPException)

@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.problems import Problem, fault, malformed
 
-JSON_BODY = "a JSON object in UTF-8, each name once, numbers finite"
+JSON_BODY = "a JSON object in UTF-8 with unique names and finite numbers"
 
 
 def read_object(content_type: str, body: bytes) -> dict[str, Any]:
@@ -17,11 +17,11 @@ def read_object(content_type: str, body: bytes) -> dict[str, Any]:
         document = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
         json.dumps(document, ensure_ascii=False).encode()  # fails on a lone surrogate
     except UnicodeError:
-        raise malformed("body", "no UTF-8 text", JSON_BODY) from None
+        raise malformed("body", "not UTF-8", JSON_BODY) from None
     except _FaultyError as error:
         raise malformed("body", str(error), JSON_BODY) from None
     except (ValueError, RecursionError):
-        raise malformed("body", "no JSON", JSON_BODY) from None
+        raise malformed("body", "invalid JSON", JSON_BODY) from None
     if not isinstance(document, dict):
         raise malformed("body", f"JSON of type {type(document).__name__}", JSON_BODY)
     return document
@@ -34,9 +34,9 @@ class _FaultyError(Exception):
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _FaultyError("a name that stands twice")
+        raise _FaultyError("a duplicate name")
     return found
 
 
 def _no_constant(_name: str) -> Any:
-    raise _FaultyError("a number that is not finite")
+    raise _FaultyError("NaN or Infinity")

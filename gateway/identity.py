@@ -50,7 +50,7 @@ class Caller:
         """Require read access to a case; Problem otherwise."""
         self.require("read", WATCH)
         if self.cases is not None and case_id not in self.cases:
-            raise Problem("other-case", errors=[fault("case", "not among the token's", "a case that the token names")])
+            raise Problem("other-case", errors=[fault("case", "not in the token", "a case named in the token")])
 
 
 class KeyRing:
@@ -124,7 +124,7 @@ class Tokens:
     def read(self, token: str, *, now: float) -> Caller:
         """Return the caller of a token; Problem if it is invalid, has expired, or has wrong claims."""
         if self._secret is None:
-            raise unknown("a token", "an API key: no secret for tokens is set here")
+            raise unknown("a token", "an API key: this gateway has no token secret")
         if len(token) > MAX_TOKEN_LENGTH:
             raise unknown(f"a token of {len(token)} characters", f"at most {MAX_TOKEN_LENGTH}")
         try:

@@ -12,14 +12,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry(auto_describe=False)
-        self.streams = Gauge("callwatch_gateway_streams", "Streams that are open.", registry=registry)
+        self.streams = Gauge("callwatch_gateway_streams", "Open streams.", registry=registry)
         self.closed = Counter(
-            "callwatch_gateway_streams_closed", "Streams that have ended, by why.", ["reason"], registry=registry
+            "callwatch_gateway_streams_closed", "Closed streams, by reason.", ["reason"], registry=registry
         )
         self.events = Counter("callwatch_gateway_events", "Events read from the live stream.", registry=registry)
         self.lag = Histogram(
             "callwatch_gateway_event_lag_seconds",
-            "From an event to what it changes being handed to the streams.",
+            "Time from an event until its changes are in the buffers of the streams.",
             buckets=LAGS,
             registry=registry,
         )
@@ -29,7 +29,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "callwatch_gateway_request_seconds",
-            "From a request to the end of its answer, without what Prefer waits for; streams excepted.",
+            "Time from a request to the end of its response, without the wait requested by Prefer; without streams.",
             ["route"],
             buckets=LATENCIES,
             registry=registry,

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, for the OpenAPI document. Fields may be added: clients pass over unknown ones."""
+"""Request and response models for the OpenAPI document. Fields may be added: clients must ignore unknown fields."""
 
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,7 @@ CaseId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
 class Trigger(BaseModel):
-    """What a back end sends to have the parties of a case called. Send ids only: no telephone number, no name."""
+    """A request to call the parties of a case. Send ids only: no telephone number, no name."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -37,21 +37,21 @@ class Trigger(BaseModel):
     case_id: str | int = Field(description="the case data's `case_id`, 1 to 200 characters")
     mediation_id: str | int = Field(description="the case data's `id`, 1 to 200 characters")
     call_auto: Literal[0, 1] | None = Field(0, description="0 automatic, 1 manual")
-    call_person_id: str | None = Field("", max_length=200, description="one person of the case; empty: everyone")
+    call_person_id: str | None = Field("", max_length=200, description="one person of the case; empty: all persons")
     expires_in: float = Field(
-        3600, ge=1, le=2_592_000, description="seconds after which the trigger is dropped if no worker has taken it"
+        3600, ge=1, le=2_592_000, description="seconds until the trigger expires if no worker has started it"
     )
 
 
 class Retry(BaseModel):
-    """Which Idempotency-Key a retry may carry: the `same`, a `new` one, or `none`: do not send it again."""
+    """Which Idempotency-Key a retry may use: the `same`, a `new` one, or `none`: do not retry."""
 
     key: Literal["same", "new", "none"]
-    after: str | int | None = Field(None, description="when upstream's next round begins, as upstream said it")
+    after: str | int | None = Field(None, description="start of upstream's next calling round, in upstream's format")
 
 
 class TriggerState(BaseModel):
-    """How a trigger stands. A business outcome is no error: `unknown` is a 200 as well."""
+    """The state of a trigger. Business outcomes are not HTTP errors: `unknown` also has status 200."""
 
     model_config = example(
         {
@@ -72,33 +72,33 @@ class TriggerState(BaseModel):
 
 
 class Call(BaseModel):
-    """A call as a page shows it. Times are epoch seconds on the store's clock."""
+    """A call. Times are epoch seconds on the store's clock."""
 
     model_config = example(CALL)
 
     job_id: str = Field(description="upstream's id of the call")
     mediation_id: str
     person: str = Field(description="a masked person id, or 未知联系人")
-    call_status: str = Field(description="upstream's word")
-    label: str = Field(description="the same as people read it")
-    started_at: float = Field(description="calls are in its order, those that began together in the order of job_id")
-    since: float = Field(description="when the duration begins")
+    call_status: str = Field(description="upstream's status")
+    label: str = Field(description="the status as display text")
+    started_at: float = Field(description="calls are sorted by it, then by job_id")
+    since: float = Field(description="start of the displayed duration")
     failures: int = Field(description="failed queries in a row")
-    checked_at: float | None = Field(description="when upstream was asked last")
+    checked_at: float | None = Field(description="time of the last query to upstream")
     verdict: Literal["ended", "expired", "lost"] | None = Field(description="null while the call is watched")
-    finished_at: float | None = Field(description="when the verdict came")
+    finished_at: float | None = Field(description="time of the verdict")
 
 
 class Pair(BaseModel):
-    """How the last trigger of a mediation stands."""
+    """The state of the last trigger of a mediation."""
 
     mediation_id: str
     phase: Literal["claimed", "sending", "watching", "unknown", "done", "waiting"]
-    until: float | None = Field(description="epoch seconds, where it waits or is held")
+    until: float | None = Field(description="epoch seconds; set while the pair waits or is on hold")
 
 
 class Notice(BaseModel):
-    """What a person is told once; `id` is the same in every repetition."""
+    """A message to show to the user once; repetitions have the same `id`."""
 
     model_config = example(
         {
@@ -111,23 +111,23 @@ class Notice(BaseModel):
     )
 
     id: str = Field(description="the id of its event")
-    kind: str = Field(description="what happened; new kinds may be added")
+    kind: str = Field(description="the event; new kinds may be added")
     level: Literal["info", "warning", "error"]
-    text: str = Field(description="to be shown as it stands, as text")
+    text: str = Field(description="display it unchanged, as plain text")
     at: float = Field(description="epoch seconds")
 
 
 class Case(BaseModel):
-    """A case, whole."""
+    """The complete state of a case."""
 
     case_id: str
     pairs: list[Pair]
     calls: list[Call]
-    notices: list[Notice] = Field(description="of the last 10 minutes, 50 at the most")
+    notices: list[Notice] = Field(description="from the last 10 minutes, at most 50")
 
 
 class Snapshot(BaseModel):
-    """What a page needs to begin; also the stream's first event. A case that is not known is empty."""
+    """The current state of cases; also the first event of a stream. An unknown case is empty."""
 
     model_config = example(
         {
@@ -157,7 +157,7 @@ class Snapshot(BaseModel):
 
 
 class History(BaseModel):
-    """Events of a case, the oldest first; `next` is what to give as `after`, null at the end."""
+    """Events of a case, oldest first; pass `next` as `after` for the next page, null on the last one."""
 
     case_id: str
     events: list[dict[str, Any]]
@@ -165,17 +165,17 @@ class History(BaseModel):
 
 
 class TokenRequest(BaseModel):
-    """For which cases a page may look."""
+    """A request for a token to read cases."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"cases": ["C-1"]}]})
 
     cases: list[CaseId] = Field(min_length=1, max_length=20, description="each 1 to 200 characters")
-    sub: str = Field("", max_length=200, description="who looks, in any form that tells one from another; for limits")
+    sub: str = Field("", max_length=200, description="an id of the user, in any format; rate limits count per `sub`")
     expires_in: int = Field(900, ge=1, le=900, description="seconds")
 
 
 class Token(BaseModel):
-    """A token that looks at cases and can never trigger. It travels in `Authorization`, never in a URL."""
+    """A token that can read cases but not trigger. Send it in `Authorization`, never in a URL."""
 
     model_config = example({"token": "eyJ…", "expires_at": 1795312964})
 
@@ -184,31 +184,31 @@ class Token(BaseModel):
 
 
 class Fault(BaseModel):
-    """One field that is wrong: the kind of its value and what would be right, never the value."""
+    """A wrong field: the kind of its value and the expected form, never the value."""
 
     field: str = Field(description="a field of the body, a parameter, or a header")
-    kind: str = Field(description="of its value")
-    wanted: str = Field(description="what would be right")
+    kind: str = Field(description="the kind of its value")
+    wanted: str = Field(description="the expected form")
 
 
 class ProblemDocument(BaseModel):
-    """A problem, as RFC 9457 has it; `type` leads to its page."""
+    """A problem document (RFC 9457); `type` is the URL of its page."""
 
     model_config = example(
         {
             "type": "/problems/malformed",
-            "title": "The request cannot be read",
+            "title": "The request cannot be parsed",
             "status": 400,
-            "detail": "Correct the part that `errors` names, and send it again.",
+            "detail": "Correct the parts listed in `errors` and send the request again.",
             "instance": "r-0123456789abcdef",
-            "errors": [{"field": "body", "kind": "no JSON", "wanted": "a JSON object in UTF-8"}],
+            "errors": [{"field": "body", "kind": "invalid JSON", "wanted": "a JSON object in UTF-8"}],
         }
     )
 
-    type: str = Field(description="leads to a page about this kind of problem")
+    type: str = Field(description="URL of a page about this type of problem")
     title: str
     status: int
-    detail: str = Field(description="what to do; for wrong arguments the product's text")
-    instance: str = Field(description="the request's id, which the gateway's log has too")
-    errors: list[Fault] | None = Field(None, description="each wrong part of the request")
-    retry: Retry | None = Field(None, description="which Idempotency-Key a repetition may carry")
+    detail: str = Field(description="how to proceed; for wrong arguments a text for users, in Chinese")
+    instance: str = Field(description="the request id, also in the gateway's log")
+    errors: list[Fault] | None = Field(None, description="the wrong parts of the request")
+    retry: Retry | None = Field(None, description="which Idempotency-Key a retry may use")

@@ -23,62 +23,70 @@ class Kind:
 
 
 KINDS = {
-    "malformed": Kind(400, "The request cannot be read", "Correct the part that `errors` names, and send it again."),
+    "malformed": Kind(
+        400, "The request cannot be parsed", "Correct the parts listed in `errors` and send the request again."
+    ),
     "idempotency-key-missing": Kind(
         400,
         "Idempotency-Key is missing",
-        "Every trigger carries an Idempotency-Key of the back end's own, one for each load of a case: the same key "
-        "never calls twice. Send the request again with one.",
+        "Every trigger needs an Idempotency-Key, chosen by the back end for each load of a case. The same key never "
+        "places a second call. Send the request again with a key.",
     ),
     "unauthenticated": Kind(
         401, "A credential is missing or unknown", "Send `Authorization: Bearer …` with an API key or a case token."
     ),
-    "token-expired": Kind(401, "The token has expired", "Get a new token from the back end, and connect again."),
+    "token-expired": Kind(401, "The token has expired", "Request a new token from the back end and connect again."),
     "insufficient-scope": Kind(
         403,
-        "The credential may not do this",
-        "A page's token may look at its cases; triggering needs an API key with `trigger`.",
+        "The credential lacks the scope",
+        "A page's token can only read its cases. Triggering needs an API key with the scope `trigger`.",
     ),
-    "other-case": Kind(403, "The token is for other cases", "Ask the back end for a token that names this case."),
+    "other-case": Kind(403, "The token is for other cases", "Request a token for this case from the back end."),
     "no-such-trigger": Kind(
         404,
         "No such trigger",
-        "No trigger of this client is kept under this id. Triggers are kept as long as the history of a case.",
+        "This client has no trigger with this id. Triggers are stored as long as the history of their case.",
     ),
-    "not-found": Kind(404, "No such page", "The paths of this server are in /openapi.json."),
-    "method-not-allowed": Kind(405, "No such method here", "The methods of each path are in /openapi.json."),
-    "event-stream-only": Kind(406, "Only text/event-stream is served here", "Accept it, or leave the header out."),
-    "too-large": Kind(413, "The body is too large", "A body may have 64 KiB."),
-    "url-too-long": Kind(414, "The address is too long", "Path and query together may have 4 KiB."),
-    "json-only": Kind(415, "Only application/json is read here", "Send JSON, and say so in Content-Type."),
+    "not-found": Kind(404, "Not found", "All paths are listed in /openapi.json."),
+    "method-not-allowed": Kind(405, "Method not allowed", "The methods of each path are listed in /openapi.json."),
+    "event-stream-only": Kind(406, "Only text/event-stream is available", "Accept text/event-stream, or omit Accept."),
+    "too-large": Kind(413, "The body is too large", "The limit is 64 KiB."),
+    "url-too-long": Kind(414, "The URL is too long", "The limit is 4 KiB for path and query together."),
+    "json-only": Kind(415, "Only application/json is accepted", "Send JSON with the Content-Type application/json."),
     "wrong-host": Kind(
         421,
-        "This server does not answer to that host name",
-        "The operator names the host names in CALLWATCH_GATEWAY_HOSTS; loopback's are always answered to.",
+        "Unknown host name",
+        "The operator lists the host names in CALLWATCH_GATEWAY_HOSTS. Loopback names are always accepted.",
     ),
-    "invalid-arguments": Kind(422, "Arguments are invalid", "Nobody was called. Correct what `errors` names."),
+    "invalid-arguments": Kind(422, "Arguments are invalid", "No call was placed. Correct the fields in `errors`."),
     "idempotency-key-reused": Kind(
         422,
-        "The Idempotency-Key was used for other arguments",
-        "One key stands for one request. Nobody was called for this one: send it with a key of its own.",
+        "The Idempotency-Key was used with other arguments",
+        "Each key belongs to one request. No call was placed for this request: send it with a new key.",
     ),
-    "quota-exceeded": Kind(429, "Too many requests", "Wait as long as Retry-After says. A trigger keeps its key."),
-    "header-too-large": Kind(431, "The headers are too large", "All headers together may have 16 KiB."),
+    "quota-exceeded": Kind(
+        429, "Too many requests", "Retry after the seconds in Retry-After, a trigger with the same key."
+    ),
+    "header-too-large": Kind(431, "The headers are too large", "The limit is 16 KiB for all headers together."),
     "internal": Kind(
-        500, "Fault in the gateway", "The log has it under `instance`. A trigger may be sent again with the same key."
+        500,
+        "Internal error",
+        "The gateway's log has the error under `instance`. A trigger may be retried with the same key.",
     ),
     "no-token-secret": Kind(
-        501, "No tokens are made here", "The operator sets CALLWATCH_GATEWAY_TOKEN_SECRET, or back ends mint offline."
+        501,
+        "Minting tokens is not configured",
+        "Set CALLWATCH_GATEWAY_TOKEN_SECRET on the gateway to enable tokens.",
     ),
     "store-unavailable": Kind(
         503,
         "Redis does not answer",
-        "Try again after Retry-After. A trigger may or may not have been enqueued: repeat it with the same "
-        "Idempotency-Key, which never calls twice.",
+        "Retry after the seconds in Retry-After. A trigger may have been enqueued: retry it with the same "
+        "Idempotency-Key, which never places a second call.",
     ),
-    "queue-full": Kind(503, "Too many triggers wait", "Repeat the trigger later with the same Idempotency-Key."),
-    "too-many-streams": Kind(503, "Too many streams are open", "Connect again after Retry-After."),
-    "shutting-down": Kind(503, "The gateway is stopping", "Connect again after Retry-After."),
+    "queue-full": Kind(503, "Too many triggers wait", "Retry the trigger later with the same Idempotency-Key."),
+    "too-many-streams": Kind(503, "Too many streams are open", "Connect again after the seconds in Retry-After."),
+    "shutting-down": Kind(503, "The gateway is stopping", "Connect again after the seconds in Retry-After."),
 }
 RETRY_SAME: dict[str, Any] = {"retry": {"key": "same"}}
 

@@ -19,13 +19,13 @@ from worker.core.messages import MAX_ID_LENGTH
 
 TITLE, VERSION = "callwatch gateway", "1"
 DESCRIPTION = (
-    "Back ends trigger calls with an Idempotency-Key and an API key; pages follow cases with a token that can look and "
-    "never dial. JSON in UTF-8, times in epoch seconds on the store's clock, unknown fields to be passed over. "
-    "Problems are application/problem+json (RFC 9457)."
+    "Back ends trigger calls with an API key and an Idempotency-Key. Pages follow cases with a read-only token. JSON "
+    "is UTF-8, times are epoch seconds on the store's clock, clients must ignore unknown fields. Errors are "
+    "application/problem+json (RFC 9457)."
 )
 EVERYWHERE = (414, 421, 429, 431, 500, 503)
 BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
-CaseId = Annotated[str, Path(description="the case", examples=["C-2001"], min_length=1, max_length=200)]
+CaseId = Annotated[str, Path(description="id of the case", examples=["C-2001"], min_length=1, max_length=200)]
 EventId = {"pattern": r"^\d{1,19}-\d{1,19}$", "examples": ["1795312064123-0"]}
 
 
@@ -37,22 +37,20 @@ def parameter(name: str, place: str, description: str, schema: Mapping[str, Any]
 KEY = parameter(
     "Idempotency-Key",
     "header",
-    "one for each load of a case; it becomes the task id, and the same key never calls twice",
+    "one for each load of a case; it determines the task id, and the same key never places a second call",
     {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH, "pattern": "^[!#-~]+$"},
     required=True,
     example="8e03978e-40d5-43e8-bc93-6894a57f9324",
 )
-PREFER = parameter(
-    "Prefer", "header", "`wait=N`: wait up to N seconds, 30 at the most, for the end", {"type": "string"}
-)
+PREFER = parameter("Prefer", "header", "`wait=N`: wait up to N seconds (at most 30) for the result", {"type": "string"})
 CASES = parameter(
     "case",
     "query",
-    f"up to {MAX_CASES}; the token's if none",
+    f"up to {MAX_CASES} case ids; default: the cases of the token",
     {"type": "array", "maxItems": MAX_CASES, "items": {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}},
 )
 AFTER = (
-    parameter("Last-Event-ID", "header", "the last id seen", {"type": "string", **EventId}),
+    parameter("Last-Event-ID", "header", "id of the last event received", {"type": "string", **EventId}),
     parameter("last_event_id", "query", "for clients that cannot send the header", {"type": "string", **EventId}),
 )
 
@@ -94,57 +92,56 @@ def _add_triggers(app: FastAPI, gateway: Gateway) -> None:
     @app.post(
         "/v1/triggers",
         status_code=202,
-        summary="Have the parties of a case called, once",
+        summary="Call the parties of a case, once",
         tags=["triggers"],
         responses={
-            **succeeds(202, TriggerState, "Enqueued", Location="where it can be followed", Retry_After="seconds"),
-            **succeeds(
-                200, TriggerState, "It ended within the time of Prefer", Preference_Applied="what was waited for"
-            ),
+            **succeeds(202, TriggerState, "Enqueued", Location="URL of the trigger's state", Retry_After="seconds"),
+            **succeeds(200, TriggerState, "Finished within the wait of Prefer", Preference_Applied="the wait applied"),
             **problems(400, 401, 403, 413, 415, 422),
         },
         openapi_extra={**BEARER, **body_of(Trigger), "parameters": [KEY, PREFER]},
         response_class=Response,
     )
     async def post_trigger(request: Request) -> Response:
-        """Nobody is called twice for one key: a repetition gets the same answer.
+        """Place at most one call for a key; a repeated request gets the same answer.
 
-        On a 503, or none, repeat the request with the same key.
+        After a 503 or a lost response, retry with the same key.
         """
         return await trigger_api.post_trigger(gateway, request)
 
     @app.get(
         "/v1/triggers/{id}",
-        summary="How a trigger stands, and which key a retry may carry",
+        summary="The state of a trigger, and which key a retry may use",
         tags=["triggers"],
-        responses={**succeeds(200, TriggerState, "How it stands"), **problems(401, 403, 404, 422)},
+        responses={**succeeds(200, TriggerState, "The state"), **problems(401, 403, 404, 422)},
         openapi_extra=BEARER,
         response_class=Response,
     )
     async def get_trigger(
-        request: Request, trigger_id: Annotated[str, Path(alias="id", description="as Location named it")]
+        request: Request,
+        trigger_id: Annotated[str, Path(alias="id", description="id returned by POST")],
     ) -> Response:
-        """Tell the triggers of this client alone; `unknown` means: a telephone may be ringing, tell a person."""
+        """Find triggers of this client only. `unknown` means that a call may be active: inform a person."""
         return await trigger_api.get_trigger(gateway, request, trigger_id)
 
     @app.post(
         "/v1/tokens",
         status_code=201,
-        summary="A token with which a page may look at cases",
+        summary="Mint a token for reading cases",
         tags=["tokens"],
-        responses={**succeeds(201, Token, "Made"), **problems(400, 401, 403, 413, 415, 422, 501)},
+        responses={**succeeds(201, Token, "Minted"), **problems(400, 401, 403, 413, 415, 422, 501)},
         openapi_extra={**BEARER, **body_of(TokenRequest)},
         response_class=Response,
     )
     async def post_token(request: Request) -> Response:
-        """Who may see which case is the back end's decision: callwatch knows no users."""
+        """Leave to the back end which user may read which case: callwatch has no users."""
         return await token_api.post_token(gateway, request)
 
 
 def _add_cases(app: FastAPI, gateway: Gateway) -> None:
     @app.get(
         "/v1/cases/{case:path}/history",
-        summary="The events of a case, the oldest first",
+        summary="The events of a case, oldest first",
         tags=["cases"],
         responses={**succeeds(200, History, "Events"), **problems(400, 401, 403, 404, 422)},
         openapi_extra=BEARER,
@@ -154,33 +151,33 @@ def _add_cases(app: FastAPI, gateway: Gateway) -> None:
         request: Request,
         case: CaseId,
         after: Annotated[
-            str | None, Query(description="an event's id: only later ones", json_schema_extra=EventId)
+            str | None, Query(description="an event id: only later events are returned", json_schema_extra=EventId)
         ] = None,
-        limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="at the most so many")] = EVENTS_SHOWN,
+        limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="maximum number of events")] = EVENTS_SHOWN,
     ) -> Response:
-        """Events hold no personal data: person ids are masked."""
+        """Events contain no personal data: person ids are masked."""
         return await case_api.get_history(gateway, request, case, after, limit)
 
     @app.get(
         "/v1/cases/{case:path}",
-        summary="A case as it stands",
+        summary="The current state of a case",
         tags=["cases"],
         responses={
-            **succeeds(200, Snapshot, "A snapshot; a case that is not known is empty", ETag="its validator"),
-            304: {"description": "As If-None-Match has it"},
+            **succeeds(200, Snapshot, "A snapshot; an unknown case is empty", ETag="for If-None-Match"),
+            304: {"description": "Unchanged since the ETag in If-None-Match"},
             **problems(400, 401, 403, 404, 422),
         },
         openapi_extra=BEARER,
         response_class=Response,
     )
     async def get_case(request: Request, case: CaseId) -> Response:
-        """Give a page what it needs, as the stream's first event does."""
+        """Return the same document as the first event of the stream."""
         return await case_api.get_case(gateway, request, case)
 
     @app.head("/v1/stream", include_in_schema=False)
     @app.get(
         "/v1/stream",
-        summary="Follow cases",
+        summary="Stream the changes of cases",
         tags=["cases"],
         responses={
             200: {
@@ -193,7 +190,7 @@ def _add_cases(app: FastAPI, gateway: Gateway) -> None:
         response_class=Response,
     )
     async def get_stream(request: Request) -> Response:
-        """Send a snapshot first, with the notices missed; then whole calls as they change."""
+        """Send a snapshot with the missed notices first, then complete calls as they change."""
         return await case_api.get_stream(gateway, request)
 
 
@@ -227,10 +224,10 @@ def _add_pages(app: FastAPI, gateway: Gateway) -> None:
     async def problem(name: str) -> Response:
         return about_api.get_problem(name)
 
-    plain("/healthz", healthz, "Whether the process answers", "text/plain")  # type: ignore[arg-type]
-    plain("/readyz", readyz, "Whether Redis answers and events are read", "text/plain")  # type: ignore[arg-type]
+    plain("/healthz", healthz, "Liveness: the process answers", "text/plain")  # type: ignore[arg-type]
+    plain("/readyz", readyz, "Readiness: Redis answers and events are read", "text/plain")  # type: ignore[arg-type]
     plain("/metrics", metrics, "Metrics of this process", "text/plain", 401)  # type: ignore[arg-type]
-    plain("/problems/{name}", problem, "What a kind of problem means", "text/html", 404, 422)  # type: ignore[arg-type]
+    plain("/problems/{name}", problem, "The meaning of a problem type", "text/html", 404, 422)  # type: ignore[arg-type]
     app.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False, response_class=Response)
 
 

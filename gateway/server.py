@@ -53,9 +53,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text is not used
         """Answer a request that is not valid HTTP with a problem document."""
-        body = malformed("request", "no HTTP/1.1, or headers that are too large", "HTTP/1.1").body(
-            prefix="", instance=""
-        )
+        body = malformed("request", "not HTTP/1.1, or headers too large", "HTTP/1.1").body(prefix="", instance="")
         headers = [
             ("content-type", CONTENT_TYPE),
             ("content-length", str(len(body))),

@@ -37,7 +37,7 @@ BY_OUTCOME = {  # which key a retry may carry
     "disabled": "new",
     "invalid": "new",
 }
-REUSED = fault("Idempotency-Key", "used before for other arguments", "a key of its own for each load of a case")
+REUSED = fault("Idempotency-Key", "already used with other arguments", "a new key for each load of a case")
 META = "celery-task-meta-"
 NAME_SHOWN = 64  # characters of an unknown field's name quoted in a problem
 
@@ -64,7 +64,7 @@ def read_key(headers: list[str]) -> str:
     if len(key) > KEY_LENGTH:
         raise malformed("Idempotency-Key", f"a text of {len(key)} characters", KEY_WANTED)
     if not (key.isascii() and key.isprintable()) or (not quoted and '"' in key):
-        raise malformed("Idempotency-Key", "a text that is not printable ASCII, or ends in the middle", KEY_WANTED)
+        raise malformed("Idempotency-Key", "a text that is not printable ASCII, or has an unclosed quote", KEY_WANTED)
     return key
 
 

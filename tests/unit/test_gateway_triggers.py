@@ -30,8 +30,8 @@ def test_a_key_is_a_structured_string_or_a_bare_value(header: str, key: str) -> 
         (["a", "a"], "malformed", "given more than once"),
         (['""'], "malformed", "an empty text"),
         (["k" * 256], "malformed", "a text of 256 characters"),
-        (["schlüssel"], "malformed", "a text that is not printable ASCII, or ends in the middle"),
-        (['"open'], "malformed", "a text that is not printable ASCII, or ends in the middle"),
+        (["schlüssel"], "malformed", "a text that is not printable ASCII, or has an unclosed quote"),
+        (['"open'], "malformed", "a text that is not printable ASCII, or has an unclosed quote"),
     ],
 )
 def test_any_other_key_is_refused_and_not_quoted(headers: list[str], name: str, kind: str | None) -> None:
@@ -59,16 +59,16 @@ def test_a_key_stands_for_one_request_of_one_client() -> None:
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b"[" * 50_000, "no JSON"),
-        (b'{"a": NaN}', "a number that is not finite"),
-        (b'{"a": -Infinity}', "a number that is not finite"),
-        (b'{"a": 1, "a": 2}', "a name that stands twice"),
-        (b'{"b": {"a": 1, "a": 2}}', "a name that stands twice"),
-        (b'{"a": "\\ud800"}', "no UTF-8 text"),
-        (b'{"a": "\xff"}', "no UTF-8 text"),
-        (b'{"a": ' + b"9" * 5_000 + b"}", "no JSON"),
+        (b"", "invalid JSON"),
+        (b"{", "invalid JSON"),
+        (b"[" * 50_000, "invalid JSON"),
+        (b'{"a": NaN}', "NaN or Infinity"),
+        (b'{"a": -Infinity}', "NaN or Infinity"),
+        (b'{"a": 1, "a": 2}', "a duplicate name"),
+        (b'{"b": {"a": 1, "a": 2}}', "a duplicate name"),
+        (b'{"a": "\\ud800"}', "not UTF-8"),
+        (b'{"a": "\xff"}', "not UTF-8"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "invalid JSON"),
         (b"[1]", "JSON of type list"),
     ],
 )
