@@ -1,10 +1,11 @@
-"""What an open page costs, and how late it sees a change: `python -m benchmarks.gateway [--streams 100 1000 …]`.
+"""Measure the cost of streams and the latency of changes: `python -m benchmarks.gateway [--streams 100 1000 …]`.
 
-One gateway, one Redis, one process of clients, one that changes calls, all on this machine. N streams of a case each;
-100 changes a second by the store's own steps; one client in a hundred reads nothing. Latency is from the stream entry's
-id to the client's byte; beside it stands how late the clients' own event loop is, which no gateway could undercut.
-Then: memory after all have left, SIGTERM with all of them, all back after a restart, polling the same cases instead of
-following them, and triggers. On a shared machine the CPU times count, and they compare by the fixed loop's time.
+One gateway, one Redis, one process of clients and one that changes calls run on this machine. Each of the N streams
+follows one case; the store's scripts make 100 changes a second; 1 % of the clients read nothing. Latency is the time
+from the id of the stream entry to the client's first byte; the table also has the delay of the clients' event loop, its
+lower bound. Further measurements: memory after all streams have closed, SIGTERM with all streams open, reconnection
+after a restart, polling the same cases, and triggers. On a shared machine compare CPU times, relative to the time of
+the fixed loop.
 """
 
 import argparse
@@ -27,14 +28,14 @@ from tests.deployment import wait_until
 from tests.gatewayprocess import Gateway, environment
 from worker.container import build_store
 
-WARM = 100  # streams that come and go before anything is measured
-SETTLES = 6.0  # seconds after all have left, before memory is looked at
+WARM = 100  # streams opened and closed before the measurement
+SETTLES = 6.0  # seconds from the last close to the memory reading
 CONNECTIONS = (1, 32, 128)
-POLLED = 300  # cases that are asked for instead
+POLLED = 300  # cases polled
 
 
 def loop_time() -> float:
-    """Return the milliseconds of a fixed loop: to compare machines, and moments of one, by."""
+    """Return the CPU milliseconds of a fixed loop, a reference to compare machines and runs."""
     begin = time.process_time()
     total = 0
     for number in range(200_000):
@@ -50,14 +51,14 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def cpu(process: psutil.Process) -> float:
-    """Return the seconds of CPU time that a process has used."""
+    """Return the CPU time of a process in seconds."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 @dataclass
 class Row:
-    """What was measured at one size."""
+    """The figures of one size."""
 
     streams: int
     kilobytes: float
@@ -84,7 +85,7 @@ class Row:
         )
 
     def missed(self) -> list[str]:
-        """Return the bars that were missed."""
+        """Return the targets missed."""
         bars = {
             "p99 of at most 150 ms": percentile(self.late, 0.99) <= 0.150,  # noqa: PLR2004
             "at most 40 KB a stream": self.kilobytes <= 40 or self.streams < 1_000,  # noqa: PLR2004
@@ -103,7 +104,7 @@ HEAD = (
 
 
 async def measure(server: EmbeddedServer, number: int, seconds: float) -> Row:
-    """Measure one size."""
+    """Measure one number of streams, for a time in seconds."""
     prefix = f"bench{number}"
     store = build_store(Settings(redis_url=server.url, key_prefix=prefix))
     loop = asyncio.get_running_loop()
@@ -144,7 +145,7 @@ async def measure(server: EmbeddedServer, number: int, seconds: float) -> Row:
 
 
 async def come_and_go(gateway: Gateway) -> None:
-    """Open some streams and close them: what a process loads for the first ones belongs to none."""
+    """Open and close some streams: one-time costs of the process are not counted per stream."""
     first = Crowd(gateway, WARM)
     await first.open()
     await first.close()
@@ -152,7 +153,7 @@ async def come_and_go(gateway: Gateway) -> None:
 
 
 async def poll_instead(gateway: Gateway, process: psutil.Process, number: int) -> float:
-    """Ask for each case once, as pages would that poll; return the milliseconds of CPU time of a request."""
+    """Request each case once, as polling pages would; return the CPU milliseconds per request."""
     asked, used = min(number, POLLED), cpu(process)
 
     def ask() -> None:
@@ -164,7 +165,7 @@ async def poll_instead(gateway: Gateway, process: psutil.Process, number: int) -
 
 
 def post(seconds: float) -> None:
-    """Measure how many triggers one process takes a second, each number of connections with a server of its own."""
+    """Measure the triggers per second of one process; each number of connections has its own server."""
     print("\n| connections | POSTs a second | ms CPU each | ms p50 / p99 | fixed loop ms |\n" + "| --- " * 5 + "|")
     for connections in CONNECTIONS:
         with EmbeddedServer(appendfsync="no") as own, Gateway(environment(own.url, gateway_rate=0)) as gateway:
@@ -181,7 +182,7 @@ def post(seconds: float) -> None:
 
 
 def main() -> int:
-    """Measure all sizes; return 1 where a bar was missed."""
+    """Measure all sizes; return 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, nargs="*", default=[100, 500, 1_000, 5_000, 10_000])
     parser.add_argument("--seconds", type=float, default=20)

@@ -1,6 +1,7 @@
-"""Measure the widget in a browser: `python -m benchmarks.widget`. From a change in the store to the changed bubble.
+"""Measure the widget in a browser: `python -m benchmarks.widget`.
 
-Also what it weighs, how long a page takes to show its first bubble, and what 200 insertions and removals leave behind.
+Figures: time from a change in the store to the changed bubble, size of the modules, time to the first bubble of a page,
+and objects left by 200 insertions and removals.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from tests.browser.stage import Stage
 from tests.browser.test_embedding import CHURN, counted
 from tests.deployment import wait_until
 
-# The page notes when each bubble's status line changed, on the clock that this process reads as well.
+# The page records the time of each change of a status line, on the clock of this process.
 WATCH = """() => {
     const list = document.querySelector("callwatch-calls").shadowRoot.querySelector("ul");
     globalThis.changes = [];
@@ -29,12 +30,12 @@ STATUSES = ("Executing", "Paused")
 
 
 def percentile(sorted_values: list[float], share: float) -> float:
-    """Return the value below which that share lies."""
+    """Return a percentile of sorted values."""
     return sorted_values[min(len(sorted_values) - 1, round(share * len(sorted_values)))]
 
 
 def measure_changes(stage: Stage, number: int) -> list[float]:
-    """Return the milliseconds from before each change's write to the change of the bubble."""
+    """Return the milliseconds from the start of each write to the change of the bubble."""
     case = stage.records()
     view = stage.open(case.case_id)
     (job,) = case.start("P-1")
@@ -52,7 +53,7 @@ def measure_changes(stage: Stage, number: int) -> list[float]:
 
 
 def measure_opening(stage: Stage, number: int) -> list[float]:
-    """Return the milliseconds from the start of a load to its first bubble."""
+    """Return the milliseconds from the start of each load to its first bubble."""
     case = stage.records()
     case.start("P-1")
     taken = []
@@ -66,7 +67,7 @@ def measure_opening(stage: Stage, number: int) -> list[float]:
 
 
 def measure_leaks(stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
-    """Return what the page holds before and after 200 insertions and removals."""
+    """Return the page's object counts before and after 200 insertions and removals."""
     case = stage.records()
     case.start("P-1")
     context = stage.context()
@@ -83,7 +84,7 @@ def measure_leaks(stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run all measurements and print them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--changes", type=int, default=200)
     given = parser.parse_args()

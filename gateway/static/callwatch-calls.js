@@ -1,8 +1,8 @@
 /**
- * `<callwatch-calls case-id="C-1" token-url="/token?case=C-1">`: the calls of a case, live.
+ * `<callwatch-calls case-id="C-1" token-url="/token?case=C-1">`: the live calls of a case.
  *
- * All elements of a page share one dock. It lies in the shadow root of the first, in the top layer: no ancestor can move or
- * clip it. Elements whose tokens come from one place share a stream.
+ * All elements of a page share one dock, in the shadow root of the first and in the top layer: no ancestor can move or clip
+ * it. Elements with the same token source share a stream.
  */
 /** @import { Notice, Party, State, StreamEvent, TokenProvider } from "./types.js" */
 
@@ -12,14 +12,14 @@ import { SILENT, Stream } from "./stream.js";
 import { callFailed, clock, interrupted, nameOf, refusals, UNKNOWN_CONTACT } from "./texts.js";
 
 const BASE = new URL("../../", import.meta.url); // this file is /assets/VERSION/callwatch-calls.js
-const HIDDEN = 5_000; // milliseconds until a hidden page closes its stream: a browser has six to one server
-const RETURNS = 3_000; // a page that is shown again has that long to connect
-const APART = 2; // seconds that the server's clock may seem to go back before that is believed
+const HIDDEN = 5_000; // milliseconds until a hidden page closes its stream: browsers allow six per server
+const RETURNS = 3_000; // milliseconds for a page shown again to connect
+const APART = 2; // seconds of apparent clock step back that are ignored
 
-let ahead = NaN; // seconds that the server's clock is ahead of this page's
+let ahead = NaN; // seconds by which the server's clock is ahead
 const now = () => ahead + performance.now() / 1_000;
 
-/** One stream, and what it has told. */
+/** A stream and its state. */
 class Feed {
   /** @type {State} */
   state = NOTHING;
@@ -28,7 +28,7 @@ class Feed {
   stream = new Stream(BASE, this);
   now = now;
   isRefused = false;
-  #goodAt = NaN; // when Redis was last known to answer (epoch seconds)
+  #goodAt = NaN; // last time that Redis was known to answer (epoch seconds)
 
   /** @param {string | TokenProvider} source of tokens @param {() => void} changed */
   constructor(source, changed) {
@@ -36,7 +36,7 @@ class Feed {
     this.changed = changed;
   }
 
-  /** Return when its calls were last up to date (epoch seconds), NaN where they are. @param {number} shownAt since when the page is shown */
+  /** Return when its calls were last current (epoch seconds), NaN while they are. @param {number} shownAt since when the page is visible */
   interrupted(shownAt) {
     const at = performance.now();
     const age = at - this.stream.heardAt;
@@ -60,13 +60,13 @@ class Feed {
     this.isRefused = false;
     for (const { type, data } of events) {
       try {
-        const told = JSON.parse(data);
-        const seen = told.now - performance.now() / 1_000;
-        // What comes late makes the time seem earlier: the earliest arrival is right, unless the server's clock was set.
-        if (told.now && !(seen < ahead && seen > ahead - APART)) ahead = seen;
-        this.state = reduce(this.state, type, told);
+        const body = JSON.parse(data);
+        const seen = body.now - performance.now() / 1_000;
+        // A delay makes the server's clock seem behind: the fastest event is right, unless that clock was set.
+        if (body.now && !(seen < ahead && seen > ahead - APART)) ahead = seen;
+        this.state = reduce(this.state, type, body);
       } catch {
-        // an event that a newer gateway writes otherwise
+        // an event in the format of a newer gateway
       }
       if (this.state.store !== "away") this.#goodAt = now();
     }
@@ -97,7 +97,7 @@ class Board {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #aging;
 
-  /** An element was added, removed or changed; one that was moved stays. @param {CallwatchCalls} element */
+  /** Handle an element that was added, removed, changed or moved. @param {CallwatchCalls} element */
   changed(element) {
     this.#elements.add(element);
     if (this.#isDue) return;
@@ -125,7 +125,7 @@ class Board {
     clearTimeout(this.#hiding);
   }
 
-  /** Give each element a feed, and each feed its cases. */
+  /** Assign a feed to each element, and cases to each feed. */
   #assign() {
     for (const { elements } of this.#feeds) for (const one of elements) if (!one.isConnected || !one.source) elements.delete(one);
     for (const element of this.#elements) {
@@ -135,7 +135,7 @@ class Board {
       let feed = feeds.find((one) => one.source === source);
       if (!source || own?.source === source) continue;
       if (own?.elements.size === 1 && !feed) {
-        own.source = source; // a page may make its function anew at each render
+        own.source = source; // a page may create its function at each render
         if (own.isRefused) own.stream.wake();
       } else {
         own?.elements.delete(element);
@@ -177,7 +177,7 @@ class Board {
     this.#age();
   }
 
-  /** Look again when what is shown may have grown old. */
+  /** Render again when a feed may have become stale. */
   #age() {
     clearTimeout(this.#aging);
     const at = performance.now();
@@ -190,7 +190,7 @@ class Board {
     return nameOf(person, [...this.#elements].filter(({ cases }) => cases.includes(id)).flatMap(({ parties }) => parties));
   }
 
-  /** Return a notice's text, with names where the page has given them. @param {Notice} notice @param {State} state */
+  /** Return a notice's text, with names provided by the page. @param {Notice} notice @param {State} state */
   #write({ kind, text, case_id, job_id = "", refused, some_started }, state) {
     const person = state.calls.get(job_id)?.person;
     if (kind === "failed" && person) return callFailed(this.#name(person, case_id));
@@ -226,7 +226,7 @@ class Board {
     };
     document.addEventListener("visibilitychange", turn, { signal });
     addEventListener("pageshow", (event) => event.persisted && turn(), { signal });
-    addEventListener("pagehide", () => this.#suspend(), { signal }); // the page may be kept for the way back
+    addEventListener("pagehide", () => this.#suspend(), { signal }); // the page may enter the back-forward cache
     addEventListener("online", () => document.hidden || this.#wake(), { signal });
     addEventListener("storage", ({ key }) => this.#notices.drop((notice) => keyOf(notice) === key), { signal });
   }
@@ -250,7 +250,7 @@ export class CallwatchCalls extends HTMLElement {
   connectedCallback() {
     for (const name of /** @type {const} */ (["parties", "tokenProvider"])) {
       const { [name]: value } = this;
-      if (delete this[name] && value) Object.assign(this, { [name]: value }); // set by the page before this class was there
+      if (delete this[name] && value) Object.assign(this, { [name]: value }); // set before this class was defined
     }
     board.changed(this);
   }
@@ -259,25 +259,25 @@ export class CallwatchCalls extends HTMLElement {
     board.changed(this);
   }
 
-  /** Moved without being removed: nothing changes. */
+  /** Moved without removal: nothing changes. */
   connectedMoveCallback() {}
 
   attributeChangedCallback() {
     if (this.isConnected) board.changed(this);
   }
 
-  /** The cases that it shows. */
+  /** The cases shown. */
   get cases() {
     return (this.getAttribute("case-id") ?? "").split(/[\s,]+/).filter(Boolean);
   }
 
-  /** Where its tokens come from. */
+  /** The source of its tokens. */
   get source() {
     const url = this.getAttribute("token-url");
     return this.#tokenProvider ?? (url && new URL(url, document.baseURI).href);
   }
 
-  /** The persons of the case with their names, which stay in this browser. */
+  /** The persons of the case; names stay in this browser. */
   get parties() {
     return this.#parties;
   }
@@ -287,7 +287,7 @@ export class CallwatchCalls extends HTMLElement {
     this.attributeChangedCallback();
   }
 
-  /** Returns a token, or a promise of one, for cases. */
+  /** Return a token for cases, or a promise. */
   get tokenProvider() {
     return this.#tokenProvider;
   }

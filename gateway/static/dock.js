@@ -1,16 +1,16 @@
-/** What people see: bubbles, the icon that stands for them, and notices (S32, S33, S35). */
+/** The visible parts: bubbles, the icon shown while minimised, notices (S32, S33, S35). */
 /** @import { Notice, Shown } from "./types.js" */
 
 import * as texts from "./texts.js";
 
-const BUBBLES = 5; // the others are behind a button
+const BUBBLES = 5; // a button shows the others
 const FADES = 200; // milliseconds
-const HEARD = 5_000; // a screen reader has that long to reach a change
-const STAYS = 10_000; // a notice
-const LINGERS = 3_000; // once the pointer or the focus has left it
-const SPREAD = 150; // tabs ask for a notice at different moments
-const AGREED = 50; // by then they see which of them has it
-const REMEMBERED = 200; // notices of a browser
+const HEARD = 5_000; // time for a screen reader to read a change
+const STAYS = 10_000; // time that a notice is shown
+const LINGERS = 3_000; // more time after pointer or focus
+const SPREAD = 150; // tabs claim a notice at random times
+const AGREED = 50; // after that all tabs see the claim
+const REMEMBERED = 200; // notices per browser
 const MINIMISED = "callwatch-minimised";
 const NOTICE = "callwatch-notice:";
 const ME = `${Math.random()}`;
@@ -23,7 +23,7 @@ const PICTURES = {
   warning: "M12 4L2 20h20zM12 10v4M12 17v.01",
 };
 
-/** Policies forbid style elements and allow constructed sheets. */
+/** CSP blocks style elements, not constructed sheets. */
 export const sheet = new CSSStyleSheet();
 
 sheet.replaceSync(`
@@ -104,12 +104,12 @@ function picture(name, size) {
   return svg;
 }
 
-/** Write a text where it differs. @param {Node} node @param {string} text */
+/** Write a text if it differs. @param {Node} node @param {string} text */
 function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** One call. */
+/** A call. */
 class Bubble {
   said = "";
   time = make("time", { role: "timer" });
@@ -125,7 +125,7 @@ class Bubble {
     this.li = make("li", { class: "bubble", part: "bubble", "data-job-id": call.job_id }, ...lines);
   }
 
-  /** Return how a screen reader is told of it. */
+  /** Return the text for screen readers. */
   update(/** @type {Shown} */ call) {
     this.call = call;
     this.li.classList.toggle("stale", call.stale);
@@ -134,7 +134,7 @@ class Bubble {
     return `${texts.talking(call.name)} ${texts.status(call.label)}`;
   }
 
-  /** Return in how many seconds it will have lasted one more. */
+  /** Return the seconds until the duration changes. */
   tick(/** @type {number} */ now) {
     const lasted = now - this.call.since;
     if (this.call.stale && this.time.textContent) return Infinity; // stopped
@@ -181,11 +181,11 @@ export class Dock {
   /**
    * Show these calls, the first at the bottom.
    * @param {Shown[]} calls
-   * @param {string} interrupted the line that says so, empty where all are followed
+   * @param {string} interrupted the line to show, empty if no call is stale
    * @param {Map<string, string>} ended labels of calls that have ended
    */
   render(calls, interrupted, ended) {
-    let isLost = false; // the focus, with a bubble
+    let isLost = false; // the focus, by removing a bubble
     const before = this.#bubbles;
     let there = this.#list.firstElementChild;
     this.#bubbles = new Map();
@@ -241,7 +241,7 @@ export class Dock {
     this.#tick();
   }
 
-  /** Write the durations, and again when the next of them has grown by a second. */
+  /** Write the durations, and schedule the next change of one. */
   #tick() {
     clearTimeout(this.#timer);
     if (this.#isMinimised || document.hidden) return;
@@ -262,7 +262,7 @@ export class Dock {
     (this.#isMinimised ? this.#icon : first?.minimise)?.focus();
   }
 
-  /** Have a change read out; durations never are. */
+  /** Announce a change; never a duration. */
   #tell(/** @type {string} */ text) {
     const line = make("div", {}, text);
     this.#heard.append(line);
@@ -270,23 +270,23 @@ export class Dock {
   }
 }
 
-/** Notices: each once, across reloads and tabs; an unknown outcome stays. */
+/** Show each notice once across reloads and tabs; an unknown outcome stays. */
 export class Notices {
   #offer;
-  /** @type {Set<string>} those that were shown, or need not be */
+  /** @type {Set<string>} claimed, here or in another tab */
   #handled = new Set();
-  /** @type {Set<string>} those that are no longer true */
+  /** @type {Set<string>} resolved */
   #over = new Set();
   /** @type {Map<string, {notice: Notice, words: Node, card: HTMLElement}>} */
   #cards = new Map();
   node = make("div", { class: "notices", part: "notices", role: "alert", "aria-atomic": "false" });
 
-  /** @param {(notice: Notice) => boolean} offer it to the page; true where the page shows it itself */
+  /** @param {(notice: Notice) => boolean} offer it to the page; true if the page shows it */
   constructor(offer) {
     this.#offer = offer;
   }
 
-  /** Show what is new, remove what is no longer true. @param {Notice[]} notices */
+  /** Show new notices, remove resolved ones. @param {Notice[]} notices */
   render(notices) {
     for (const notice of notices) {
       const { id, level, resolved, text } = notice;
@@ -302,7 +302,7 @@ export class Notices {
     }
   }
 
-  /** Remove unknown outcomes: dismissed in another tab, or not followed any more. @param {(notice: Notice) => boolean} meant */
+  /** Remove unknown outcomes: dismissed in another tab, or no longer followed. @param {(notice: Notice) => boolean} meant */
   drop(meant) {
     for (const [id, { notice }] of this.#cards) {
       if (notice.kind !== "unknown" || !meant(notice)) continue;
@@ -311,7 +311,7 @@ export class Notices {
     }
   }
 
-  /** Show a notice if no other tab does. */
+  /** Show a notice unless another tab does. */
   async #claim(/** @type {Notice} */ notice) {
     const key = keyOf(notice);
     const owner = () => stored(() => localStorage.getItem(key));
@@ -321,7 +321,7 @@ export class Notices {
       remember(key);
       await pause(AGREED);
     }
-    // Without a storage each tab shows it.
+    // Without storage each tab shows it.
     if ((owner() ?? ME) !== ME || this.#over.has(notice.id) || !this.node.isConnected) return;
     if (this.#offer(notice)) remember(key);
     else this.#show(notice);
@@ -357,12 +357,12 @@ export class Notices {
   }
 }
 
-/** Where a browser keeps that a notice was shown. @param {Notice} notice */
+/** The storage key that marks a notice as shown. @param {Notice} notice */
 export const keyOf = ({ id }) => NOTICE + id;
 
 const pause = (/** @type {number} */ milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Use the browser's storage, which not every page has. @template T @param {() => T} use */
+/** Use the browser's storage, which may be blocked. @template T @param {() => T} use */
 function stored(use) {
   try {
     return use();
@@ -375,6 +375,6 @@ function remember(/** @type {string} */ key) {
   stored(() => {
     localStorage.setItem(key, ME);
     const keys = Object.keys(localStorage).filter((one) => one.startsWith(NOTICE));
-    for (const one of keys.sort().slice(0, -REMEMBERED)) localStorage.removeItem(one); // their ids begin with their time
+    for (const one of keys.sort().slice(0, -REMEMBERED)) localStorage.removeItem(one); // ids start with the time
   });
 }

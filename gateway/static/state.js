@@ -1,6 +1,6 @@
 /**
- * What a page knows of its cases. Pure. Calls come whole and a snapshot replaces its cases: an event that is repeated
- * does no harm.
+ * The state of a page, from the events of its stream. Pure and idempotent: calls are complete, a snapshot replaces its
+ * cases.
  */
 /** @import { Call, Notice, State } from "./types.js" */
 
@@ -11,7 +11,7 @@ const OPEN = new Set(["unknown", "nothing_found"]);
 /** @type {State} */
 export const NOTHING = { calls: new Map(), notices: new Map(), store: "ok", upstream: "ok", upstream_since: null };
 
-/** Return what is known after an event of the stream. @param {State} state @param {string} type @param {any} data */
+/** Return the state after an event of the stream. @param {State} state @param {string} type @param {any} data */
 export function reduce(state, type, data) {
   const next = { ...state, calls: new Map(state.calls), notices: new Map(state.notices) };
   const id = data.case_id;
@@ -29,13 +29,13 @@ export function reduce(state, type, data) {
   return next;
 }
 
-/** Return what is known of these cases alone. @param {State} state @param {string[]} cases */
+/** Return the state of these cases only. @param {State} state @param {string[]} cases */
 export function only(state, cases) {
   const kept = (/** @type {Map<string, any>} */ map) => new Map([...map].filter(([, one]) => cases.includes(one.case_id)));
   return { ...state, calls: kept(state.calls), notices: kept(state.notices) };
 }
 
-/** The call that began first comes first, as the gateway sorts them. @param {Call} a @param {Call} b */
+/** Sort the oldest call first, like the gateway. @param {Call} a @param {Call} b */
 export const byStart = (a, b) => a.started_at - b.started_at || (a.job_id < b.job_id ? -1 : 1);
 
 function surround(/** @type {State} */ next, /** @type {any} */ { store, upstream, upstream_since = null }) {
@@ -62,7 +62,7 @@ function note(/** @type {State} */ next, /** @type {Notice} */ notice) {
   if (next.notices.size > KEPT) next.notices.delete(oldest);
 }
 
-/** Where calls are watched, or all is done, no outcome is unknown any more. */
+/** Resolve the unknown outcomes of a pair that is watching or done. */
 function settle(/** @type {State} */ next, /** @type {string} */ id, /** @type {any} */ { mediation_id, phase }) {
   if (phase !== "watching" && phase !== "done") return;
   resolve(next, (one) => one.case_id === id && one.mediation_id === mediation_id && OPEN.has(one.kind));

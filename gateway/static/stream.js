@@ -1,16 +1,16 @@
-/** An event stream that is kept open: authorised, read, watched for silence, and connected again. */
+/** Keep an event stream open: authorise, read, detect silence, reconnect with back-off. */
 /** @import { Hooks, StreamEvent } from "./types.js" */
 
-export const SILENT = 40_000; // milliseconds without a byte: the gateway sends one every 15 s
-const QUIET = 20_000; // after which a connection is not trusted once the network has changed
-const FIRST = 1_000; // the first wait is up to a second long, each one after it up to twice as long
+export const SILENT = 40_000; // milliseconds without a byte: the heartbeat comes every 15 s
+const QUIET = 20_000; // after which `wake` replaces a connection
+const FIRST = 1_000; // maximum of the first back-off; it doubles with each failure
 const LONGEST = 30_000;
-const SETTLED = 5_000; // a connection that lived that long was a good one
-const SPARE = 60; // seconds that a token must be good for
+const SETTLED = 5_000; // a longer connection resets the back-off
+const SPARE = 60; // seconds that a token must remain valid
 
-/** Turns bytes into events, wherever they are cut. */
+/** Parses events from chunks of any size. */
 export class Parser {
-  #decoder = new TextDecoder(); // keeps the bytes of a character that is not complete
+  #decoder = new TextDecoder(); // keeps the bytes of an incomplete character
   #line = "";
   #afterReturn = false;
   #type = "";
@@ -55,11 +55,11 @@ export class Stream {
   #token = "";
   #lastId = "";
   #failures = 0; // in a row
-  #isUnknown = false; // a token was refused; the next refusal is the last
+  #isUnknown = false; // a token was refused; a second refusal is final
   #isSuspended = false;
   heardAt = 0; // by performance.now()
 
-  /** @param {URL} base where the gateway is @param {Hooks} hooks */
+  /** @param {URL} base URL of the gateway @param {Hooks} hooks */
   constructor(base, hooks) {
     this.#base = base;
     this.#hooks = hooks;
@@ -73,13 +73,13 @@ export class Stream {
     this.#restart();
   }
 
-  /** Connect at once, unless a connection is there that has spoken lately. */
+  /** Connect now, unless the connection received data recently. */
   wake() {
     this.#isSuspended = false;
     if (!this.#connection || performance.now() - this.heardAt > QUIET) this.#restart();
   }
 
-  /** Close the connection and stay away until `wake`. */
+  /** Close the connection until `wake`. */
   suspend() {
     this.#isSuspended = true;
     this.#drop();
@@ -115,12 +115,12 @@ export class Stream {
       const ended = new Promise((_, reject) => signal.addEventListener("abort", reject));
       wait = await Promise.race([this.#read(signal, heard), ended]);
     } catch {
-      // the network, the source of tokens or the watchdog: tried again
+      // network, token source or watchdog: retry
     }
-    if (this.#connection !== connection) return; // another one has taken its place
+    if (this.#connection !== connection) return; // replaced by another one
     this.#drop();
     if (performance.now() - begun > SETTLED) this.#failures = 0;
-    // Not a number: as failures in a row ask for.
+    // NaN: back off by the failures in a row.
     if (!(wait >= 0)) wait = Math.random() * Math.min(LONGEST, FIRST * 2 ** this.#failures);
     this.#failures += 1;
     if (wait < Infinity) this.#timer = setTimeout(() => this.#connect(), wait);
@@ -145,7 +145,7 @@ export class Stream {
         this.#lastId = id;
         if (type !== "bye") continue;
         const { reason, retry } = JSON.parse(data);
-        // A token or a connection ends, each at a moment of its own: no need to wait.
+        // Renewals are spread over time: reconnect without a wait.
         wait = reason === "renew" && heard.at - begun > FIRST ? 0 : Math.min(LONGEST, retry);
       }
       this.#hooks.take(events);
@@ -181,7 +181,7 @@ export class Stream {
   }
 }
 
-/** Return when a token expires (epoch seconds), NaN where it does not say. */
+/** Return the expiry of a token (epoch seconds), NaN if it has none. */
 function expiry(/** @type {string} */ token) {
   try {
     return Number(JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"))).exp);

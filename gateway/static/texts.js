@@ -1,4 +1,4 @@
-/** Product texts, letter for letter, and how durations, times and persons are written (S30-S35). */
+/** Product texts; formats of durations, times and persons (S30-S35). */
 /** @import { Party } from "./types.js" */
 
 export const REGION = "智能外呼";
@@ -16,7 +16,7 @@ export const expand = (/** @type {number} */ count) => `展开智能外呼,${cou
 export const interrupted = (/** @type {string} */ time) => `更新中断,最后更新 ${time}`;
 export const callFailed = (/** @type {string} */ name) => `与 ${name} 的通话失败`;
 
-/** Warn of refused persons (S8), a name and a message each. @param {string[][]} refused @param {boolean} [someStarted] */
+/** Warn of refused persons (S8), with names and messages. @param {string[][]} refused @param {boolean} [someStarted] */
 export function refusals(refused, someStarted) {
   const named = refused.map(([name, message]) => `${name || UNKNOWN_CONTACT}(${message || UNKNOWN_ERROR})`);
   return (someStarted ? "部分联系人外呼失败:" : "外呼失败:") + named.join("、");

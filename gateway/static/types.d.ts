@@ -1,4 +1,4 @@
-// The types that the modules name in their JSDoc. No browser loads this file.
+// Types for the JSDoc of the modules; not loaded by browsers.
 
 /** A call as the gateway sends it (docs/http.md); the widget adds the case. Times are epoch seconds. */
 export interface Call {
@@ -13,7 +13,7 @@ export interface Call {
   verdict: "ended" | "expired" | "lost" | null;
 }
 
-/** What a person is told once; the widget adds `resolved` where it is no longer true. */
+/** A message shown once; the widget sets `resolved` when it no longer applies. */
 export interface Notice {
   id: string;
   kind: string;
@@ -28,7 +28,7 @@ export interface Notice {
   resolved?: boolean;
 }
 
-/** What a page knows: calls by job, notices by id, whether Redis and upstream answer. */
+/** The state of a page: calls by job, notices by id, whether Redis and upstream answer. */
 export interface State {
   calls: Map<string, Call>;
   notices: Map<string, Notice>;
@@ -37,14 +37,14 @@ export interface State {
   upstream_since: number | null;
 }
 
-/** An event of the stream; `id` is the newest id of the stream so far. */
+/** An event of the stream; `id` is the last id received. */
 export interface StreamEvent {
   type: string;
   data: string;
   id: string;
 }
 
-/** A person of a case, as the page knows them. */
+/** A person of a case, provided by the page. */
 export interface Party {
   person_id: string;
   name?: string;
@@ -53,19 +53,19 @@ export interface Party {
 
 export type TokenProvider = (cases: string[], signal: AbortSignal) => string | Promise<string>;
 
-/** What a stream needs of the one who uses it. */
+/** Callbacks of a stream. */
 export interface Hooks {
   /** Return a token for these cases. */
   token: TokenProvider;
-  /** Return the server's time, NaN where it is not known. */
+  /** Return the server's time, NaN if unknown. */
   now: () => number;
-  /** Take what was heard, even if it completed no event. */
+  /** Handle received data, even without a complete event. */
   take: (events: StreamEvent[]) => void;
-  /** The gateway refuses: nothing is tried until `wake`. */
+  /** Handle a final refusal: no retry until `wake`. */
   refused: () => void;
 }
 
-/** A call as the dock shows it; `stale` where it is no longer followed. */
+/** A call as the dock shows it; `stale` while its feed is interrupted. */
 export interface Shown extends Call {
   name: string;
   stale: boolean;
