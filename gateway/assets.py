@@ -45,7 +45,7 @@ class Asset:
 def slim(source: str) -> str:
     """Return a module without comments and indentation, a third of its size; line numbers stay the same."""
     without = re.sub(r"/\*\*.*?\*/ ?", lambda comment: "\n" * comment[0].count("\n"), source, flags=re.DOTALL)
-    return re.sub(r"^[ \t]+|(?:^|[ \t]+)// .*$|[ \t]+$", "", without, flags=re.MULTILINE)
+    return re.sub(r"(?:^|[ \t]+)// .*$|^[ \t]+|[ \t]+$", "", without, flags=re.MULTILINE)
 
 
 @functools.cache
