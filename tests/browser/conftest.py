@@ -1,4 +1,4 @@
-"""A browser for the tests of the widget: Debian's Chromium, driven by Playwright. Without it the tier is skipped."""
+"""Provide a browser for the widget tests: Debian's Chromium, driven by Playwright. Without it the tier is skipped."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ OPTIONS = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a browser skip the tier with one line; in CI each test fails."""
+    """Skip the tier with a single reason if no browser is installed; in CI each test fails instead."""
     ours = [item for item in items if item.path.parent == HERE]
     if PROGRAM is None and ours and not os.environ.get("CI"):
         ours[0].add_marker(pytest.mark.skip(reason=MISSING))
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser for the tests of one file: its event loop ends with them, since later tests run loops of their own."""
+    """Start a browser for the tests of one file: its event loop must end before later tests run loops of their own."""
     if PROGRAM is None:
         pytest.fail(MISSING)
     with sync_playwright() as playwright:
@@ -49,14 +49,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def stage(browser: Browser, redis_server: EmbeddedServer) -> Iterator[Stage]:
-    """A gateway with an empty store, and pages of another origin that embed the widget."""
+    """Start a gateway with an empty store, and a server of another origin whose pages embed the widget."""
     with Stage(browser, redis_server.url) as stage:
         yield stage
 
 
 @pytest.fixture
 def pages(stage: Stage) -> Iterator[None]:
-    """Close the pages of a test, none of which may have violated its policy or written to the console."""
+    """Close the pages of a test and require that none violated its policy or wrote to the console."""
     stage.host.forget()
     yield
     said = [text for view in stage.views for text in view.said]

@@ -1,4 +1,4 @@
-"""Pages of another origin that embed the widget, under a strict policy; and their back end, which mints tokens."""
+"""Serve pages of another origin that embed the widget under a strict policy, and a back end that mints tokens."""
 
 import secrets
 import threading
@@ -22,15 +22,15 @@ PAGE = """<!doctype html>
 
 
 class HostPages:
-    """Serves pages by their path, `/token?case=C-1`, and `/csp`, which takes reports."""
+    """HTTP server for the added pages, `/token?case=C-1` and the policy reports of `/csp`."""
 
     def __init__(self) -> None:
-        self.gateway = ""  # where the pages load the widget from
+        self.gateway = ""  # URL from which the pages load the widget
         self.pages: dict[str, str] = {}
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, for another test."""
+        """Reset scripts, styles, reports and tokens for the next test."""
         self.script, self.style = "", ""
         self.reports: list[str] = []
         self.tokens: list[list[str]] = []
@@ -56,7 +56,7 @@ class HostPages:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_: object) -> None:
-                """A page that is closed takes its answer no more."""
+                """Ignore the error: a closed page no longer reads its response."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -74,7 +74,7 @@ class HostPages:
 
     @property
     def policy(self) -> str:
-        """What a careful host allows: its own files, the gateway's module, and nothing inline."""
+        """The content security policy of a careful host: its own files, the gateway's module, nothing inline."""
         return (
             f"default-src 'none'; script-src 'self' {self.gateway}; connect-src 'self' {self.gateway}; "
             "style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; "

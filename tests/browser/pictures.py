@@ -1,4 +1,4 @@
-"""Take pictures of the widget for people to look at: `python -m tests.browser.pictures FOLDER`."""
+"""Take screenshots of the widget for review by eye: `python -m tests.browser.pictures FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ DARK = "html { background: #141414 } body, section { background: #1f1f1f !import
 
 
 def two_calls(stage: Stage, *persons: str, **options: object) -> tuple[View, Records]:
-    """Open a page with calls, the first of them under way."""
+    """Open a page with calls, the first of which is connected."""
     case = stage.records()
     view = stage.open(element=CASE + stage.element(case.case_id), **{"viewport": SIZE, **options})  # type: ignore[arg-type]
     view.page.evaluate("document.querySelector('main').remove()")
@@ -35,7 +35,7 @@ def two_calls(stage: Stage, *persons: str, **options: object) -> tuple[View, Rec
 
 
 def take(stage: Stage, folder: Path) -> None:
-    """Take all pictures."""
+    """Save all screenshots in a folder."""
     stage.host.style = (FOLDER / "demo" / "demo.css").read_text("utf-8")
     view, case = two_calls(stage, clock=True)
     view.page.clock.run_for(34_000)

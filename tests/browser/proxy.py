@@ -1,4 +1,4 @@
-"""A TCP proxy between browser and gateway that cuts, stalls and dribbles; the browser's offline mode cuts none."""
+"""Disturb the TCP connections between browser and gateway: cut, stall, dribble (offline mode cuts no open one)."""
 
 import contextlib
 import socket
@@ -10,16 +10,16 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Passes bytes on to `port` of this machine; what comes back meets what is set."""
+    """TCP proxy to `port` of this machine that applies the configured faults to the responses."""
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.dribbles = False
-        self.cut_within = b""  # a text; the connection is cut in its middle, once
+        self.cut_within = b""  # the connection is cut once, in the middle of this text
         self.opened = 0
         self._flowing = threading.Event()
         self._flowing.set()
-        self._ways: dict[tuple[socket.socket, socket.socket], int] = {}  # how many directions of a connection are open
+        self._ways: dict[tuple[socket.socket, socket.socket], int] = {}  # open directions per connection
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -40,7 +40,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def stall(self) -> None:
-        """Let nothing come back from now on; the connections stay."""
+        """Withhold all responses from now on; the connections stay open."""
         self._flowing.clear()
 
     def resume(self) -> None:
@@ -56,7 +56,7 @@ class Proxy:
                 self._reset(one)
 
     def _end(self, client: socket.socket, server: socket.socket) -> None:
-        """Close a connection whose two directions have ended."""
+        """Count one direction as ended, and close the connection after both."""
         with self._lock:
             left = self._ways.get((client, server), 0) - 1
             self._ways[client, server] = left

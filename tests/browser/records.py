@@ -1,4 +1,4 @@
-"""Write by hand what workers write: calls that start, change and end, dials that fail, outcomes that are unknown."""
+"""Write a worker's records by hand: calls that start, change and end, failed dials, unknown outcomes."""
 
 import itertools
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Records:
-    """One case of its own in the store."""
+    """A separate case in the store."""
 
     store: RedisStore
     case_id: str = field(default_factory=lambda: f"C-{next(_numbers)}")
@@ -28,7 +28,7 @@ class Records:
         self.pair = Pair(self.case_id, "20")
 
     def dial(self, end: DialEnd, *, phase: str = "done", pair: Pair | None = None) -> None:
-        """Store what a dial came to."""
+        """Store the result of a dial."""
         pair = pair or self.pair
         token = f"token-{next(_numbers)}"
         self.store.claim(pair, token=token, task_id=token, arguments="{}", expires=None, enabled=True)
@@ -40,7 +40,7 @@ class Records:
         assert settled is not None
 
     def start(self, *persons: str, mediation: str = "20", message: str = "") -> list[str]:
-        """Start a call of each person; one whose name begins with `!` is refused. Returns the jobs."""
+        """Start a call of each person and return the jobs; a person whose id begins with `!` is refused."""
         jobs: list[str] = []
         records = []
         for person in persons:
@@ -56,15 +56,15 @@ class Records:
         return jobs
 
     def fail(self) -> None:
-        """S12: a dial that fails."""
+        """Store a failed dial (S12)."""
         self.dial(not_called("failed", self.pair, texts.DIAL_FAILED, "dial_failed"))
 
     def lose(self) -> None:
-        """S13: an answer that gets lost."""
+        """Store a dial whose response was lost (S13)."""
         self.dial(not_called("unknown", self.pair, texts.OUTCOME_UNKNOWN, "unknown"), phase="unknown")
 
     def adopt(self, job_id: str) -> None:
-        """S14: a call that turns up."""
+        """Store the adoption of a call that the look-up found (S14)."""
         look_up = self.store.open_look_up(self.pair)
         assert look_up is not None
         adopted = self.store.adopt(self.pair, look_up, [NewJob(job_id, "", "Executing", 0.01)], answered=True)
@@ -72,11 +72,11 @@ class Records:
         self.polls[job_id] = 0
 
     def release(self) -> None:
-        """S14: a person who knows the outcome."""
+        """Release the pair, as an operator who knows the outcome does (S14)."""
         assert self.store.release(self.pair, by="someone", why="asked") == "released"
 
     def _begin(self, job_id: str) -> PollStarted:
-        """Let the call's next poll begin, once it is due."""
+        """Begin the call's next poll once it is due."""
         found: list[PollStarted] = []
 
         def begun() -> bool:
@@ -93,7 +93,7 @@ class Records:
         return Pair(call.case_id, call.mediation_id)
 
     def change(self, job_id: str, status: str) -> None:
-        """Have a poll hear another status."""
+        """Store a poll with a changed status."""
         start = self._begin(job_id)
         event = Event("status_changed", self.case_id, start.pair.mediation_id, job_id, {"label": texts.label(status)})
         poll = replace(start.poll, poll_no=self.polls[job_id] + 1, due=start.now)
@@ -102,7 +102,7 @@ class Records:
         )
 
     def end(self, job_id: str, status: str = "Succeeded", verdict: Verdict = "ended") -> None:
-        """Have a poll hear the end, or be the last one."""
+        """Store the last poll: the call ended, or its watch ends with another verdict."""
         self._begin(job_id)
         detail = {"call_status": status} if verdict == "ended" else {}
         event = Event(verdict, self.case_id, self.pair_of(job_id).mediation_id, job_id, detail)
@@ -113,10 +113,10 @@ class Records:
         )  # fmt: skip
 
     def erase(self) -> None:
-        """Take away what is kept of the case."""
+        """Erase all records of the case."""
         assert isinstance(self.store.erase(self.case_id, anyway=True), Erased)
 
     def shown(self) -> list[tuple[str, str]]:
-        """The calls that a page should show, the first first: job and label."""
+        """Job and label of the calls that a page should show, oldest first."""
         calls = self.store.calls(case_id=self.case_id)
         return [(call.job_id, texts.label(call.call_status)) for call in calls]

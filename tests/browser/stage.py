@@ -1,4 +1,4 @@
-"""A gateway with a store, a proxy in front of it, and pages in a browser whose widget is read as a person reads it."""
+"""Run a gateway behind a proxy, open pages with the widget, and read the widget as a person reads it."""
 
 import contextlib
 import re
@@ -15,7 +15,7 @@ from tests.deployment import LIMIT
 from tests.gatewayprocess import Gateway, environment
 from worker.container import build_store
 
-# Playwright's pages are always visible: this lets a test say otherwise.
+# Playwright's pages are always visible: this script lets a test hide them.
 VISIBILITY = """
 Object.defineProperty(Document.prototype, "hidden", {get: () => globalThis.isHidden === true});
 Object.defineProperty(Document.prototype, "visibilityState", {get: () => (globalThis.isHidden ? "hidden" : "visible")});
@@ -24,7 +24,7 @@ NETWORK = re.compile(r"net::ERR_|Failed to load resource")
 
 
 class View:
-    """One page with the widget on it."""
+    """A page with the widget."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -39,11 +39,11 @@ class View:
         self.dock: Locator = page.get_by_role("region", name="智能外呼")
 
     def _note(self, text: str) -> None:
-        if not NETWORK.search(text):  # the browser's own word on a connection that broke
+        if not NETWORK.search(text):  # the browser reports each broken connection by itself
             self.said.append(text)
 
     def read(self) -> list[dict[str, Any]]:
-        """The bubbles that can be seen, in the order of the document."""
+        """Return the visible bubbles in document order."""
         found: list[dict[str, Any]] = self.bubbles.evaluate_all(
             """all => all.filter(one => one.checkVisibility()).map(one => ({
                 job: one.dataset.jobId, lines: [...one.querySelectorAll("b, p")].map(line => line.textContent),
@@ -53,26 +53,26 @@ class View:
         return found
 
     def labels(self) -> list[tuple[str, str]]:
-        """Job and label of each bubble."""
+        """Return job and label of each bubble."""
         return [(one["job"], one["lines"][2].removeprefix("状态:")) for one in self.read()]
 
     def durations(self) -> list[float]:
-        """The seconds that each bubble shows."""
+        """Return the duration that each bubble shows, in seconds."""
         texts = [one["lines"][3].removeprefix("已持续: ").split(":") for one in self.read()]
         return [sum(int(part) * 60**place for place, part in enumerate(reversed(parts))) for parts in texts]
 
     def hide(self) -> None:
-        self._turn("true")
+        self._set_hidden("true")
 
     def show(self) -> None:
-        self._turn("false")
+        self._set_hidden("false")
 
-    def _turn(self, hidden: str) -> None:
+    def _set_hidden(self, hidden: str) -> None:
         self.page.evaluate(f"isHidden = {hidden}; document.dispatchEvent(new Event('visibilitychange'))")
 
 
 class Stage:
-    """What the tests of one file share."""
+    """Shared gateway, proxy, store and host pages for the tests of one file."""
 
     def __init__(self, browser: Browser, redis_url: str, **settings: Any) -> None:
         self.browser = browser
@@ -91,9 +91,11 @@ class Stage:
         self.host = enter(HostPages())
         origins = f"{self.host.origin},http://intranet.test:{self.host.port}"
         given: dict[str, Any] = {"gateway_origins": origins, "gateway_hosts": "gateway.test", "poll_interval": "1"}
-        told = environment(self._redis_url) | {name: value for name, value in self._settings.items() if name.isupper()}
+        variables = environment(self._redis_url) | {
+            name: value for name, value in self._settings.items() if name.isupper()
+        }
         given |= {name: value for name, value in self._settings.items() if name.islower()}
-        self.gateway = enter(Gateway(told, **given))
+        self.gateway = enter(Gateway(variables, **given))
         self.proxy = enter(Proxy(self.gateway.port))
         self.host.gateway = self.proxy.url
         return self
@@ -103,7 +105,7 @@ class Stage:
         self._stack.close()
 
     def records(self) -> Records:
-        """An empty case."""
+        """Return an empty case."""
         return Records(self.store)
 
     def close_pages(self) -> None:
@@ -113,7 +115,7 @@ class Stage:
         self.views.clear()
 
     def context(self, **options: Any) -> BrowserContext:
-        """A browser of its own, as on another machine."""
+        """Open a separate browser context, like a browser on another machine."""
         context = self.browser.new_context(**options)
         context.set_default_timeout(LIMIT * 1_000)
         context.add_init_script(VISIBILITY)
@@ -121,7 +123,7 @@ class Stage:
         return context
 
     def element(self, *cases: str) -> str:
-        """The element for cases."""
+        """Return the markup of the element for the cases."""
         query = "&amp;".join(f"case={case}" for case in cases)
         return f'<callwatch-calls case-id="{" ".join(cases)}" token-url="/token?{query}"></callwatch-calls>'
 
@@ -134,7 +136,7 @@ class Stage:
         origin: str = "",
         **options: Any,
     ) -> View:
-        """Open a page with the widget for cases; with `clock` the test moves its timers."""
+        """Open a page with the widget for the cases; with `clock` the test controls its timers."""
         page = (context or self.context(**options)).new_page()
         view = View(page)
         self.views.append(view)

@@ -1,4 +1,4 @@
-"""WCAG 2.2 AA: what axe finds, and what it cannot see: contrast on gradients, keyboard, size, motion, small windows."""
+"""Test WCAG 2.2 AA with axe, and beyond axe: contrast on gradients, keyboard, sizes, motion, small windows."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ from tests.browser.stage import Stage, View
 
 pytestmark = pytest.mark.usefixtures("pages")
 
-# Each text that can be seen, with its colour, and the colours of the first background beneath it.
+# Each visible text with its colour and the colours of the first background beneath it.
 COLOURS = """() => {
     const found = [];
     const visit = (root) => {
@@ -47,14 +47,14 @@ def contrast(one: str, other: str) -> float:
 
 
 def faults(page: Page) -> tuple[list[str], list[str]]:
-    """The rules that axe finds broken, and those that it is not sure of, contrast excepted: that has a test here."""
+    """Return the violations that axe reports and its undecided rules, except contrast, which this file tests itself."""
     result = Axe().run(page).response
     unsure = [rule["id"] for rule in result["incomplete"] if rule["id"] != "color-contrast"]
     return [f"{rule['id']}: {rule['nodes'][0]['html'][:200]}" for rule in result["violations"]], unsure
 
 
 def with_notices(stage: Stage, persons: int = 2) -> View:
-    """A page with bubbles, an error and a warning."""
+    """Open a page with bubbles, an error and a warning."""
     case = stage.records()
     view = stage.open(case.case_id)
     case.start(*(f"P-100100{number:02}" for number in range(persons)), "!P-10010099")
@@ -78,8 +78,8 @@ def _upstream(stage: Stage) -> object:
 
 
 @pytest.mark.usefixtures("_upstream")
-def test_axe_finds_nothing_and_every_text_has_its_contrast(stage: Stage) -> None:
-    """Open with notices, with many, minimised, stale: 0 violations, nothing unsure, at least 4.5 to 1."""
+def test_axe_finds_no_violation_and_every_text_has_enough_contrast(stage: Stage) -> None:
+    """Open with notices, with many bubbles, minimised, stale: no violation, no undecided rule, contrast 4.5 to 1."""
     view = with_notices(stage, 7)
     page = view.page
 
@@ -107,12 +107,12 @@ def test_axe_finds_nothing_and_every_text_has_its_contrast(stage: Stage) -> None
     check("minimised")
 
 
-def test_the_test_of_contrast_knows_the_old_designs_faults() -> None:
+def test_contrast_calculation_rejects_the_colours_of_the_first_design() -> None:
     assert round(contrast("rgb(255, 255, 255)", "rgb(255, 77, 79)"), 2) == 3.27
     assert round(contrast("rgb(255, 255, 255)", "rgb(0, 0, 0)")) == 21
 
 
-def test_roles_and_names(stage: Stage) -> None:
+def test_widget_parts_have_roles_and_accessible_names(stage: Stage) -> None:
     """A region with a list; only status and alert are live, and the ticking duration is neither."""
     view = with_notices(stage)
     view.dock.get_by_role("list").wait_for()
@@ -130,7 +130,7 @@ def test_roles_and_names(stage: Stage) -> None:
     assert re.fullmatch(r"PT\d+S", view.bubbles.first.locator("time").get_attribute("datetime") or "")
 
 
-def test_everything_works_by_keyboard_alone(stage: Stage) -> None:
+def test_widget_is_operable_by_keyboard_alone(stage: Stage) -> None:
     view = with_notices(stage, 6)
     press, page = view.page.keyboard.press, view.page
     page.get_by_role("button", name="保存").focus()
@@ -158,8 +158,8 @@ def test_everything_works_by_keyboard_alone(stage: Stage) -> None:
     ("width", "height", "scale"), [(1280, 720, 1), (960, 640, 1), (640, 360, 2), (320, 568, 1), (320, 256, 4)],
     ids=["usual", "small", "at 200 %", "320 px", "at 400 %"],
 )  # fmt: skip
-def test_everything_is_within_the_window_and_large_enough(stage: Stage, width: int, height: int, scale: int) -> None:
-    """Targets of 24 px, nothing beyond the edges, no part over another, whatever the window."""
+def test_targets_are_24_px_and_stay_inside_the_window(stage: Stage, width: int, height: int, scale: int) -> None:
+    """In windows of every size: targets of 24 px, no part beyond the edges, no part over another."""
     view = with_notices(stage, 6)
     view.page.set_viewport_size({"width": width, "height": height})
     boxes = view.page.locator('[part="dock"] button, [part="notice"] button').evaluate_all(
@@ -182,7 +182,7 @@ def test_everything_is_within_the_window_and_large_enough(stage: Stage, width: i
     assert scale >= 1
 
 
-def test_motion_and_forced_colours_are_respected(stage: Stage) -> None:
+def test_reduced_motion_and_forced_colours_are_respected(stage: Stage) -> None:
     case = stage.records()
     first, _ = case.start("P-1", "P-2")
     view = stage.open(case.case_id, reduced_motion="reduce", forced_colors="active")

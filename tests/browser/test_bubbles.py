@@ -1,4 +1,4 @@
-"""Bubbles as people see them: which there are, what they say, how they come and go (S30-S34)."""
+"""Test the bubbles in a browser: number, order, texts, appearance and removal (S30-S34)."""
 
 import pytest
 from playwright.sync_api import expect
@@ -14,7 +14,7 @@ PARTIES = """document.querySelector("callwatch-calls").parties = [
 pytestmark = pytest.mark.usefixtures("pages")
 
 
-def test_s32_s33_two_calls_stand_above_each_other_the_first_at_the_bottom(stage: Stage) -> None:
+def test_s32_s33_bubbles_are_stacked_with_the_first_call_at_the_bottom(stage: Stage) -> None:
     """S30-S33: three lines each, no name where none was supplied, and the duration ticks each second."""
     case = stage.records()
     view = stage.open(case.case_id, clock=True)
@@ -34,8 +34,8 @@ def test_s32_s33_two_calls_stand_above_each_other_the_first_at_the_bottom(stage:
     assert all(later - earlier in (3, 4) for later, earlier in zip(view.durations(), before, strict=True))
 
 
-def test_s32_names_are_the_hosts_and_only_where_one_party_has_the_mask(stage: Stage) -> None:
-    """S32, S37: role and name; two parties with one mask have none; nothing of it leaves the page."""
+def test_s32_bubble_shows_the_hosts_name_only_for_an_unambiguous_mask(stage: Stage) -> None:
+    """S32, S37: role and name; two parties with the same mask get no name; names never leave the page."""
     case = stage.records()
     case.start("P-10010001", "P-10010003", "P-99990009", "")
     view = stage.open(case.case_id)
@@ -51,8 +51,8 @@ def test_s32_names_are_the_hosts_and_only_where_one_party_has_the_mask(stage: St
     assert "张三" not in "".join(sent)
 
 
-def test_s33_a_call_that_ends_takes_its_bubble_alone_and_the_last_hides_everything(stage: Stage) -> None:
-    """S33: the others keep their elements and the focus; then neither dock nor icon is there, for a reader neither."""
+def test_s33_ended_call_removes_its_bubble_and_the_last_one_hides_the_dock(stage: Stage) -> None:
+    """S33: other bubbles keep elements and focus; after the last, dock and icon are gone, for screen readers too."""
     case = stage.records()
     first, second = case.start("P-1", "P-2")
     view = stage.open(case.case_id)
@@ -70,8 +70,8 @@ def test_s33_a_call_that_ends_takes_its_bubble_alone_and_the_last_hides_everythi
     assert view.notices.count() == 0
 
 
-def test_s33_minimised_to_an_icon_with_the_number_of_calls(stage: Stage) -> None:
-    """S33: a third call raises the number alone, Enter opens, focus goes to and fro, a reload keeps it."""
+def test_s33_minimised_dock_is_an_icon_with_the_number_of_calls(stage: Stage) -> None:
+    """S33: a third call only raises the number; Enter opens; the focus moves along; a reload keeps the state."""
     case = stage.records()
     case.start("P-1", "P-2")
     view = stage.open(case.case_id)
@@ -98,7 +98,7 @@ def test_s33_minimised_to_an_icon_with_the_number_of_calls(stage: Stage) -> None
     expect(view.icon).to_be_hidden()
 
 
-def test_s35_more_than_five_bubbles_are_behind_a_button(stage: Stage) -> None:
+def test_s35_bubbles_beyond_five_are_behind_a_button(stage: Stage) -> None:
     case = stage.records()
     jobs = case.start(*(f"P-{number}" for number in range(12)))
     view = stage.open(case.case_id)
@@ -117,8 +117,8 @@ def test_s35_more_than_five_bubbles_are_behind_a_button(stage: Stage) -> None:
     expect(view.more).to_be_hidden()
 
 
-def test_s34_a_reload_and_another_machine_show_the_same(stage: Stage) -> None:
-    """S31, S34: within a second of the store's own duration."""
+def test_s34_reload_and_second_browser_show_the_same_calls(stage: Stage) -> None:
+    """S31, S34: durations differ from the store's by less than a second."""
     case = stage.records()
     first, _ = case.start("P-1", "P-2")
     case.change(first, "Executing")
@@ -138,8 +138,8 @@ def test_s34_a_reload_and_another_machine_show_the_same(stage: Stage) -> None:
         )
 
 
-def test_s34_several_elements_share_one_dock_and_one_stream(stage: Stage) -> None:
-    """Cases of one page from one source of tokens; when the first element leaves, the others' calls stay."""
+def test_s34_elements_of_one_page_share_one_dock_and_one_stream(stage: Stage) -> None:
+    """All cases of a page use one token source; removing the first element keeps the calls of the others."""
     one, two = stage.records(), stage.records()
     one.start("P-1")
     (job,) = two.start("P-2")
@@ -159,7 +159,7 @@ def test_s34_several_elements_share_one_dock_and_one_stream(stage: Stage) -> Non
     wait_until(lambda: stage.gateway.metric("callwatch_gateway_streams") == 0)
 
 
-def test_the_case_of_an_element_may_change(stage: Stage) -> None:
+def test_element_follows_a_changed_case_id(stage: Stage) -> None:
     one, two = stage.records(), stage.records()
     one.start("P-1")
     view = stage.open(one.case_id)

@@ -1,4 +1,4 @@
-"""The page shows the records again after any failure of gateway, network or Redis, or says that it does not."""
+"""Test that a page recovers from failures of gateway, network and Redis, and marks its data as stale until then."""
 
 import re
 import signal
@@ -25,11 +25,11 @@ def is_fresh(view: View) -> bool:
     return not view.stale.is_visible() and not any(one["isStale"] for one in view.read())
 
 
-def test_a_gateway_that_was_killed_is_caught_up_with(stage: Stage) -> None:
-    """S34: statuses, ends and notices of the meantime; nothing is told twice."""
+def test_page_catches_up_after_the_gateway_was_killed(stage: Stage) -> None:
+    """S34: missed statuses, ends and notices appear; no notice appears twice."""
     case = stage.records()
     stage.host.script = (
-        "globalThis.told = []; addEventListener('callwatch-notice', ({detail}) => told.push(detail.kind));"
+        "globalThis.received = []; addEventListener('callwatch-notice', ({detail}) => received.push(detail.kind));"
     )
     view = stage.open(case.case_id, clock=True)
     first, second, third = case.start("P-10010001", "P-10010002", "!P-10010009", "P-10010003")
@@ -39,16 +39,16 @@ def test_a_gateway_that_was_killed_is_caught_up_with(stage: Stage) -> None:
     case.change(first, "Executing")
     case.end(second, "Failed")
     view.page.clock.run_for(10_000)
-    assert is_fresh(view), "not for so short a time"
+    assert is_fresh(view), "a short interruption does not mark the calls as stale"
     stage.gateway.start()
     wait_until(lambda: view.labels() == case.shown())
     assert [job for job, _ in view.labels()] == [first, third]
-    wait_until(lambda: view.page.evaluate("told") == ["refused", "failed"])
+    wait_until(lambda: view.page.evaluate("received") == ["refused", "failed"])
     assert "与 ***0002 的通话失败" in view.notices.all_text_contents()
 
 
-def test_s35_data_that_are_cut_off_are_shown_as_such(stage: Stage) -> None:
-    """No byte for 40 s: the bubbles dim, the durations stop, and a line says since when; then all is well again."""
+def test_s35_page_marks_calls_as_stale_while_the_stream_is_silent(stage: Stage) -> None:
+    """No byte for 40 s: the bubbles dim, the durations stop, a line gives the time; the next byte undoes all of it."""
     case = stage.records()
     view = stage.open(case.case_id, clock=True)
     (job,) = case.start("P-1")
@@ -73,8 +73,8 @@ def test_s35_data_that_are_cut_off_are_shown_as_such(stage: Stage) -> None:
     wait_until(lambda: is_fresh(view) and view.labels() == [(job, "通话中")])
 
 
-def test_a_stalled_network_is_left_for_another_connection(stage: Stage) -> None:
-    """The proxy holds everything back; the connection that is opened after the watchdog's time gets through."""
+def test_watchdog_replaces_a_stalled_connection(stage: Stage) -> None:
+    """The proxy withholds all data; the connection opened after the watchdog's time-out succeeds."""
     case = stage.records()
     view = stage.open(case.case_id, clock=True)
     (job,) = case.start("P-1")
@@ -90,7 +90,7 @@ def test_a_stalled_network_is_left_for_another_connection(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("middle", ["通话中", "data: "], ids=["of a character", "of a field's name"])
-def test_a_connection_cut_in_the_middle_loses_nothing(stage: Stage, middle: str) -> None:
+def test_connection_cut_inside_an_event_loses_no_event(stage: Stage, middle: str) -> None:
     case = stage.records()
     view = stage.open(case.case_id)
     (job,) = case.start("P-1")
@@ -99,11 +99,11 @@ def test_a_connection_cut_in_the_middle_loses_nothing(stage: Stage, middle: str)
     stage.proxy.cut_within = text[: len(text) - len(text) % 2 + 1] if middle == "data: " else text
     case.change(job, "Executing")
     wait_until(lambda: view.labels() == [(job, "通话中")])
-    assert stage.proxy.cut_within == b"", "it was cut"
+    assert stage.proxy.cut_within == b"", "the connection was cut"
     assert is_fresh(view)
 
 
-def test_bytes_may_come_one_by_one(stage: Stage) -> None:
+def test_parser_accepts_a_stream_of_single_bytes(stage: Stage) -> None:
     case = stage.records()
     stage.proxy.dribbles = True
     try:
@@ -115,8 +115,8 @@ def test_bytes_may_come_one_by_one(stage: Stage) -> None:
         stage.proxy.dribbles = False
 
 
-def test_redis_may_restart_and_events_may_be_missed(browser: Browser) -> None:
-    """S35: it is said while Redis is away; afterwards, and after 10,001 missed events, the page shows the records."""
+def test_page_shows_the_records_after_a_redis_restart_and_missed_events(browser: Browser) -> None:
+    """S35: the page is stale while Redis is away; it shows the records afterwards, and after 10,001 missed events."""
     with EmbeddedServer() as server, Stage(browser, server.url) as stage:
         case = stage.records()
         view = stage.open(case.case_id)
@@ -138,7 +138,7 @@ def test_redis_may_restart_and_events_may_be_missed(browser: Browser) -> None:
         assert view.said == []
 
 
-def test_upstream_away_is_shown(stage: Stage) -> None:
+def test_page_shows_an_upstream_outage(stage: Stage) -> None:
     """S29, S35."""
     case = stage.records()
     view = stage.open(case.case_id)
@@ -155,7 +155,7 @@ def test_upstream_away_is_shown(stage: Stage) -> None:
     expect(view.bubbles).to_have_count(3)
 
 
-def test_a_token_that_ends_is_replaced_without_a_visible_change(stage: Stage) -> None:
+def test_expiring_token_is_replaced_without_a_visible_change(stage: Stage) -> None:
     case = stage.records()
     stage.host.token_lives = 4
     view = stage.open(case.case_id)
@@ -169,11 +169,11 @@ def test_a_token_that_ends_is_replaced_without_a_visible_change(stage: Stage) ->
     assert is_fresh(view)
 
 
-def test_tokens_are_asked_for_again_after_a_refusal_and_a_failing_back_end(stage: Stage) -> None:
-    """401: one new token at once. The back end away: tried again. Another case's token: the line, and a click tries."""
+def test_page_requests_another_token_after_a_refusal_and_after_a_back_end_failure(stage: Stage) -> None:
+    """401: one new token at once. Back end away: retry. Token of another case: the line appears, a click retries."""
     case = stage.records()
     (job,) = case.start("P-1")
-    stage.host.token_lives = 60  # so near its end that another one is asked for each time
+    stage.host.token_lives = 60  # so close to expiry that each attempt requests another token
     stage.host.script = """
         globalThis.asked = []; globalThis.answers = ["not-a-token"];
         globalThis.provide = async (cases) => {
@@ -197,12 +197,12 @@ def test_tokens_are_asked_for_again_after_a_refusal_and_a_failing_back_end(stage
     assert view.page.evaluate("answers.length") == 0
     count = view.page.evaluate("asked.length")
     view.page.clock.run_for(120_000)
-    assert view.page.evaluate("asked.length") == count, "nothing is tried by itself"
+    assert view.page.evaluate("asked.length") == count, "no automatic retry"
     view.stale.click()
     wait_until(lambda: is_fresh(view) and view.labels() == [(job, "拨号中")])
 
 
-def test_a_hidden_page_closes_its_stream_and_comes_back_at_once(stage: Stage) -> None:
+def test_hidden_page_closes_its_stream_and_resumes_when_shown(stage: Stage) -> None:
     case = stage.records()
     (job,) = case.start("P-1")
     view = stage.open(case.case_id, clock=True)
@@ -223,8 +223,8 @@ def test_a_hidden_page_closes_its_stream_and_comes_back_at_once(stage: Stage) ->
     assert is_fresh(view)
 
 
-def test_a_page_that_is_left_keeps_no_stream_and_one_that_is_returned_to_has_one(stage: Stage) -> None:
-    """The browser may keep a page for the way back, and keeps none with an open connection."""
+def test_stream_closes_on_pagehide_and_reopens_on_pageshow(stage: Stage) -> None:
+    """Browsers keep left pages in the back/forward cache only if these have no open connection."""
     case = stage.records()
     case.start("P-1")
     view = stage.open(case.case_id)
@@ -236,7 +236,7 @@ def test_a_page_that_is_left_keeps_no_stream_and_one_that_is_returned_to_has_one
 
 
 def attempts(stage: Stage, answer: Callable[[Route], None]) -> tuple[View, list[str]]:
-    """Open a page whose time stands still and whose every attempt to open a stream ends like that."""
+    """Open a page with a paused clock whose stream requests all get `answer`; return the methods of the requests."""
     case = stage.records()
     view, made = stage.open(case.case_id, element="<p></p>", clock=True), list[str]()
 
@@ -255,11 +255,11 @@ def attempts(stage: Stage, answer: Callable[[Route], None]) -> tuple[View, list[
         }""",
         case.case_id,
     )
-    wait_until(lambda: view.page.evaluate("true") and made)  # its events come with the answers
+    wait_until(lambda: view.page.evaluate("true") and made)  # Playwright runs the route handlers during calls
     return view, made
 
 
-def test_failed_attempts_grow_further_apart_up_to_half_a_minute(stage: Stage) -> None:
+def test_reconnects_back_off_to_at_most_half_a_minute(stage: Stage) -> None:
     view, made = attempts(stage, lambda route: route.abort())
     waits, waited = [], 0
     while len(made) < 25:
@@ -270,11 +270,11 @@ def test_failed_attempts_grow_further_apart_up_to_half_a_minute(stage: Stage) ->
             waits.append(waited)
             waited = 0
     assert max(waits[:2]) <= 10
-    assert 10 <= max(waits) <= 60, "30 seconds, and what it takes to see it"
+    assert 10 <= max(waits) <= 60, "30 seconds, and the time until the test notices"
 
 
-def test_the_servers_wish_to_wait_is_respected(stage: Stage) -> None:
-    """503 with Retry-After: as long as it says, and up to half as long again."""
+def test_reconnect_honours_retry_after(stage: Stage) -> None:
+    """503 with Retry-After: the page waits between 1 and 1.5 times as long."""
     headers = {
         "Access-Control-Allow-Origin": stage.host.origin,
         "Access-Control-Expose-Headers": "Retry-After",
@@ -287,8 +287,8 @@ def test_the_servers_wish_to_wait_is_respected(stage: Stage) -> None:
     wait_until(lambda: view.page.evaluate("true") and len(made) == 2)
 
 
-def test_the_eighth_tab_loads_at_once(stage: Stage) -> None:
-    """A browser has six connections to a server: tabs in the background keep none."""
+def test_eighth_tab_loads_at_once(stage: Stage) -> None:
+    """Browsers open at most six connections to a server: background tabs must keep none."""
     case = stage.records()
     case.start("P-1")
     context = stage.context()

@@ -1,4 +1,4 @@
-"""The demonstration's page, with real workers and the simulated upstream: triggered as the product does, shown live."""
+"""Test the demonstration's page with real workers and the simulated upstream."""
 
 from playwright.sync_api import Browser, expect
 
@@ -8,8 +8,8 @@ from tests.gatewayprocess import Gateway
 from worker.core import texts
 
 
-def test_s1_s4_loading_triggers_and_a_reload_makes_no_call(browser: Browser, redis_url: str) -> None:
-    """Calls with the names of the page; its buttons bring a failed one, a refusal and a lost answer."""
+def test_s1_s4_loading_the_page_triggers_calls_and_a_reload_triggers_none(browser: Browser, redis_url: str) -> None:
+    """Bubbles show the page's names; the buttons cause a failed call, a refusal and a lost response."""
     settings = {"poll_interval": 0.5, "demo": True, "unknown_lookup": 60}
     with Deployment(redis_url, speed=4, **settings) as deployment, Gateway(deployment.environment) as gateway:
         deployment.worker()
@@ -44,8 +44,8 @@ def test_s1_s4_loading_triggers_and_a_reload_makes_no_call(browser: Browser, red
             assert view.said == []
 
 
-def test_s28_s34_a_worker_that_is_killed_leaves_the_page_as_the_records_are(browser: Browser, redis_url: str) -> None:
-    """Calls that go on and end while no worker is there; in the end the page shows what `callwatch status` says."""
+def test_s28_s34_page_shows_the_records_after_a_worker_was_killed(browser: Browser, redis_url: str) -> None:
+    """Calls continue and end while no worker runs; afterwards the page agrees with `callwatch status`."""
     settings = {"poll_interval": 0.5, "demo": True}
     with Deployment(redis_url, speed=4, **settings) as deployment, Gateway(deployment.environment) as gateway:
         worker = deployment.worker()

@@ -1,4 +1,4 @@
-"""The widget in pages of any kind: removed, moved, wrapped, under other clocks and names; and what it leaves behind."""
+"""Test the widget in unusual host pages: removed, moved, wrapped, with wrong clocks, plain HTTP, no storage."""
 
 import json
 
@@ -42,8 +42,8 @@ def counted(session: CDPSession) -> dict[str, float]:
     return {one["name"]: one["value"] for one in metrics if one["name"] in SPARE}
 
 
-def test_an_element_that_is_removed_leaves_nothing_behind(stage: Stage) -> None:
-    """No connection, timer or listener, after 200 times; inserted again it shows the calls."""
+def test_removed_element_leaves_no_connection_timer_or_listener(stage: Stage) -> None:
+    """Even after 200 removals; an element inserted again shows the calls."""
     case = stage.records()
     (job,) = case.start("P-1")
     context = stage.context()
@@ -69,7 +69,7 @@ def test_an_element_that_is_removed_leaves_nothing_behind(stage: Stage) -> None:
     wait_until(lambda: [one["job"] for one in view.read()] == [job])
 
 
-def test_an_element_that_is_moved_keeps_its_stream(stage: Stage) -> None:
+def test_moved_element_keeps_its_stream(stage: Stage) -> None:
     case = stage.records()
     case.start("P-1")
     view = stage.open(case.case_id)
@@ -90,7 +90,7 @@ def test_an_element_that_is_moved_keeps_its_stream(stage: Stage) -> None:
     assert (stage.proxy.opened, stage.host.tokens.count([case.case_id])) == (opened, 1)
 
 
-def test_an_ancestor_that_moves_and_clips_does_not_move_the_dock(stage: Stage) -> None:
+def test_dock_ignores_an_ancestor_that_transforms_and_clips(stage: Stage) -> None:
     case = stage.records()
     case.start("P-1")
     stage.host.style = (
@@ -108,8 +108,10 @@ def test_an_ancestor_that_moves_and_clips_does_not_move_the_dock(stage: Stage) -
     expect(view.icon).to_be_visible()
 
 
-def test_durations_are_right_whatever_the_pages_clock_says(browser: Browser, redis_server: EmbeddedServer) -> None:
-    """S31: three days off; and after a pause in which the page's own time stood still, from the next beat on."""
+def test_durations_follow_the_server_clock_on_a_page_with_a_wrong_clock(
+    browser: Browser, redis_server: EmbeddedServer
+) -> None:
+    """S31: with a clock three days off, and from the next heartbeat on after a pause that stopped the page's clock."""
     pace = json.dumps({"beat": 1.0})
     with Stage(browser, redis_server.url, module="tests.faults.oddgateway", PACE=pace) as stage:
         case = stage.records()
@@ -131,8 +133,8 @@ def test_durations_are_right_whatever_the_pages_clock_says(browser: Browser, red
         wait_until(is_right)
 
 
-def test_plain_http_and_properties_set_before_the_element_is_known(stage: Stage) -> None:
-    """As React sets them, on an intranet name, where a browser lacks what it keeps for https."""
+def test_widget_works_over_plain_http_with_properties_set_before_its_definition(stage: Stage) -> None:
+    """React sets properties this way; on an intranet name the browser lacks the APIs that require HTTPS."""
     case = stage.records()
     case.start("P-10010001")
     stage.host.gateway = f"http://gateway.test:{stage.proxy.port}"
@@ -151,7 +153,7 @@ def test_plain_http_and_properties_set_before_the_element_is_known(stage: Stage)
         stage.host.gateway = stage.proxy.url
 
 
-def test_a_function_made_anew_at_each_render_opens_no_new_stream(stage: Stage) -> None:
+def test_new_token_provider_function_at_each_render_opens_no_new_stream(stage: Stage) -> None:
     case = stage.records()
     case.start("P-1")
     view = stage.open(case.case_id)
@@ -170,7 +172,7 @@ def test_a_function_made_anew_at_each_render_opens_no_new_stream(stage: Stage) -
     assert stage.proxy.opened == opened
 
 
-def test_a_page_without_storage_works(stage: Stage) -> None:
+def test_widget_works_on_a_page_without_storage(stage: Stage) -> None:
     case = stage.records()
     case.fail()
     case.start("P-1")
@@ -185,7 +187,7 @@ def test_a_page_without_storage_works(stage: Stage) -> None:
     expect(view.icon).to_be_visible()
 
 
-def test_a_hidden_element_shows_nothing(stage: Stage) -> None:
+def test_hidden_element_shows_no_dock(stage: Stage) -> None:
     case = stage.records()
     case.start("P-1")
     view = stage.open(case.case_id)

@@ -1,4 +1,4 @@
-"""Notices: what people are told, once (S35)."""
+"""Test that pages show each notice once (S35)."""
 
 import json
 from typing import Any
@@ -17,15 +17,15 @@ HOSTILE = '<img src=x onerror="alert(1)">"><script>alert(2)</script>'
 
 
 def emit(case: Records, *events: dict[str, Any]) -> None:
-    """Write events that say what ours would not."""
+    """Write events with contents that callwatch itself never writes."""
     script = case.store.script("emit(PREFIX .. ':events', KEYS[1], 60000, now(), ARGV[1])")
     for event in events:
-        told = {**event, "case_id": case.case_id, "mediation_id": "20"}
-        case.store.run(script, [case.store.keys.history(case.case_id)], [json.dumps(told, ensure_ascii=False)])
+        written = {**event, "case_id": case.case_id, "mediation_id": "20"}
+        case.store.run(script, [case.store.keys.history(case.case_id)], [json.dumps(written, ensure_ascii=False)])
 
 
-def test_s12_a_dial_that_failed_before_the_page_was_opened_is_told_once(stage: Stage) -> None:
-    """S12, S35: the back end triggers while the page loads; a reload, or another page, tells it no second time."""
+def test_s12_page_shows_a_dial_failure_from_before_its_opening_once(stage: Stage) -> None:
+    """S12, S35: the back end triggers while the page loads; neither a reload nor another page shows it again."""
     case = stage.records()
     case.fail()
     context = stage.context()
@@ -44,7 +44,7 @@ def test_s12_a_dial_that_failed_before_the_page_was_opened_is_told_once(stage: S
         assert "发起外呼失败" not in "".join(one.notices.all_text_contents())
 
 
-def test_s35_of_two_open_tabs_one_alone_tells_a_notice(stage: Stage) -> None:
+def test_s35_page_shows_a_notice_once_across_tabs(stage: Stage) -> None:
     case = stage.records()
     (job,) = case.start("P-10010001")
     context = stage.context()
@@ -59,7 +59,7 @@ def test_s35_of_two_open_tabs_one_alone_tells_a_notice(stage: Stage) -> None:
     assert sum(view.notices.count() for view in views) == 1
 
 
-def test_s8_refusals_of_one_answer_are_one_notice_with_the_hosts_names(stage: Stage) -> None:
+def test_s8_refusals_of_one_response_are_one_notice_with_the_hosts_names(stage: Stage) -> None:
     case = stage.records()
     element = stage.element(case.case_id)
     stage.host.script = """addEventListener("DOMContentLoaded", () => {
@@ -77,7 +77,7 @@ def test_s8_refusals_of_one_answer_are_one_notice_with_the_hosts_names(stage: St
     assert view.notices.get_attribute("class") == "notice warning"
 
 
-def test_markup_in_what_upstream_says_stays_text(stage: Stage) -> None:
+def test_markup_in_upstream_messages_stays_text(stage: Stage) -> None:
     case = stage.records()
     view = stage.open(case.case_id)
     expect(view.page.locator("callwatch-calls")).to_be_attached()
@@ -89,8 +89,8 @@ def test_markup_in_what_upstream_says_stays_text(stage: Stage) -> None:
     expect(view.bubbles).to_have_count(1)
 
 
-def test_s13_an_unknown_outcome_stays_until_it_is_resolved(stage: Stage) -> None:
-    """S13, S14, S35: by a call that turns up, by a person's word, or by dismissing it, in all tabs."""
+def test_s13_notice_of_an_unknown_outcome_stays_until_resolved(stage: Stage) -> None:
+    """S13, S14, S35: resolved in all tabs by an adopted call, by an operator's release, or by dismissing the notice."""
     case = stage.records()
     context = stage.context()
     view = stage.open(case.case_id, context=context, clock=True)
@@ -131,10 +131,10 @@ def test_s13_an_unknown_outcome_stays_until_it_is_resolved(stage: Stage) -> None
     view = stage.open(late.case_id, dismissed.case_id)
     late.start("P-1")
     expect(view.bubbles).to_have_count(2)
-    assert view.notices.count() == 0, "what is resolved is not told"
+    assert view.notices.count() == 0, "a resolved outcome makes no notice"
 
 
-def test_s25_lost_and_failed_are_told_expired_and_success_are_not(stage: Stage) -> None:
+def test_s25_only_lost_and_failed_calls_show_a_notice(stage: Stage) -> None:
     """S24, S25, S35."""
     case = stage.records()
     view = stage.open(case.case_id)
@@ -150,7 +150,7 @@ def test_s25_lost_and_failed_are_told_expired_and_success_are_not(stage: Stage) 
     assert "失败" not in "".join(view.page.get_by_role("status").all_text_contents()).replace("状态:失败", "")
 
 
-def test_s35_a_notice_stays_ten_seconds_and_while_it_is_pointed_at(stage: Stage) -> None:
+def test_s35_notice_stays_ten_seconds_and_while_hovered_or_focused(stage: Stage) -> None:
     case = stage.records()
     view = stage.open(case.case_id, clock=True)
     case.fail()
@@ -169,27 +169,27 @@ def test_s35_a_notice_stays_ten_seconds_and_while_it_is_pointed_at(stage: Stage)
     expect(view.notices).to_have_count(0)
 
 
-def test_s35_the_host_may_tell_a_notice_itself(stage: Stage) -> None:
+def test_s35_host_page_can_show_a_notice_itself(stage: Stage) -> None:
     case = stage.records()
     stage.host.script = """
-        globalThis.told = [];
-        addEventListener("callwatch-notice", (event) => { told.push(event.detail); event.preventDefault(); });
+        globalThis.received = [];
+        addEventListener("callwatch-notice", (event) => { received.push(event.detail); event.preventDefault(); });
     """
     context = stage.context()
     view = stage.open(case.case_id, context=context)
     case.fail()
-    wait_until(lambda: view.page.evaluate("told.length") == 1)
-    detail = view.page.evaluate("told[0]")
+    wait_until(lambda: view.page.evaluate("received.length") == 1)
+    detail = view.page.evaluate("received[0]")
     assert (detail["kind"], detail["level"], detail["text"]) == ("dial_failed", "error", texts.DIAL_FAILED)
     assert detail["case_id"] == case.case_id
     case.start("P-1")
     view.page.reload()
     expect(view.bubbles).to_have_count(1)
-    assert view.page.evaluate("told.length") == 0
+    assert view.page.evaluate("received.length") == 0
     assert view.notices.count() == 0
 
 
-def test_s35_what_happened_while_the_page_was_hidden_is_told_when_it_is_shown(stage: Stage) -> None:
+def test_s35_notices_of_a_hidden_page_appear_when_it_is_shown(stage: Stage) -> None:
     case = stage.records()
     view = stage.open(case.case_id, clock=True)
     (job,) = case.start("P-10010001")
@@ -203,14 +203,14 @@ def test_s35_what_happened_while_the_page_was_hidden_is_told_when_it_is_shown(st
     expect(view.bubbles).to_have_count(0)
 
 
-def test_an_erased_case_takes_its_notices_along(stage: Stage) -> None:
-    """S37: at once, also from a page that is open."""
+def test_erasing_a_case_removes_its_notices(stage: Stage) -> None:
+    """S37: at once, from an open page as well."""
     case = stage.records()
     view = stage.open(case.case_id)
     (job,) = case.start("P-10010001")
     expect(view.bubbles).to_have_count(1)
     case.end(job, "Failed")
     expect(view.notices).to_have_text(["与 ***0001 的通话失败"])
-    view.notices.hover()  # by itself it would not go now
+    view.notices.hover()  # a hovered notice does not time out
     case.erase()
     expect(view.notices).to_have_count(0)

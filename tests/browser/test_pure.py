@@ -1,4 +1,4 @@
-"""The widget's parser, reducer and texts, in the browser, against models in Python and against the product's own."""
+"""Test the widget's parser, reducer and texts in the browser against Python models and the product's own texts."""
 
 import itertools
 import json
@@ -56,7 +56,7 @@ streams = st.lists(st.tuples(lines, st.sampled_from(["\n", "\r", "\r\n"])), max_
 
 
 def parsed(text: str) -> list[dict[str, str]]:
-    """Events as the standard has them, of a stream that is whole."""
+    """Return the events of a complete stream as the standard defines them."""
     *whole, _ = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     events, last_id, kind, data = [], "", "", list[str]()
     for line in whole:
@@ -77,7 +77,7 @@ def parsed(text: str) -> list[dict[str, str]]:
 
 @given(stream=streams, sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4))
 @settings(max_examples=150)
-def test_the_parser_finds_the_events_wherever_the_bytes_are_cut(
+def test_parser_finds_the_events_for_every_split_of_the_bytes(
     page: Page, stream: list[tuple[str, str]], sizes: list[int]
 ) -> None:
     text = "".join(line + end for line, end in stream)
@@ -151,7 +151,7 @@ def event(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 class Model:
-    """What a page should know: told once more, by looking back at what was said of each thing."""
+    """Second implementation of the reducer: derives a page's state from the last event about each object."""
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str], str] = {}
@@ -209,8 +209,8 @@ class Model:
 
 @given(events=st.lists(event(), max_size=15))
 @settings(max_examples=150)
-def test_s34_the_reducer_knows_what_the_model_knows(page: Page, events: list[tuple[str, dict[str, Any]]]) -> None:
-    """Any sequence of events, repeated ones among them."""
+def test_s34_reducer_state_equals_the_model(page: Page, events: list[tuple[str, dict[str, Any]]]) -> None:
+    """For any sequence of events, with repetitions."""
     model = Model()
     for kind, data in events:
         model.take(kind, data)
@@ -222,22 +222,22 @@ def test_s34_the_reducer_knows_what_the_model_knows(page: Page, events: list[tup
 
 @given(seconds=st.floats(-10, 100_000))
 @settings(max_examples=60)
-def test_s31_durations_are_written_as_everywhere(page: Page, seconds: float) -> None:
+def test_s31_durations_are_formatted_like_the_products(page: Page, seconds: float) -> None:
     assert page.evaluate("(seconds) => texts.duration(seconds)", seconds) == texts.duration(seconds)
 
 
 @given(person=st.text("*P1通😀", max_size=10))
 @settings(max_examples=100)
-def test_s37_persons_are_masked_as_everywhere(page: Page, person: str) -> None:
+def test_s37_persons_are_masked_like_the_products(page: Page, person: str) -> None:
     assert page.evaluate("(person) => texts.maskPerson(person)", person) == mask_person(person)
 
 
-def test_texts_are_the_products(page: Page) -> None:
-    """Letter for letter; what the first design said instead appears nowhere."""
+def test_widget_texts_equal_the_products(page: Page) -> None:
+    """Exactly; the texts of the first design appear nowhere."""
     refused = [("***0001", "m"), ("", "")]
     for some in (True, False):
-        told = page.evaluate("([refused, some]) => texts.refusals(refused, some)", [refused, some])
-        assert told == texts.refusals(refused, some_started=some)
+        text = page.evaluate("([refused, some]) => texts.refusals(refused, some)", [refused, some])
+        assert text == texts.refusals(refused, some_started=some)
     ours = page.evaluate(
         """[texts.UNKNOWN_CONTACT, texts.UNKNOWN_ERROR, texts.callFailed("张三"), texts.talking("张三"),
             texts.status("通话中"), texts.LASTED, texts.WORKING, texts.interrupted("12:00:00"), texts.more(3),

@@ -1,4 +1,4 @@
-"""The door answers every request, also where a route of its own fails, and counts it."""
+"""Test that the door answers and counts every request, including those whose direct route fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ def scope_of(method: str = "POST", path: str = "/direct", **headers: str) -> Sco
 
 
 class Caller:
-    """Sends one request through a door with one direct route, and keeps what comes of it."""
+    """Sends one request through a door with one direct route and records response, log and metrics."""
 
     def __init__(self, endpoint: Endpoint, body: bytes = b"{}") -> None:
         self.sent: list[Message] = []
@@ -67,7 +67,7 @@ async def echo(request: Request) -> Response:
     return Response(await request.body(), 202)
 
 
-def test_a_direct_route_is_called_by_the_door_under_its_prefix_and_without() -> None:
+def test_direct_route_is_called_with_and_without_the_prefix() -> None:
     for path in ("/direct", "/calls/direct"):
         caller = Caller(echo)
         assert (caller.call(scope_of(path=path)), caller.text, caller.passed_on) == (202, "{}", [])
@@ -76,13 +76,13 @@ def test_a_direct_route_is_called_by_the_door_under_its_prefix_and_without() -> 
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/direct"), ("POST", "/direct/"), ("POST", "/other")])
-def test_any_other_request_is_passed_on(method: str, path: str) -> None:
+def test_other_requests_pass_to_the_application(method: str, path: str) -> None:
     caller = Caller(echo)
     assert (caller.call(scope_of(method, path)), caller.passed_on) == (200, [path])
 
 
-def test_a_fault_in_a_direct_route_is_a_problem_and_reaches_the_log() -> None:
-    """S42: the answer says that the same key may come again, and nothing of the fault."""
+def test_exception_in_a_direct_route_is_a_problem_and_is_logged() -> None:
+    """S42: the response allows a retry with the same key and contains nothing of the exception."""
 
     async def faulty(_: Request) -> Response:
         raise KeyError("secret")
@@ -96,7 +96,7 @@ def test_a_fault_in_a_direct_route_is_a_problem_and_reaches_the_log() -> None:
     assert caller.counted("/direct", "500") == 1
 
 
-def test_a_problem_of_a_direct_route_is_its_answer() -> None:
+def test_problem_raised_by_a_direct_route_is_its_response() -> None:
     async def refuses(_: Request) -> Response:
         raise Problem("queue-full", headers={"Retry-After": "10"})
 
@@ -106,13 +106,13 @@ def test_a_problem_of_a_direct_route_is_its_answer() -> None:
     assert "/calls/problems/queue-full" in caller.text
 
 
-def test_a_body_of_a_direct_route_is_bounded_whatever_it_announces() -> None:
+def test_body_of_a_direct_route_is_bounded_despite_its_content_length() -> None:
     caller = Caller(echo, b"x" * (LONGEST_BODY + 1))
     assert caller.call(scope_of()) == 413
     assert f"of {LONGEST_BODY + 1} bytes" in caller.text
 
 
-def test_the_time_that_a_request_asked_to_wait_is_no_latency() -> None:
+def test_latency_excludes_the_wait_that_the_client_requested() -> None:
     async def waits(request: Request) -> Response:
         request.scope["state"]["waited"] = 1_000.0
         return Response(b"")

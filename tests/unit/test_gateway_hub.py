@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order, what a subscriber shows at rest is what the records say (S34)."""
+"""Test that a subscriber at rest shows the records, for any events in any order (S34)."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ RECENTLY = (400_000, 0)
 
 
 def parse(data: bytes) -> list[tuple[str, str, Any]]:
-    """The events of a stream: id, name, data."""
+    """Return id, name and data of each event of a stream."""
     events = []
     for block in data.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines())
@@ -32,7 +32,7 @@ def parse(data: bytes) -> list[tuple[str, str, Any]]:
 
 @dataclass
 class World:
-    """The records of some cases, changed by hand, each change an event or (as by a poll without news) none."""
+    """Records of some cases, changed by hand with an event or (like a poll without a status update) without one."""
 
     calls: dict[str, dict[str, str]] = field(default_factory=lambda: {case: {} for case in CASES})
     phases: dict[str, dict[str, str]] = field(default_factory=lambda: {case: {} for case in CASES})
@@ -70,12 +70,12 @@ def call(case: str, job: str, status: str) -> Call:
 
 @dataclass(eq=False)
 class Page:
-    """What a page makes of its stream."""
+    """State that a page builds from its stream."""
 
     subscriber: Subscriber
     calls: dict[tuple[str, str], str] = field(default_factory=dict)
     phases: dict[tuple[str, str], str] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
 
     def drain(self) -> None:
         for _, kind, data in parse(self.subscriber.take()):
@@ -84,13 +84,13 @@ class Page:
                     self.clear(case["case_id"])
                     self.calls |= {(case["case_id"], one["job_id"]): one["call_status"] for one in case["calls"]}
                     self.phases |= {(case["case_id"], one["mediation_id"]): one["phase"] for one in case["pairs"]}
-                    self.told += [one["id"] for one in case["notices"]]
+                    self.delivered += [one["id"] for one in case["notices"]]
             elif kind == "call":
                 self.calls[data["case_id"], data["call"]["job_id"]] = data["call"]["call_status"]
             elif kind == "pair":
                 self.phases[data["case_id"], data["mediation_id"]] = data["phase"]
             elif kind == "notice":
-                self.told.append(data["id"])
+                self.delivered.append(data["id"])
             elif kind == "gone":
                 self.clear(data["case_id"])
 
@@ -134,7 +134,7 @@ steps = st.lists(
 
 @dataclass
 class Run:
-    """One script: each step is a method."""
+    """State of one script; each step of the script is a method."""
 
     hub: Hub = field(default_factory=lambda: Hub(SETTING))
     world: World = field(default_factory=World)
@@ -190,8 +190,8 @@ class Run:
 
 
 @given(steps)
-def test_a_subscriber_at_rest_shows_what_the_records_say(script: list[tuple[Any, ...]]) -> None:
-    """S34: and no notice of its time is missed or told twice."""
+def test_subscriber_at_rest_shows_the_records(script: list[tuple[Any, ...]]) -> None:
+    """S34: no notice since its opening is missed or delivered twice."""
     run = Run()
     for kind, *args in script:
         getattr(run, kind)(*args)
@@ -201,15 +201,15 @@ def test_a_subscriber_at_rest_shows_what_the_records_say(script: list[tuple[Any,
         shown, world = page.subscriber.cases, run.world
         assert page.calls == {(c, job): status for c in shown for job, status in world.calls[c].items()}
         assert page.phases == {(c, name): phase for c in shown for name, phase in world.phases[c].items()}
-        assert len(page.told) == len(set(page.told)), "told twice"
+        assert len(page.delivered) == len(set(page.delivered)), "delivered twice"
         kept = {event["id"] for c in shown for event in world.events[c] if event["kind"] == "dial_failed"}
-        assert kept <= set(page.told)
+        assert kept <= set(page.delivered)
     for page in run.pages:
         run.hub.leave(page.subscriber)
     assert (len(run.hub), run.hub.cases) == (0, 0)
 
 
-def test_a_reader_that_takes_nothing_holds_the_latest_of_each_call_and_no_backlog() -> None:
+def test_stalled_reader_keeps_the_latest_state_of_each_call_without_a_backlog() -> None:
     hub, world = Hub(SETTING), World()
     world.calls["C-1"] = {"job-1": "Executing", "job-2": "Executing"}
     page = follow(hub, "C-1")
@@ -225,8 +225,8 @@ def test_a_reader_that_takes_nothing_holds_the_latest_of_each_call_and_no_backlo
     assert event[2]["call"]["call_status"] == "Status49"
 
 
-def test_what_is_latest_leaves_last_so_that_no_id_skips_a_notice() -> None:
-    """A client that is cut off in the middle resumes from the last id that it has seen."""
+def test_latest_event_is_sent_last_so_that_no_id_skips_a_notice() -> None:
+    """A client that is disconnected in between resumes from the last id that it received."""
     hub, world = Hub(SETTING), World()
     page = follow(hub, "C-1")
     tick(hub, world)
@@ -239,8 +239,8 @@ def test_what_is_latest_leaves_last_so_that_no_id_skips_a_notice() -> None:
     assert ids == sorted(ids)
 
 
-def test_a_resumed_stream_gets_the_notices_that_it_missed_and_no_others() -> None:
-    """S35: also those that are older than what a new page is told."""
+def test_resumed_stream_gets_only_the_missed_notices() -> None:
+    """S35: including notices too old for the first snapshot of a new page."""
     hub, world = Hub(SETTING), World()
     world.clock = 1_000
     seen = world.emit("C-1", "dial_failed", mediation_id="20")
@@ -249,11 +249,11 @@ def test_a_resumed_stream_gets_the_notices_that_it_missed_and_no_others() -> Non
     tick(hub, world)
     resumed.drain()
     new.drain()
-    assert resumed.told == [missed["id"]]
-    assert new.told == [], "ten minutes are over"
+    assert resumed.delivered == [missed["id"]]
+    assert new.delivered == [], "older than ten minutes"
 
 
-def test_s35_a_notice_from_before_the_page_was_opened_is_in_its_first_snapshot() -> None:
+def test_s35_first_snapshot_holds_notices_from_before_the_page_opened() -> None:
     hub, world = Hub(SETTING), World()
     event = world.emit("C-1", "dial_failed", mediation_id="20", message="发起外呼失败,请稍后重试")
     page = follow(hub, "C-1")
@@ -268,7 +268,7 @@ def test_s35_a_notice_from_before_the_page_was_opened_is_in_its_first_snapshot()
     ]  # fmt: skip
 
 
-def test_s16_s29_what_holds_for_all_is_told_to_all_and_names_nobody() -> None:
+def test_s16_s29_global_state_reaches_every_stream_without_a_person() -> None:
     hub, world = Hub(SETTING), World()
     page, late = follow(hub, "C-1"), Page(Subscriber(("C-2",), lambda: None))
     tick(hub, world)
@@ -282,10 +282,10 @@ def test_s16_s29_what_holds_for_all_is_told_to_all_and_names_nobody() -> None:
     assert parse(page.subscriber.take()) == [
         ("", "state", {"upstream": "away", "upstream_since": 900.0, "new_calls": "stopped", "store": "ok"})
     ]
-    assert [kind for _, kind, _ in parse(late.subscriber.take())] == ["snapshot"], "it begins with it"
+    assert [kind for _, kind, _ in parse(late.subscriber.take())] == ["snapshot"], "the stream begins with it"
 
 
-def test_an_erased_case_is_gone_at_once_with_what_waited_to_be_sent() -> None:
+def test_erasing_a_case_drops_its_pending_events() -> None:
     hub, world = Hub(SETTING), World()
     world.calls["C-1"] = {"job-1": "Executing"}
     page = follow(hub, "C-1", "C-2")
@@ -303,8 +303,8 @@ def test_an_erased_case_is_gone_at_once_with_what_waited_to_be_sent() -> None:
     ]
 
 
-def test_more_notices_than_a_buffer_holds_make_a_reader_too_slow() -> None:
-    """It comes back and finds them in the history; none is dropped silently."""
+def test_overfull_notice_buffer_drops_the_slow_reader() -> None:
+    """The reader reconnects and finds them in the history; no notice is lost silently."""
     subscriber = Subscriber(("C-1",), lambda: None)
     for number in range(NOTICES_BUFFERED + 1):
         assert not subscriber.overflown
@@ -312,7 +312,7 @@ def test_more_notices_than_a_buffer_holds_make_a_reader_too_slow() -> None:
     assert subscriber.overflown
 
 
-def test_nothing_is_sent_after_good_bye() -> None:
+def test_no_event_follows_bye() -> None:
     subscriber = Subscriber(("C-1",), lambda: None)
     subscriber.close("renew", 4_200)
     subscriber.close("shutdown", 1)
@@ -320,8 +320,8 @@ def test_nothing_is_sent_after_good_bye() -> None:
     assert subscriber.take() == b'retry: 4200\nevent: bye\ndata: {"reason":"renew","retry":4200}\n\n'
 
 
-def test_after_events_were_missed_every_case_is_read_again() -> None:
-    """S34: Redis was away, or the live stream was trimmed before it was read."""
+def test_missed_events_make_the_hub_read_every_case_again() -> None:
+    """S34: after an outage of Redis, or after the live stream was trimmed before it was read."""
     hub, world = Hub(SETTING), World()
     page = follow(hub, "C-1")
     tick(hub, world)
@@ -330,10 +330,10 @@ def test_after_events_were_missed_every_case_is_read_again() -> None:
     hub.touch_all()
     tick(hub, world)
     page.drain()
-    assert (page.calls, page.told) == ({("C-1", "job-1"): "Executing"}, [event["id"]])
+    assert (page.calls, page.delivered) == ({("C-1", "job-1"): "Executing"}, [event["id"]])
 
 
-def test_many_cases_are_read_in_batches() -> None:
+def test_cases_are_read_in_batches() -> None:
     hub = Hub(SETTING)
     pages = [follow(hub, f"C-{number}") for number in range(BATCH + 50)]
     wanted, joining = hub.plan(RECENTLY)
@@ -343,7 +343,7 @@ def test_many_cases_are_read_in_batches() -> None:
     assert len(pages) == len(hub)
 
 
-def test_the_net_takes_the_cases_first_that_were_read_longest_ago() -> None:
+def test_periodic_refresh_starts_with_the_least_recently_read_cases() -> None:
     hub, world = Hub(SETTING), World()
     for number, case in enumerate(CASES):
         follow(hub, case)
@@ -355,8 +355,8 @@ def test_the_net_takes_the_cases_first_that_were_read_longest_ago() -> None:
     assert [case for case, _ in hub.plan(RECENTLY)[0]] == ["C-1", "C-2"]
 
 
-def test_a_store_that_has_lost_its_data_is_followed_all_the_same() -> None:
-    """Ids that are smaller than those before are later ones all the same."""
+def test_hub_follows_a_store_that_lost_its_data() -> None:
+    """After the loss, smaller ids are still later ids."""
     hub, world = Hub(SETTING), World()
     world.emit("C-1", "unknown")
     page = follow(hub, "C-1")
@@ -367,11 +367,11 @@ def test_a_store_that_has_lost_its_data_is_followed_all_the_same() -> None:
     hub.note([world.emit("C-1", "unknown")])
     tick(hub, world)
     page.drain()
-    assert page.told[-1] == "700002-0"
+    assert page.delivered[-1] == "700002-0"
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\r\n", "案件\u2028"])
-def test_no_text_breaks_a_frame(text: str) -> None:
+def test_line_breaks_in_texts_do_not_split_a_frame(text: str) -> None:
     (event,) = parse(frame("notice", {"text": text}, "1-0"))
     assert event == ("1-0", "notice", {"text": text})
     assert b"\r" not in frame("notice", {"text": text})

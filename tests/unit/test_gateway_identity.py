@@ -1,4 +1,4 @@
-"""API keys and tokens name a caller and what it may do (S40); limits count by caller."""
+"""Test that API keys and tokens identify a caller and its rights (S40), and that limits count per caller."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from tests.problems import NOW, problem_of
 
 SECRET = "s" * 32
 
-# -- who asks ----------------------------------------------------------------------------------------------------------
+# -- identity ----------------------------------------------------------------------------------------------------------
 
 
 def token(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
@@ -31,16 +31,16 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FixedTime:
-    """PyJWT's clock."""
+    """Replacement for PyJWT's clock."""
 
     @staticmethod
     def now(tz: Any = None) -> Any:  # noqa: ARG004
         return type("Moment", (), {"timestamp": lambda _self: NOW})()
 
 
-def test_a_token_looks_at_its_cases_and_does_nothing_else() -> None:
+def test_token_grants_reading_of_its_cases_only() -> None:
     """S42."""
-    minted, expires = Tokens(SECRET).mint("backend", ["C-1", "C-2"], "somebody", now=NOW, lives=900)
+    minted, expires = Tokens(SECRET).mint("backend", ["C-1", "C-2"], "someone", now=NOW, lives=900)
     caller = Tokens(SECRET).read(minted, now=NOW)
     assert (caller.name, caller.cases, caller.expires) == ("backend", frozenset({"C-1", "C-2"}), NOW + 900)
     assert expires == NOW + 900
@@ -77,39 +77,39 @@ def unsigned() -> str:
         pytest.param("x" * 10_000, "unauthenticated", id="too long"),
     ],
 )
-def test_any_other_token_is_refused(given: str, name: str) -> None:
+def test_invalid_token_is_refused(given: str, name: str) -> None:
     problem = problem_of(Tokens(SECRET).read, given, now=NOW)
     assert (problem.name, problem.status) == (name, 401)
     assert problem.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
 
 
-def test_without_a_secret_there_are_no_tokens() -> None:
+def test_tokens_are_refused_without_a_secret() -> None:
     assert problem_of(Tokens(None).read, token(), now=NOW).status == 401
     assert problem_of(Tokens(None).mint, "a", ["C-1"], "", now=NOW, lives=LONGEST_TOKEN).status == 501
 
 
-def test_a_token_of_a_back_end_may_say_no_more_than_it_must() -> None:
+def test_token_of_a_back_end_needs_only_the_required_claims() -> None:
     claims = {"aud": "callwatch", "scope": "watch", "cases": ["C-1"], "exp": int(NOW) + 60}
     caller = Tokens(SECRET).read(jwt.encode(claims, SECRET), now=NOW)
     assert (caller.name, caller.subject) == ("token", "token\0C-1")
 
 
 @pytest.mark.parametrize("headers", [[], ["Basic eA=="], ["Bearer"], ["Bearer cw_a_x"], ["Bearer a", "Bearer b"]])
-def test_who_shows_no_known_credential_is_nobody(headers: list[str]) -> None:
+def test_unknown_credential_is_a_401(headers: list[str]) -> None:
     problem = problem_of(identify, headers, KeyRing(None), Tokens(SECRET), now=NOW)
     assert problem.status == 401
     assert "WWW-Authenticate" in problem.headers
 
 
-def test_keys_are_read_again_when_their_file_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A key is made and taken away while the gateway runs; a file that cannot be read changes nothing."""
+def test_keys_are_reloaded_when_their_file_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key is added and removed while the gateway runs; an unreadable file leaves the keys as they are."""
     place, clock = tmp_path / "keys", [0.0]
     first, kept = new_key("a", ["read"])
     append_key(place, kept)
     ring = KeyRing(place, monotonic=lambda: clock[0])
     second, other = new_key("b", ["trigger"])
     append_key(place, other)
-    assert ring.find(second) is None, "not looked at again yet"
+    assert ring.find(second) is None, "the file is not read again yet"
     clock[0] += RELOAD_AFTER
     assert ring.find(second) == other
     place.write_text("nonsense\n")
@@ -128,7 +128,7 @@ def test_keys_are_read_again_when_their_file_changes(tmp_path: Path, caplog: pyt
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_caller_is_limited_on_the_average_of_a_minute() -> None:
+def test_rate_limit_is_an_average_over_a_minute() -> None:
     limit = Limit("triggers", 2)
     for _ in range(120):
         limit.take("a", 0.0)
@@ -142,7 +142,7 @@ def test_a_caller_is_limited_on_the_average_of_a_minute() -> None:
     Limit("none", 0).take("a", 0.0)
 
 
-def test_full_buckets_are_dropped_and_a_limited_caller_stays_limited() -> None:
+def test_full_buckets_are_dropped_and_a_throttled_caller_stays_throttled() -> None:
     limit = Limit("looks", 1)
     limit.take("once", 0.0)
     for _ in range(60):
@@ -154,12 +154,12 @@ def test_full_buckets_are_dropped_and_a_limited_caller_stays_limited() -> None:
     assert limit.forget(60.0) == 1
 
 
-def test_the_memory_of_a_limit_is_bounded() -> None:
+def test_number_of_rate_limit_buckets_is_bounded() -> None:
     limit = Limit("looks", 1)
     for number in range(REMEMBERED):
         limit.take(str(number), 0.0)
     limit.take("one more", 0.5)
-    assert len(limit._buckets) == REMEMBERED // 2 + 1, "no bucket is full: the first ones are dropped"
+    assert len(limit._buckets) == REMEMBERED // 2 + 1, "no bucket is full: the oldest are dropped"
     for number in range(REMEMBERED):
         limit.take(str(number), 10_000.0)
     assert len(limit._buckets) <= REMEMBERED

@@ -1,4 +1,4 @@
-"""Triggers that arrive together share a batch; each gets its own outcome, whatever becomes of the others (S42)."""
+"""Test that concurrent triggers share a batch and get independent outcomes (S42)."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ def asked(key: str) -> Asked:
 
 
 class Store:
-    """Takes batches; those after `open` has been cleared wait until it is set."""
+    """Accepts batches; while `open` is cleared, they wait."""
 
     def __init__(self, outcome: Callable[[Asked], Outcome] = lambda one: {"id": one.key}) -> None:
         self.batches: list[list[str]] = []
@@ -38,7 +38,7 @@ class Store:
         return [self._outcome(one) for one in batch]
 
     async def begun(self) -> None:
-        """Wait until one batch more has begun."""
+        """Wait until another batch has begun."""
         await asyncio.to_thread(self._begun.acquire)
 
 
@@ -50,7 +50,7 @@ def run(store: Store, scenario: Callable[[Intake], Awaitable[Any]]) -> Any:
     return asyncio.run(all_of_it())
 
 
-def test_triggers_that_arrive_together_are_one_batch() -> None:
+def test_concurrent_triggers_share_one_batch() -> None:
     store = Store()
 
     async def scenario(intake: Intake) -> list[Any]:
@@ -62,12 +62,15 @@ def test_triggers_that_arrive_together_are_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("slow", "lanes"),
-    [pytest.param(0.0, MAX_IN_FLIGHT, id="those on their way are slow"), pytest.param(1_000.0, 1, id="they are not")],
+    [
+        pytest.param(0.0, MAX_IN_FLIGHT, id="batches in flight are slow"),
+        pytest.param(1_000.0, 1, id="batches in flight are fast"),
+    ],
 )
-def test_while_batches_are_on_their_way_the_next_one_gathers(
+def test_triggers_gather_while_all_batches_are_in_flight(
     monkeypatch: pytest.MonkeyPatch, slow: float, lanes: int
 ) -> None:
-    """Threads and connections stay bounded, however many requests come; a slow batch holds up no other."""
+    """Threads and connections stay bounded for any number of requests; a slow batch does not delay the others."""
     monkeypatch.setattr("gateway.intake.SLOW", slow)
     store = Store()
     store.open.clear()
@@ -78,7 +81,7 @@ def test_while_batches_are_on_their_way_the_next_one_gathers(
             waiting.append(asyncio.ensure_future(intake.take(asked(f"k-{number}"))))
             if number < lanes:
                 await store.begun()
-            for _ in range(5):  # turns of the loop: enough for a batch too many to begin
+            for _ in range(5):  # iterations of the loop in which a surplus batch would begin
                 await asyncio.sleep(0)
         store.open.set()
         await asyncio.gather(*waiting)
@@ -87,7 +90,7 @@ def test_while_batches_are_on_their_way_the_next_one_gathers(
     assert store.batches == [*([f"k-{n}"] for n in range(lanes)), [f"k-{n}" for n in range(lanes, lanes + 3)]]
 
 
-def test_a_batch_is_bounded() -> None:
+def test_batch_size_is_bounded() -> None:
     store = Store()
 
     async def scenario(intake: Intake) -> None:
@@ -97,8 +100,8 @@ def test_a_batch_is_bounded() -> None:
     assert sorted(map(len, store.batches)) == [1, LONGEST_BATCH, LONGEST_BATCH]
 
 
-def test_each_trigger_gets_its_own_outcome() -> None:
-    """S42: a key that was used for other arguments is refused alone; a handled one is to be looked up."""
+def test_each_trigger_of_a_batch_gets_its_own_outcome() -> None:
+    """S42: only the key that was used with other arguments is refused; a key that was handled is to be looked up."""
     outcomes: dict[str, Outcome] = {"good": {"id": "h"}, "reused": Problem("idempotency-key-reused"), "handled": None}
     store = Store(lambda one: outcomes[one.key])
 
@@ -110,7 +113,7 @@ def test_each_trigger_gets_its_own_outcome() -> None:
     assert isinstance(reused, Problem)
 
 
-def test_a_batch_that_fails_fails_for_each_of_its_triggers() -> None:
+def test_failed_batch_fails_each_of_its_triggers() -> None:
     def away(_: Asked) -> Outcome:
         raise StoreUnavailable("away")
 
@@ -120,10 +123,10 @@ def test_a_batch_that_fails_fails_for_each_of_its_triggers() -> None:
 
     store = Store(away)
     assert [type(one) for one in run(store, scenario)] == [StoreUnavailable] * 4
-    assert store.batches[-1] == ["later"], "the lane is free again"
+    assert store.batches[-1] == ["later"], "the batch slot is free again"
 
 
-def test_a_request_that_gives_up_harms_no_other_of_its_batch() -> None:
+def test_cancelled_request_does_not_affect_its_batch() -> None:
     store = Store()
     store.open.clear()
 
@@ -138,8 +141,8 @@ def test_a_request_that_gives_up_harms_no_other_of_its_batch() -> None:
     assert store.batches == [["hasty", "patient"]]
 
 
-def test_a_batch_that_is_dropped_when_the_process_ends_is_unavailable() -> None:
-    """S42: the same key may be sent again, to the next process."""
+def test_batch_dropped_at_shutdown_is_unavailable() -> None:
+    """S42: the client may send the same key again, to the next process."""
     store = Store()
     store.open.clear()
 

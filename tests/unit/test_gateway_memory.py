@@ -1,4 +1,4 @@
-"""Memory is given back once most streams have left, and not while they come and go."""
+"""Test that memory returns to the system after most streams closed, and not while they come and go."""
 
 import gc
 import os
@@ -14,22 +14,22 @@ from gateway.memory import MANY, RISE, Tide, give_back, settle
 @pytest.mark.parametrize(
     ("streams", "given_back"),
     [
-        pytest.param([10 * MANY, 0, 0], 1, id="all have left"),
+        pytest.param([10 * MANY, 0, 0], 1, id="all have closed"),
         pytest.param([10 * MANY, 0, 0, 0, 0], 1, id="once"),
-        pytest.param([10 * MANY, 4 * MANY, 4 * MANY], 1, id="most have left"),
-        pytest.param([10 * MANY, 0, 0, 10 * MANY, 0, 0], 2, id="again after the next tide"),
-        pytest.param([10 * MANY, 6 * MANY, 6 * MANY], 0, id="some have left"),
-        pytest.param([10 * MANY, 4 * MANY, 3 * MANY, 2 * MANY], 0, id="they are still leaving"),
+        pytest.param([10 * MANY, 4 * MANY, 4 * MANY], 1, id="most have closed"),
+        pytest.param([10 * MANY, 0, 0, 10 * MANY, 0, 0], 2, id="again after the next rise"),
+        pytest.param([10 * MANY, 6 * MANY, 6 * MANY], 0, id="some have closed"),
+        pytest.param([10 * MANY, 4 * MANY, 3 * MANY, 2 * MANY], 0, id="they are still closing"),
         pytest.param([MANY - 1, 0, 0], 0, id="too few to matter"),
     ],
 )
-def test_when_memory_is_given_back(streams: list[int], given_back: int) -> None:
+def test_memory_is_returned_after_most_streams_closed(streams: list[int], given_back: int) -> None:
     tide = Tide()
     assert sum(tide.is_out(number) for number in streams) == given_back
 
 
-def test_streams_settle_in_steps_and_anew_after_most_have_left() -> None:
-    """A step for each so many: what only cycles hold waits there for the next tide, so there must be few."""
+def test_freezing_happens_in_steps_and_restarts_after_most_streams_closed() -> None:
+    """Objects held only by cycles stay frozen until memory is next returned, so freezing must be rare."""
     tide = Tide()
     steps = [tide.has_risen(number) for number in (RISE - 1, RISE, RISE + 1, 0, RISE, 2 * RISE)]
     assert steps == [False, True, False, False, False, True]
@@ -39,7 +39,7 @@ def test_streams_settle_in_steps_and_anew_after_most_have_left() -> None:
     assert tide.has_risen(RISE)
 
 
-def test_what_has_settled_is_looked_through_when_memory_is_given_back() -> None:
+def test_returning_memory_collects_frozen_cycles() -> None:
     class Node:
         itself: "Node"
 
@@ -55,8 +55,8 @@ def test_what_has_settled_is_looked_through_when_memory_is_given_back() -> None:
     gc.unfreeze()
 
 
-def test_the_gateway_starts_anew_under_the_allocator_of_c_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's own would keep the memory of streams that have ended."""
+def test_gateway_restarts_once_under_the_c_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own allocator would keep the memory of ended streams."""
     begun: list[tuple[str, ...]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: begun.append(command))
     monkeypatch.setattr(sys, "argv", ["gateway", "--port", "8080"])
@@ -69,7 +69,7 @@ def test_the_gateway_starts_anew_under_the_allocator_of_c_once(monkeypatch: pyte
     assert len(begun) == 1
 
 
-def test_what_only_cycles_hold_is_freed() -> None:
+def test_objects_held_only_by_cycles_are_freed() -> None:
     class Node:
         itself: "Node"
 

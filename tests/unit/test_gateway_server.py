@@ -1,4 +1,4 @@
-"""Connections inherit what is set on the listening socket: no delay of small parts, and dead lines are noticed."""
+"""Test the socket options that connections inherit: no delay of small writes, detection of dead peers."""
 
 import contextlib
 import socket
@@ -12,12 +12,12 @@ OPTIONS = [
     pytest.param(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1, id="keep alive"),
 ]
 if hasattr(socket, "TCP_USER_TIMEOUT"):
-    OPTIONS.append(pytest.param(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_AFTER, id="dead lines"))
+    OPTIONS.append(pytest.param(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_AFTER, id="dead peers"))
 
 
 @pytest.mark.parametrize(("level", "option", "value"), OPTIONS)
-def test_a_connection_inherits_the_options_of_the_listening_socket(level: int, option: int, value: int) -> None:
-    """Without the first one, asyncio sends the two parts of an answer 40 ms apart."""
+def test_connection_inherits_the_options_of_the_listening_socket(level: int, option: int, value: int) -> None:
+    """Without TCP_NODELAY, asyncio sends the two parts of a response 40 ms apart."""
     with (
         listen("127.0.0.1", 0) as listening,
         socket.create_connection(listening.getsockname()),

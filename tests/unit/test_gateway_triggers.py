@@ -1,4 +1,4 @@
-"""Keys and bodies of triggers are read strictly; a trigger's state says which key may come again (S42)."""
+"""Test the strict parsing of keys and bodies, and the key that each trigger state allows for a retry (S42)."""
 
 import json
 from typing import Any
@@ -12,14 +12,14 @@ from worker.core.decision import Outcome
 from worker.core.messages import TriggerResult, read_trigger
 from worker.store.requests import Request, Standing
 
-# -- keys of idempotency -----------------------------------------------------------------------------------------------
+# -- idempotency keys --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("header", "key"),
     [('"a b"', "a b"), ("8e03978e-40d5", "8e03978e-40d5"), (r'"a\"b\\c"', 'a"b\\c'), (f'"{"k" * 255}"', "k" * 255)],
 )
-def test_a_key_is_a_structured_string_or_a_bare_value(header: str, key: str) -> None:
+def test_idempotency_key_is_a_structured_string_or_a_bare_value(header: str, key: str) -> None:
     assert read_key([header]) == key
 
 
@@ -34,8 +34,8 @@ def test_a_key_is_a_structured_string_or_a_bare_value(header: str, key: str) -> 
         (['"open'], "malformed", "a text that is not printable ASCII, or has an unclosed quote"),
     ],
 )
-def test_any_other_key_is_refused_and_not_quoted(headers: list[str], name: str, kind: str | None) -> None:
-    """S42: required, because the lock alone lets a lost answer dial again after the calls have ended."""
+def test_malformed_idempotency_key_is_refused_and_not_quoted(headers: list[str], name: str, kind: str | None) -> None:
+    """S42: a key is required because the lock alone allows a second dial once the calls have ended."""
     problem = problem_of(read_key, headers)
     assert (problem.name, problem.status) == (name, 400)
     if kind:
@@ -43,7 +43,7 @@ def test_any_other_key_is_refused_and_not_quoted(headers: list[str], name: str, 
     assert not any(header in str(problem.members) for header in headers if len(header) > 3)
 
 
-def test_a_key_stands_for_one_request_of_one_client() -> None:
+def test_idempotency_key_identifies_one_request_of_one_client() -> None:
     """S42."""
     assert task_id_of("a", "1") != task_id_of("b", "1")
     assert task_id_of("a", "1").startswith("h-")
@@ -72,12 +72,12 @@ def test_a_key_stands_for_one_request_of_one_client() -> None:
         (b"[1]", "JSON of type list"),
     ],
 )
-def test_a_body_that_two_readers_could_take_differently_is_refused(body: bytes, kind: str) -> None:
+def test_ambiguous_json_body_is_refused(body: bytes, kind: str) -> None:
     problem = problem_of(read_object, "application/json; charset=utf-8", body)
     assert (problem.status, problem.members["errors"][0]["kind"]) == (400, kind)
 
 
-def test_only_json_is_read() -> None:
+def test_body_of_another_media_type_is_refused() -> None:
     assert read_object("Application/JSON", b'{"a": 1}') == {"a": 1}
     assert problem_of(read_object, "text/plain", b"{}").status == 415
 
@@ -96,9 +96,7 @@ def test_only_json_is_read() -> None:
         ({"case_id": "C-1", "mediation_id": 20, "13800001111": 1}, "***", "unknown"),
     ],
 )
-def test_s2_wrong_arguments_are_refused_at_the_door_by_field_and_kind(
-    document: dict[str, Any], field: str, kind: str
-) -> None:
+def test_s2_invalid_arguments_are_refused_with_field_and_kind(document: dict[str, Any], field: str, kind: str) -> None:
     problem = problem_of(read_order, document)
     assert problem.status == 422
     assert [(one["field"], one["kind"]) for one in problem.members["errors"]] == [(field, kind)]
@@ -106,14 +104,14 @@ def test_s2_wrong_arguments_are_refused_at_the_door_by_field_and_kind(
     assert problem.detail in ("缺少必要参数,跳过外呼触发", "外呼参数无效,跳过外呼触发")
 
 
-# -- how a trigger stands ----------------------------------------------------------------------------------------------
+# -- trigger states ----------------------------------------------------------------------------------------------------
 
 ASKED = Request("backend", "f", "C-1", "20", NOW, NOW + 3_600)
 
 
 def standing(phase: Any = None, outcome: Outcome | None = None, *, now: float = NOW, **result: Any) -> Standing:
-    told = {**TriggerResult.of(outcome, "C-1", "20").data, **result} if outcome else None
-    return Standing(now, phase, None, told)
+    stored = {**TriggerResult.of(outcome, "C-1", "20").data, **result} if outcome else None
+    return Standing(now, phase, None, stored)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +131,8 @@ def standing(phase: Any = None, outcome: Outcome | None = None, *, now: float = 
         (standing(now=NOW + 3_600), "expired", "new"),
     ],
 )
-def test_each_state_says_which_key_a_retry_may_carry(stands: Standing, state: str, key: str) -> None:
-    """S42: rotate after a definite outcome only, reuse while it is not known, and never dial again after `unknown`."""
+def test_each_trigger_state_names_the_key_for_a_retry(stands: Standing, state: str, key: str) -> None:
+    """S42: a new key only after a definite outcome, the same key before one, and no dial after `unknown`."""
     shown = describe(ASKED, stands, None)
     assert (shown["state"], shown["retry"]["key"]) == (state, key)
 
@@ -148,13 +146,13 @@ def test_each_state_says_which_key_a_retry_may_carry(stands: Standing, state: st
         ({"status": "STARTED", "result": None}, "queued", "same"),
     ],
 )
-def test_what_celery_alone_knows_of_a_trigger(meta: dict[str, Any], state: str, key: str) -> None:
-    """A fault in callwatch itself is an unknown outcome."""
+def test_state_of_a_trigger_known_only_to_celery(meta: dict[str, Any], state: str, key: str) -> None:
+    """An exception inside callwatch is an unknown outcome."""
     shown = describe(ASKED, standing(), meta)
     assert (shown["state"], shown["retry"]["key"]) == (state, key)
 
 
-def test_s9_s37_a_refusal_names_the_next_round_and_no_whole_person() -> None:
+def test_s9_s37_refusal_names_the_next_round_and_masks_persons() -> None:
     refused = [
         {"person_id": PERSON, "error_code": 1001, "message": "call 13800001111", "start_time": "2026-11-23 09:00"}
     ]
