@@ -11,7 +11,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 
 
 def layers() -> str:
-    """Return the layers that `make check` verifies, the highest first, each with what stands in it."""
+    """Return the layers that `make check` verifies, the highest first, each with the subjects of its packages."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     rows = [row for one in contracts for row in (one["layers"] if one["name"].startswith("layers") else [])]
     parts = [[name.strip() for name in row.split("|")] for row in rows]
@@ -19,7 +19,7 @@ def layers() -> str:
 
 
 def subject(package: str) -> str:
-    """Return what the first line of a module or package says that it is about."""
+    """Return the subject that the first line of a module or package names."""
     path = ROOT / package.replace(".", "/")
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     first = source.read_text("utf-8").removeprefix('"""').partition("\n")[0].removesuffix('"""')

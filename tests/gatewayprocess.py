@@ -44,7 +44,7 @@ class Answer:
 
 
 class Gateway:
-    """One `callwatch serve` process with a key for everything; everything ends with the `with` block.
+    """A `callwatch serve` process with a key of all scopes; process and streams end with the `with` block.
 
     At the end its log is searched for secrets and personal data (S37), and so are those of its deployment's workers.
     """
@@ -110,7 +110,7 @@ class Gateway:
 
     @property
     def log(self) -> str:
-        """The text of its log file."""
+        """The text of the process's log file."""
         return self._log.read_text(encoding="utf-8")
 
     def kill(self) -> None:
@@ -173,7 +173,7 @@ class Gateway:
         shown: "Shown | None" = None,
         **headers: str,
     ) -> "Stream":
-        """Open a stream, at another port where a proxy is in front; `shown` goes on with what an earlier one showed."""
+        """Open a stream, at `port` if a proxy is in front; `shown` continues the state of an earlier stream."""
         key = self.key if key is None else key
         return Stream(port or self.port, cases, headers | {"Authorization": f"Bearer {key}"}, prefix, shown)
 
@@ -191,7 +191,7 @@ class Shown:
     pairs: dict[tuple[str, str], str] = field(default_factory=dict)
     notices: dict[str, dict[str, Any]] = field(default_factory=dict)
     states: list[dict[str, Any]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
         """Apply one event to the state."""
@@ -203,14 +203,14 @@ class Shown:
                 for pair in case["pairs"]:
                     self.pairs[case["case_id"], pair["mediation_id"]] = pair["phase"]
                 self.notices |= {notice["id"]: notice for notice in case["notices"]}
-                self.told += [notice["id"] for notice in case["notices"]]
+                self.delivered += [notice["id"] for notice in case["notices"]]
         elif kind == "call":
             self.calls[data["call"]["job_id"]] = {**data["call"], "case_id": data["case_id"]}
         elif kind == "pair":
             self.pairs[data["case_id"], data["mediation_id"]] = data["phase"]
         elif kind == "notice":
             self.notices[data["id"]] = data
-            self.told.append(data["id"])
+            self.delivered.append(data["id"])
         elif kind == "gone":
             self.clear(data["case_id"])
         elif kind == "state":

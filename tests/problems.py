@@ -1,4 +1,4 @@
-"""What several tests of the gateway's pure parts need."""
+"""Shared helpers for the tests of the gateway's pure parts."""
 
 from typing import Any
 

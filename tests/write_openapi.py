@@ -1,4 +1,4 @@
-"""Write docs/openapi.json anew, and the page of it: `python -m tests.write_openapi`."""
+"""Regenerate docs/openapi.json and its reference page: `python -m tests.write_openapi`."""
 
 import json
 from typing import Any, cast

@@ -199,7 +199,7 @@ def test_pause_stops_claims_and_sending(store: RedisStore) -> None:
 
 
 def test_a_deployment_can_be_switched_off(store: RedisStore) -> None:
-    """S16: the setting stops new calls, whatever the flag."""
+    """S16: the setting stops new calls, whether or not they are paused."""
     answer = store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=False)
     assert isinstance(answer, ClaimAnswered)
     assert answer.why == "disabled"

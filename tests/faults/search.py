@@ -14,7 +14,7 @@ from tests.faults.script import Step, draw, play, reduce
 from tests.faults.simulation import Machine
 
 
-class Broken(Exception):  # noqa: N818 - named for what it is
+class Broken(Exception):  # noqa: N818 - the name states the finding
     """A rule is broken by the script of `seed`, caused by the chained exception, after `steps` steps of the search."""
 
     def __init__(self, seed: int, steps: int) -> None:

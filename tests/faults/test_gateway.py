@@ -1,4 +1,4 @@
-"""Test deaths of gateway, worker and Redis at any moment: one request per key, and pages show the records again."""
+"""Kill gateway, worker and Redis at chosen moments: one request per key, and pages show the records again."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from worker.core.model import Pair
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server for destructive tests."""
+    """Start a Redis server for destructive tests."""
     with EmbeddedServer() as one:
         yield one
 
@@ -29,7 +29,7 @@ def server() -> Iterator[EmbeddedServer]:
 def test_s42_gateway_killed_around_publishing_makes_one_call_per_key(
     redis_url: str, tmp_path: Path, point: str
 ) -> None:
-    """The trigger is stored and enqueued, or not: the back end cannot know, and repeats its key."""
+    """The back end cannot know whether the trigger was stored and enqueued, and retries with its key."""
     fuse = tmp_path / "fuse"
     fuse.touch()
     with Deployment(redis_url, poll_interval=2) as deployment:
@@ -54,8 +54,8 @@ def test_s42_gateway_killed_around_publishing_makes_one_call_per_key(
             assert deployment.simulator.calls_per_pair() == {("C-1", "20"): 1}
 
 
-def test_s35_while_redis_is_away_streams_say_so_and_recover_by_themselves(server: EmbeddedServer) -> None:
-    """Every answer is a 503 with Retry-After, a trigger's says that the same key may come again; streams stay open."""
+def test_s35_streams_report_an_outage_of_redis_and_recover(server: EmbeddedServer) -> None:
+    """Every response is a 503 with Retry-After; that of a trigger allows the same key again; streams stay open."""
     store = build_store(Settings(redis_url=server.url))
     with Gateway(environment(server.url)) as gateway, gateway.follow("C-1") as page:
         wait_until(lambda: page.events)
@@ -81,10 +81,10 @@ def test_s35_while_redis_is_away_streams_say_so_and_recover_by_themselves(server
     store.client.close()
 
 
-def test_s42_a_broker_that_takes_nothing_in_time_is_a_503_and_the_same_key_is_taken_later(
+def test_s42_broker_time_out_is_a_503_and_the_same_key_is_accepted_later(
     server: EmbeddedServer, redis_url: str
 ) -> None:
-    """The key was stored and the message may arrive after all: with the same key it is one trigger."""
+    """The key was stored and its message may still arrive: a retry with the same key is the same trigger."""
     with (
         Gateway(environment(redis_url, broker_url=server.url)) as gateway,
         redis.Redis.from_url(server.url, decode_responses=True) as broker,
@@ -102,7 +102,7 @@ def test_s42_a_broker_that_takes_nothing_in_time_is_a_503_and_the_same_key_is_ta
         assert ids == {taken.json["id"]}
 
 
-def test_s34_idle_page_shows_the_records_after_any_death(server: EmbeddedServer) -> None:
+def test_s34_idle_page_shows_the_records_after_any_kill(server: EmbeddedServer) -> None:
     """Redis, worker and gateway are killed in turn during calls; a page reconnects with the last id it received."""
     life = [["Scheduling", 0], ["Executing", 3], ["Succeeded", 12]]
     with Deployment(server.url, **SETTINGS | {"poll_interval": 1, "status_timeout": 1}) as deployment:

@@ -1,4 +1,4 @@
-"""Gateway, worker and Redis die at random moments, seeded; at rest every page shows what the records say (S34)."""
+"""Kill gateway, worker and Redis at random, seeded moments: at rest every page shows the records (S34)."""
 
 import http.client
 import random
@@ -22,13 +22,13 @@ LIFE = [["Scheduling", 0], ["Executing", 3], ["Succeeded", 14]]
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A server that these tests may harm."""
+    """Start a Redis server for destructive tests."""
     with EmbeddedServer() as one:
         yield one
 
 
 class Page:
-    """A page that connects again with the last id it saw, as docs/http.md asks of it."""
+    """A page that reconnects with the last id that it received, as docs/http.md demands."""
 
     def __init__(self, gateway: Gateway, *cases: str) -> None:
         self.cases = cases
@@ -61,7 +61,7 @@ class Page:
 
 
 class Storm:
-    """Kills one part after the other, each after a random number of status queries, and starts it again."""
+    """Kills and restarts one process after the other, each after a random number of status queries."""
 
     def __init__(self, seed: int, deployment: Deployment, server: EmbeddedServer, gateway: Gateway) -> None:
         self._random = random.Random(seed)  # noqa: S311 - chooses moments
@@ -72,7 +72,7 @@ class Storm:
         self.cases: list[str] = []
 
     def blow(self) -> None:
-        """Trigger a case, wait for a random moment, kill, start again."""
+        """Trigger a case, wait for a random moment, kill a process, restart it."""
         self.trigger(f"C-{len(self.cases)}")
         kills = self._kills()
         for number in range(KILLS):
@@ -82,7 +82,7 @@ class Storm:
                 self.trigger(f"C-{len(self.cases)}")
 
     def trigger(self, case: str) -> None:
-        """Send a trigger until it is taken, with the same key: what a back end does."""
+        """Send a trigger with the same key until it is accepted, as a back end does."""
 
         def taken() -> bool:
             with suppress(OSError, http.client.HTTPException):
@@ -96,10 +96,10 @@ class Storm:
         return self._gateway.trigger(f"load-of-{case}", case)
 
     def is_over(self) -> bool:
-        """Return whether every trigger has come to an end, and every call.
+        """Return whether every trigger and every call has ended.
 
-        One that waits for a worker is sent again with the same key: a worker that dies in the middle of taking a
-        message, or a Redis that dies before it has written one, may have lost it.
+        A trigger that waits for a worker is sent again with the same key: a worker killed while it takes a
+        message, or a Redis killed before it has written one, may have lost it.
         """
         states = {case: self._post(case).json["state"] for case in self.cases}
         return set(states.values()) == {"finished"} and self._at_rest()
@@ -132,7 +132,7 @@ class Storm:
 def test_s34_at_rest_every_page_shows_the_records_after_kills_at_random_moments(
     server: EmbeddedServer, seed: int
 ) -> None:
-    """S4, S34, S35, S42: no pair is dialled twice, no notice is sent twice over one case's streams."""
+    """S4, S34, S35, S42: no pair is dialled twice, and the streams of a case deliver no notice twice."""
     with Deployment(server.url, **SETTINGS | {"poll_interval": 1, "status_timeout": 1}) as deployment:
         deployment.simulator.script("*", life=LIFE)
         with Gateway.of(deployment) as gateway:
@@ -146,5 +146,5 @@ def test_s34_at_rest_every_page_shows_the_records_after_kills_at_random_moments(
                 for page in [*pages, overview]:
                     wait_until(lambda page=page: shows_the_records(page, deployment.store, *page.cases))  # type: ignore[misc]
             for page in pages:
-                assert len(page.shown.told) == len(set(page.shown.told)), "a notice came twice"
+                assert len(page.shown.delivered) == len(set(page.shown.delivered)), "a notice was delivered twice"
         assert set(deployment.simulator.calls_per_pair().values()) == {1}

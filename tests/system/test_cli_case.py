@@ -1,4 +1,4 @@
-"""Prove what `history`, `conversation` and `erase` print, on a real server and against the simulated upstream (S36)."""
+"""Test the output of `history`, `conversation` and `erase` with a real server and the simulated upstream (S36)."""
 
 import json
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""What docker-compose.yml would start, started as plain processes: the same commands, environment, users and secrets.
+"""Run the services of docker-compose.yml as plain processes: the same commands, environment, users and secrets.
 
 A server with the users that `ops/make-secrets` makes, one of each service and a second poll worker. Everything works
-with the least rights that each user has; what these are is tried in test_redis_users.py (S40).
+with the minimal rights of each user; test_redis_users.py tests these rights (S40).
 """
 
 import base64
@@ -53,7 +53,7 @@ class Installation:
         return redis.Redis.from_url(self.url(user), decode_responses=True, socket_timeout=LIMIT)
 
     def environment(self, service: str) -> dict[str, str]:
-        """What compose would set: nothing of ours but what the file says, with this machine's paths and addresses."""
+        """Return the environment that compose would set: the file's settings, with paths and ports of this machine."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("CALLWATCH_", "FLOWER_"))}
         own["CALLWATCH_API_BASE_URL"] = self.upstream
         for name, value in SERVICES[service]["environment"].items():
@@ -170,7 +170,7 @@ def answers(client: "redis.Redis") -> bool:
 def test_a_case_is_called_watched_and_shown(installation: Installation) -> None:
     """Each with its own user's rights: producer, workers, Flower, metrics; nothing was refused to any of them."""
     url = installation.url("producer")
-    with Celery("somebody-else", broker=url, backend=url) as producer:
+    with Celery("producer", broker=url, backend=url) as producer:
         kwargs = {"case_id": "C-1", "mediation_id": 20}
         sent = producer.send_task("outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=600)
         assert sent.get(timeout=LIMIT)["outcome"] == "started"
@@ -224,7 +224,7 @@ def scrape(installation: Installation) -> str:
 
 
 def test_a_killed_poll_worker_leaves_its_calls_to_the_other(installation: Installation) -> None:
-    """S28, with the least rights: what it held is published again."""
+    """S28, with minimal rights: the polls of the killed worker are published again."""
     before = polls(installation)
     installation.processes[1].kill()
     wait_until(lambda: polls(installation) > before + 10)
@@ -255,7 +255,7 @@ def test_s40_nobody_sees_anything_without_a_credential(installation: Installatio
 
 
 def test_s40_flowers_own_metrics_are_gone(installation: Installation) -> None:
-    """Flower asks nobody for a credential there; ours has it all, with one."""
+    """Flower serves them without a credential; `callwatch metrics` serves all of them with one."""
     for authorization in ("", installation.basic):
         assert installation.get("flower", "/metrics", authorization)[0] == 404
 
@@ -270,8 +270,8 @@ def test_s40_flowers_own_metrics_are_gone(installation: Installation) -> None:
         "task/revoke/x",
     ],
 )
-def test_s40_flower_dials_nobody(installation: Installation, path: str) -> None:
-    """Even for who has the credential: it is there for looking on."""
+def test_s40_flower_cannot_dial_or_control_workers(installation: Installation, path: str) -> None:
+    """Even with the credential: Flower is read-only."""
     body = json.dumps({"kwargs": {"case_id": "C-9", "mediation_id": "9"}}).encode()
     headers = {"Authorization": installation.basic}
     request = urllib.request.Request(f"http://127.0.0.1:{installation.ports['flower']}/api/{path}", body, headers)

@@ -1,4 +1,4 @@
-"""The widget's modules as any page loads them, and their size."""
+"""Test how the gateway serves the widget's modules: headers, redirects, compression, size."""
 
 import gzip
 import re
@@ -22,14 +22,14 @@ def gateway(redis_server: EmbeddedServer, request: pytest.FixtureRequest) -> obj
 
 
 def entry_of(gateway: Gateway) -> str:
-    """The path of the module that the entry names, from the root."""
+    """Return the absolute path of the module that the entry module imports."""
     answer = gateway.get(f"{gateway.prefix}/callwatch-calls.js", key="")  # type: ignore[attr-defined]
     match = re.fullmatch(rb'import "\./(assets/[0-9a-f]{16}/callwatch-calls\.js)";\n', answer.body)
     assert match, answer
     return f"{gateway.prefix}/{match[1].decode()}"  # type: ignore[attr-defined]
 
 
-def test_the_entry_is_one_line_that_is_asked_for_again_each_time(gateway: Gateway) -> None:
+def test_entry_module_is_one_line_and_revalidated_on_each_load(gateway: Gateway) -> None:
     answer = gateway.get("/callwatch-calls.js", key="")
     assert answer.headers["cache-control"] == "no-cache"
     assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
@@ -39,11 +39,11 @@ def test_the_entry_is_one_line_that_is_asked_for_again_each_time(gateway: Gatewa
     assert (again.status, again.body) == (304, b"")
 
 
-def test_modules_stand_for_ever_under_an_address_that_names_their_content(gateway: Gateway) -> None:
+def test_modules_are_immutable_under_a_content_hash(gateway: Gateway) -> None:
     place = entry_of(gateway)
     answer = gateway.get(place, key="")
     written = (FOLDER / "callwatch-calls.js").read_text("utf-8")
-    assert len(answer.body.splitlines()) == len(written.splitlines()), "a fault is reported with its line"
+    assert len(answer.body.splitlines()) == len(written.splitlines()), "error reports name the line of the source"
     assert b"/*" not in answer.body
     assert b"customElements.define" in answer.body
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -57,8 +57,8 @@ def test_modules_stand_for_ever_under_an_address_that_names_their_content(gatewa
         assert gateway.get(place.replace("callwatch-calls.js", name.decode()), key="").status == 200
 
 
-def test_a_module_of_another_release_leads_to_this_ones(gateway: Gateway) -> None:
-    """A page that loads while the gateway is renewed; what was never a module is not found."""
+def test_module_of_another_release_redirects_to_the_current_one(gateway: Gateway) -> None:
+    """For pages that load during an upgrade of the gateway; files that are no module are a 404."""
     place = entry_of(gateway)
     old = gateway.get(re.sub("[0-9a-f]{16}", "0" * 16, place), key="")
     assert (old.status, old.headers["location"], old.headers["cache-control"]) == (307, place, "no-store")
@@ -66,13 +66,13 @@ def test_a_module_of_another_release_leads_to_this_ones(gateway: Gateway) -> Non
         assert gateway.get(place.replace("callwatch-calls.js", name), key="").problem == "not-found"
 
 
-def test_the_widget_is_small() -> None:
-    """As written at most 40 KB; as it travels, each module compressed, at most 12 KB."""
+def test_widget_size_is_bounded() -> None:
+    """At most 40 KB of source, and 12 KB in transit with each module compressed."""
     assert sum(path.stat().st_size for path in FOLDER.glob("*.js")) <= WRITTEN
     assert sum(len(asset.zipped) for asset in modules().values()) <= ZIPPED
 
 
-def test_comments_are_left_out_and_nothing_else() -> None:
+def test_only_comments_are_removed_from_modules() -> None:
     source = """a(); // why
 /** What.
  * @x */
@@ -85,7 +85,7 @@ c((/** @type {any} */ d) => `
     assert slim(source) == 'a();\n\n\nb("http://x");\nc((d) => `\n.e { f }\n`);\n\n'
 
 
-def test_there_is_no_page_of_a_made_up_case_outside_a_demonstration(gateway: Gateway) -> None:
+def test_demo_page_is_absent_outside_a_demonstration(gateway: Gateway) -> None:
     for path in ("/demo", "/demo/demo.js", "/demo/token?case=C-4001"):
         assert gateway.get(path, key="").problem == "not-found"
     assert gateway.post("/demo/load", {"case_id": "C-4001", "scene": "talk"}, key="").problem == "not-found"

@@ -1,4 +1,4 @@
-"""Where the demonstration's page is served, and what its back end refuses."""
+"""Test when the demonstration's page is served, and the refusals of its back end."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ LOAD = {"case_id": "C-4001", "scene": "talk"}
 
 
 class RealUpstream(BaseHTTPRequestHandler):
-    """An upstream that knows no scripts, and answers everything with what every success looks like."""
+    """Upstream without the simulator's scripts that responds to every request with a generic success."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -38,14 +38,14 @@ def gateway(redis_server: EmbeddedServer) -> Iterator[Gateway]:
     upstream = ThreadingHTTPServer(("127.0.0.1", 0), RealUpstream)
     threading.Thread(target=upstream.serve_forever, args=(0.05,), daemon=True).start()
     url = f"http://127.0.0.1:{upstream.server_address[1]}"
-    told = environment(redis_server.url, key_prefix="gateway-demo", demo=True, api_base_url=url)
-    with Gateway(told) as gateway:
+    settings = environment(redis_server.url, key_prefix="gateway-demo", demo=True, api_base_url=url)
+    with Gateway(settings) as gateway:
         yield gateway
     upstream.shutdown()
     upstream.server_close()
 
 
-def test_a_strict_policy_covers_the_page(gateway: Gateway) -> None:
+def test_demo_page_has_a_strict_content_security_policy(gateway: Gateway) -> None:
     answer = gateway.get("/demo", key="")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -57,32 +57,34 @@ def test_a_strict_policy_covers_the_page(gateway: Gateway) -> None:
     assert gateway.get("/demo/demo.py", key="").problem == "not-found"
 
 
-def test_an_upstream_that_takes_no_script_is_not_dialled(gateway: Gateway) -> None:
-    """S40: a real one by mistake; nothing reaches the queue."""
+def test_upstream_that_is_no_simulator_is_not_dialled(gateway: Gateway) -> None:
+    """S40: with a real upstream configured by mistake, no trigger reaches the queue."""
     assert gateway.post("/demo/load", LOAD, key="").status == 502
     assert gateway.get("/v1/cases/C-4001").json["cases"][0]["pairs"] == []
 
 
-def test_pages_of_other_sites_cannot_load_a_case(gateway: Gateway) -> None:
+def test_cross_site_requests_cannot_load_a_case(gateway: Gateway) -> None:
     refused = gateway.post("/demo/load", LOAD, key="", Sec_Fetch_Site="cross-site")
     assert refused.problem == "insufficient-scope"
     assert gateway.post("/demo/load", LOAD, key="", Content_Type="text/plain").problem == "json-only"
 
 
 @pytest.mark.parametrize("document", [{**LOAD, "scene": "x"}, {**LOAD, "case_id": "C-1"}, {"scene": "talk"}])
-def test_only_made_up_cases_and_scenes_are_loaded(gateway: Gateway, document: Any) -> None:
+def test_unknown_cases_and_scenes_are_refused(gateway: Gateway, document: Any) -> None:
     assert gateway.post("/demo/load", document, key="").problem == "malformed"
 
 
-def test_tokens_are_for_made_up_cases_alone(gateway: Gateway) -> None:
+def test_demo_tokens_cover_made_up_cases_only(gateway: Gateway) -> None:
     assert gateway.get("/demo/token?case=C-1001", key="").problem == "other-case"
     token = gateway.get("/demo/token?case=C-4001", key="").body.decode()
     assert gateway.get("/v1/cases/C-4001", key=token).status == 200
     assert gateway.get("/v1/cases/C-4002", key=token).problem == "other-case"
 
 
-@pytest.mark.parametrize(("demo", "alone"), [(False, True), (True, False)], ids=["in earnest", "for others to reach"])
-def test_there_is_no_such_page_elsewhere(demo: bool, alone: bool) -> None:
+@pytest.mark.parametrize(
+    ("demo", "alone"), [(False, True), (True, False)], ids=["demo mode off", "reachable from other hosts"]
+)
+def test_demo_routes_need_demo_mode_and_a_loopback_address(demo: bool, alone: bool) -> None:
     settings = Settings(demo=demo, api_base_url="http://127.0.0.1:1")
     app = FastAPI()
     gateway = cast("Any", SimpleNamespace(entrance=SimpleNamespace(prefix=""), open_metrics=alone))

@@ -1,4 +1,4 @@
-"""The OpenAPI document, its copy, its recipes: what is written is what happens."""
+"""Test the gateway against its OpenAPI document, and the document's copy, reference and recipes."""
 
 import functools
 import json
@@ -29,16 +29,16 @@ def gateway(redis_server: EmbeddedServer) -> Iterator[Gateway]:
         yield gateway
 
 
-def test_the_copy_of_the_document_is_the_one_that_is_served(gateway: Gateway) -> None:
-    """After a change: the test says what to write."""
+def test_copy_of_the_openapi_document_equals_the_served_one(gateway: Gateway) -> None:
+    """After a change of the API, the failure names the command that regenerates the copy."""
     served = json.dumps(gateway.get("/openapi.json", key="").json, ensure_ascii=False, indent=1) + "\n"
-    assert COPY.read_text(encoding="utf-8") == served, "python -m tests.write_openapi writes it anew"
+    assert COPY.read_text(encoding="utf-8") == served, "python -m tests.write_openapi regenerates it"
 
 
-def test_the_reference_is_the_page_of_the_document() -> None:
-    """It is text alone: nothing on it is loaded from elsewhere."""
+def test_http_reference_is_generated_from_the_document() -> None:
+    """The reference is plain text that loads nothing from other places."""
     document = json.loads(COPY.read_text(encoding="utf-8"))
-    assert page_of(document) == REFERENCE, "python -m tests.write_openapi writes it anew"
+    assert page_of(document) == REFERENCE, "python -m tests.write_openapi regenerates it"
     assert "<script" not in REFERENCE
     assert "://" not in REFERENCE
 
@@ -51,13 +51,13 @@ def test_the_reference_is_the_page_of_the_document() -> None:
         pytest.param(("components", "schemas", "Trigger", "properties", "expires_in"), "maximum", 7, id="a limit"),
     ],
 )
-def test_a_change_of_the_document_changes_the_reference(where: tuple[str, ...], field: str, value: object) -> None:
+def test_change_of_the_document_changes_the_reference(where: tuple[str, ...], field: str, value: object) -> None:
     document = json.loads(COPY.read_text(encoding="utf-8"))
     functools.reduce(lambda node, name: node[name], where, document)[field] = value
     assert page_of(document) != REFERENCE
 
 
-def test_the_reference_has_every_path_status_and_schema() -> None:
+def test_reference_has_every_path_status_and_schema() -> None:
     document = json.loads(COPY.read_text(encoding="utf-8"))
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -68,7 +68,7 @@ def test_the_reference_has_every_path_status_and_schema() -> None:
     assert [name for name in document["components"]["schemas"] if f"\n### {name}\n" not in REFERENCE] == []
 
 
-def test_every_path_of_the_page_is_one_of_the_document(gateway: Gateway) -> None:
+def test_every_path_of_the_guide_is_in_the_document(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", key="").json
     paths = {path.replace("{id}", "ID").replace("{case}", "CASE") for path in document["paths"]}
     spans = [line.split("`")[1] for line in PAGE.splitlines() if line.startswith("| `")]
@@ -77,10 +77,10 @@ def test_every_path_of_the_page_is_one_of_the_document(gateway: Gateway) -> None
     assert named <= paths
 
 
-def test_s42_what_the_document_allows_and_forbids_is_what_happens(gateway: Gateway, tmp_path: Path) -> None:
-    """Schemathesis asks, bounded and with a fixed seed: no 5xx, every answer as documented, no way past the key."""
+def test_s42_gateway_behaves_as_the_document_allows_and_forbids(gateway: Gateway, tmp_path: Path) -> None:
+    """Bounded run of Schemathesis with a fixed seed: no 5xx, documented responses only, no access without a key."""
     (tmp_path / "schemathesis.toml").write_text(
-        # A stream does not end; tests of their own follow it. And one key for two requests is refused, as it should be.
+        # Streams never end and have separate tests; a key used for two requests is refused by design.
         '[[operations]]\ninclude-path = "/v1/stream"\nenabled = false\n'
         '[[operations]]\ninclude-path = "/v1/triggers"\nchecks.positive_data_acceptance.enabled = false\n'
     )
@@ -101,8 +101,8 @@ RECIPES = {"python": (sys.executable, "recipe.py"), "js": ("node", "recipe.mjs")
 
 
 @pytest.mark.parametrize("language", RECIPES)
-def test_a_recipe_triggers_and_mints_a_token_that_is_taken(gateway: Gateway, tmp_path: Path, language: str) -> None:
-    """S42: where the runtime is found; the token looks at its case and cannot trigger."""
+def test_recipe_triggers_and_mints_a_valid_token(gateway: Gateway, tmp_path: Path, language: str) -> None:
+    """S42: runs where the language is installed; the token reads its case and cannot trigger."""
     program, name = RECIPES[language]
     (recipe,) = blocks(PAGE, language)
     (tmp_path / name).write_text(recipe, encoding="utf-8")

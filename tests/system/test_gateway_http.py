@@ -1,4 +1,4 @@
-"""The HTTP API as back ends and pages use it: triggers, headers, access log, start-up."""
+"""Test the HTTP API of back ends and pages: triggers, headers, access log, start-up."""
 
 import json
 import subprocess
@@ -32,8 +32,8 @@ def gateway(redis_server: EmbeddedServer) -> Iterator[Gateway]:
 # -- triggers ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_trigger_is_taken_and_found_again(gateway: Gateway) -> None:
-    """S42: the same key, quoted or bare, is the same trigger; 20 and "20" are the same mediation."""
+def test_accepted_trigger_can_be_read_again(gateway: Gateway) -> None:
+    """S42: a quoted and a bare key identify the same trigger; 20 and "20" are the same mediation."""
     first = gateway.trigger('"k-first"')
     assert (first.status, first.headers["retry-after"]) == (202, "2")
     assert first.json["state"] == "queued"
@@ -45,7 +45,7 @@ def test_a_trigger_is_taken_and_found_again(gateway: Gateway) -> None:
     assert found.headers["retry-after"] == "2"
 
 
-def test_the_same_key_for_another_call_is_refused(gateway: Gateway) -> None:
+def test_same_key_with_other_arguments_is_refused(gateway: Gateway) -> None:
     """S42."""
     assert gateway.trigger("k-reused").status == 202
     for other in ({"case_id": "C-2"}, {"mediation_id": 21}, {"call_auto": 1}, {"call_person_id": PERSON}):
@@ -53,7 +53,7 @@ def test_the_same_key_for_another_call_is_refused(gateway: Gateway) -> None:
         assert (answer.status, answer.problem) == (422, "idempotency-key-reused")
 
 
-def test_of_one_client_s_key_another_client_knows_nothing(gateway: Gateway) -> None:
+def test_idempotency_keys_of_clients_are_separate(gateway: Gateway) -> None:
     other = gateway.make_key("other", "trigger")
     wait_until(lambda: gateway.get("/v1/triggers/x", key=other).status != 401)
     first = gateway.trigger("k-mine")
@@ -61,7 +61,7 @@ def test_of_one_client_s_key_another_client_knows_nothing(gateway: Gateway) -> N
     assert gateway.post("/v1/triggers", GOOD, other, Idempotency_Key="k-mine").json["id"] != first.json["id"]
 
 
-def test_who_waits_for_an_end_that_does_not_come_is_told_so(gateway: Gateway) -> None:
+def test_expired_wait_returns_the_state_without_preference_applied(gateway: Gateway) -> None:
     answer = gateway.trigger("k-waits", Prefer="respond-async, wait=1")
     assert (answer.status, answer.json["state"]) == (202, "queued")
     assert "preference-applied" not in answer.headers
@@ -70,7 +70,7 @@ def test_who_waits_for_an_end_that_does_not_come_is_told_so(gateway: Gateway) ->
 # -- headers -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_answer_is_kept_nowhere_and_loads_nothing(gateway: Gateway) -> None:
+def test_responses_forbid_caching_and_loading_of_resources(gateway: Gateway) -> None:
     for answer in (gateway.get("/v1/cases/C-1"), gateway.get("/nowhere"), gateway.get("/problems/malformed", key="")):
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")
@@ -83,8 +83,8 @@ def preflight(gateway: Gateway, path: str, origin: str) -> Answer:
     return gateway.request("OPTIONS", path, key="", Origin=origin, Access_Control_Request_Method="GET")
 
 
-def test_pages_of_named_origins_may_look_and_no_others(gateway: Gateway) -> None:
-    """S40: exact origins; nothing that triggers or mints is shared with any page."""
+def test_only_configured_origins_may_read(gateway: Gateway) -> None:
+    """S40: origins match exactly; no origin may call the endpoints that trigger or mint."""
     allowed = preflight(gateway, "/v1/cases/C-1", "https://host.example")
     assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (204, "https://host.example")
     assert allowed.headers["access-control-allow-headers"] == "authorization, last-event-id"
@@ -102,24 +102,24 @@ def test_pages_of_named_origins_may_look_and_no_others(gateway: Gateway) -> None
         assert "access-control-allow-origin" not in refused.headers
 
 
-def test_an_unchanged_case_is_not_sent_again(gateway: Gateway) -> None:
+def test_unchanged_case_is_a_304(gateway: Gateway) -> None:
     first = gateway.get("/v1/cases/C-9")
     again = gateway.get("/v1/cases/C-9", If_None_Match=first.headers["etag"])
     assert (again.status, again.body) == (304, b"")
     assert gateway.get("/v1/cases/C-9", If_None_Match='"another"').json["cases"] == first.json["cases"]
 
 
-def test_a_case_with_a_slash_in_its_id(gateway: Gateway) -> None:
+def test_case_id_may_contain_a_slash(gateway: Gateway) -> None:
     assert gateway.case("C/1?x=ü")["case_id"] == "C/1?x=ü"
     assert gateway.get("/v1/cases/C%2F1/history").json == {"case_id": "C/1", "events": [], "next": None}
 
 
-def test_it_stands_under_the_path_of_a_proxy_that_strips_it_and_of_one_that_does_not(gateway: Gateway) -> None:
+def test_paths_work_with_and_without_the_prefix_of_a_proxy(gateway: Gateway) -> None:
     assert gateway.get("/calls/v1/cases/C-1").status == gateway.get("/v1/cases/C-1").status == 200
     assert gateway.get("/calls/nowhere").json["type"] == "/calls/problems/not-found"
 
 
-def test_the_access_log_has_neither_query_nor_headers(gateway: Gateway) -> None:
+def test_access_log_has_neither_query_nor_headers(gateway: Gateway) -> None:
     """S37."""
     gateway.get(f"/v1/cases/C-1/history?after=1-0&secret={PERSON}")
     wait_until(lambda: '"route": "/v1/cases/{case}/history"' in gateway.log)
@@ -131,15 +131,15 @@ def test_the_access_log_has_neither_query_nor_headers(gateway: Gateway) -> None:
     assert PERSON not in gateway.log
 
 
-def test_metrics_and_health(gateway: Gateway) -> None:
-    """On loopback, without a token of their own, the metrics are open as `callwatch metrics` is."""
+def test_metrics_and_health_are_served(gateway: Gateway) -> None:
+    """On loopback without a metrics token, metrics need no credential, like those of `callwatch metrics`."""
     assert gateway.get("/healthz", key="").body == b"ok\n"
     gateway.get("/v1/cases/C-1")
     assert gateway.metric('callwatch_gateway_requests_total{route="/v1/cases/{case}",status="200"}') >= 1
     assert gateway.metric("callwatch_gateway_store_up") == 1
 
 
-# -- starting ----------------------------------------------------------------------------------------------------------
+# -- start-up ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_metrics_and_health(gateway: Gateway) -> None:
         (["serve", "--port", "0"], {"POLL_INTERVAL": "soon"}, 2, "CALLWATCH_POLL_INTERVAL: 'soon' is a text"),
     ],
 )
-def test_s40_it_does_not_start_with_wrong_settings_or_open_to_all(
+def test_s40_gateway_refuses_to_start_with_invalid_settings_or_without_keys(
     redis_url: str, arguments: list[str], settings: dict[str, str], code: int, wanted: str
 ) -> None:
     ended = subprocess.run(
@@ -161,7 +161,7 @@ def test_s40_it_does_not_start_with_wrong_settings_or_open_to_all(
     assert wanted in ended.stderr
 
 
-def test_a_key_is_printed_alone_and_once(
+def test_new_key_is_printed_alone_and_once(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert store

@@ -1,4 +1,4 @@
-"""Debian's nginx in front of the gateway, with the snippet of docs/http.md as it stands there: buffering is on."""
+"""Test the gateway behind Debian's nginx with the unchanged snippet of docs/http.md: buffering is on."""
 
 import contextlib
 import http.client
@@ -46,7 +46,7 @@ http {{
 
 @pytest.fixture
 def nginx() -> str:
-    """Where nginx is; CI must have it."""
+    """Return the path of nginx; CI must have it."""
     found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         if os.environ.get("CI"):
@@ -64,13 +64,13 @@ def gateway(redis_url: str) -> Iterator[Gateway]:
 
 @pytest.fixture(params=["as documented", "with HTTP/1.0"])
 def snippet(request: pytest.FixtureRequest) -> str:
-    """The snippet, and the same without its HTTP version: by HTTP/1.0 nginx buffers all that no header forbids."""
+    """Return the snippet, with and without its HTTP version: over HTTP/1.0 nginx buffers unless a header forbids it."""
     return SNIPPET if request.param == "as documented" else SNIPPET.replace("proxy_http_version 1.1;", "")
 
 
 @pytest.fixture
 def proxy(nginx: str, gateway: Gateway, tmp_path: Path, snippet: str) -> Iterator[int]:
-    """The port of a proxy in front of the gateway."""
+    """Run nginx in front of the gateway and yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert "127.0.0.1:8080" in snippet
@@ -80,7 +80,7 @@ def proxy(nginx: str, gateway: Gateway, tmp_path: Path, snippet: str) -> Iterato
     process = subprocess.Popen((nginx, "-e", "stderr", "-p", tmp_path, "-c", file))
     try:
         wait_until(lambda: process.poll() is not None or is_open(port))
-        assert process.poll() is None, "nginx does not take the snippet"
+        assert process.poll() is None, "nginx rejects the snippet"
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
@@ -93,7 +93,7 @@ def is_open(port: int) -> bool:
     return False
 
 
-def test_s42_a_trigger_passes_the_proxy_and_its_location_leads_back_through_it(gateway: Gateway, proxy: int) -> None:
+def test_s42_trigger_passes_the_proxy_and_its_location_works_through_it(gateway: Gateway, proxy: int) -> None:
     headers = {"Authorization": f"Bearer {gateway.key}", "Content-Type": "application/json", "Host": HOST}
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy, timeout=LIMIT)) as connection:
         body = json.dumps({"case_id": "C-1", "mediation_id": 20})
@@ -107,11 +107,11 @@ def test_s42_a_trigger_passes_the_proxy_and_its_location_leads_back_through_it(g
         connection.request("GET", "/calls/nowhere", headers=headers)
         problem = json.loads(connection.getresponse().read())
         connection.request("GET", problem["type"], headers=headers)
-        assert connection.getresponse().status == 200, "the page about the problem"
+        assert connection.getresponse().status == 200, "the page that explains the problem"
 
 
 def test_s32_events_pass_a_buffering_proxy_within_a_second(gateway: Gateway, proxy: int, store: RedisStore) -> None:
-    """Buffering is on, as nginx has it by default; the gateway's header forbids it for streams."""
+    """nginx buffers by default; the gateway's header turns that off for streams."""
     with gateway.follow("C-1", port=proxy, prefix="/calls", Host=HOST) as page:
         assert (page.status, page.response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
         page.wait(lambda _: page.events, limit=10)
@@ -119,4 +119,4 @@ def test_s32_events_pass_a_buffering_proxy_within_a_second(gateway: Gateway, pro
             begin = time.monotonic()
             started(store, Pair("C-1", str(number)), f"job-{number}")
             page.wait(lambda shown, job=f"job-{number}": job in shown.calls, limit=10)  # type: ignore[misc]
-            assert time.monotonic() - begin < 5, "at once, on a machine that is shared"
+            assert time.monotonic() - begin < 5, "at once; the bound allows for a busy machine"

@@ -1,4 +1,4 @@
-"""Each fault of a request is one problem that names field and kind, never the value, and dials nobody (S42)."""
+"""Test that each invalid request gets one problem with field and kind, never the value, and makes no call (S42)."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ def gateway(redis_server: EmbeddedServer) -> Iterator[Gateway]:
 
 
 def raw(gateway: Gateway, text: bytes) -> bytes:
-    """What is answered to a request as it stands here."""
+    """Return the response to a request that is sent byte for byte."""
     with socket.create_connection(("127.0.0.1", gateway.port), LIMIT) as connection:
         connection.sendall(text)
         connection.shutdown(socket.SHUT_WR)
@@ -66,7 +66,7 @@ def expired() -> str:
         pytest.param("/problems/none", "", "not-found", 404, id="no such problem"),
     ],
 )
-def test_each_wrong_question_is_one_problem(
+def test_each_invalid_read_is_one_problem(
     gateway: Gateway, path: str, key: str | None, problem: str, status: int
 ) -> None:
     credential = {"token": gateway.token("C-1"), "expired": expired(), "unsigned": unsigned()}.get(key or "", key)
@@ -79,13 +79,13 @@ def test_each_wrong_question_is_one_problem(
 
 
 def assert_names_field_and_kind(answer: Answer) -> None:
-    """Each wrong part is named with the kind of its value and what would be right."""
+    """Require that each error names the field, the kind of its value and the expected kind."""
     errors = answer.json["errors"]
     assert errors
     assert all(set(error) == {"field", "kind", "wanted"} and all(error.values()) for error in errors)
 
 
-def test_s42_a_page_s_token_never_dials_and_mints_nothing(gateway: Gateway) -> None:
+def test_s42_page_token_can_neither_trigger_nor_mint(gateway: Gateway) -> None:
     token = gateway.token("C-1")
     assert gateway.post("/v1/triggers", GOOD, token, Idempotency_Key="k").problem == "insufficient-scope"
     assert gateway.post("/v1/tokens", {"cases": ["C-1"]}, token).problem == "insufficient-scope"
@@ -93,7 +93,7 @@ def test_s42_a_page_s_token_never_dials_and_mints_nothing(gateway: Gateway) -> N
 
 
 @pytest.mark.parametrize("scope", ["read", "mint"])
-def test_s42_a_key_may_do_what_its_scopes_say(gateway: Gateway, scope: str) -> None:
+def test_s42_key_is_limited_to_its_scopes(gateway: Gateway, scope: str) -> None:
     key = gateway.make_key(f"only-{scope}", scope)
     wait_until(lambda: gateway.get("/v1/triggers/x", key=key).status == 403)
     assert gateway.post("/v1/triggers", GOOD, key, Idempotency_Key="k").problem == "insufficient-scope"
@@ -122,7 +122,7 @@ def test_s42_a_key_may_do_what_its_scopes_say(gateway: Gateway, scope: str) -> N
         ),
     ],
 )
-def test_each_wrong_trigger_is_one_problem_and_dials_nobody(
+def test_each_invalid_trigger_is_one_problem_without_a_call(
     gateway: Gateway, body: str, headers: dict[str, str], problem: str, status: int
 ) -> None:
     answer = gateway.request("POST", "/v1/triggers", body.encode(), **headers)
@@ -133,14 +133,14 @@ def test_each_wrong_trigger_is_one_problem_and_dials_nobody(
     assert answer.json["instance"].startswith("r-")
 
 
-def test_a_token_for_21_cases_is_not_made(gateway: Gateway) -> None:
+def test_token_for_21_cases_is_refused(gateway: Gateway) -> None:
     answer = gateway.post("/v1/tokens", {"cases": [f"C-{number}" for number in range(21)]})
     assert (answer.status, answer.problem) == (422, "invalid-arguments")
     assert answer.json["errors"][0]["kind"] == "a list of 21"
     assert "C-20" not in answer.body.decode()
 
 
-def test_a_body_that_does_not_say_how_long_it_is_is_bounded_as_well(gateway: Gateway) -> None:
+def test_body_without_content_length_is_bounded(gateway: Gateway) -> None:
     head = f"POST /v1/triggers HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {gateway.key}\r\n"
     head += "Idempotency-Key: k\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
@@ -150,7 +150,7 @@ def test_a_body_that_does_not_say_how_long_it_is_is_bounded_as_well(gateway: Gat
 
 
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/9\r\n\r\n", b"\x00\x01\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"])
-def test_what_is_no_http_is_a_problem_as_well(gateway: Gateway, request_line: bytes) -> None:
+def test_malformed_http_is_a_problem(gateway: Gateway, request_line: bytes) -> None:
     answer = raw(gateway, request_line)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"application/problem+json" in answer
@@ -159,8 +159,8 @@ def test_what_is_no_http_is_a_problem_as_well(gateway: Gateway, request_line: by
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 
-def test_s40_a_caller_that_asks_too_often_is_told_when_to_come_again(redis_url: str) -> None:
-    """Another key is not slowed down by it."""
+def test_s40_rate_limited_caller_gets_429_with_retry_after(redis_url: str) -> None:
+    """Requests with another key are not throttled."""
     with Gateway(environment(redis_url, gateway_rate=1)) as gateway:
         other = gateway.make_key("other", "read")
         answers = [gateway.get("/v1/cases/C-1") for _ in range(70)]
@@ -171,7 +171,7 @@ def test_s40_a_caller_that_asks_too_often_is_told_when_to_come_again(redis_url: 
         wait_until(lambda: gateway.get("/v1/cases/C-1", key=other).status == 200)
 
 
-def test_s42_a_full_queue_takes_no_trigger_and_says_that_the_same_key_may_come_again(redis_url: str) -> None:
+def test_s42_full_queue_refuses_a_trigger_and_allows_a_retry_with_the_same_key(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway, redis.Redis.from_url(redis_url) as client:
         client.lpush("outbound.trigger", *["{}"] * LONGEST_QUEUE)
         refused = gateway.trigger("k-1")

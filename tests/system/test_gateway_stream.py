@@ -1,4 +1,4 @@
-"""Back ends trigger and pages follow, with real workers: what is shown is what the records say."""
+"""Test triggers and streams with real workers: pages show the records."""
 
 import http.client
 import json
@@ -23,13 +23,13 @@ LIFE = [["Scheduling", 0], ["Executing", 2], ["Succeeded", 4]]
 
 
 class Showing(Protocol):
-    """Whatever shows cases: a stream, or a page that connects anew."""
+    """A stream, or a page that reconnects, with the state that it shows."""
 
     shown: Shown
 
 
 def shows_the_records(page: Showing, store: RedisStore, *cases: str) -> bool:
-    """S34: calls and pairs as a page shows them, against the store's own."""
+    """Return whether a page shows the calls and pairs of the store (S34)."""
     calls = {
         call.job_id: (call.call_status, call.verdict)
         for case_id in cases
@@ -44,8 +44,8 @@ def shows_the_records(page: Showing, store: RedisStore, *cases: str) -> bool:
     return shown == calls and page.shown.pairs == pairs
 
 
-def test_a_trigger_is_followed_to_its_end(redis_url: str) -> None:
-    """S1, S30, S31, S34, S42: the page is open before the trigger is sent, and asks nobody but the gateway."""
+def test_page_follows_a_trigger_to_the_end_of_its_calls(redis_url: str) -> None:
+    """S1, S30, S31, S34, S42: the page opens before the trigger is sent, and its only source is the gateway."""
     with Deployment(redis_url, poll_interval=1) as deployment, Gateway.of(deployment) as gateway:
         deployment.simulator.script("C-1", life=LIFE, parties=[
             {"person_id": "P-10010001"}, {"person_id": "P-10010002", "error_code": 1001, "message": "wait"},
@@ -79,7 +79,7 @@ def test_a_trigger_is_followed_to_its_end(redis_url: str) -> None:
             assert (again.status, again.json["state"]) == (202, "finished")
             with gateway.follow("C-1", Last_Event_ID=page.last_id) as resumed:
                 wait_until(lambda: resumed.events)
-                assert resumed.shown.notices == {}, "it has seen them"
+                assert resumed.shown.notices == {}, "the stream delivered both statuses"
                 assert resumed.shown.calls == page.shown.calls
             ids = [tuple(map(int, entry.split("-"))) for entry, _, _ in page.events if entry]
             assert ids == sorted(ids)
@@ -90,7 +90,7 @@ def test_a_trigger_is_followed_to_its_end(redis_url: str) -> None:
 
 
 def post_all(gateway: Gateway, keys: list[str]) -> list[tuple[int, str]]:
-    """Send triggers of one pair at once, over many connections; the status and place of each."""
+    """Send triggers of one pair at once over many connections; return the status and location of each."""
 
     def one(key: str) -> tuple[int, str]:
         answer = gateway.trigger(key)
@@ -101,8 +101,8 @@ def post_all(gateway: Gateway, keys: list[str]) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("keys", [["one"] * 1_000, [f"key-{n}" for n in range(1_000)]], ids=["one key", "1,000 keys"])
-def test_s42_a_thousand_triggers_of_one_pair_make_one_request(redis_url: str, keys: list[str]) -> None:
-    """S4, S6, S17: with one key all are the same trigger, with a thousand all but one are skipped."""
+def test_s42_thousand_triggers_of_one_pair_make_one_request(redis_url: str, keys: list[str]) -> None:
+    """S4, S6, S17: one key makes one trigger; a thousand keys make a thousand, and all but one are skipped."""
     with Deployment(redis_url, poll_interval=2) as deployment, Gateway.of(deployment) as gateway:
         deployment.simulator.script("*", life="talking")
         deployment.worker("-Q", "outbound.trigger")
@@ -118,8 +118,8 @@ def test_s42_a_thousand_triggers_of_one_pair_make_one_request(redis_url: str, ke
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
-def test_s36_s16_s29_what_happens_reaches_a_page(redis_url: str, store: RedisStore) -> None:
-    """Stopping new calls names nobody to a page; an erased case is gone at once; a failed call is told."""
+def test_s36_s16_s29_events_and_global_state_reach_a_page(redis_url: str, store: RedisStore) -> None:
+    """A pause reaches pages without the operator's name; an erased case disappears at once; a failed call shows."""
     with Gateway(environment(redis_url)) as gateway, gateway.follow("C-1", key=gateway.token("C-1")) as page:
         wait_until(lambda: page.events)
         started(store, Pair("C-1", "20"), "job-1")
@@ -145,8 +145,8 @@ def test_s36_s16_s29_what_happens_reaches_a_page(redis_url: str, store: RedisSto
         assert "张三" not in json.dumps(page.events, ensure_ascii=False)
 
 
-def test_a_poll_without_news_is_shown_by_the_net(redis_url: str, store: RedisStore) -> None:
-    """Failures and the time of the last look move without an event."""
+def test_periodic_refresh_shows_a_poll_without_an_event(redis_url: str, store: RedisStore) -> None:
+    """The failures and the time of the last query change without an event."""
     with Gateway(environment(redis_url, poll_interval=0.5)) as gateway, gateway.follow("C-1") as page:
         started(store, Pair("C-1", "20"), "job-1")
         page.wait(lambda shown: "job-1" in shown.calls)
@@ -155,7 +155,7 @@ def test_a_poll_without_news_is_shown_by_the_net(redis_url: str, store: RedisSto
         assert [entry for entry, kind, data in page.events if kind == "call" and data["call"]["failures"]] != [""]
 
 
-def test_a_page_opened_after_a_failed_dial_is_told_of_it(redis_url: str, store: RedisStore) -> None:
+def test_page_opened_after_a_refused_trigger_gets_its_notice(redis_url: str, store: RedisStore) -> None:
     """S35."""
     store.claim(Pair("C-1", "20"), token="t", task_id="t", arguments="{}", expires=None, enabled=False)
     with Gateway(environment(redis_url)) as gateway:
@@ -171,7 +171,7 @@ def test_a_page_opened_after_a_failed_dial_is_told_of_it(redis_url: str, store: 
         assert (state["state"], state["result"]["outcome"], state["retry"]) == ("finished", "disabled", {"key": "new"})
 
 
-def test_a_token_ends_its_stream_before_it_ends_itself(redis_url: str) -> None:
+def test_stream_ends_before_its_token_expires(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway:
         token = gateway.post("/v1/tokens", {"cases": ["C-1"], "expires_in": 3}).json["token"]
         with gateway.follow(key=token) as page:
@@ -183,7 +183,7 @@ def test_a_token_ends_its_stream_before_it_ends_itself(redis_url: str) -> None:
         assert gateway.metric("callwatch_gateway_streams") == 0
 
 
-def test_one_who_looks_opens_twenty_streams_at_the_most(redis_url: str) -> None:
+def test_one_subject_opens_at_most_twenty_streams(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway:
         token = gateway.token("C-1")
         streams = [gateway.follow(key=token) for _ in range(20)]
@@ -199,7 +199,7 @@ def test_one_who_looks_opens_twenty_streams_at_the_most(redis_url: str) -> None:
         wait_until(lambda: gateway.metric("callwatch_gateway_streams") == 0)
 
 
-def test_only_event_streams_are_served_as_such_and_head_has_headers_only(redis_url: str) -> None:
+def test_stream_needs_the_event_stream_type_and_head_returns_headers_only(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway:
         assert gateway.get("/v1/stream?case=C-1", Accept="application/json").problem == "event-stream-only"
         head = gateway.request("HEAD", "/v1/stream?case=C-1")
@@ -208,7 +208,7 @@ def test_only_event_streams_are_served_as_such_and_head_has_headers_only(redis_u
         assert head.headers["cache-control"] == "no-store, no-transform"
 
 
-def test_a_slow_reader_is_dropped_with_a_good_bye_and_the_others_do_not_wait(redis_url: str, store: RedisStore) -> None:
+def test_slow_reader_is_dropped_with_bye_and_does_not_delay_others(redis_url: str, store: RedisStore) -> None:
     pace = json.dumps({"beat": 0.5, "blocked": 1.0})
     odd = environment(redis_url) | {"PACE": pace}
     with (
@@ -234,14 +234,14 @@ def test_a_slow_reader_is_dropped_with_a_good_bye_and_the_others_do_not_wait(red
         assert not page.ended.is_set()
 
 
-def test_streams_end_at_once_when_the_gateway_does_and_come_back_at_different_times(redis_url: str) -> None:
+def test_shutdown_ends_streams_at_once_with_spread_reconnect_delays(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway:
         pages = [gateway.follow(f"C-{number}") for number in range(500)]
         wait_until(lambda: all(page.events for page in pages))
         begin = time.monotonic()
         assert gateway.stop() == 0
         took = time.monotonic() - begin
-        assert took < 10, "quickly, on a machine that is shared; `python -m benchmarks.gateway` measures it"
+        assert took < 10, "the bound allows for a busy machine; `python -m benchmarks.gateway` measures the time"
         assert all(page.ended.wait(LIMIT) for page in pages)
         byes = [page.events[-1] for page in pages]
         assert {(kind, data["reason"]) for _, kind, data in byes} == {("bye", "shutdown")}
@@ -250,7 +250,7 @@ def test_streams_end_at_once_when_the_gateway_does_and_come_back_at_different_ti
             page.close()
 
 
-def test_an_answer_under_way_is_finished_when_the_gateway_ends(redis_url: str) -> None:
+def test_shutdown_finishes_responses_in_progress(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway, ThreadPoolExecutor(1) as pool:
         waits = pool.submit(gateway.trigger, "k", Prefer="wait=30")
         wait_until(lambda: '"/v1/cases' in gateway.log or gateway.get("/v1/cases/C-1").status == 200)
@@ -259,7 +259,7 @@ def test_an_answer_under_way_is_finished_when_the_gateway_ends(redis_url: str) -
         assert waits.result(LIMIT).status == 202
 
 
-def test_a_connection_that_goes_is_noticed_at_once(redis_url: str) -> None:
+def test_closed_connection_ends_its_stream_at_once(redis_url: str) -> None:
     with Gateway(environment(redis_url)) as gateway:
         page = gateway.follow("C-1")
         wait_until(lambda: gateway.metric("callwatch_gateway_streams") == 1)
@@ -268,7 +268,7 @@ def test_a_connection_that_goes_is_noticed_at_once(redis_url: str) -> None:
         assert gateway.metric('callwatch_gateway_streams_closed_total{reason="client"}') == 1
 
 
-def test_native_clients_resume_by_a_parameter(redis_url: str, store: RedisStore) -> None:
+def test_native_clients_resume_with_a_query_parameter(redis_url: str, store: RedisStore) -> None:
     with Gateway(environment(redis_url)) as gateway:
         started(store, Pair("C-1", "20"), "job-1")
         last = store.history("C-1")[-1]["id"]
@@ -284,8 +284,8 @@ def test_native_clients_resume_by_a_parameter(redis_url: str, store: RedisStore)
         assert gateway.get("/v1/stream?case=C-1&last_event_id=x").problem == "malformed"
 
 
-def test_a_gateway_on_another_address_asks_for_keys_first(redis_url: str) -> None:
-    """S40: without any it keeps to loopback, where nobody is known."""
+def test_gateway_without_keys_serves_loopback_and_knows_no_credential(redis_url: str) -> None:
+    """S40: without a keys file the gateway listens on loopback only, and every credential is unknown."""
     started_alone = (sys.executable, "-m", "cli.main", "serve", "--port", "0")
     with subprocess.Popen(
         started_alone, env={**os.environ, "CALLWATCH_REDIS_URL": redis_url}, stdout=subprocess.PIPE, text=True

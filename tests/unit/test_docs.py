@@ -38,7 +38,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def spans(text: str) -> list[str]:
-    """What stands between backticks within the prose."""
+    """Return the texts between backticks in the prose."""
     return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
 
 

@@ -1,4 +1,4 @@
-"""The search of the gateway's logs finds what must not stand there, and takes no id for it (S37)."""
+"""Test that the leak search finds secrets and personal data in logs, and mistakes no id for them (S37)."""
 
 import pytest
 

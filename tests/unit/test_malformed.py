@@ -140,7 +140,7 @@ def nested(levels: int) -> list[Any]:
 
 GOOD = {
     "as documented": message(),
-    "with what Celery adds": message(
+    "with the fields of Celery": message(
         headers={
             **HEADERS,
             "lang": "py",

@@ -47,7 +47,7 @@ def locked(lock: str) -> dict[str, str]:
 
 
 def wanted(lock: str) -> list[Requirement]:
-    """What pyproject.toml asks of a lock file, the build tool included."""
+    """Return the requirements of pyproject.toml that a lock file must hold, with the build tool."""
     extras = (PROJECT["optional-dependencies"][extra] for extra in LOCKS[lock])
     lines = chain(PYPROJECT["build-system"]["requires"], PROJECT["dependencies"], *extras)
     return [requirement for line in lines if (requirement := Requirement(line)).name != PROJECT["name"]]

@@ -13,7 +13,7 @@ DAY = 86_400
 OPEN = ("claimed", "sending", "watching", "unknown")
 
 
-class Violation(Exception):  # noqa: N818 - named for what it is
+class Violation(Exception):  # noqa: N818 - the name states the finding
     """A rule is broken."""
 
 
