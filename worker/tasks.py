@@ -106,7 +106,6 @@ def trigger(
             kwargs,
             task_id=self.request.id,
             expires=epoch(self.request.expires),
-            redelivered=bool((self.request.delivery_info or {}).get("redelivered")),
         )
     except StoreRefused:  # a kind of StoreUnavailable, but the task fails: each redelivery would fail the same way
         raise

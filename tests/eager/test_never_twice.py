@@ -438,9 +438,8 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
 # a broker that redelivers ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("redelivered", "outcome"), [(True, "skipped"), (False, "started")])
-def test_message_kept_by_the_broker_for_weeks_does_not_dial(world: World, redelivered: bool, outcome: str) -> None:
-    """S18: its pair is done and its result expired (S17). A back end that uses the id again may call."""
+def test_task_id_that_has_dialled_does_not_dial_again_for_a_month(world: World) -> None:
+    """S18: its pair is done and its result expired (S17); the broker kept the message, or a process was suspended."""
     world.upstream.dials = [[record(JOB)], [record(job_id(9))]]
     assert world.trigger()["outcome"] == "started"
     world.run(20)
@@ -449,10 +448,10 @@ def test_message_kept_by_the_broker_for_weeks_does_not_dial(world: World, redeli
     world.sweep()
     assert not world.redis.exists(world.keys.task("task-1"))
     flow = world.parts.trigger_flow()
-    result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1", redelivered=redelivered)
+    result = flow({"case_id": "C-1", "mediation_id": "20"}, task_id="task-1")
     assert result is not None
-    assert result["outcome"] == outcome
-    assert result["message"] == (texts.HANDLED_BEFORE if redelivered else "")
+    assert (result["outcome"], result["message"]) == ("skipped", texts.HANDLED_BEFORE)
+    assert len(world.upstream.requests) == 1
 
 
 def test_sent_requests_are_remembered_for_31_days(world: World) -> None:
@@ -463,25 +462,6 @@ def test_sent_requests_are_remembered_for_31_days(world: World) -> None:
     world.clock.sleep(31 * DAY)
     world.sweep()
     assert world.redis.zcard(world.keys.dialled) == 0
-
-
-def test_task_passes_on_that_its_message_was_redelivered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker import tasks  # noqa: PLC0415 - the application is configured by then
-
-    seen: list[bool] = []
-    real = RedisStore.claim
-
-    def claim(store: RedisStore, pair: Pair, **options: Any) -> Any:
-        seen.append(options["redelivered"])
-        return real(store, pair, **options)
-
-    monkeypatch.setattr(RedisStore, "claim", claim)
-    world.upstream.dials = [[record(JOB)]]
-    for info in ({"redelivered": True}, {}):
-        tasks.trigger.push_request(id="t", delivery_info=info)
-        tasks.trigger.run(case_id="C-1", mediation_id="20")
-        tasks.trigger.pop_request()
-    assert seen == [True, False]
 
 
 def test_claim_lost_while_connecting_sends_nothing(world: World) -> None:

@@ -29,7 +29,6 @@ class Message:
     kwargs: dict[str, Any] = field(compare=False)
     task_id: str = field(default="", compare=False)
     expires: float | None = field(default=None, compare=False)
-    redelivered: bool = field(default=False, compare=False)
 
 
 class Trap(NamedTuple):

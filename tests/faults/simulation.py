@@ -112,7 +112,7 @@ class Machine:
     def again(self, message: Message, *, countdown: float = 0) -> None:
         """Redeliver a message, as brokers do."""
         self.say(f"in {countdown} s once more: {message.task} {message.task_id or message.kwargs}")
-        more = {"task_id": message.task_id, "expires": message.expires, "redelivered": True}
+        more = {"task_id": message.task_id, "expires": message.expires}
         self.put(message.task, message.kwargs, countdown=countdown, **more)
 
     def lose(self, message: Message) -> None:

@@ -48,7 +48,6 @@ class Tasks:
                 message.kwargs,
                 task_id=message.task_id,
                 expires=message.expires,
-                redelivered=message.redelivered,
             )
         except StoreUnavailable:
             self._machine.again(message)

@@ -62,11 +62,10 @@ class Store(Protocol):
         arguments: str,
         expires: float | None,
         enabled: bool,
-        redelivered: bool = False,
     ) -> Claimed | ClaimAnswered | DuplicateDelivery:
         """Claim the pair for a new call, or return why the trigger must not call (S4, S16, S17).
 
-        A `redelivered` message whose request was sent within the last 31 days does not dial again (S18).
+        A task id whose request was sent within the last 31 days does not dial again (S18).
         """
         ...
 

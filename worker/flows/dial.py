@@ -32,7 +32,6 @@ class Claim:
     token: str
     task_id: str
     expires: float | None
-    redelivered: bool = False
 
     @property
     def names(self) -> dict[str, str]:

@@ -35,9 +35,7 @@ class TriggerFlow:
     enabled: bool
     new_token: Callable[[], str]
 
-    def __call__(
-        self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None, redelivered: bool = False
-    ) -> TriggerResult | None:
+    def __call__(self, kwargs: dict[str, Any], *, task_id: str, expires: float | None = None) -> TriggerResult | None:
         """Carry a trigger out and return its result; None if the task must store no result.
 
         A duplicate delivery (S17) and a trigger whose claim passed to another owner (S18) end without a result.
@@ -50,7 +48,7 @@ class TriggerFlow:
                 self.dial.store.count("triggers:invalid")
             return _invalid(kwargs, bad, task_id)
         pair = Pair(request.case_id, request.mediation_id)
-        claim = Claim(request, pair, self.new_token(), task_id, expires, redelivered)
+        claim = Claim(request, pair, self.new_token(), task_id, expires)
         match self._claim(claim):
             case DuplicateDelivery():
                 return None
@@ -72,7 +70,6 @@ class TriggerFlow:
                 arguments=claim.request.model_dump_json(),
                 expires=claim.expires,
                 enabled=self.enabled,
-                redelivered=claim.redelivered,
             )
         )
 

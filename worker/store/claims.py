@@ -28,7 +28,7 @@ REFUSALS = ("paused", "taken", "watched", "closed")
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred_head,
-  disabled_event, redelivered, handled_before = unpack(ARGV)
+  disabled_event, handled_before = unpack(ARGV)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
 local phase, lock_token = state[1], redis.call('GET', lock)
@@ -37,9 +37,10 @@ if handled and not (phase == 'sending' and state[2] == task_id) then
   count('triggers:handled')
   return {'handled', handled}
 end
--- A redelivery after its result expired (the broker kept the message for weeks without a worker) does not dial again.
+-- A delivery after its result expired does not dial again: the broker kept the message for weeks without a worker, or a
+-- process was suspended for more than a day between receiving the message and this claim.
 local at_work = state[2] == task_id and phase ~= 'done'
-if redelivered == '1' and not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
+if not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
   count('triggers:handled')
   return {'handled', handled_before}
 end
@@ -194,11 +195,10 @@ class ClaimScripts(Scripts):
         arguments: str,
         expires: float | None,
         enabled: bool,
-        redelivered: bool = False,
     ) -> Claimed | ClaimAnswered | DuplicateDelivery:
         """Claim the pair for a new call, or return why the trigger may not call (S4, S16, S17).
 
-        A `redelivered` message whose request left within the last 31 days does not dial again (S18).
+        A task id whose request left within the last 31 days does not dial again (S18).
         """
         k = self.keys
         case_id, mediation_id = pair.case_id, pair.mediation_id
@@ -215,7 +215,7 @@ class ClaimScripts(Scripts):
                 *(token, task_id, arguments, expires or "", int(enabled), member(pair)),
                 *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False)),
                 *(deferred_head, disabled_event),
-                *(int(redelivered), json.dumps(handled_before.data, ensure_ascii=False)),
+                json.dumps(handled_before.data, ensure_ascii=False),
             ],
         )
         match reply:

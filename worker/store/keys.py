@@ -10,7 +10,7 @@ OUTBOX_KEPT = 50_000  # notices that wait in one channel, about 25 MB: hours of 
 DEAD_KEPT = 10_000  # dead letters
 OF_ONE_CASE = 1_000  # entries of one case in each outbox and among the dead letters (S38)
 LEASED = 10_000_000_000  # added to the end of a lease, so that leases sort behind every due time in `due`
-DIALLED_KEPT = 31 * 86_400  # seconds for which a redelivered message does not dial again
+DIALLED_KEPT = 31 * 86_400  # seconds for which a task id does not dial again after its result has expired
 AUDIT_KEPT = 1_000  # entries about operators' actions
 HISTORY_KEPT = 1_000  # entries of one case: far more than 2 hours of a dozen calls write
 

@@ -32,17 +32,13 @@ AT_ONCE: dict[str, Any] = {"acquire_sweep_lock": True, "trim": None, "count": No
 
 
 class Message(NamedTuple):
-    """A message for a task; `task` is trigger, lookup or sweep (without a message).
-
-    `redelivered` is the broker's mark of a redelivery.
-    """
+    """A message for a task; `task` is trigger, lookup or sweep (without a message)."""
 
     task: str
     pair: Pair
     task_id: str = ""
     person: str = ""
     expires: float | None = None
-    redelivered: bool = False
 
     def __str__(self) -> str:
         return f"{self.task} {self.task_id or self.pair.mediation_id}"
@@ -271,5 +267,5 @@ def _carry_out(message: Message, token: str, replay: Replay, *, hours: bool) -> 
     trigger = dataclasses.replace(trigger, dial=dial, new_token=lambda: token)
     pair = message.pair
     kwargs = {"case_id": pair.case_id, "mediation_id": pair.mediation_id, "call_person_id": message.person}
-    result = trigger(kwargs, task_id=message.task_id, expires=message.expires, redelivered=message.redelivered)
+    result = trigger(kwargs, task_id=message.task_id, expires=message.expires)
     return Ended("copy" if result is None else str(result["outcome"]))

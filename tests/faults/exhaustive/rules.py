@@ -29,14 +29,12 @@ def require(holds: object, rule: str, *what: object) -> None:
 def judge_request(state: State, message: Message, *, denied: bool) -> None:
     """S17: one task makes one request. S4 S5 S14: no request while a call of the pair is actually running.
 
-    A task id is remembered until its pair is done and for a day more. After that it may be used again, but a message
-    that the broker marks as redelivered is not a new use (S18). A failure is remembered for a day. Calls that upstream
-    has denied (`denied`) may be dialled again.
+    A task id is remembered for a month (S18), a failure for a day. Calls that upstream has denied (`denied`) may be
+    dialled again.
     """
     pair = message.pair
     for request in state.requests:
-        again = request.task_id == message.task_id and (message.redelivered or not request.forgotten)
-        require(not again, "S17: a second request of", message.task_id)
+        require(request.task_id != message.task_id, "S17: a second request of", message.task_id)
     for call in state.calls:
         forgotten = call.given_up is not None and START - call.given_up > DAY
         over = call.pair != pair or call.ended or forgotten or denied

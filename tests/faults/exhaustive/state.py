@@ -87,10 +87,9 @@ class Call(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request of a task; `forgotten` once its pair was done and days have passed (S17)."""
+    """A request of a task."""
 
     task_id: str
-    forgotten: bool = False
 
 
 class State(NamedTuple):

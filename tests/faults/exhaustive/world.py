@@ -14,7 +14,6 @@ from tests.faults.exhaustive.state import (
     CASE,
     Budget,
     Call,
-    Request,
     Scope,
     State,
     in_order,
@@ -25,7 +24,7 @@ from tests.faults.exhaustive.state import (
 from tests.faults.exhaustive.upstream import Answer, Label, Upstream
 from worker.core.decision import Finish
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
-from worker.core.model import Claimed, Event, Pair, PollEnd, Timing
+from worker.core.model import Event, Pair, PollEnd, Timing
 from worker.store.keys import pair_of
 
 WORKERS = 2
@@ -89,10 +88,7 @@ class World:
         for message in dict.fromkeys(state.later):
             yield from self._begin(state._replace(later=without(state.later, message)), message)
             if (copied := state.spend("copy")) and message.task == "trigger":
-                marked = message._replace(redelivered=True)
-                yield from self._begin(copied, marked)
-                copied = copied._replace(later=without(copied.later, message))
-                yield from self._begin(copied.with_message(marked, later=True), message)
+                yield from self._begin(copied, message)
 
     def _begin(self, state: State, message: Message) -> Iterator[Move]:
         """Begin a process with its first effect; before that it touches nothing, so its start may be postponed."""
@@ -108,7 +104,7 @@ class World:
         if crashed := state.spend("crash"):
             after = crashed.without_process(process)
             if process.message.task != "sweep":  # the broker redelivers an unacknowledged message
-                after = after.with_message(process.message._replace(redelivered=True), later=True)
+                after = after.with_message(process.message, later=True)
             yield (process, "dies before", effect.name), after
         for label, reply, after in self._replies(state, process, effect):
             yield (process, *label), self._replied(after, process, reply)
@@ -127,7 +123,7 @@ class World:
         if isinstance(after.next, Effect):
             return state.with_process(after)
         if after.next.again:
-            return state.with_message(process.message._replace(redelivered=True), later=True)
+            return state.with_message(process.message, later=True)
         if after.next.outcome == "deferred" and process.message not in state.waiting:
             return state._replace(waiting=sorted_messages((*state.waiting, process.message)))
         return state
@@ -136,8 +132,6 @@ class World:
         """Run a script of the store; its reply may be lost, or the client may resend it."""
         reply, after, events = self._take(state, process.key, effect.name, effect.args, effect.kwargs)
         judge_step(state, effect, reply, after, events)
-        if isinstance(reply, Claimed) and not process.message.redelivered:
-            after = _used_anew(after, process.message.task_id)
         yield (effect.name, "->", reply), reply, after
         lost = after.spend("lost")
         if lost:
@@ -246,7 +240,7 @@ class World:
             calls=tuple(
                 moved(call, seconds)._replace(published=call.published and seconds < DAY) for call in state.calls
             ),
-            requests=_forgotten(state) if seconds >= DAY else state.requests,
+            requests=state.requests,
             waiting=moved(state.waiting, seconds),
             opens=max(START - HOUR, state.opens - seconds),
             left=state.left,
@@ -269,15 +263,3 @@ def _given_up(state: State, pair: Pair) -> State:
         if call.pair == pair and call.job_id not in state.store.records:
             state = state.with_call(call._replace(given_up=START))
     return state
-
-
-def _forgotten(state: State) -> tuple[Request, ...]:
-    """Return the requests that are still remembered after days, without those of done pairs."""
-    kept = {ledger["task_id"] for ledger in state.store.ledgers.values() if ledger["phase"] != "done"}
-    return tuple(one._replace(forgotten=one.forgotten or one.task_id not in kept) for one in state.requests)
-
-
-def _used_anew(state: State, task_id: str) -> State:
-    """Return the state after a forgotten task id is used again, by a message that the broker has not marked."""
-    kept = tuple(one for one in state.requests if one.task_id != task_id or not one.forgotten)
-    return state if kept == state.requests else state._replace(requests=kept)
