@@ -141,6 +141,23 @@ def test_s14_call_that_the_pair_watches_already_counts_as_found(store: RedisStor
     assert client.hget(LEDGER, "held_until") is None
 
 
+def test_s7_s14_named_call_of_the_answer_is_not_the_missing_one(store: RedisStore, client: redis.Redis) -> None:
+    """The answer named one call, and another record without a job: the pair is held until that call is looked for."""
+    sent_at = sending(store)
+    named = replace(job(1, store.now()), person_id="P-1")
+    answer = replace(
+        settlement("started", "watching", "tok", task_id="task-tok"), jobs=[named], sent_at=sent_at, look_up=True
+    )
+    assert store.settle(answer)
+    look_up = store.open_look_up(PAIR)
+    assert look_up
+    assert store.adopt(PAIR, look_up, [replace(named, person_id="")], answered=True)
+    for field in ("lookup_from", "answered_at"):
+        set_back(client, store, field, 121)
+    assert attend(store) == "none"
+    assert client.hget(LEDGER, "held_until") is not None
+
+
 def test_adoption_requires_the_token_of_the_look_up(store: RedisStore, client: redis.Redis) -> None:
     """S14 S18."""
     unknown(store, client)

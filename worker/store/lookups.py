@@ -44,8 +44,9 @@ for i, job in ipairs(cjson.decode(found)) do
       hold(key, member)
       redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
     end
-    -- A call on record before the request left is not the missing one, which may still appear.
-    if (newly_held or ours and s[6] == '0') and tonumber(known[4] or t) >= started_at then
+    -- Neither a call on record before the request left nor one whose person an answer has named is the missing one.
+    local unnamed = ours and known[3] == '' and s[6] == '0'
+    if (newly_held or unnamed) and tonumber(known[4] or t) >= started_at then
       s[6] = redis.call('HINCRBY', ledger, 'found', 1)
     end
   else
