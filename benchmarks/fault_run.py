@@ -122,7 +122,7 @@ class Run:
     def dial_many(self, pairs: int) -> float:
         """Trigger `pairs` new pairs at once; return the seconds from the first dial to the last."""
         cases = [f"R-{number}" for number in range(pairs)]
-        self.simulator.script("*", life=[["Succeeded", 0]], dial_delay=0)
+        self.simulator.script("*", life="talking", dial_delay=0)
         self._trigger(*cases)
         wait_until(lambda: len({dial["case_id"] for dial in self.simulator.log("call-v2")} & set(cases)) == pairs)
         times = [dial["at"] for dial in self.simulator.log("call-v2") if dial["case_id"] in set(cases)]
