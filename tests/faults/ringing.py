@@ -79,7 +79,7 @@ class Ringing:
     def on_request(self, process: Process, pair: Pair) -> None:
         """Judge a request for calls at the moment when upstream receives it."""
         memory, at = self._memory, self._sending_at[process]
-        if before := memory.requests.get(process.task_id):  # every further delivery is marked by the broker (S18)
+        if before := memory.requests.get(process.task_id):  # a task id is remembered for a month (S18)
             assert memory.claimed_at[process] - before.at > DIALLED_KEPT, f"a second request of {process.task_id}"
         for earlier in memory.requests.values():
             assert earlier.pair != pair or memory.over(earlier, at), f"{pair} called again: {earlier} is not over"
