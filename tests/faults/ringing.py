@@ -97,11 +97,13 @@ class Ringing:
         """A call of the pair is running: upstream was queried and denied it, or its failure is a day old."""
         memory, claimed = self._memory, self._memory.claimed_at[process]
         call, request = memory.calls.get(job.job_id), memory.requests[job.task_id]
-        if call is not None and claimed - call.finished_at <= DAY + ROUNDING:
+        held = call is not None and call.holds(pair)
+        bad_end = call.finished_at if call is not None and held else request.bad_end
+        remembered = claimed - bad_end <= DAY - ROUNDING  # of a call that only another pair holds, nothing else is
+        if call is not None and remembered and claimed - call.finished_at <= DAY + ROUNDING:
             self._judge_record(process, pair, job.job_id, own=True)
-        bad_end = call.finished_at if call is not None and call.holds(pair) else request.bad_end
         look = self._looks.get(process, Look())
-        excused = look.denies(job.job_id) or claimed - bad_end > DAY - ROUNDING
+        excused = look.denies(job.job_id) or not remembered
         assert excused, f"{pair} called again: {job.job_id} is under way, and {process} has read {look}"
         self._machine.counts["denied" if look.denies(job.job_id) else "out of memory"] += 1
 
