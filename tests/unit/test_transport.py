@@ -223,6 +223,35 @@ def test_message_that_could_not_be_recorded_returns_to_its_queue(server: Embedde
     assert QoS.popped == {}
 
 
+def test_s28_message_of_a_leased_queue_is_counted_and_not_recorded(redis_url: str) -> None:
+    """The lease of its polls replaces it if its worker dies, so the two transactions with Redis are saved."""
+    holder = Holder(redis_url, NAMELESS, leased_queues=("polls",))
+    qos = holder.consumer.channel.qos
+    qos.prefetch_count = 3
+    assert waiting_and_held(redis_url) == (0, 0)
+    assert not qos.can_consume()
+    holder.held[0].ack()
+    assert qos.can_consume()
+    assert waiting_and_held(redis_url) == (0, 0)
+    holder.lose()
+
+
+def test_stopping_worker_returns_messages_of_a_leased_queue(redis_url: str) -> None:
+    """Their polls run before the leases end."""
+    holder = Holder(redis_url, NAMELESS, leased_queues=("polls",))
+    holder.held.pop().ack()
+    holder.leave()
+    assert waiting_and_held(redis_url) == (2, 0)
+
+
+def test_requeued_message_of_a_leased_queue_is_delivered_again(redis_url: str) -> None:
+    holder = Holder(redis_url, NAMELESS, messages=1, leased_queues=("polls",))
+    holder.held[0].reject(requeue=True)
+    holder.connection.drain_events(timeout=30)
+    assert [message.payload for message in holder.held] == [{"n": 0}, {"n": 0}]
+    holder.lose()
+
+
 HELD = '{"body": "", "properties": {"delivery_tag": "t-1", "delivery_info": {"exchange": "", "routing_key": "x"}}}'
 
 

@@ -21,7 +21,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 5,  # kombu's default checks every 100 s
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
-        "task_queues": TASKS,  # an option of callwatch's transport, see worker/runtime/malformed.py
+        "task_queues": TASKS,  # options of callwatch's transport, see worker/runtime/malformed.py and transport.py
+        "leased_queues": (POLL_QUEUE,),
         "max_connections": settings.worker_concurrency + 16,  # with fewer, a burst loses acknowledgements
         "socket_timeout": 15,  # without it (the default) a publish can block for ever on a half-open connection
         "socket_connect_timeout": 5,
