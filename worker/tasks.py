@@ -26,6 +26,7 @@ from worker.core.messages import PollMessage, TriggerResult, masked_kwargs, poll
 from worker.core.model import AbandonedClaim, Pair, StatusUpdate
 from worker.runtime.celery_config import POLL_QUEUE, TRIGGER_QUEUE
 from worker.runtime.poll_executor import MAX_POLLS, PollExecutor
+from worker.store.connection import ThreadClient
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry cannot be formatted as a date again
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the dispatcher reads the queue's length
@@ -215,16 +216,18 @@ class PollQueue:
     """The queue of polls: its length, and publishing to it; the dispatcher's `PublishPolls`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._broker = redis.Redis.from_url(
-            parse_redis_url(settings.broker_url).for_redis_py(),
-            socket_timeout=ANSWER_WITHIN,
-            socket_connect_timeout=ANSWER_WITHIN,
+        self._broker = ThreadClient(
+            redis.Redis.from_url(
+                parse_redis_url(settings.broker_url).for_redis_py(),
+                socket_timeout=ANSWER_WITHIN,
+                socket_connect_timeout=ANSWER_WITHIN,
+            )
         )
 
     def waiting(self) -> int:
         """Return how many messages wait in the queue."""
         with translated():
-            return int(str(self._broker.llen(POLL_QUEUE)))
+            return int(str(self._broker.client.llen(POLL_QUEUE)))
 
     def __call__(self, polls: Sequence[PollMessage]) -> None:
         """Publish one message of these polls, without retries: a poll whose message is lost is due again (S28)."""
