@@ -28,6 +28,7 @@ from worker.flows.dispatch import dispatch_forever
 from worker.flows.notify import Notifier
 from worker.flows.sweep import sweep_forever
 from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
+from worker.runtime.garbage import tune_collector
 from worker.runtime.liveness import TICK, HealthFile, Heartbeat, QueueLoad
 from worker.runtime.notice_delivery import TaskCall, Webhook
 from worker.store.connection import NOT_DURABLE
@@ -50,7 +51,8 @@ class DispatcherStep(bootsteps.StartStopStep):
         self._thread: threading.Thread | None = None
 
     def start(self, parent: Any) -> None:
-        """Start the thread."""
+        """Start the thread; by now the worker has created the objects that it keeps."""
+        tune_collector()
         health = getattr(parent, "callwatch_health", None)
         dispatcher = container().dispatcher(PollQueue(container().settings), this_process.free)
         done = functools.partial(health.succeeded, "dispatcher") if health else lambda: None
