@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from cli.ui.output import Failure, say
+from simulator.main import run
 
 TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -11,12 +12,7 @@ TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
 def simulate(
     host: str, port: int, *, log: Path | None, token_file: Path | None, speed: float, dial_delay: float
 ) -> None:
-    """Serve until SIGINT or SIGTERM; Failure if the port or a file cannot be used, or a library is missing."""
-    try:
-        from simulator.main import run  # noqa: PLC0415 - needs an optional library
-    except ModuleNotFoundError as error:
-        raise Failure(f"{error.name} is not installed: pip install 'callwatch[demo]'") from None
-
+    """Serve until SIGINT or SIGTERM; Failure if the port or a file cannot be used."""
     address = f"[{host}]" if ":" in host else host
     try:
         run(

@@ -1,7 +1,6 @@
 r"""The simulated upstream: the outbound-bot API over real HTTP, with scripted calls and faults on demand.
 
-No phone rings. Start it with ``python -m simulator --port 9015`` (or ``callwatch simulate --port 9015``) and use it
-like the real one::
+No phone rings. Start it with ``callwatch simulate --port 9015`` and use it like the real one::
 
     curl -X POST localhost:9015/api/v1/outbound-bot/call-v2 -H 'Content-Type: application/json' \
          -d '{"caseId": "C1", "mediationId": "17", "callAuto": 0, "callPersonId": ""}'

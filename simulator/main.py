@@ -1,4 +1,4 @@
-"""Run the simulated upstream until a signal: shared by `callwatch simulate` and `python -m simulator`."""
+"""Run the simulated upstream until a signal."""
 
 import asyncio
 import contextlib

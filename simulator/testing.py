@@ -21,14 +21,14 @@ from simulator.request_log import merge
 _START_LIMIT = 30.0  # seconds; generous, because test machines are slow
 _BARRIER = 1.0  # seconds; a stopped simulator or an outage must not delay the reading of the log
 _ROOT = Path(__file__).resolve().parents[1]
-_TOKEN_ENV = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
+_TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
 _OK = 200
 
 Json = dict[str, Any]
 
 
 class SimulatorProcess:
-    """Start `python -m simulator` on a free loopback port and stop it at the end of the `with` block.
+    """Start `callwatch simulate` on a free loopback port and stop it at the end of the `with` block.
 
     `start` after `stop` or `kill` uses the same port again; its calls are lost, its log continues.
     """
@@ -77,13 +77,10 @@ class SimulatorProcess:
 
     def start(self) -> None:
         """Start the process; RuntimeError if it does not answer in time."""
-        command = [sys.executable, "-m", "simulator", "--port", str(self.port), "--log", str(self.log_path)]
+        command = [sys.executable, "-m", "cli.main", "simulate", "--port", str(self.port), "--log", str(self.log_path)]
         command += ["--speed", str(self._speed), "--dial-delay", str(self._dial_delay)]
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "PYTHONPATH": path}
-        if self._token:
-            command += ["--token-env", _TOKEN_ENV]
-            environment[_TOKEN_ENV] = self._token
+        environment = {**os.environ, "PYTHONPATH": path, _TOKEN_VARIABLE: self._token or ""}
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603 - ours
         stdout = self._process.stdout
         line = stdout.readline() if stdout and select.select([stdout], [], [], _START_LIMIT)[0] else ""

@@ -12,5 +12,8 @@ FLOWER = ("cli.main", "flower")
 GATEWAY = ("gateway",)
 """Takes triggers and shows calls over HTTP, with a key or a token; without keys on loopback only (S40)."""
 
+SIMULATOR = ("cli.main", "simulate")
+"""The simulated upstream; requires the bearer token in SIMULATOR_TOKEN."""
+
 METRICS = ("cli.main", "metrics")
 """Exports the metrics of both workers; requires CALLWATCH_METRICS_TOKEN, without it on loopback only (S40)."""

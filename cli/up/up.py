@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cli.connect import read_settings, require_broker, require_redis
 from cli.signals import Signals
+from cli.simulate import TOKEN_VARIABLE
 from cli.ui.output import WRONG_USAGE, Failure, say
 from cli.up import programs
 from cli.up.embedded_redis import EmbeddedServer, EmbeddedServerError
@@ -48,7 +49,7 @@ class Options:
 
 def up(options: Options) -> None:
     """Start all processes, show the calls, stop all at a signal; Failure if a program, port or file is missing."""
-    for module, extra in (("flower", "ops"), ("fastapi", "gateway"), *(() if options.live else (("aiohttp", "demo"),))):
+    for module, extra in (("flower", "ops"), ("fastapi", "gateway")):
         if importlib.util.find_spec(module) is None:
             raise Failure(f"{module} is not installed: pip install 'callwatch[{extra}]'")
     with Signals() as signals, isolated(), _data_folder(options.data) as folder:
@@ -187,9 +188,9 @@ def _worker(name: str, command: tuple[str, ...], folder: Path, stop_limit: float
 
 
 def _simulator(folder: Path, port: int, token: str) -> Program:
-    log, variable = folder / "logs" / "simulator-requests.jsonl", "SIMULATOR_TOKEN"
-    command = _python("simulator", "--port", str(port), "--token-env", variable, "--log", str(log))
-    return Program("simulator", command, folder / "logs" / "simulator.log", QUICK_STOP, {variable: token})
+    requests = folder / "logs" / "simulator-requests.jsonl"
+    command = _python(*programs.SIMULATOR, "--port", str(port), "--log", str(requests))
+    return Program("simulator", command, folder / "logs" / "simulator.log", QUICK_STOP, {TOKEN_VARIABLE: token})
 
 
 def _flower(folder: Path, port: int) -> Program:

@@ -104,7 +104,7 @@ class Up:
             command = " ".join(child.cmdline())
             for name in (
                 "valkey-server",
-                "-m simulator",
+                "cli.main simulate",
                 "poll@",
                 "trigger@",
                 "cli.main flower",
@@ -198,7 +198,7 @@ def test_s40_every_service_is_on_loopback_and_behind_a_credential(running: Up) -
     children = running.children()
     wanted = {
         "valkey-server",
-        "-m simulator",
+        "cli.main simulate",
         "poll@",
         "trigger@",
         "cli.main flower",

@@ -39,7 +39,7 @@ def test_every_request_needs_the_configured_token_s40(path: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_it_cleanly_with_a_complete_log(tmp_path: Path, number: signal.Signals) -> None:
     log = tmp_path / "log.jsonl"
-    command = [sys.executable, "-m", "simulator", "--log", str(log), "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "cli.main", "simulate", "--port", "0", "--log", str(log)]
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as running:
         assert running.stdout
         assert running.stderr
@@ -72,17 +72,16 @@ def test_restart_after_a_kill_keeps_port_and_log() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["--token-env", "NO_SUCH_VARIABLE"], 2, "NO_SUCH_VARIABLE is not set"),
-        (["--speed", "0"], 2, "--speed"),
+        (["--port", "0", "--speed", "0"], 2, "--speed"),
         (["--port", "{taken}"], 1, "cannot start"),
-        (["--log", "/nonexistent/log.jsonl"], 1, "cannot start"),
+        (["--port", "0", "--log", "/nonexistent/log.jsonl"], 1, "cannot start"),
     ],
 )
 def test_failed_start_is_reported_in_one_line(arguments: list[str], code: int, text: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         filled = [argument.replace("{taken}", str(taken)) for argument in arguments]
-        command = [sys.executable, "-m", "simulator", *filled]
+        command = [sys.executable, "-m", "cli.main", "simulate", *filled]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code
     assert text in done.stderr.splitlines()[-1]
