@@ -426,6 +426,17 @@ def test_republications_are_counted_per_claim(
     assert client.hget("t:ledger:C-1:20", "republished") == carried
 
 
+def test_s18_illegal_settlement_writes_nothing(store: RedisStore, client: redis.Redis) -> None:
+    """An answer under the token of a trigger that waits and has sent nothing: the guard precedes the first write."""
+    assert claim(store) == Claimed()
+    assert store.defer(PAIR, "tok", until=9e9, event=Event("deferred", "C-1", "20"))
+    before = {key: client.dump(key) for key in client.scan_iter()}
+    with pytest.raises(StoreRefused, match="illegal transition: watch in phase waiting"):
+        store.settle(settlement("started", "watching", "tok", "j-1"))
+    assert {key: client.dump(key) for key in client.scan_iter()} == before
+    client.delete("t:ledger:C-1:20")
+
+
 def test_s18_illegal_transition_raises_and_changes_nothing(store: RedisStore, client: redis.Redis) -> None:
     """A request leaves only under a claim."""
     step = store.script("enter(KEYS[1], 'send', redis.call('HGET', KEYS[1], 'phase'), 'sending_at', '1')")

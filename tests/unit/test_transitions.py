@@ -56,6 +56,12 @@ def test_s18_every_event_leads_to_one_phase() -> None:
     assert {one.before for one in PAIR_TRANSITIONS if one.event == "send"} == {"claimed", "sending"}
 
 
+def test_s18_release_is_legal_in_every_phase() -> None:
+    """A settlement checks its other events before the first write, a release only when it writes."""
+    before = {one.before for one in PAIR_TRANSITIONS if one.event == "release"}
+    assert before == {*get_args(Phase), "absent"}
+
+
 def test_s18_phases_after_an_outcome_are_reachable_from_sending() -> None:
     after_sending = {one.after for one in PAIR_TRANSITIONS if one.before == "sending"}
     assert {phase_after(outcome) for outcome in ("started", "refused", "failed", "unknown")} <= after_sending

@@ -57,12 +57,17 @@ local function emit(events, history, ttl, t, json)
   redis.call('PEXPIRE', history, ttl)
 end
 
--- Change the phase of a pair and write further fields with it. No other code writes a phase (S18). `before` is the
--- phase that the script has read, false where the pair has no ledger.
-local function enter(ledger, event, before, ...)
+-- Return the phase after an event, and raise if the event is illegal in the phase `before`: the phase that the script
+-- has read, false where the pair has no ledger.
+local function next_phase(event, before)
   local after = TRANSITIONS[event .. ' ' .. (before or 'absent')]
   if not after then error('illegal transition: ' .. event .. ' in phase ' .. (before or 'absent')) end
-  redis.call('HSET', ledger, 'phase', after, ...)
+  return after
+end
+
+-- Change the phase of a pair and write further fields with it. No other code writes a phase (S18).
+local function enter(ledger, event, before, ...)
+  redis.call('HSET', ledger, 'phase', next_phase(event, before), ...)
 end
 
 -- Extend a key's time to live to at least `ttl` milliseconds.

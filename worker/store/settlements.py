@@ -28,10 +28,12 @@ local stored = redis.call('GET', task) == result  -- an unknown outcome is store
 local unsettled = ours and (before == 'claimed' or before == 'sending')
 if stored and not unsettled then return watched end  -- sent twice over a broken connection, or the look-up continues
 if not ours and #new.jobs == 0 then return false end
-
-count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
 -- The sweep has already made the outcome unknown and published that event, but no refusals.
 local unknown_by_sweep = phase == 'unknown' and before == 'unknown'
+local pair_event = phase == 'unknown' and 'lose' or 'watch'  -- or release, which is legal in every phase
+if (ours or before == 'done') and not unknown_by_sweep then next_phase(pair_event, state[2]) end  -- before any write
+
+count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
 for _, event in ipairs(new.events) do
   local published = unknown_by_sweep and string.find(event, '^{"kind": "unknown"')
   if not published then emit(events, history, HISTORY_TTL, t, event) end
@@ -88,8 +90,7 @@ end
 if phase == 'done' then phase = 'watching' end  -- an earlier owner's answer came late: its calls are still watched
 if past_the_gate then redis.call('DEL', lock) end
 redis.call('SET', lock, token, 'PX', LOCK_TTL, 'NX')
-enter(ledger, phase == 'unknown' and 'lose' or 'watch', state[2], 'token', token, 'task_id', task_id,
-  phase .. '_at', stamp(t))
+enter(ledger, pair_event, state[2], 'token', token, 'task_id', task_id, phase .. '_at', stamp(t))
 redis.call('HDEL', ledger, 'lookup', 'held_until', 'answered_at')
 local attend_at = deadline + 60  -- the last poll has ended the watch by then; this attention is a safety limit
 if phase == 'unknown' then remember_failure(ledger, 'unknown', t, stamp(started_at)) end
