@@ -3,12 +3,10 @@
 import functools
 import json
 import logging
-import os
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPException, IncompleteRead
 from typing import TypeVar, cast
@@ -19,7 +17,14 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 
 from api_client.async_status import AsyncStatus
-from api_client.envelope import UnexpectedAnswerError, call_records, call_status, conversation_logs, retry_after
+from api_client.envelope import (
+    UnexpectedAnswerError,
+    call_records,
+    call_status,
+    conversation_logs,
+    one_thread,
+    retry_after,
+)
 from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from api_client.gate import Gate
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog
@@ -40,15 +45,6 @@ log = logging.getLogger(__name__)
 
 _large_log = threading.Lock()
 """Held while a conversation log above 1 MiB is in memory: a process reads one of them at a time (S39)."""
-
-
-@functools.cache
-def _log_thread() -> ThreadPoolExecutor:
-    """Return the thread that reads them. malloc has a heap per thread, which keeps the size of the largest log."""
-    return ThreadPoolExecutor(1, "large-log")
-
-
-os.register_at_fork(after_in_child=_log_thread.cache_clear)  # the threads of the parent do not exist in a child
 
 
 class UpstreamClient:
@@ -227,7 +223,7 @@ def _read_log(response: BaseHTTPResponse, *, held: ExitStack, until: float) -> b
             if not _large_log.acquire(timeout=max(0.0, until - time.monotonic())):
                 raise ReadTimeoutError(cast("HTTPConnectionPool", None), None, "another large one is being read")
             held.callback(_large_log.release)
-            body = _log_thread().submit(lambda: first + response.read()).result()
+            body = one_thread("large-log").submit(lambda: first + response.read()).result()
         unread.pop_all()
     return body
 

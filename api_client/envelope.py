@@ -20,10 +20,7 @@ MAX_LOGS = 10_000
 MAX_OTHERS = 1_000
 """Records of one answer without a job that are read completely; of the others only refused or not is kept."""
 LARGE = 64 * 1024
-"""Size in bytes above which one thread of the process parses the answers, one at a time.
-
-Parsing takes many times the size of an answer, and malloc has a heap per thread, which keeps the size of the largest.
-"""
+"""Size in bytes above which one thread of the process parses the answers: it takes many times the size of an answer."""
 _SUCCESS = frozenset({200, 201})
 _DELTA = re.compile(r"[0-9]+")
 
@@ -74,15 +71,19 @@ def _logs(body: bytes) -> list[ConversationLog]:
 
 
 @functools.cache
-def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "answers")
+def one_thread(name: str) -> ThreadPoolExecutor:
+    """Return the thread of this process that handles large answers of one kind, one at a time.
+
+    malloc has a heap per thread, which keeps the size of the largest answer.
+    """
+    return ThreadPoolExecutor(1, name)
 
 
-os.register_at_fork(after_in_child=_thread.cache_clear)  # the threads of the parent do not exist in a child
+os.register_at_fork(after_in_child=one_thread.cache_clear)  # the threads of the parent do not exist in a child
 
 
 def _parsed(body: bytes, read: Callable[[], T]) -> T:
-    return read() if len(body) <= LARGE else _thread().submit(read).result()
+    return read() if len(body) <= LARGE else one_thread("answers").submit(read).result()
 
 
 def call_status(body: bytes, *, asked: str | None) -> CallStatus:
