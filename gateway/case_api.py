@@ -7,9 +7,9 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from gateway.identity import MAX_CASES, WATCH, Caller
+from gateway.live_view import NOTICES_SHOWN, CaseView, Position, etag, notices, position, recent
 from gateway.problems import Problem, fault, malformed
 from gateway.service import LONGEST_STEP, Gateway, answer, check_case
-from gateway.showing import NOTICES_SHOWN, CaseView, Position, etag, notices, position, recent
 from gateway.stream import EventStream, Line, Reader
 from worker.core.interfaces import StoreUnavailable
 
@@ -29,10 +29,10 @@ async def get_case(gateway: Gateway, request: Request, case_id: str) -> Response
     """Return a snapshot of a case."""
     _reader(gateway, request, case_id)
     since = recent(gateway.feed.now())
-    surroundings, (state,) = await gateway.run(gateway.store.read_cases, [(case_id, since)])
+    system, (state,) = await gateway.run(gateway.store.read_cases, [(case_id, since)])
     view = CaseView.of(state)
     case = view.document(notices(state.events, view)[-NOTICES_SHOWN:])
-    document = {**gateway.setting.head(surroundings), "cases": [case]}
+    document = {**gateway.setting.head(system), "cases": [case]}
     tag = etag(document)
     if tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers={"ETag": tag})

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.hub import SLOTS, Hub, Subscriber, frame
+from gateway.live_view import position, recent
 from gateway.metrics import Metrics
 from gateway.problems import Problem
-from gateway.showing import position, recent
 from gateway.stream import Reader
 from worker.core.interfaces import StoreUnavailable
 from worker.store import RedisStore
-from worker.store.cases import CaseState, Surroundings
+from worker.store.cases import CaseState, SystemState
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +220,8 @@ class Feed:
         self._oldest = None
         wanted, joining = self.hub.plan(recently)
         try:
-            surroundings, states = await self._loop.run_in_executor(self.threads, self.store.read_cases, wanted)
-            self._apply(surroundings, states, joining, recently)
+            system, states = await self._loop.run_in_executor(self.threads, self.store.read_cases, wanted)
+            self._apply(system, states, joining, recently)
         except StoreUnavailable as error:
             self.hub.failed(wanted)
             self._oldest = oldest
@@ -237,10 +237,10 @@ class Feed:
             self.metrics.lag.observe(max(0.0, self.now() - oldest))
 
     def _apply(
-        self, surroundings: Surroundings, states: list[CaseState], joining: list[Subscriber], recently: tuple[int, int]
+        self, system: SystemState, states: list[CaseState], joining: list[Subscriber], recently: tuple[int, int]
     ) -> None:
-        self._ahead = surroundings.now - time.time()
-        self.hub.apply(surroundings, states, joining, recently=recently, at=self._loop.time())
+        self._ahead = system.now - time.time()
+        self.hub.apply(system, states, joining, recently=recently, at=self._loop.time())
         for one in joining:
             self._settle(one, None)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.showing import NOTICES_SHOWN, START, CaseView, Position, Setting, notices, position
-from worker.store.cases import CaseState, Surroundings
+from gateway.live_view import NOTICES_SHOWN, START, CaseView, Position, Setting, notices, position
+from worker.store.cases import CaseState, SystemState
 
 BATCH = 200  # cases read in one round trip
 NOTICES_BUFFERED = 100  # a subscriber with more is dropped as too slow
@@ -200,7 +200,7 @@ class Hub:
 
     def apply(
         self,
-        surroundings: Surroundings,
+        system: SystemState,
         states: Iterable[CaseState],
         joining: Iterable[Subscriber],
         *,
@@ -208,19 +208,19 @@ class Hub:
         at: float,
     ) -> None:
         """Buffer changes for each subscriber and snapshots for those that join; `at` is the time of the read."""
-        self._send_state(surroundings)
+        self._send_state(system)
         read = {state.case_id: state for state in states}
         views = {case_id: CaseView.of(state) for case_id, state in read.items()}
         for case_id, state in read.items():
             if case_id in self._cases:
                 self._refresh(self._cases[case_id], state, views[case_id], at)
-        head = self._setting.head(surroundings)
+        head = self._setting.head(system)
         for one in joining:
             if one in self.slots[one.slot] and all(case_id in read for case_id in one.cases):
                 self._welcome(one, head, [(read[name], views[name]) for name in one.cases], recently)
 
-    def _send_state(self, surroundings: Surroundings) -> None:
-        state = self._setting.state(surroundings)
+    def _send_state(self, system: SystemState) -> None:
+        state = self._setting.state(system)
         if self._state is not None and state != self._state:
             self.send_all("state", state | {"store": "ok"})
         self._state = state

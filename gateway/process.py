@@ -20,10 +20,10 @@ from gateway.door import Entrance
 from gateway.feed import Feed
 from gateway.hub import Hub
 from gateway.identity import KeyRing, Tokens
+from gateway.live_view import Setting
 from gateway.metrics import Metrics
 from gateway.server import key_file, listen, raise_open_files, serve
 from gateway.service import Gateway, Limits
-from gateway.showing import Setting
 from gateway.triggers import Triggers
 from worker.container import build_store
 from worker.runtime.celery_config import TRIGGER_QUEUE

@@ -18,9 +18,9 @@ from gateway.feed import Feed
 from gateway.identity import Caller, KeyRing, Tokens, identify
 from gateway.intake import Intake
 from gateway.limits import Limit
+from gateway.live_view import Setting
 from gateway.metrics import Metrics
 from gateway.problems import RETRY_SAME, Problem, malformed
-from gateway.showing import Setting
 from gateway.triggers import Triggers
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import MAX_ID_LENGTH

@@ -27,7 +27,7 @@ REDUCE = """(events) => {
     return {
         calls: [...known.calls.values()].map(({case_id, job_id, label}) => [case_id, job_id, label]).sort(),
         notices: [...known.notices.values()].map(({id, resolved}) => [id, resolved === true]),
-        surroundings: [known.store, known.upstream, known.upstream_since],
+        system: [known.store, known.upstream, known.upstream_since],
     };
 }"""
 
@@ -156,7 +156,7 @@ class Model:
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str], str] = {}
         self.notices: dict[str, dict[str, Any]] = {}
-        self.around: list[Any] = ["ok", "ok", None]
+        self.system: list[Any] = ["ok", "ok", None]
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
         match kind:
@@ -175,8 +175,8 @@ class Model:
                 for one in self.notices.values():
                     one["resolved"] |= one["case_id"] == data["case_id"]
             case "state":
-                upstream = [data["upstream"], data.get("upstream_since")] if "upstream" in data else self.around[1:]
-                self.around = [data.get("store", self.around[0]), *upstream]
+                upstream = [data["upstream"], data.get("upstream_since")] if "upstream" in data else self.system[1:]
+                self.system = [data.get("store", self.system[0]), *upstream]
 
     def replace(self, data: dict[str, Any]) -> None:
         for part in data["cases"]:
@@ -188,7 +188,7 @@ class Model:
             for one in part["pairs"]:
                 self.take("pair", {"case_id": part["case_id"], **one})
         if "now" in data:
-            self.around = ["ok", data["upstream"], data.get("upstream_since")]
+            self.system = ["ok", data["upstream"], data.get("upstream_since")]
 
     def resolve(self, case_id: str, mediation_id: str) -> None:
         for one in self.notices.values():
@@ -203,7 +203,7 @@ class Model:
         return {
             "calls": sorted([case, job, label] for (case, job), label in self.calls.items()),
             "notices": [[one["id"], one["resolved"]] for one in self.notices.values()],
-            "surroundings": self.around,
+            "system": self.system,
         }
 
 

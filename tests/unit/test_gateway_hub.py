@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.hub import BATCH, NOTICES_BUFFERED, Hub, Subscriber, frame
-from gateway.showing import Position, Setting, position
+from gateway.live_view import Position, Setting, position
 from worker.core.model import Call, Pair, Pause
-from worker.store.cases import CasePair, CaseState, Surroundings
+from worker.store.cases import CasePair, CaseState, SystemState
 
 CASES = ("C-1", "C-2", "C-3")
 SETTING = Setting(10)
-CALM = Surroundings(1_000.0, None, None)
+CALM = SystemState(1_000.0, None, None)
 RECENTLY = (400_000, 0)
 
 
@@ -277,7 +277,7 @@ def test_s16_s29_global_state_reaches_every_stream_without_a_person() -> None:
     hub.note([{"kind": "paused", "by": "张三", "why": "secret"}])
     assert hub.wanting
     wanted, joining = hub.plan(RECENTLY)
-    stopped = Surroundings(1_000.0, 900.0, Pause("张三", "secret", 1.0))
+    stopped = SystemState(1_000.0, 900.0, Pause("张三", "secret", 1.0))
     hub.apply(stopped, world.read(wanted), joining, recently=RECENTLY, at=1.0)
     assert parse(page.subscriber.take()) == [
         ("", "state", {"upstream": "away", "upstream_since": 900.0, "new_calls": "stopped", "store": "ok"})

@@ -27,7 +27,7 @@ job_ids = st.builds(
 opaque_ids = st.text("ABCxyz0123456789_.-", min_size=1, max_size=128)
 prefixes = st.sampled_from(["", "+86", "0086", "86", "+86 ", "+86-", "(+86)", "(+86) ", "0086 "])
 separators = st.sampled_from(["", " ", "-", "\u00a0", " - "])
-surroundings = st.sampled_from(["", "电话", "请致电:", "tel", "call_", "x=", "/", ", ", "“", "(", "'", "\n", "手机号"])
+contexts = st.sampled_from(["", "电话", "请致电:", "tel", "call_", "x=", "/", ", ", "“", "(", "'", "\n", "手机号"])
 
 
 @st.composite
@@ -38,7 +38,7 @@ def mobiles(draw: st.DrawFn) -> tuple[str, str]:
     return rest, draw(prefixes) + gap.join((head, rest[:4], rest[4:]))
 
 
-@given(mobiles(), surroundings, surroundings)
+@given(mobiles(), contexts, contexts)
 def test_s37_a_mobile_number_disappears_in_any_notation(mobile: tuple[str, str], before: str, after: str) -> None:
     rest, written = mobile
     redacted = redact(f"{before}{written}{after}")
@@ -46,7 +46,7 @@ def test_s37_a_mobile_number_disappears_in_any_notation(mobile: tuple[str, str],
     assert not any(part in redacted for part in (rest, rest[4:]))
 
 
-@given(job_ids, surroundings, surroundings)
+@given(job_ids, contexts, contexts)
 @example(f"{PHONE}22-1380-0001-{PHONE}2", "", "")
 def test_s37_job_id_is_unchanged(job_id: str, before: str, after: str) -> None:
     text = f"{before} {job_id} {after}"

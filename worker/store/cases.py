@@ -80,7 +80,7 @@ class CaseState:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SystemState:
     """State common to all cases at `now` (epoch seconds): start of the outage, and the stop of new calls."""
 
     now: float
@@ -95,7 +95,7 @@ class CaseQueries(Scripts):
         super().__init__(client, keys, terms)
         self._read_case = self.script(constants(CALLS_SHOWN=CALLS_SHOWN) + READ_CASE)
 
-    def read_cases(self, wanted: Sequence[tuple[str, tuple[int, int]]]) -> tuple[Surroundings, list[CaseState]]:
+    def read_cases(self, wanted: Sequence[tuple[str, tuple[int, int]]]) -> tuple[SystemState, list[CaseState]]:
         """Return each case with its events after a position (milliseconds, number), in one round trip."""
         with self.translated():
             try:
@@ -104,8 +104,8 @@ class CaseQueries(Scripts):
                 self.client.script_load(self._read_case.script)
                 replies = self._ask(wanted)
         (seconds, micros), since, stop, *cases = replies
-        surroundings = Surroundings(seconds + micros / 1_000_000, float(since) if since else None, stop_of(stop))
-        return surroundings, [_state(case_id, reply) for (case_id, _), reply in zip(wanted, cases, strict=True)]
+        system = SystemState(seconds + micros / 1_000_000, float(since) if since else None, stop_of(stop))
+        return system, [_state(case_id, reply) for (case_id, _), reply in zip(wanted, cases, strict=True)]
 
     def _ask(self, wanted: Sequence[tuple[str, tuple[int, int]]]) -> list[Any]:
         k = self.keys

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gateway.live_view import CaseView, call_shown, etag, notices, position
 from gateway.problems import KINDS, QUOTA, Problem, page
-from gateway.showing import CaseView, call_shown, etag, notices, position
 from tests.problems import PERSON
 from worker.core.model import Call
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.core import texts
 from worker.core.model import Call
-from worker.store.cases import CasePair, CaseState, Surroundings
+from worker.store.cases import CasePair, CaseState, SystemState
 
 Position = tuple[int, int]
 """A position in the live stream: milliseconds and a sequence number within them."""
@@ -140,19 +140,19 @@ class Setting:
     poll_interval: float
     enabled: bool = True
 
-    def head(self, surroundings: Surroundings) -> dict[str, Any]:
+    def head(self, system: SystemState) -> dict[str, Any]:
         """Return the head of a snapshot."""
         return {
             "v": VERSION,
-            "now": round(surroundings.now, 3),
+            "now": round(system.now, 3),
             "poll_interval": self.poll_interval,
-            **self.state(surroundings),
+            **self.state(system),
         }
 
-    def state(self, surroundings: Surroundings) -> dict[str, Any]:
+    def state(self, system: SystemState) -> dict[str, Any]:
         """Return the state common to all cases: whether upstream answers (S29), and whether new calls allowed (S16)."""
-        stopped = surroundings.stop is not None or not self.enabled
-        away = surroundings.outage_since
+        stopped = system.stop is not None or not self.enabled
+        away = system.outage_since
         return {
             "upstream": "ok" if away is None else "away",
             **({} if away is None else {"upstream_since": away}),
