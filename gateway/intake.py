@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from gateway.problems import Problem
-from gateway.triggers import Asked, State
+from gateway.triggers import Asked, TriggerDocument
 from worker.core.interfaces import StoreUnavailable
 
 MAX_IN_FLIGHT = 2  # concurrent batches
 SLOW = 0.2  # seconds after which the next batch may start beside a running one
 LONGEST_BATCH = 100  # triggers; more wait for the next batch
 
-Outcome = State | Problem | None
+Outcome = TriggerDocument | Problem | None
 
 
 class Intake:
@@ -25,17 +25,17 @@ class Intake:
     def __init__(self, submit: Callable[[Sequence[Asked]], Sequence[Outcome]], threads: Executor) -> None:
         self._submit = submit
         self._threads = threads
-        self._waiting: deque[tuple[Asked, asyncio.Future[State | None]]] = deque()
+        self._waiting: deque[tuple[Asked, asyncio.Future[TriggerDocument | None]]] = deque()
         self._under_way = 0
         self._begun = 0.0  # when the last batch began, by the loop's clock
         self._scheduled = self._timed = False
 
-    async def take(self, asked: Asked) -> State | None:
+    async def take(self, asked: Asked) -> TriggerDocument | None:
         """Submit a trigger with the next batch; return its state, None if it had been handled before.
 
         Raises the Problem of this trigger, or the exception that `submit` raised for its batch.
         """
-        future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[TriggerDocument | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
         self._schedule()
         return await future
@@ -73,7 +73,7 @@ class Intake:
         self._schedule()
 
     def _finish(
-        self, done: "asyncio.Future[Sequence[Outcome]]", futures: Sequence["asyncio.Future[State | None]"]
+        self, done: "asyncio.Future[Sequence[Outcome]]", futures: Sequence["asyncio.Future[TriggerDocument | None]"]
     ) -> None:
         self._under_way -= 1
         self._schedule()
@@ -88,7 +88,9 @@ class Intake:
 STOPPING = StoreUnavailable("the gateway is stopping")
 
 
-def _settle(futures: Sequence["asyncio.Future[State | None]"], outcomes: Sequence[Outcome | BaseException]) -> None:
+def _settle(
+    futures: Sequence["asyncio.Future[TriggerDocument | None]"], outcomes: Sequence[Outcome | BaseException]
+) -> None:
     for future, outcome in zip(futures, outcomes, strict=True):
         if future.done():  # the request was cancelled
             continue

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from gateway.body import read_object
 from gateway.problems import RETRY_SAME, Problem
 from gateway.service import LONGEST_STEP, Gateway, answer
-from gateway.triggers import Asked, State, read_key, read_order
+from gateway.triggers import Asked, TriggerDocument, read_key, read_order
 from worker.core.interfaces import StoreUnavailable
 from worker.runtime.producer import NotPublished
 
@@ -45,7 +45,7 @@ async def post_trigger(gateway: Gateway, request: Request) -> Response:
     return answer(state, status=202, headers=headers)
 
 
-async def _submit(gateway: Gateway, asked: Asked) -> State:
+async def _submit(gateway: Gateway, asked: Asked) -> TriggerDocument:
     """Submit a trigger; Problem if Redis does not answer in time: the client may retry with the same key."""
     gateway.under_way += 1
     try:
@@ -65,7 +65,7 @@ def _preferred_wait(headers: list[str]) -> int:
     return min(LONGEST_WAIT, int(found[1])) if found else 0
 
 
-async def _await_end(gateway: Gateway, client: str, state: State, wait: int) -> State:
+async def _await_end(gateway: Gateway, client: str, state: TriggerDocument, wait: int) -> TriggerDocument:
     """Check a trigger until it has ended, the wait is over, or the gateway stops."""
     end = time.monotonic() + wait
     gateway.waiting += 1

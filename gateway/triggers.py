@@ -16,9 +16,9 @@ from worker.core.messages import BadTrigger, TriggerRequest, read_trigger
 from worker.core.model import Pair
 from worker.runtime.producer import Producer
 from worker.store import RedisStore
-from worker.store.requests import Request, Standing
+from worker.store.requests import Request, TriggerState
 
-State = dict[str, Any]
+TriggerDocument = dict[str, Any]
 """The state of a trigger, as returned to clients."""
 
 KEY_LENGTH = 255  # characters of an Idempotency-Key
@@ -130,7 +130,7 @@ class Triggers:
     results: redis.Redis
     now: Callable[[], float]
 
-    def submit(self, batch: Sequence[Asked]) -> list[State | Problem | None]:
+    def submit(self, batch: Sequence[Asked]) -> list[TriggerDocument | Problem | None]:
         """Enqueue triggers, each once, in one round trip to the store and one to the broker.
 
         Returns one outcome per trigger: its state; None if a worker has handled it or it has expired (call `find`); a
@@ -140,7 +140,7 @@ class Triggers:
         at = self.now()
         requests = [(asked.task_id, asked.request(at)) for asked in batch]
         to_publish: dict[str, tuple[TriggerRequest, float]] = {}
-        outcomes: list[State | Problem | None] = []
+        outcomes: list[TriggerDocument | Problem | None] = []
         for asked, (task_id, wanted), (first, handled) in zip(
             batch, requests, self.store.remember(requests), strict=True
         ):
@@ -163,46 +163,46 @@ class Triggers:
             self.producer.publish_all((request, task_id, left) for task_id, (request, left) in to_publish.items())
         return outcomes
 
-    def find(self, client: str, task_id: str) -> State:
+    def find(self, client: str, task_id: str) -> TriggerDocument:
         """Return the state of a client's trigger; Problem for an unknown id."""
         request = self.store.request(task_id) if ID.fullmatch(task_id) else None
         if request is None or request.client != client:
             raise Problem("no-such-trigger")
         return self.describe(task_id, request)
 
-    def describe(self, task_id: str, request: Request) -> State:
+    def describe(self, task_id: str, request: Request) -> TriggerDocument:
         """Return the state of a stored trigger."""
-        standing = self.store.standing(task_id, Pair(request.case_id, request.mediation_id))
+        state = self.store.trigger_state(task_id, Pair(request.case_id, request.mediation_id))
         with self.store.translated():
             meta = cast("str | None", self.results.get(META + task_id))
         return {
             "id": task_id,
             "case_id": request.case_id,
             "mediation_id": request.mediation_id,
-            **describe(request, standing, json.loads(meta) if meta else None),
+            **describe(request, state, json.loads(meta) if meta else None),
         }
 
 
-def describe(request: Request, standing: Standing, meta: Mapping[str, Any] | None) -> State:
+def describe(request: Request, state: TriggerState, meta: Mapping[str, Any] | None) -> TriggerDocument:
     """Return a trigger's state, its result, and which key a retry may use. Pure."""
-    if standing.phase in ("claimed", "sending"):
-        return {"state": standing.phase, "result": None, "retry": {"key": "same"}}
-    result = _result(standing, meta)
-    if standing.phase == "waiting" or (result is not None and result["outcome"] == "deferred"):
-        until = standing.until if standing.until is not None else (result or {}).get("deferred_until")
+    if state.phase in ("claimed", "sending"):
+        return {"state": state.phase, "result": None, "retry": {"key": "same"}}
+    result = _result(state, meta)
+    if state.phase == "waiting" or (result is not None and result["outcome"] == "deferred"):
+        until = state.until if state.until is not None else (result or {}).get("deferred_until")
         return {"state": "waiting", "deferred_until": until, "result": _masked(result), "retry": {"key": "none"}}
     if result is not None:
         return {"state": "finished", "result": _masked(result), "retry": _retry(result)}
-    if standing.now >= request.expires or (meta or {}).get("status") == "REVOKED":
+    if state.now >= request.expires or (meta or {}).get("status") == "REVOKED":
         return {"state": "expired", "result": None, "retry": {"key": "new"}}
     return {"state": "queued", "result": None, "retry": {"key": "same"}}
 
 
-def _result(standing: Standing, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _result(state: TriggerState, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the result of a trigger, from the store if present; a failed task counts as unknown."""
     stored = (meta or {}).get("result")
-    if standing.result is not None:
-        return standing.result
+    if state.result is not None:
+        return state.result
     if isinstance(stored, dict) and stored.get("outcome") in BY_OUTCOME:
         return dict(stored)
     if meta is not None and meta.get("status") == "FAILURE":

@@ -17,13 +17,13 @@ def continue_poll(
     job_id: str,
     poll: Poll,
     *,
-    heard: QueryResult,
+    result: QueryResult,
     call_status: str | None,
     event: Event | None,
     timing: Timing | None = None,
 ) -> OutageChange | None:
     """Write the result of a poll whose successor is `poll`."""
-    return _written(store, PollEnd(pair, job_id, poll.poll_no, Next(poll), heard, call_status, event, timing))
+    return _written(store, PollEnd(pair, job_id, poll.poll_no, Next(poll), result, call_status, event, timing))
 
 
 def finish_poll(  # noqa: PLR0913
@@ -34,14 +34,14 @@ def finish_poll(  # noqa: PLR0913
     *,
     verdict: Verdict,
     retry_count: int,
-    heard: QueryResult,
+    result: QueryResult,
     call_status: str | None,
     event: Event,
     timing: Timing | None = None,
 ) -> OutageChange | None:
     """Write the result of poll `poll_no`, the last of the call."""
     end = Finish(verdict, retry_count)
-    return _written(store, PollEnd(pair, job_id, poll_no + 1, end, heard, call_status, event, timing))
+    return _written(store, PollEnd(pair, job_id, poll_no + 1, end, result, call_status, event, timing))
 
 
 def _written(store: RedisStore, end: PollEnd) -> OutageChange | None:

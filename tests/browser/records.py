@@ -98,7 +98,7 @@ class Records:
         event = Event("status_changed", self.case_id, start.pair.mediation_id, job_id, {"label": texts.label(status)})
         poll = replace(start.poll, poll_no=self.polls[job_id] + 1, due=start.now)
         assert continue_poll(
-            self.store, self.pair_of(job_id), job_id, poll, heard="answer", call_status=status, event=event
+            self.store, self.pair_of(job_id), job_id, poll, result="answer", call_status=status, event=event
         )
 
     def end(self, job_id: str, status: str = "Succeeded", verdict: Verdict = "ended") -> None:
@@ -108,7 +108,7 @@ class Records:
         event = Event(verdict, self.case_id, self.pair_of(job_id).mediation_id, job_id, detail)
         assert finish_poll(
             self.store, self.pair_of(job_id), job_id, self.polls[job_id], verdict=verdict, retry_count=0,
-            heard="answer" if verdict == "ended" else "unavailable",
+            result="answer" if verdict == "ended" else "unavailable",
             call_status=status if verdict == "ended" else None, event=event,
         )  # fmt: skip
 

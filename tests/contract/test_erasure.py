@@ -49,7 +49,7 @@ def finish(store: RedisStore, verdict: Verdict, pair: Pair = PAIR, job: str = "j
     """End the watch of a call."""
     begin_poll(store, job, 1)
     event = Event(verdict, pair.case_id, pair.mediation_id, job)
-    finish_poll(store, pair, job, 1, verdict=verdict, retry_count=0, heard="answer", call_status="Failed", event=event)
+    finish_poll(store, pair, job, 1, verdict=verdict, retry_count=0, result="answer", call_status="Failed", event=event)
 
 
 def found(client: redis.Redis, *needles: str) -> list[str]:

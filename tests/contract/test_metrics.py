@@ -18,15 +18,15 @@ def new(store: RedisStore, *fields: str) -> dict[str, int]:
 
 
 def end_poll(
-    store: RedisStore, poll: Poll, heard: QueryResult = "answer", took: float | None = 0.02, late: float = 3.0
+    store: RedisStore, poll: Poll, result: QueryResult = "answer", took: float | None = 0.02, late: float = 3.0
 ) -> bool:
     written = continue_poll(
         store,
         PAIR,
         "j-1",
         poll,
-        heard=heard,
-        call_status="Paused" if heard == "answer" else None,
+        result=result,
+        call_status="Paused" if result == "answer" else None,
         event=None,
         timing=Timing(late, took),
     )
@@ -65,15 +65,15 @@ def test_rejected_settlement_counts_nothing(store: RedisStore) -> None:
     assert store.counters() == {}
 
 
-@pytest.mark.parametrize("heard", ["answer", "unavailable", "unreadable", "nothing"])
-def test_poll_counts_by_query_result(store: RedisStore, client: redis.Redis, heard: QueryResult) -> None:
+@pytest.mark.parametrize("result", ["answer", "unavailable", "unreadable", "nothing"])
+def test_poll_counts_by_query_result(store: RedisStore, client: redis.Redis, result: QueryResult) -> None:
     """S20 S23: with the lateness of its start, and the duration of its query if it sent one."""
     started(store, "j-1")
     begun(store, client)
-    assert end_poll(store, Poll(2, 9e8, 9e9, 0), heard, None if heard == "nothing" else 0.02)
-    latency = {} if heard == "nothing" else {"status_latency:0.025": 1, "status_latency:sum": 20_000}
+    assert end_poll(store, Poll(2, 9e8, 9e9, 0), result, None if result == "nothing" else 0.02)
+    latency = {} if result == "nothing" else {"status_latency:0.025": 1, "status_latency:sum": 20_000}
     assert new(store, "polls:", "lateness:", "status_latency:") == {
-        f"polls:{heard}": 1,
+        f"polls:{result}": 1,
         "lateness:5": 1,
         "lateness:sum": 3_000_000,
         **latency,
@@ -102,7 +102,7 @@ def test_last_poll_counts_like_the_others(store: RedisStore, client: redis.Redis
         1,
         verdict="ended",
         retry_count=0,
-        heard="answer",
+        result="answer",
         call_status="Succeeded",
         event=event,
         timing=Timing(0.2, 0.3),
@@ -256,7 +256,7 @@ def test_events_count_by_kind(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-1")
     begun(store, client)
     changed = Event("status_changed", "C-1", "20", "j-1", {"label": 'events of a \'kind\': "kind": "x"'})
-    continue_poll(store, PAIR, "j-1", Poll(2, 9e8, 9e9, 0), heard="answer", call_status="Paused", event=changed)
+    continue_poll(store, PAIR, "j-1", Poll(2, 9e8, 9e9, 0), result="answer", call_status="Paused", event=changed)
     assert new(store, "events:") == {"events:started": 1, "events:status_changed": 1}
 
 

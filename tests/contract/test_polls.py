@@ -34,8 +34,8 @@ def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: 
 def continue_watch(
     store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None
 ) -> bool:
-    heard: QueryResult = "answer" if status else "unavailable"
-    return continue_poll(store, PAIR, "j-1", poll, heard=heard, call_status=status, event=event) is not None
+    result: QueryResult = "answer" if status else "unavailable"
+    return continue_poll(store, PAIR, "j-1", poll, result=result, call_status=status, event=event) is not None
 
 
 def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_id: str = "j-1") -> bool:
@@ -46,7 +46,7 @@ def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_
         poll_no,
         verdict=verdict,
         retry_count=0,
-        heard="answer" if verdict == "ended" else "unavailable",
+        result="answer" if verdict == "ended" else "unavailable",
         call_status="Succeeded" if verdict == "ended" else None,
         event=Event(verdict, "C-1", "20", job_id),
     )
@@ -169,9 +169,9 @@ def test_successful_answer_among_failures_prevents_an_outage(store: RedisStore, 
     started(store, *JOBS, "j-4", "j-5")
     ends = []
     words: tuple[QueryResult, ...] = ("unavailable", "answer", "answer")
-    for job_id, heard in zip(JOBS, words, strict=True):
+    for job_id, result in zip(JOBS, words, strict=True):
         begun(store, client, job_id)
-        ends.append(PollEnd(PAIR, job_id, 2, Next(Poll(2, 9e8, 9e9, 0)), heard))
+        ends.append(PollEnd(PAIR, job_id, 2, Next(Poll(2, 9e8, 9e9, 0)), result))
     client.hset("t:outage", "since", "1")
     assert store.write_polls(ends) == ["no_change", "outage_ended", "no_change"]
     assert store.counters()["polls:answer"] == 2
@@ -183,7 +183,7 @@ def test_s35_poll_end_sent_twice_is_published_once(store: RedisStore, client: re
     event = Event("status_changed", "C-1", "20", "j-1", {"label": "通话中"})
     successor = replace(start.poll, poll_no=2, due=start.poll.due + 10)
     for _ in range(2):
-        assert continue_poll(store, PAIR, "j-1", successor, heard="answer", call_status="Executing", event=event)
+        assert continue_poll(store, PAIR, "j-1", successor, result="answer", call_status="Executing", event=event)
     assert [entry["kind"] for entry in store.history("C-1")].count("status_changed") == 1
 
 

@@ -40,24 +40,24 @@ def test_many_requests_are_stored_in_one_round_trip_also_on_a_server_that_was_st
 )
 def test_request_state_follows_its_pair(store: RedisStore, phase: str, expected: str, outcome: str | None) -> None:
     bring_to(store, phase)
-    standing = store.standing("task-job-1", PAIR)
-    assert standing.phase == expected
-    assert (standing.result or {"outcome": None})["outcome"] == outcome
-    assert standing.now == pytest.approx(store.now(), abs=60)
+    state = store.trigger_state("task-job-1", PAIR)
+    assert state.phase == expected
+    assert (state.result or {"outcome": None})["outcome"] == outcome
+    assert state.now == pytest.approx(store.now(), abs=60)
     ((_, handled),) = store.remember([("task-job-1", ASKED)])
     assert handled is (outcome is not None)
 
 
 def test_another_trigger_of_the_pair_does_not_change_the_request_state(store: RedisStore) -> None:
     bring_to(store, "watching")
-    standing = store.standing("h-1", PAIR)
-    assert (standing.phase, standing.result) == (None, None)
+    state = store.trigger_state("h-1", PAIR)
+    assert (state.phase, state.result) == (None, None)
 
 
 def test_waiting_request_has_the_time_of_its_dial(store: RedisStore, client: redis.Redis) -> None:
     bring_to(store, "claimed")
     client.hset(store.keys.ledger(PAIR), mapping={"phase": "waiting", "until": "12.5"})
-    assert store.standing("task-job-1", PAIR).until == 12.5
+    assert store.trigger_state("task-job-1", PAIR).until == 12.5
 
 
 def test_erased_case_keeps_the_request_without_its_ids(store: RedisStore, client: redis.Redis) -> None:

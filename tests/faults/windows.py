@@ -21,7 +21,7 @@ class Windows:
     def __init__(self, machine: "Machine", memory: Memory) -> None:
         self._machine, self._memory = machine, memory
         self._answered: defaultdict[Pair, list[float]] = defaultdict(list)
-        self._heard: defaultdict[Process, set[Endpoint]] = defaultdict(set)
+        self._queried: defaultdict[Process, set[Endpoint]] = defaultdict(set)
         self._idle_since: dict[Pair, float] = {}
         self._before: tuple[str, bool, float] = ("", False, 0)
 
@@ -69,11 +69,11 @@ class Windows:
     def on_answer(self, process: Process, endpoint: Endpoint) -> None:
         """Record an answer to a look-up."""
         if process.kind == "lookup":
-            self._heard[process].add(endpoint)
+            self._queried[process].add(endpoint)
 
     def after_adopt(self, process: Process, reply: object, pair: Pair, *_: object, **__: object) -> None:
         """A look-up is answered if the log was read and the status was answered (S5)."""
-        if reply is not None and self._heard[process] == {"log", "status by case"}:
+        if reply is not None and self._queried[process] == {"log", "status by case"}:
             self._answered[pair].append(self._machine.now)
 
     def on_calm(self) -> None:

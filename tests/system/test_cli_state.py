@@ -62,7 +62,7 @@ def finish(store: RedisStore, pair: Pair, job_id: str) -> None:
     wait_until(lambda: isinstance(begin_poll(store, job_id, 1), PollStarted))
     event = Event("ended", pair.case_id, pair.mediation_id, job_id, {"label": "失败"})
     assert finish_poll(
-        store, pair, job_id, 1, verdict="ended", retry_count=0, heard="answer", call_status="Failed", event=event
+        store, pair, job_id, 1, verdict="ended", retry_count=0, result="answer", call_status="Failed", event=event
     )
 
 

@@ -10,7 +10,7 @@ from gateway.triggers import describe, fingerprint_of, read_key, read_order, tas
 from tests.problems import NOW, PERSON, problem_of
 from worker.core.decision import Outcome
 from worker.core.messages import TriggerResult, read_trigger
-from worker.store.requests import Request, Standing
+from worker.store.requests import Request, TriggerState
 
 # -- idempotency keys --------------------------------------------------------------------------------------------------
 
@@ -109,31 +109,31 @@ def test_s2_invalid_arguments_are_refused_with_field_and_kind(document: dict[str
 ASKED = Request("backend", "f", "C-1", "20", NOW, NOW + 3_600)
 
 
-def standing(phase: Any = None, outcome: Outcome | None = None, *, now: float = NOW, **result: Any) -> Standing:
+def stored(phase: Any = None, outcome: Outcome | None = None, *, now: float = NOW, **result: Any) -> TriggerState:
     stored = {**TriggerResult.of(outcome, "C-1", "20").data, **result} if outcome else None
-    return Standing(now, phase, None, stored)
+    return TriggerState(now, phase, None, stored)
 
 
 @pytest.mark.parametrize(
-    ("stands", "state", "key"),
+    ("stored_state", "state", "key"),
     [
-        (standing(), "queued", "same"),
-        (standing("claimed"), "claimed", "same"),
-        (standing("sending", "unknown"), "sending", "same"),
-        (standing("waiting", "deferred", deferred_until=NOW + 60), "waiting", "none"),
-        (standing(None, "deferred", deferred_until=NOW + 60), "waiting", "none"),
-        (standing("watching", "started"), "finished", "none"),
-        (standing("done", "skipped"), "finished", "none"),
-        (standing("done", "refused"), "finished", "new"),
-        (standing("done", "failed"), "finished", "new"),
-        (standing(None, "disabled"), "finished", "new"),
-        (standing("unknown", "unknown"), "finished", "none"),
-        (standing(now=NOW + 3_600), "expired", "new"),
+        (stored(), "queued", "same"),
+        (stored("claimed"), "claimed", "same"),
+        (stored("sending", "unknown"), "sending", "same"),
+        (stored("waiting", "deferred", deferred_until=NOW + 60), "waiting", "none"),
+        (stored(None, "deferred", deferred_until=NOW + 60), "waiting", "none"),
+        (stored("watching", "started"), "finished", "none"),
+        (stored("done", "skipped"), "finished", "none"),
+        (stored("done", "refused"), "finished", "new"),
+        (stored("done", "failed"), "finished", "new"),
+        (stored(None, "disabled"), "finished", "new"),
+        (stored("unknown", "unknown"), "finished", "none"),
+        (stored(now=NOW + 3_600), "expired", "new"),
     ],
 )
-def test_each_trigger_state_names_the_key_for_a_retry(stands: Standing, state: str, key: str) -> None:
+def test_each_trigger_state_names_the_key_for_a_retry(stored_state: TriggerState, state: str, key: str) -> None:
     """S42: a new key only after a definite outcome, the same key before one, and no dial after `unknown`."""
-    shown = describe(ASKED, stands, None)
+    shown = describe(ASKED, stored_state, None)
     assert (shown["state"], shown["retry"]["key"]) == (state, key)
 
 
@@ -148,7 +148,7 @@ def test_each_trigger_state_names_the_key_for_a_retry(stands: Standing, state: s
 )
 def test_state_of_a_trigger_known_only_to_celery(meta: dict[str, Any], state: str, key: str) -> None:
     """An exception inside callwatch is an unknown outcome."""
-    shown = describe(ASKED, standing(), meta)
+    shown = describe(ASKED, stored(), meta)
     assert (shown["state"], shown["retry"]["key"]) == (state, key)
 
 
@@ -156,7 +156,7 @@ def test_s9_s37_refusal_names_the_next_round_and_masks_persons() -> None:
     refused = [
         {"person_id": PERSON, "error_code": 1001, "message": "call 13800001111", "start_time": "2026-11-23 09:00"}
     ]
-    shown = describe(ASKED, standing("done", "refused", refused=refused, message=f"外呼失败:{PERSON}(…)"), None)
+    shown = describe(ASKED, stored("done", "refused", refused=refused, message=f"外呼失败:{PERSON}(…)"), None)
     assert shown["retry"] == {"key": "new", "after": "2026-11-23 09:00"}
     assert shown["result"]["refused"][0]["person_id"] == "***1131"
     assert shown["result"]["message"] == "外呼失败:***1131(…)"

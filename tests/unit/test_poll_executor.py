@@ -45,7 +45,7 @@ class Store:
 
     @property
     def written(self) -> dict[str, str]:
-        return {end.job_id: end.heard for group in self.groups for end in group}
+        return {end.job_id: end.result for group in self.groups for end in group}
 
 
 class Upstream:

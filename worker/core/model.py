@@ -219,7 +219,7 @@ class PollDropped:
 
 @dataclass(frozen=True, slots=True)
 class PollEnd:
-    """The end of one poll, to be written: its query's result `heard`, and the next poll or the verdict.
+    """The end of one poll, to be written: the result of its query, and the next poll or the verdict.
 
     `poll_no` is the fencing token that the fence set; the script writes only while the record still has it (S28).
     `call_status` None leaves the status unchanged (a failed query); `timing` goes to the metrics.
@@ -229,7 +229,7 @@ class PollEnd:
     job_id: str
     poll_no: int
     follows: Next | Finish
-    heard: QueryResult
+    result: QueryResult
     call_status: str | None = None
     event: Event | None = None
     timing: Timing | None = None

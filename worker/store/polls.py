@@ -56,14 +56,14 @@ end
 # poll that makes the change announces it, once.
 DETECT_OUTAGE = """
 local good_noted = false
-local function detect_outage(heard, job_id, t)
+local function detect_outage(result, job_id, t)
   local outage, good, failing = PREFIX .. ':outage', PREFIX .. ':good', PREFIX .. ':failing'
-  if heard == 'answer' then
+  if result == 'answer' then
     if good_noted then return '' end
     good_noted = true
     redis.call('SET', good, stamp(t), 'EX', 86400)
   end
-  if heard == 'answer' or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS then
+  if result == 'answer' or redis.call('ZCARD', PREFIX .. ':due') < OUTAGE_CALLS then
     if redis.call('DEL', outage) == 0 then return '' end
     redis.call('DEL', failing)
     count('events:outage_ended')
@@ -71,7 +71,7 @@ local function detect_outage(heard, job_id, t)
       'event', '{"at":' .. stamp(t) .. ',"kind":"outage_ended"}')
     return 'outage_ended'
   end
-  if heard == 'nothing' or redis.call('EXISTS', outage) == 1 then return '' end
+  if result == 'nothing' or redis.call('EXISTS', outage) == 1 then return '' end
   local last = tonumber(redis.call('GET', good) or '0')
   redis.call('ZREMRANGEBYSCORE', failing, '-inf', last)
   redis.call('ZADD', failing, 'NX', t, job_id)
@@ -104,7 +104,7 @@ local function continue_watch(p, t, counted)
     counted()
     if p.event ~= '' then emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event) end
   end
-  return detect_outage(p.heard, p.job_id, t)
+  return detect_outage(p.result, p.job_id, t)
 end
 """
 
@@ -141,7 +141,7 @@ local function finish(p, t, counted)
   age_case(p.member)  -- with no open pair left in the case, the record gets its time to live here
   emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event)
   redis.call('ZREM', PREFIX .. ':failing', p.job_id)
-  return detect_outage(p.heard, p.job_id, t)
+  return detect_outage(p.result, p.job_id, t)
 end
 """
 
@@ -199,10 +199,10 @@ class PollScripts(Scripts):
         fields: dict[str, Any] = {
             "job_id": end.job_id,
             "poll_no": end.poll_no,
-            "heard": end.heard,
+            "result": end.result,
             "call_status": end.call_status or "",
             "event": event_json(end.event),
-            "counts": poll_counts(end.heard, end.timing),
+            "counts": poll_counts(end.result, end.timing),
         }
         if isinstance(end.follows, Next):
             poll = end.follows.poll  # without its `poll_no`: the fence has already written it

@@ -40,7 +40,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TriggerState:
     """Phase of a request's pair if the pair's last trigger is this request, and the request's stored result."""
 
     now: float
@@ -83,7 +83,7 @@ class RequestScripts(Scripts):
             text = cast("str | None", self.client.get(self.keys.request(task_id)))
         return _request(text) if text is not None else None
 
-    def standing(self, task_id: str, pair: Pair) -> Standing:
+    def trigger_state(self, task_id: str, pair: Pair) -> TriggerState:
         """Return the state of a task id's trigger, in one step."""
         with self.translated(), self.client.pipeline() as pipeline:
             pipeline.time()
@@ -91,7 +91,7 @@ class RequestScripts(Scripts):
             pipeline.get(self.keys.task(task_id))
             (seconds, micros), (owner, phase, until), result = cast("Any", pipeline.execute())
         ours = owner == task_id
-        return Standing(
+        return TriggerState(
             seconds + micros / 1_000_000,
             cast("Phase", phase) if ours and phase else None,
             float(until) if ours and until else None,
