@@ -20,12 +20,12 @@ from worker.core.model import EventKind, QueryResult
 from worker.core.texts import LABELS
 from worker.store import RedisStore
 from worker.store.histograms import BEYOND, LATENCY_BOUNDS, LATENESS_BOUNDS, MICROSECONDS
-from worker.store.metrics import TALLY_EVERY, CachedCounts
+from worker.store.metrics import COUNT_INTERVAL, CachedCounts
 from worker.store.outbox import Waiting
 from worker.store.server_status import LastSweep, Memory, memory_of
 
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
-STALE = 4 * TALLY_EVERY  # seconds
+STALE = 4 * COUNT_INTERVAL  # seconds
 OTHER = "other"  # any status that is not in the API: labels with upstream's own texts would have no bound
 
 POLLS = (*get_args(QueryResult), "fenced", "finished", "absent", "early", "overtaken")
@@ -39,7 +39,7 @@ class State:
     """The values of one scrape; `now` and `outage_since` in epoch seconds, an absent value is None."""
 
     counters: Counters
-    tally: CachedCounts | None
+    counts: CachedCounts | None
     sweep: LastSweep | None
     now: float
     outage_since: float | None
@@ -65,17 +65,17 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         memories = [("state", store.memory())]
         if settings.broker_url != settings.redis_url:
             memories.append(("broker", memory_of(broker)))
-    tally = store.cached_counts()
+    counts = store.cached_counts()
     return State(
         counters=store.counters(),
-        tally=tally,
+        counts=counts,
         sweep=store.last_sweep(),
         now=store.now(),
         outage_since=store.outage_since(),
         paused=store.is_paused() or not settings.enabled,
         queues=dict(zip(QUEUES, waiting, strict=True)),
         unacknowledged=unacknowledged,
-        notices=store.waiting(tally.oldest if tally else {}),
+        notices=store.waiting(counts.oldest if counts else {}),
         dead_letters=store.number_of_dead_letters(),
         memory={name: memory for name, memory in memories if memory},
     )
@@ -132,21 +132,21 @@ def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Met
     return family
 
 
-def _tallied(tally: CachedCounts, now: float) -> Iterator[Metric]:
+def _cached_counts(counts: CachedCounts, now: float) -> Iterator[Metric]:
     statuses = {**dict.fromkeys(LABELS, 0), OTHER: 0}
-    for status, number in tally.calls.numbers.items():
+    for status, number in counts.calls.numbers.items():
         statuses[status if status in LABELS else OTHER] += number
-    phases = {phase: tally.pairs.numbers.get(phase, 0) for phase in get_args(Phase) if phase != "done"}
+    phases = {phase: counts.pairs.numbers.get(phase, 0) for phase in get_args(Phase) if phase != "done"}
     yield _gauge("callwatch_watched_calls", "Watched calls by last status.", "status", statuses)
     yield _gauge("callwatch_pairs", "Locked pairs of case and mediation, by phase.", "phase", phases)
     yield GaugeMetricFamily(
-        "callwatch_overdue_polls", "Polls that are later than CALLWATCH_OVERDUE_GRACE.", tally.calls.beyond
+        "callwatch_overdue_polls", "Polls that are later than CALLWATCH_OVERDUE_GRACE.", counts.calls.beyond
     )
     # Without a worker there is no count and no poll, and the lateness of watched calls grows.
-    age = now - tally.at
-    silent = age if age > STALE and tally.calls.numbers else 0.0
+    age = now - counts.at
+    silent = age if age > STALE and counts.calls.numbers else 0.0
     text = "Seconds by which the latest poll is overdue; 0 without an overdue poll."
-    yield GaugeMetricFamily("callwatch_oldest_overdue_poll_seconds", text, tally.calls.longest + silent)
+    yield GaugeMetricFamily("callwatch_oldest_overdue_poll_seconds", text, counts.calls.longest + silent)
 
 
 def _memory(memory: Mapping[str, Memory]) -> Iterator[Metric]:
@@ -162,8 +162,8 @@ def _memory(memory: Mapping[str, Memory]) -> Iterator[Metric]:
 
 
 def _gauges(state: State) -> Iterator[Metric]:
-    if state.tally is not None:  # None: no worker has counted within a day; the alert on the sweep reports it
-        yield from _tallied(state.tally, state.now)
+    if state.counts is not None:  # None: no worker has counted within a day; the alert on the sweep reports it
+        yield from _cached_counts(state.counts, state.now)
     yield _gauge("callwatch_queue_messages", "Messages in the queue that no worker has taken.", "queue", state.queues)
     yield GaugeMetricFamily(
         "callwatch_unacknowledged_messages",

@@ -194,7 +194,7 @@ def _state() -> State:
     counts = StateCounts({}, 0.0, 0)
     return State(
         counters={},
-        tally=CachedCounts(0.0, counts, counts),
+        counts=CachedCounts(0.0, counts, counts),
         sweep=LastSweep(0.0, ""),
         now=0.0,
         outage_since=None,

@@ -210,10 +210,10 @@ def test_calls_are_counted_by_status_and_lateness(store: RedisStore, client: red
     client.hset("t:job:j-3", "call_status", "Executing")
     client.zadd("t:due", {"no record": 1})
     for _ in range(2):
-        tally = store.count_calls(limit=15)
-        assert tally.numbers == {"Scheduling": 2, "Executing": 1}
-        assert tally.longest == pytest.approx(100, abs=10)
-        assert tally.beyond == 2
+        counts = store.count_calls(limit=15)
+        assert counts.numbers == {"Scheduling": 2, "Executing": 1}
+        assert counts.longest == pytest.approx(100, abs=10)
+        assert counts.beyond == 2
         store.take_due(limit=10)
     assert store.number_of_calls() == 3, "a job without a record has left the due set"
 
@@ -271,7 +271,7 @@ def test_s37_counts_are_cached_for_observers_once_in_five_seconds(store: RedisSt
     assert kept.calls.numbers == {"Scheduling": 2, "other": 1}
     assert kept.pairs.numbers == {"watching": 1}
     assert kept.at == pytest.approx(store.now(), abs=60)
-    text = str(client.get(store.keys.tally))
+    text = str(client.get(store.keys.cached_counts))
     assert not [one for one in ("j-1", "P-", "C-1", "张三") if one in text]
-    client.delete(store.keys.tallying)
+    client.delete(store.keys.counting)
     assert store.cache_counts(limit=15), "its time is over"

@@ -242,11 +242,11 @@ def test_samples_are_dialled_once_and_watched_to_their_end(running: Up) -> None:
         [*(("case", case) for case in CASES), *(("person", person) for person in PERSONS)], 1
     )
     assert ("person", "P-10020004") not in dialled
-    told = [line.split("  ")[1:] for line in running.lines if re.match(r"\d\d:\d\d:\d\d  C-100", line)]
-    seen = [[parts[2] for parts in told if parts[0].startswith(case) and parts[1] != "refused"] for case in CASES]
+    shown = [line.split("  ")[1:] for line in running.lines if re.match(r"\d\d:\d\d:\d\d  C-100", line)]
+    seen = [[parts[2] for parts in shown if parts[0].startswith(case) and parts[1] != "refused"] for case in CASES]
     assert Counter(seen[0]) == {"拨号中": 2, "通话中": 2, "已完成": 2}
     assert seen[1:] == [["拨号中", "通话中", "已完成"], ["拨号中", "失败"]]
-    (refused,) = (parts for parts in told if parts[1] == "refused")
+    (refused,) = (parts for parts in shown if parts[1] == "refused")
     assert refused[2:5] == ["1001", "未到下一轮外呼时间,请等待", "***0004"]
     assert not [person for person in PERSONS if person in running.text], "S37"
 

@@ -74,7 +74,7 @@ PARTS = {
         command("CLIENT", "TRACKING", "ON"),
         command("SUBSCRIBE", "__keyevent@0__:set"),
         command("PSUBSCRIBE", "*"),
-        command("PUBLISH", "news", "x"),
+        command("PUBLISH", "channel", "x"),
         command("PUBSUB", "CHANNELS"),
     ],
     "run scripts": [command("EVALSHA", "0" * 40, 0), command("SCRIPT", "LOAD", "return 1")],

@@ -33,7 +33,7 @@ BUSY = State(
         "call_latency:30": 3,
         "call_latency:sum": 61_000_000,
     },
-    tally=CachedCounts(
+    counts=CachedCounts(
         998.0,
         StateCounts({"Scheduling": 4, "Executing": 1, "SomethingNew": 2, "Another": 1}, 7.5, 3),
         StateCounts({"watching": 5, "unknown": 1}, 0.0, 0),
@@ -58,7 +58,7 @@ def samples(state: State) -> dict[str, float]:
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             name = f"{sample.name}{{{labels}}}" if labels else sample.name
-            assert name not in found, "one sample told twice"
+            assert name not in found, "a sample appears twice"
             found[name] = sample.value
     return found
 
@@ -132,15 +132,15 @@ def test_sweep_age_is_absent_without_a_sweep() -> None:
 
 def test_overdue_time_grows_without_workers() -> None:
     """S28: without workers there is no count and no poll."""
-    assert BUSY.tally is not None
-    old = replace(BUSY, tally=replace(BUSY.tally, at=900.0))
+    assert BUSY.counts is not None
+    old = replace(BUSY, counts=replace(BUSY.counts, at=900.0))
     assert samples(old)["callwatch_oldest_overdue_poll_seconds"] == 107.5
-    idle = replace(EMPTY, tally=CachedCounts(900.0, NOTHING, NOTHING))
+    idle = replace(EMPTY, counts=CachedCounts(900.0, NOTHING, NOTHING))
     assert samples(idle)["callwatch_oldest_overdue_poll_seconds"] == 0
 
 
 def test_counts_are_absent_without_a_worker() -> None:
-    shown = samples(replace(BUSY, tally=None))
+    shown = samples(replace(BUSY, counts=None))
     assert "callwatch_overdue_polls" not in shown
     assert shown["callwatch_new_calls_stopped"] == 1
 

@@ -61,14 +61,14 @@ def test_concurrent_triggers_share_one_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slow", "lanes"),
+    ("slow", "batches"),
     [
         pytest.param(0.0, MAX_IN_FLIGHT, id="batches in flight are slow"),
         pytest.param(1_000.0, 1, id="batches in flight are fast"),
     ],
 )
 def test_triggers_gather_while_all_batches_are_in_flight(
-    monkeypatch: pytest.MonkeyPatch, slow: float, lanes: int
+    monkeypatch: pytest.MonkeyPatch, slow: float, batches: int
 ) -> None:
     """Threads and connections stay bounded for any number of requests; a slow batch does not delay the others."""
     monkeypatch.setattr("gateway.intake.SLOW", slow)
@@ -77,9 +77,9 @@ def test_triggers_gather_while_all_batches_are_in_flight(
 
     async def scenario(intake: Intake) -> None:
         waiting = []
-        for number in range(lanes + 3):
+        for number in range(batches + 3):
             waiting.append(asyncio.ensure_future(intake.take(asked(f"k-{number}"))))
-            if number < lanes:
+            if number < batches:
                 await store.begun()
             for _ in range(5):  # iterations of the loop in which a surplus batch would begin
                 await asyncio.sleep(0)
@@ -87,7 +87,7 @@ def test_triggers_gather_while_all_batches_are_in_flight(
         await asyncio.gather(*waiting)
 
     run(store, scenario)
-    assert store.batches == [*([f"k-{n}"] for n in range(lanes)), [f"k-{n}" for n in range(lanes, lanes + 3)]]
+    assert store.batches == [*([f"k-{n}"] for n in range(batches)), [f"k-{n}" for n in range(batches, batches + 3)]]
 
 
 def test_batch_size_is_bounded() -> None:

@@ -15,14 +15,14 @@ LONGEST = 108
 QUEUE = "outbound.poll"
 
 
-def last_trouble(*seen: tuple[float, int, int, bool]) -> str | None:
-    """Return the trouble at the last observation; each is time, waiting, taken in total, all threads busy."""
+def last_fault(*seen: tuple[float, int, int, bool]) -> str | None:
+    """Return the fault at the last observation; each is time, waiting, taken in total, all threads busy."""
     heartbeat = Heartbeat(longest=LONGEST, now=0)
-    trouble: str | None = "no observation"
+    fault: str | None = "no observation"
     for now, waiting, taken, full in seen:
         heartbeat.tick(now)
-        trouble = heartbeat.fault({QUEUE: QueueLoad(waiting, taken)}, now, full=full)
-    return trouble
+        fault = heartbeat.fault({QUEUE: QueueLoad(waiting, taken)}, now, full=full)
+    return fault
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def last_trouble(*seen: tuple[float, int, int, bool]) -> str | None:
     ],
 )
 def test_idle_busy_or_recovered_worker_is_healthy(seen: list[tuple[float, int, int, bool]]) -> None:
-    assert last_trouble(*seen) is None
+    assert last_fault(*seen) is None
 
 
 @pytest.mark.parametrize(
-    ("seen", "trouble"),
+    ("seen", "fault"),
     [
         pytest.param([(1, 0, 7, False), (4, 2, 7, False)], "2 messages wait in outbound.poll", id="not consuming"),
         pytest.param([(40, 1, 0, False)], "none has been taken for 40 s", id="not consuming from the start"),
@@ -50,17 +50,17 @@ def test_idle_busy_or_recovered_worker_is_healthy(seen: list[tuple[float, int, i
     ],
 )
 def test_worker_that_takes_no_waiting_message_is_unhealthy(
-    seen: list[tuple[float, int, int, bool]], trouble: str
+    seen: list[tuple[float, int, int, bool]], fault: str
 ) -> None:
-    assert trouble in (last_trouble(*seen) or "")
+    assert fault in (last_fault(*seen) or "")
 
 
 def test_activity_in_one_queue_does_not_excuse_another() -> None:
     heartbeat = Heartbeat(longest=LONGEST, now=0)
     for taken in range(1, 4):
         heartbeat.tick(taken)
-        trouble = heartbeat.fault({QUEUE: QueueLoad(1, taken), "outbound.trigger": QueueLoad(1, 0)}, taken, full=False)
-    assert trouble == "1 messages wait in outbound.trigger and none has been taken for 3 s"
+        fault = heartbeat.fault({QUEUE: QueueLoad(1, taken), "outbound.trigger": QueueLoad(1, 0)}, taken, full=False)
+    assert fault == "1 messages wait in outbound.trigger and none has been taken for 3 s"
 
 
 def test_stuck_event_loop_is_unhealthy_with_empty_queues() -> None:
@@ -73,7 +73,7 @@ def test_stuck_event_loop_is_unhealthy_with_empty_queues() -> None:
 def test_lasting_trouble_and_recovery_are_logged_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     health_file = HealthFile(tmp_path / "health", holds=10, now=0)
     with caplog.at_level(logging.INFO, logger="worker.runtime.liveness"):
-        for now, trouble in (
+        for now, fault in (
             (1, None),
             (9, "not consuming"),
             (12, "not consuming"),
@@ -81,7 +81,7 @@ def test_lasting_trouble_and_recovery_are_logged_once_each(tmp_path: Path, caplo
             (14, None),
             (15, None),
         ):
-            health_file.renew(lambda trouble=trouble: trouble, now=now)  # type: ignore[misc]
+            health_file.renew(lambda fault=fault: fault, now=now)  # type: ignore[misc]
     assert caplog.messages == ["unhealthy: not consuming", "healthy again"]
     health_file.remove()
     health_file.remove()

@@ -162,14 +162,14 @@ class Keys:
         return f"{self.prefix}:counters"
 
     @property
-    def tally(self) -> str:
+    def cached_counts(self) -> str:
         """String: cached counts of calls and pairs and the lateness of polls, JSON; for observers (S37)."""
-        return f"{self.prefix}:tally"
+        return f"{self.prefix}:counts"
 
     @property
-    def tallying(self) -> str:
+    def counting(self) -> str:
         """String: present while the cached counts are fresh; lives 5 s."""
-        return f"{self.prefix}:tallying"
+        return f"{self.prefix}:counting"
 
     @property
     def probe(self) -> str:

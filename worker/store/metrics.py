@@ -16,8 +16,8 @@ from worker.store.keys import Keys
 from worker.store.outbox import OutboxScripts
 from worker.store.terms import Terms, milliseconds
 
-TALLY_EVERY = 5.0  # seconds between two updates of the cached counts
-TALLY_KEPT = 86_400  # seconds
+COUNT_INTERVAL = 5.0  # seconds between two updates of the cached counts
+COUNTS_KEPT = 86_400  # seconds
 BATCH = 1_000  # hashes per script: a millisecond or two of Redis' only thread
 
 # Read only. Counts the values of one field over hashes without a verdict, and how late they are by their due times. The
@@ -98,24 +98,24 @@ class Metrics(OutboxScripts):
         return self._of([f"{self.keys.prefix}:ledger:{one}" for one in members], "phase", 0)
 
     def cache_counts(self, *, limit: float) -> bool:
-        """Cache the current counts for observers, unless a worker has done so within `TALLY_EVERY` seconds.
+        """Cache the current counts for observers, unless a worker has done so within `COUNT_INTERVAL` seconds.
 
         Observers therefore need no right to read records, which hold person ids.
         """
         with self.translated():
-            if not self.client.set(self.keys.tallying, "", nx=True, px=milliseconds(TALLY_EVERY)):
+            if not self.client.set(self.keys.counting, "", nx=True, px=milliseconds(COUNT_INTERVAL)):
                 return False
         calls, pairs = _with_known_statuses(self.count_calls(limit=limit)), self.count_pairs()
         oldest = {str(one.channel): one.oldest_at for one in self.notices() if one.oldest_at is not None}
         kept = CachedCounts(self.now(), calls, pairs, oldest)
         with self.translated():
-            self.client.set(self.keys.tally, json.dumps(asdict(kept)), ex=TALLY_KEPT)
+            self.client.set(self.keys.cached_counts, json.dumps(asdict(kept)), ex=COUNTS_KEPT)
         return True
 
     def cached_counts(self) -> CachedCounts | None:
         """Return the cached counts; None if no worker has cached any within a day."""
         with self.translated():
-            text = cast("str | None", self.client.get(self.keys.tally))
+            text = cast("str | None", self.client.get(self.keys.cached_counts))
         if text is None:
             return None
         kept = json.loads(text)
