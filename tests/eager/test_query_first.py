@@ -1,0 +1,172 @@
+"""Test the query of upstream before a new call, after a pair's lost, expired or unknown end (S5)."""
+
+import pytest
+
+from api_client import OutcomeUnknown, Unavailable
+from tests.eager.test_unknown import entry, lose_the_answer, phase
+from tests.fakes import START, World, job_id, record
+
+JOB = job_id(1, at=START + 1)
+LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
+
+
+def lose_the_watch(world: World) -> None:
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger()["outcome"] == "started"
+    world.run(200)
+    assert phase(world) == "done"
+    world.upstream.dials = [[record(job_id(9))]]
+
+
+def test_lost_call_that_is_still_active_is_watched_again(world: World) -> None:
+    """S5: and the new trigger is skipped; the person's telephone does not ring a second time."""
+    lose_the_watch(world)
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 400 else "Executing"
+    result = world.trigger(task_id="task-2")
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
+    assert phase(world) == "watching"
+    world.run(300)
+    assert [call.verdict for call in world.store.calls(job_id=JOB)] == ["ended"]
+    assert phase(world) == "done"
+    assert len(world.upstream.requests) == 1
+
+
+def test_lost_call_that_has_ended_frees_the_pair(world: World) -> None:
+    """S5: queried, found ended, called again."""
+    lose_the_watch(world)
+    world.upstream.life = lambda _job, _age: "Failed"
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    assert len(world.upstream.requests) == 2
+
+
+def test_only_calls_without_a_known_end_are_queried(world: World) -> None:
+    """S5: neither an ended call of this pair nor another mediation's call."""
+    world.upstream.dials = [[record(job_id(3))]]
+    assert world.trigger("C-1", "21", task_id="task-0")["outcome"] == "started"
+    world.upstream.life = lambda job, _age: "Succeeded" if job == job_id(2) else Unavailable("down")
+    world.upstream.dials = [[record(JOB, person="P-1"), record(job_id(2), person="P-2")]]
+    assert world.trigger()["outcome"] == "started"
+    world.run(200)
+    verdicts = {call.job_id: call.verdict for call in world.store.calls(finished=True)}
+    assert verdicts == {job_id(3): "lost", job_id(2): "ended", JOB: "lost"}
+    world.upstream.queries.clear()
+    world.upstream.life = lambda _job, _age: "Failed"
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    assert [job for _, job in world.upstream.queries] == [JOB]
+
+
+def test_unanswered_query_sends_nothing(world: World) -> None:
+    """S5: failed, and the pair is free for another trigger, which must query again."""
+    lose_the_watch(world)
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger(task_id="task-2")["outcome"] == "failed"
+    world.upstream.log_entries = []
+    assert world.trigger(task_id="task-3")["outcome"] == "failed"  # the call's own status is still unanswered
+    assert len(world.upstream.requests) == 1
+    world.upstream.life = lambda _job, _age: "Failed"
+    assert world.trigger(task_id="task-4")["outcome"] == "started"
+
+
+def test_unrecorded_call_is_found_by_the_query(world: World) -> None:
+    """S5 S14: after an unknown outcome that was released."""
+    lose_the_answer(world)
+    world.run(800)
+    assert phase(world) == "done"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Executing"
+    result = world.trigger(task_id="task-2")
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
+    assert len(world.upstream.requests) == 1
+
+
+def test_failure_is_forgotten_after_a_day(world: World) -> None:
+    """S5: within 24 h."""
+    lose_the_watch(world)
+    world.clock.sleep(86_401)
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+
+
+def test_call_found_while_another_mediation_is_sending_is_left_to_it(world: World) -> None:
+    """S5 S14: it may belong to the other request; nothing is sent, and nothing adopted."""
+    lose_the_watch(world)
+    theirs = job_id(4, at=START + 300)
+    found: list[object] = []
+
+    def during_the_other_dial(_request: object) -> list[object]:
+        world.upstream.log_entries = [entry(theirs)]
+        found.append(world.trigger(task_id="task-2")["outcome"])
+        return [record(theirs, person="P-2")]
+
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [during_the_other_dial]  # type: ignore[list-item]
+    assert world.trigger("C-1", "21", task_id="task-3")["outcome"] == "started"
+    assert found == ["failed"]
+    (call,) = world.store.calls()
+    assert (call.mediation_id, call.person_id) == ("21", "P-2")
+
+
+def test_call_named_by_two_answers_holds_both_pairs(world: World) -> None:
+    """S5 S14: neither pair is called again while it is watched, and its end releases both."""
+    lose_the_answer(world)
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 400 else "Executing"
+    world.upstream.log_entries = [entry(JOB)]
+    world.run(200)
+    assert phase(world) == "watching"
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    (call,) = world.store.calls()
+    assert (call.mediation_id, call.person_id, call.call_status) == ("21", "P-1", "Executing")
+    for mediation_id in ("20", "21"):
+        assert world.trigger("C-1", mediation_id, task_id=f"again-{mediation_id}")["outcome"] == "skipped"
+    world.run(300)
+    assert (phase(world), phase(world, "21")) == ("done", "done")
+    assert world.redis.exists("t:lock:C-1:20", "t:lock:C-1:21") == 0
+
+
+@pytest.mark.parametrize("again", ["20", "21"])
+def test_call_that_holds_two_pairs_is_queried_before_either_calls_again(world: World, again: str) -> None:
+    """S5 S14: it was lost and is still active; watched again, it holds both."""
+    lose_the_answer(world)
+    world.upstream.dials = [LOST]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "unknown"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.run(300)
+    assert [call.verdict for call in world.store.calls(finished=True)] == ["lost"]
+    assert (phase(world), phase(world, "21")) == ("done", "done")
+    world.upstream.life = lambda _job, age: "Succeeded" if age > 500 else "Executing"
+    assert world.trigger("C-1", again, task_id="task-3")["outcome"] == "skipped"
+    assert [call.verdict for call in world.store.calls()] == [None]
+    for mediation_id in ("20", "21"):
+        assert world.trigger("C-1", mediation_id, task_id=f"again-{mediation_id}")["outcome"] == "skipped"
+    world.run(300)
+    assert world.redis.exists("t:lock:C-1:20", "t:lock:C-1:21", "t:live:C-1:20", "t:live:C-1:21") == 0
+    assert len(world.upstream.requests) == 2
+
+
+def test_late_answer_with_a_lost_call_makes_the_next_trigger_query(world: World) -> None:
+    """S5: for whichever mediation it was watched."""
+    lose_the_answer(world)
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    world.upstream.log_entries = [entry(JOB)]
+    world.run(300)
+    assert phase(world) == "done"
+    world.upstream.dials = [[record(JOB, person="P-1")]]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    assert phase(world, "21") == "done"
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger("C-1", "21", task_id="task-3")["outcome"] == "skipped"
+    assert len(world.upstream.requests) == 2
+
+
+@pytest.mark.parametrize("world", [{"history_ttl": 60}], indirect=True, ids=["a minute of history"])
+def test_failure_is_remembered_for_a_day_even_with_a_short_history(world: World) -> None:
+    """S5: within 24 h."""
+    lose_the_watch(world)
+    world.clock.sleep(3_600)
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger(task_id="task-2")["outcome"] == "skipped"
+    assert len(world.upstream.requests) == 1
