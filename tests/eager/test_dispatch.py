@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from api_client import ApiError, Unavailable
 from tests.fakes import START, PollQueueOf, World, job_id, record
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.messages import read_polls
@@ -273,55 +272,6 @@ def test_s28_unpublished_poll_is_reissued(world: World) -> None:
     world.queue.broken = None
     world.run(3)
     assert len(world.upstream.queries) == 1
-
-
-def test_s29_only_probes_are_dispatched_during_an_outage(world: World) -> None:
-    watching(world, jobs=20)
-    world.run(20)
-
-    def life(_job: str, _age: float) -> str | ApiError:
-        return Unavailable("GET /status: 503")
-
-    world.upstream.life = life
-    world.run(40)
-    before = len(world.queue.published)
-    world.run(100)
-    published = len(world.queue.published) - before
-    assert 10 <= published <= 51
-    assert all(call.due > time.time() - 0.2 for call in world.store.calls()), "their due times move on"
-
-
-def test_s25_call_past_its_deadline_expires_despite_a_later_poll(world: World) -> None:
-    """S28: the watch ends by Redis' clock, in whichever poll; an overtaken failure changes nothing."""
-    watching(world)
-    world.clock.move_to(START + 7_199)
-    (first,) = world.store.begin_polls([(JOB, 1)])
-    assert isinstance(first, PollStarted)
-
-    def overtake(_job: str, _age: float) -> ApiError:
-        world.clock.sleep(3)
-        world.redis.hincrby(f"t:job:{JOB}", "poll_no", 1)
-        return Unavailable("GET /status: ReadTimeout")
-
-    world.upstream.life = overtake
-    assert world.poll(job_id=JOB, poll_no=2) == "拨号中 · expired after poll 2"
-    assert world.store.calls(job_id=JOB)[0].verdict == "expired"
-
-
-def test_s25_overtaken_poll_does_not_end_a_reopened_watch(world: World) -> None:
-    """S5: the record has a later deadline meanwhile."""
-    watching(world)
-    world.clock.move_to(START + 7_199)
-
-    def reopen(_job: str, _age: float) -> ApiError:
-        world.clock.sleep(3)
-        world.redis.hincrby(f"t:job:{JOB}", "poll_no", 1)
-        world.redis.hset(f"t:job:{JOB}", "deadline", START + 14_000)
-        return Unavailable("GET /status: ReadTimeout")
-
-    world.upstream.life = reopen
-    assert world.poll(job_id=JOB, poll_no=1) == "overtaken: nothing written"
-    assert world.store.calls(job_id=JOB)[0].verdict is None
 
 
 def test_poll_refused_by_the_store_is_reported_and_repeated(world: World, caplog: pytest.LogCaptureFixture) -> None:

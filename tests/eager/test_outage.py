@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import time
 
 import pytest
 
@@ -92,3 +93,15 @@ def test_outage_ends_when_fewer_than_five_calls_are_left(world: World) -> None:
     assert world.trigger("C-2", task_id="task-2")["outcome"] == "started"
     world.run(200)
     assert [call.verdict for call in world.store.calls(job_id=job_id(9))] == ["lost"]
+
+
+def test_s29_only_probes_are_dispatched_during_an_outage(world: World) -> None:
+    watching(world, jobs=20)
+    world.run(20)
+    world.upstream.life = lambda _job, _age: DOWN
+    world.run(40)
+    before = len(world.queue.published)
+    world.run(100)
+    published = len(world.queue.published) - before
+    assert 10 <= published <= 51
+    assert all(call.due > time.time() - 0.2 for call in world.store.calls()), "their due times move on"

@@ -4,14 +4,12 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from api_client import ApiError, ProtocolError, Unavailable
 from tests.fakes import START, StatusAnswer, World, job_id, record
 from worker.core.interfaces import StoreUnavailable
-from worker.core.messages import shown_polls
 
 JOB = job_id(1)
 
@@ -163,26 +161,6 @@ def test_last_query_without_an_end_expires(world: World, answer: str | ApiError)
     assert len(world.upstream.queries) == 1
 
 
-def test_duplicated_poll_messages_make_one_chain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S28: the duplicate delivery is dropped before its query."""
-    world.upstream.life = life((0, "Scheduling"), (95, "Succeeded"))
-    start(world)
-    from worker import tasks  # noqa: PLC0415
-
-    publish = world.queue.publisher("outbound.poll")
-
-    def twice(**options: Any) -> None:
-        publish(**options)
-        publish(**options)
-
-    monkeypatch.setattr(tasks.poll, "apply_async", twice)
-    lines = world.run(300)
-    polled = [at for at, _ in world.upstream.queries]
-    assert len(polled) == len({round(at, 3) for at in polled}) <= 11
-    assert lines.count("dropped: fenced") + lines.count("dropped: finished") >= len(polled) - 2
-    assert world.events() == ["started", "ended"]
-
-
 def test_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> None:
     """S20 S38: the state of the watch travels in the message."""
     world.upstream.life = lambda _job, _age: Unavailable("down")
@@ -222,42 +200,6 @@ def test_invalid_poll_is_dropped(world: World, kwargs: dict[str, object]) -> Non
     assert world.upstream.queries == []
 
 
-def test_overtaken_answer_counts_only_if_terminal(world: World) -> None:
-    """S28: the end of a poll is fenced as well, except for a terminal status."""
-    world.upstream.life = lambda _job, _age: "Executing"
-    start(world)
-    number = 1
-    world.clock.sleep(10)
-
-    def overtake(_job: str, _age: float) -> str:
-        world.redis.hincrby(f"t:job:{JOB}", "poll_no", 1)
-        return "Paused"
-
-    world.upstream.life = overtake
-    assert world.poll(job_id=JOB, poll_no=number) == "overtaken: nothing written"
-    assert world.store.calls(job_id=JOB)[0].call_status == "Scheduling"
-
-    world.upstream.life = lambda job, age: overtake(job, age) and "Failed"
-    assert world.poll(job_id=JOB, poll_no=number + 2).startswith("失败 · ended")
-    assert world.poll(job_id=JOB, poll_no=number + 4) == "dropped: finished"
-
-
-def test_verdict_is_published_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """S27: one terminal event."""
-    start(world)
-    world.clock.sleep(10)
-
-    def end_meanwhile(_job: str, _age: float) -> str:
-        world.upstream.life = lambda _job, _age: "Succeeded"
-        world.poll(job_id=JOB, poll_no=2)
-        return "Succeeded"
-
-    world.upstream.life = end_meanwhile
-    assert world.poll(job_id=JOB, poll_no=1) == "已完成 · ended after poll 2, overtaken: nothing written"
-    assert world.events() == ["started", "ended"]
-    assert caplog.messages.count(f"检测到终态,移除 jobId: {JOB}") <= 1
-
-
 def test_unavailable_store_ends_a_poll_without_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """S28: the poll gives up; its lease repeats it."""
     start(world)
@@ -267,53 +209,3 @@ def test_unavailable_store_ends_a_poll_without_an_error(world: World, monkeypatc
 
     monkeypatch.setattr(type(world.store), "begin_polls", away)
     assert set(world.run(11)) == {"not started, due again when the lease ends: Redis: ConnectionError"}
-
-
-def test_flower_shows_only_polls_that_change_a_call(world: World) -> None:
-    """One line per call, under its job id, with its trigger as the root: the first poll, each change, the end."""
-    world.upstream.life = life((0, "Scheduling"), (95, "Executing"), (135, "Succeeded"))
-    start(world)
-    lines = world.run(3_600)
-    assert len(lines) > 10
-    assert [(kind, fields["result"]) for kind, fields in world.shown] == [
-        ("task-watched", "拨号中 · since poll 1 · failures 0/10"),
-        ("task-watched", next(line for line in lines if line.startswith("通话中")).replace("poll", "since poll")),
-        ("task-ended", lines[-1]),
-    ]
-    for _, fields in world.shown:
-        assert (fields["uuid"], fields["name"]) == (JOB, "outbound.poll")
-        assert (fields["root_id"], fields["parent_id"]) == ("task-1", "task-1")
-        assert fields["received"] == START
-    assert 135 <= world.shown[-1][1]["runtime"] < 150
-
-
-def test_flower_shows_every_failure_and_the_verdict(world: World) -> None:
-    """S23 S24: operators see the failures count up, and reset with a successful answer."""
-    world.upstream.life = lambda _job, age: Unavailable("GET /status: time-out") if age > 15 else "Scheduling"
-    start(world)
-    world.run(3_600)
-    shown = [fields["result"] for _, fields in world.shown]
-    assert [line.rpartition(" ")[2] for line in shown[:-1]] == [f"{number}/10" for number in range(10)]
-    assert world.shown[-1][0] == "task-lost"
-
-
-def test_s37_flower_shows_no_person(world: World) -> None:
-    """Case, mediation and job are searchable."""
-    start(world)
-    world.run(60)
-    assert "P-0000" not in str(world.shown)
-    assert "'case_id': 'C-1', 'mediation_id': '20'" in world.shown[0][1]["kwargs"]
-    assert f"'job_id': '{JOB}', 'person_id': '***0'" in world.shown[0][1]["kwargs"]
-
-
-def test_s37_flower_names_each_call_of_a_shared_message(world: World) -> None:
-    """With `CALLWATCH_POLL_EVENTS=all` messages are shown, and their calls are searchable."""
-    start(world, JOB, job_id(2))
-    polls = world.store.take_due(limit=10).polls
-    assert polls == []
-    world.clock.sleep(10)
-    polls = world.store.take_due(limit=10).polls
-    shown = shown_polls(polls)
-    assert all(f"'case_id': 'C-1', 'mediation_id': '20', 'job_id': '{job}'" in shown for job in (JOB, job_id(2)))
-    assert "P-0000" not in shown
-    assert shown_polls(polls[:1]) == repr(polls[0])
