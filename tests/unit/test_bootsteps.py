@@ -1,15 +1,13 @@
-"""Test the worker's bootsteps: sweep, dispatcher, notifier, heartbeat file, and their life cycle (S28, S35)."""
+"""Test the bootsteps of a worker: sweep, dispatcher, notifier, and their life cycle (S28, S35)."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import redis
-from celery.worker import state
 
 from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
@@ -22,35 +20,8 @@ from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import PollMessage, TriggerResult
 from worker.core.model import AbandonedClaim, NewJob, Pair, Settlement
 from worker.core.notice import CHANNELS
-from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TASKS, TRIGGER_QUEUE
-from worker.runtime.liveness import TICK
+from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE
 from worker.store import RedisStore
-
-NOWHERE = "redis://127.0.0.1:1/0"
-
-
-class Monotonic:
-    """A monotonic clock that stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
-    clock = Monotonic()
-    monkeypatch.setattr(bootsteps, "time", clock)
-    return clock
-
-
-@pytest.fixture(autouse=True)
-def _idle_worker_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reset Celery's counters of received and active tasks."""
-    monkeypatch.setattr(state, "total_count", type(state.total_count)())
-    monkeypatch.setattr(state, "active_requests", set())
 
 
 def use(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Container:
@@ -228,155 +199,6 @@ def test_steps_that_never_started_can_be_stopped() -> None:
     tick.stop(SimpleNamespace())
 
 
-# -- the health file ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def health(
-    monkeypatch: pytest.MonkeyPatch, redis_url: str, tmp_path: Path, clock: Monotonic
-) -> Iterator[bootsteps.WorkerHealth]:
-    """A worker of all queues with two threads whose event loop has just ticked."""
-    parts = use(monkeypatch, redis_url=redis_url, health_file=str(tmp_path / "health"), health_limit=5)
-    (tmp_path / "health").write_text("an earlier worker's")
-    health = bootsteps.WorkerHealth(parts.settings, threads=2)
-    assert not (tmp_path / "health").exists(), "the health file of an earlier worker is removed"
-    clock.now += 1
-    health.tick()
-    yield health
-    health.close()
-
-
-def test_idle_worker_writes_its_health_file_and_removes_it_at_close(
-    health: bootsteps.WorkerHealth, tmp_path: Path
-) -> None:
-    health.renew_file()
-    assert (tmp_path / "health").read_text() == "6\n", "seconds: the limit plus the sweep between two updates"
-    health.close()
-    assert not (tmp_path / "health").exists()
-
-
-def works(health: bootsteps.WorkerHealth) -> None:
-    """Record a tick of the event loop and a success of sweep and dispatcher."""
-    health.tick()
-    health.succeeded("sweep")
-    health.succeeded("dispatcher")
-
-
-@pytest.mark.parametrize(("thread", "limit"), [("sweep", 8), ("dispatcher", 8)])
-def test_s41_failing_sweep_or_dispatcher_is_unhealthy(
-    health: bootsteps.WorkerHealth, tmp_path: Path, clock: Monotonic, thread: str, limit: float
-) -> None:
-    clock.now += 100
-    works(health)
-    clock.now += limit
-    for other in {"sweep", "dispatcher"} - {thread}:
-        health.succeeded(other)
-    health.tick()
-    health.renew_file()
-    assert (tmp_path / "health").exists()
-    (tmp_path / "health").unlink()
-    clock.now += 0.1
-    health.tick()
-    health.renew_file()
-    assert not (tmp_path / "health").exists()
-    health.succeeded(thread)
-    health.renew_file()
-    assert (tmp_path / "health").exists()
-
-
-@pytest.mark.parametrize("queue", TASKS)
-def test_worker_that_ignores_waiting_messages_is_unhealthy(
-    health: bootsteps.WorkerHealth, tmp_path: Path, redis_url: str, queue: str
-) -> None:
-    """In each of its queues; the worker is healthy again once it takes one message there, even if more wait."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.lpush(queue, "x", "y")
-    health.renew_file()
-    assert not (tmp_path / "health").exists()
-    state.total_count[TASKS[queue]] += 1
-    health.renew_file()
-    assert (tmp_path / "health").exists()
-
-
-@pytest.mark.parametrize(("at_work", "healthy"), [(1, False), (2, True)], ids=["a thread is free", "all have a dial"])
-def test_s14_fully_busy_worker_stays_healthy_for_the_longest_dial(
-    health: bootsteps.WorkerHealth, tmp_path: Path, redis_url: str, clock: Monotonic, at_work: int, healthy: bool
-) -> None:
-    """S14: 90 s to read, 3 s to connect, 15 s of grace."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.lpush("outbound.trigger", "x")
-    state.active_requests.update(range(at_work))
-    clock.now = 1_000 + 90 + 3 + 15
-    works(health)
-    health.renew_file()
-    assert (tmp_path / "health").exists() is healthy
-    (tmp_path / "health").unlink(missing_ok=True)
-    clock.now += 1
-    works(health)
-    health.renew_file()
-    assert not (tmp_path / "health").exists()
-
-
-def test_worker_with_a_stuck_event_loop_is_unhealthy(
-    health: bootsteps.WorkerHealth, tmp_path: Path, clock: Monotonic
-) -> None:
-    clock.now += 3 * TICK + 0.1
-    health.renew_file()
-    assert not (tmp_path / "health").exists()
-
-
-@pytest.mark.parametrize("away", ["redis_url", "broker_url"])
-def test_s37_worker_without_store_or_broker_is_unhealthy(
-    monkeypatch: pytest.MonkeyPatch,
-    redis_url: str,
-    tmp_path: Path,
-    clock: Monotonic,
-    caplog: pytest.LogCaptureFixture,
-    away: str,
-) -> None:
-    """The log names the error in one word, without an address (S37)."""
-    given = {"redis_url": redis_url, "broker_url": redis_url} | {away: NOWHERE}
-    parts = use(monkeypatch, health_file=str(tmp_path / "health"), health_limit=1, **given)
-    health = bootsteps.WorkerHealth(parts.settings, threads=2)
-    clock.now += 3
-    health.tick()
-    health.renew_file()
-    assert not (tmp_path / "health").exists()
-    reason = "StoreUnavailable" if away == "redis_url" else "ConnectionError"
-    assert caplog.messages[-1] == f"unhealthy: Redis does not answer: {reason}"
-    health.close()
-
-
-class Timer:
-    """A worker's timer that records repeated callbacks and their intervals."""
-
-    def __init__(self) -> None:
-        self.repeated: list[tuple[float, Any]] = []
-
-    def call_repeatedly(self, seconds: float, callback: Any) -> "Timer":
-        self.repeated.append((seconds, callback))
-        return self
-
-    def cancel(self) -> None:
-        self.repeated.clear()
-
-
-@pytest.mark.parametrize("end", ["stop", "terminate", "shutdown"])
-def test_event_loop_ticks_while_the_consumer_is_connected(health: bootsteps.WorkerHealth, end: str) -> None:
-    parent = SimpleNamespace(controller=SimpleNamespace(callwatch_health=health), timer=Timer())
-    step = bootsteps.TickStep(parent)
-    step.start(parent)
-    assert parent.timer.repeated == [(TICK, health.tick)]
-    getattr(step, end)(parent)
-    assert parent.timer.repeated == []
-
-
-def test_event_loop_does_not_tick_without_a_health_file() -> None:
-    parent = SimpleNamespace(controller=SimpleNamespace(), timer=Timer())
-    bootsteps.TickStep(parent).start(parent)
-    assert parent.timer.repeated == []
-
-
 # -- notices -----------------------------------------------------------------------------------------------------------
 
 
@@ -420,8 +242,3 @@ def test_notifier_starts_no_thread_without_a_channel(monkeypatch: pytest.MonkeyP
 def test_app_registers_all_bootsteps() -> None:
     assert {bootsteps.SweepStep, bootsteps.DispatcherStep, bootsteps.NotifierStep} <= app.steps["worker"]
     assert bootsteps.TickStep in app.steps["consumer"]
-
-
-def test_health_check_knows_the_task_of_each_queue() -> None:
-    assert {task: queue for queue, task in TASKS.items()} == app.conf.task_routes
-    assert set(TASKS.values()) == {task.name for task in (tasks.trigger, tasks.poll, tasks.look_up)}
