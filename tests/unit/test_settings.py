@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
 
-import celery
-import kombu.connection
-import kombu.transport.redis
 import pytest
-import redis
 from celery.concurrency import get_available_pool_names
 from pydantic import SecretStr, ValidationError
 
 from config.settings import SECRETS, Pool, Settings, SettingsError, load_settings, words
+
+pytestmark = pytest.mark.usefixtures("empty_environment")
 
 DEFAULTS = {
     "redis_url": "redis://127.0.0.1:6379/0", "broker_url": "redis://127.0.0.1:6379/0",
@@ -30,13 +28,6 @@ DEFAULTS = {
     "metrics_token": None, "gateway_keys_file": "", "gateway_token_secret": None, "gateway_origins": "",
     "gateway_hosts": "", "gateway_url_prefix": "", "gateway_rate": 50,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"CALLWATCH_{name.upper()}", raising=False)
-    monkeypatch.chdir(tmp_path)
 
 
 def fault_of(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
@@ -304,75 +295,6 @@ def test_warning_configures_logging_if_it_is_not_configured(monkeypatch: pytest.
 
 def test_pools_are_those_of_celery() -> None:
     assert set(get_args(Pool)) == {*get_available_pool_names()} | {"custom"}
-
-
-URLS = [
-    pytest.param("redis://h", {"host": "h", "port": 6379, "db": 0}, id="a host alone"),
-    pytest.param("redis://h:1/2", {"host": "h", "port": 1, "db": 2}, id="port and database"),
-    pytest.param("redis://[::1]:1/2", {"host": "::1", "port": 1, "db": 2}, id="an IPv6 address"),
-    pytest.param("redis://h:1/?db=3", {"host": "h", "port": 1, "db": 3}, id="the database as an option"),
-    pytest.param(
-        "redis://u%3Ax:p%40%2F%3B%3F@h:1/2",
-        {"host": "h", "port": 1, "db": 2, "username": "u:x", "password": "p@/;?"},
-        id="a password with every mark",
-    ),
-    pytest.param("redis://u@h:1/2", {"host": "h", "port": 1, "db": 2, "username": "u"}, id="a user alone"),
-    pytest.param("redis://:p+w@h:1/2", {"host": "h", "port": 1, "db": 2, "password": "p+w"}, id="a password alone"),
-    pytest.param("unix:///run/r%20s.sock", {"path": "/run/r s.sock", "db": 0}, id="a socket"),
-    pytest.param("unix://:p@/run/r.sock?db=4", {"path": "/run/r.sock", "db": 4, "password": "p"}, id="a socket, db"),
-    pytest.param(
-        "redis+socket://u:p@/run/r.sock?virtual_host=4",
-        {"path": "/run/r.sock", "db": 4, "username": "u", "password": "p"},
-        id="a socket as kombu spells it",
-    ),
-    pytest.param(
-        "rediss://:p@h:1/2?ssl_ca_certs=/etc/ca.pem",
-        {"host": "h", "port": 1, "db": 2, "password": "p", "ssl_ca_certs": "/etc/ca.pem"},
-        id="TLS",
-    ),
-    pytest.param(
-        "rediss://h:1/2?ssl_cert_reqs=CERT_NONE", {"host": "h", "port": 1, "db": 2, "tls": "none"}, id="TLS unchecked"
-    ),
-]
-
-
-def told(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the connection parameters of any client in one form."""
-    told = {name: parameters.get(name) for name in ("host", "path", "username", "password", "ssl_ca_certs")}
-    checked = str(parameters.get("ssl_cert_reqs", "required")).lower()  # a text or a constant of ssl
-    is_tls = issubclass(parameters.get("connection_class", object), redis.SSLConnection)
-    return {name: value for name, value in told.items() if value} | {
-        "db": parameters.get("db") or 0,
-        "port": parameters.get("port", 6379),
-        "tls": {"required": "required", "2": "required", "none": "none", "0": "none"}[checked] if is_tls else None,
-    }
-
-
-def parsed_by_redis_py(url: str) -> dict[str, Any]:
-    pool = redis.Redis.from_url(url).connection_pool
-    return told({**pool.connection_kwargs, "connection_class": pool.connection_class})
-
-
-def parsed_by_kombu(url: str) -> dict[str, Any]:
-    connection: Any = kombu.connection.Connection
-    channel: Any = kombu.transport.redis.Channel
-    with connection(url) as broker:
-        unconnected = channel.__new__(channel)  # its __init__ would connect
-        unconnected.connection = broker.transport
-        return told(unconnected._connparams())
-
-
-def parsed_by_celery(url: str) -> dict[str, Any]:
-    return told(celery.Celery(broker="memory://", backend=url, set_as_current=False).backend.connparams)
-
-
-@pytest.mark.parametrize(("url", "expected"), URLS)
-def test_a_redis_url_means_the_same_to_redis_py_kombu_and_celery(url: str, expected: dict[str, Any]) -> None:
-    settings = Settings(redis_url=url)
-    whole = {"port": 6379, "db": 0, "tls": "required" if url.startswith("rediss") else None} | expected
-    assert parsed_by_redis_py(settings.redis_client_url) == whole
-    assert parsed_by_kombu(settings.celery_broker_url) == whole
-    assert parsed_by_celery(settings.celery_result_url) == whole
 
 
 def test_origins_and_hosts_are_parsed_as_lists(monkeypatch: pytest.MonkeyPatch) -> None:
