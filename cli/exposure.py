@@ -1,22 +1,14 @@
 """Check the addresses of the settings for unencrypted connections and for a shared Redis."""
 
-import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from cli.checks import Check
+from config.listening import is_loopback
 from config.redis_url import parse_redis_url
 from config.settings import Settings
 
 CLEAR = ("http", "redis")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def exposure(settings: Settings) -> Iterator[Check]:

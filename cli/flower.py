@@ -2,9 +2,11 @@
 
 import importlib.util
 import logging
+import socket
 
 from cli.connect import read_settings
 from cli.ui.output import WRONG_USAGE, Failure
+from config.listening import not_usable
 from config.settings import Settings
 
 MAX_TASKS = 20_000  # the least recently changed are dropped; a kilobyte each, and a save takes a second
@@ -15,7 +17,7 @@ OPEN_PAGES = (r"/metrics",)  # Flower serves these pages without a credential
 
 
 def flower(host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; Failure if no credential is set."""
+    """Serve until SIGINT or SIGTERM; Failure if no credential is set or the port cannot be used."""
     if importlib.util.find_spec("flower") is None:
         raise Failure("flower is not installed: pip install 'callwatch[ops]'")
     settings = read_settings()
@@ -24,6 +26,10 @@ def flower(host: str, port: int) -> None:
             "CALLWATCH_FLOWER_AUTH or CALLWATCH_FLOWER_AUTH_FILE: missing, should give the required user:password",
             exit_code=WRONG_USAGE,
         )
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:  # Flower would print a traceback
+        raise Failure(not_usable(host, port, error)) from None
     from flower import urls  # noqa: PLC0415 - takes a second
 
     from worker.app import app  # noqa: PLC0415

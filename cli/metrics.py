@@ -19,9 +19,9 @@ from tornado.web import Application, RequestHandler
 
 from cli.connect import bounded_store, connect, read_settings
 from cli.exposition import expose, read_state
-from cli.exposure import is_loopback
 from cli.signals import Signals
 from cli.ui.output import WRONG_USAGE, Failure, say
+from config.listening import is_loopback, not_usable
 from config.settings import Settings
 
 HEADER_TIMEOUT, TOTAL_TIMEOUT = 5.0, 30.0  # seconds for the headers of a request, and for a whole connection
@@ -44,7 +44,7 @@ def metrics(host: str, port: int) -> None:
     try:
         server = MetricsServer(host, port, token, scraper(settings))
     except OSError as error:
-        raise Failure(f"port {port} on {host} cannot be used: {error.strerror or error}") from None
+        raise Failure(not_usable(host, port, error)) from None
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # malformed requests of strangers are not worth a log line
     with Signals() as signals:
         server.begin()

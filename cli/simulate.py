@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from cli.ui.output import Failure, say
+from config.listening import not_usable
 from simulator.main import run
 
 TOKEN_VARIABLE = "SIMULATOR_TOKEN"  # noqa: S105 - the name of a variable
@@ -25,7 +26,9 @@ def simulate(
             ready=lambda port: say(f"simulated upstream: http://{address}:{port}"),
         )
     except OSError as error:
-        raise Failure(f"the simulated upstream cannot start: {error}") from None
+        if error.filename:
+            raise Failure(f"--log: {error.filename} cannot be written: {error.strerror}") from None
+        raise Failure(not_usable(host, port, error)) from None
 
 
 def _token(file: Path | None) -> str | None:

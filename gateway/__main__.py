@@ -1,23 +1,15 @@
 """Entry point of the gateway: `python -m gateway --host H --port P`, started by `callwatch serve`."""
 
 import argparse
-import ipaddress
 import os
 import sys
 
 from config.api_keys import KeysError
+from config.listening import is_loopback, not_usable
 from config.settings import SettingsError, load_settings
 
 FAILED, WRONG_USAGE = 1, 2
 ALLOCATOR = "PYTHONMALLOC"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a listening address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(settings, gateway, given.host, given.port)
     except OSError as error:
-        return _complain(f"port {given.port} on {given.host} cannot be used: {error.strerror or error}", FAILED)
+        return _complain(not_usable(given.host, given.port, error), FAILED)
     return 0
 
 

@@ -1,11 +1,10 @@
 """Choose the TCP ports of `callwatch up` on loopback."""
 
-import errno
-import os
 import socket
 from collections.abc import Callable, Mapping
 
 from cli.ui.output import WRONG_USAGE, Failure
+from config.listening import not_usable
 
 HOST = "127.0.0.1"
 # Below the ephemeral ports: an outgoing connection could take one of those at any moment.
@@ -31,7 +30,7 @@ def choose_ports(given: Mapping[str, int | None], say: Callable[[str], None]) ->
 
 def _given(name: str, number: int) -> int:
     if problem := _problem(number):
-        raise Failure(f"--port-{name}: port {number} on {HOST} cannot be used: {problem}")
+        raise Failure(f"--port-{name}: {not_usable(HOST, number, problem)}")
     return number
 
 
@@ -45,8 +44,8 @@ def _next_free(name: str, taken: set[int], say: Callable[[str], None]) -> int:
     raise Failure(f"no free port on {HOST} from {first} to {first + TRIES - 1}: give one with --port-{name}")
 
 
-def _problem(number: int) -> str:
-    """Return why a port cannot be used; empty if it can."""
+def _problem(number: int) -> OSError | None:
+    """Return why a port cannot be used; None if it can."""
     with socket.socket() as probe:
         probe.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
@@ -55,5 +54,5 @@ def _problem(number: int) -> str:
             probe.bind((HOST, number))
             probe.listen()
         except OSError as error:
-            return os.strerror(error.errno or errno.EADDRINUSE).lower()
-    return ""
+            return error
+    return None

@@ -73,8 +73,8 @@ def test_restart_after_a_kill_keeps_port_and_log() -> None:
     ("arguments", "code", "text"),
     [
         (["--port", "0", "--speed", "0"], 2, "--speed"),
-        (["--port", "{taken}"], 1, "cannot start"),
-        (["--port", "0", "--log", "/nonexistent/log.jsonl"], 1, "cannot start"),
+        (["--port", "{taken}"], 1, "cannot be used: address already in use"),
+        (["--port", "0", "--log", "/nonexistent/log.jsonl"], 1, "--log: /nonexistent/log.jsonl cannot be written"),
     ],
 )
 def test_failed_start_is_reported_in_one_line(arguments: list[str], code: int, text: str) -> None:

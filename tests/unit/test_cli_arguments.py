@@ -116,7 +116,7 @@ def test_help_and_simulate_need_no_valid_settings(
     monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["simulate", "--port", str(taken.getsockname()[1])]) == 1
-    assert "the simulated upstream cannot start" in capsys.readouterr().err
+    assert "on 127.0.0.1 cannot be used: address already in use" in capsys.readouterr().err
     (tmp_path / "token").write_text("\n")
     for name, fault in (("token", "is empty"), ("none", "No such file")):
         assert main(["simulate", "--port", "0", "--token-file", name]) == 1
