@@ -22,8 +22,9 @@ class SettingsError(Exception):
 
 def unknown_variable(name: str, known: Iterable[str]) -> str:
     """Return the line about a variable that is not in `known`, with the most similar one."""
-    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-    return f"{name}: is no setting, " + (f"did you mean {nearest[0]}?" if nearest else "should be taken away")
+    words = [one.removeprefix(PREFIX) for one in sorted(known)]  # the prefix alone would make any two names similar
+    nearest = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=0.7)
+    return f"{name}: is no setting, " + (f"did you mean {PREFIX}{nearest[0]}?" if nearest else "should be taken away")
 
 
 def wrong_value(details: ErrorDetails, should_be: str | None) -> str:

@@ -85,6 +85,8 @@ def _is_http_url(text: str) -> bool:
 def _check_base_url(value: str | None) -> str | None:
     if value and not _is_http_url(value):
         raise ValueError("is no URL, should be http://host:port or https://host")
+    if value and ("?" in value or "#" in value):
+        raise ValueError("has a query or a fragment, should be http://host:port or https://host, with a path if needed")
     return value and value.rstrip("/")
 
 
@@ -103,6 +105,12 @@ def _check_notice_secret(value: SecretStr | None, info: ValidationInfo) -> Secre
 def _check_notice_queue(value: str, info: ValidationInfo) -> str:
     if bool(info.data.get("notice_task")) != bool(value):
         raise ValueError(f"{PREFIX}NOTICE_TASK and {PREFIX}NOTICE_QUEUE should be set both, or neither")
+    return value
+
+
+def _check_bearer(value: SecretStr | None) -> SecretStr | None:
+    if value and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("holds a blank, a line break or a character outside ASCII, should be one visible ASCII word")
     return value
 
 
@@ -174,6 +182,7 @@ KeyPrefix = Annotated[str, AfterValidator(_check_key_prefix)]
 NoticeQueue = Annotated[str, AfterValidator(_check_notice_queue)]
 
 Secret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+BearerToken = Annotated[SecretStr | None, AfterValidator(_check_bearer), BeforeValidator(_empty_is_none)]
 NoticeSecret = Annotated[SecretStr | None, AfterValidator(_check_notice_secret), BeforeValidator(_empty_is_none)]
 Credential = Annotated[SecretStr | None, AfterValidator(_check_credential), BeforeValidator(_empty_is_none)]
 

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         180.0, description="seconds until the broker redelivers an unacknowledged message (S28)"
     )
     api_base_url: types.BaseUrl = Field(None, description="base URL of upstream, required to dial (S39)")
-    api_token: types.Secret = Field(
+    api_token: types.BearerToken = Field(
         None, description="bearer token for upstream, sent as `Authorization: Bearer …` (S37)"
     )
     api_trust_env: types.Switch = Field(False, description="take proxy and CA bundle from the environment (S39)")
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     flower_auth: types.Credential = Field(None, description="credential that Flower requires, `user:password` (S40)")
     flower_url_prefix: types.UrlPrefix = Field("", description="URL path of Flower behind a proxy")
     flower_db: str = Field("", description="file in which Flower saves its tasks; empty: in memory only")
-    metrics_token: types.Secret = Field(None, description="bearer token that the metrics require (S40)")
+    metrics_token: types.BearerToken = Field(None, description="bearer token that the metrics require (S40)")
     gateway_keys_file: str = Field(
         "", description="file with the API keys of the gateway; `callwatch keys new` adds one"
     )
