@@ -14,7 +14,7 @@ from cli.ui.output import FAILED, WRONG_USAGE, Failure, complain, printable, say
 from config.redaction import mask_person, redact
 from config.settings import Settings
 from worker.core import texts
-from worker.core.messages import BadTrigger, TriggerRequest, read_trigger
+from worker.core.messages import MAX_ID_LENGTH, BadTrigger, TriggerRequest, read_trigger
 from worker.runtime.producer import NotPublished, Producer
 
 GOOD = frozenset({"started", "skipped", "deferred"})  # outcomes that need no action: exit code 0
@@ -45,6 +45,16 @@ def read_order(case_id: str, mediation_id: str, *, person: str | None, manual: b
         raise Failure(head + text, exit_code=WRONG_USAGE) from None
 
 
+def check_task_id(task_id: str | None) -> None:
+    """Raise Failure (wrong usage) for a task id with which a worker would put the message aside (S38)."""
+    if task_id is not None and not (task_id.isprintable() and 1 <= len(task_id) <= MAX_ID_LENGTH):
+        kind = f"a text of {len(task_id)} characters" if task_id.isprintable() else "a text with a control character"
+        raise Failure(
+            f"--task-id: {kind}, should be a text of 1 to {MAX_ID_LENGTH} characters, all printable",
+            exit_code=WRONG_USAGE,
+        )
+
+
 def enqueue(order: Order) -> Any:
     """Enqueue the trigger and return its Celery result; Failure if the broker does not take it."""
     from worker.app import app  # noqa: PLC0415 - its import reads the settings
@@ -57,6 +67,7 @@ def enqueue(order: Order) -> Any:
 
 def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
     """Enqueue the trigger, print its task id or wait for its result; return the exit code."""
+    check_task_id(order.task_id)
     settings = read_settings()
     require_broker(settings)
     logging.getLogger("celery").setLevel(logging.CRITICAL + 1)  # `_await` reports a lost Redis in one line

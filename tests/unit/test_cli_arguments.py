@@ -51,6 +51,8 @@ def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixt
         pytest.param(["trigger", "C-1", "2", "--person", "9" * 201], "--person: a text of 201", id="person too long"),
         pytest.param(["trigger", "C-1", "2", "--person", ""], "--person: an empty text", id="S3 empty person"),
         pytest.param(["trigger", "C-1", "2", "--task-id", " "], "--task-id: an empty text", id="S17"),
+        pytest.param(["trigger", "C-1", "2", "--task-id", "t" * 201], "--task-id: a text of 201 characters", id="S38"),
+        pytest.param(["trigger", "C-1", "2", "--task-id", "a\nb"], "--task-id: a text with a control", id="S38 lines"),
         pytest.param(["trigger", "C-1", "2", "--expires", "0"], "'--expires'", id="expired before it is sent"),
         pytest.param(["simulate"], "Missing option '--port'", id="no port to simulate on"),
     ],

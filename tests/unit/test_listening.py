@@ -20,7 +20,11 @@ def test_s40_loopback_is_recognised(host: str, alone: bool) -> None:
     ("error", "why"),
     [
         pytest.param(OSError(errno.EADDRINUSE, "error while attempting"), "address already in use", id="taken"),
-        pytest.param(socket.gaierror(-2, "Name or service not known (while attempting to bind on h)"), "name or service not known", id="no such host"),
+        pytest.param(
+            socket.gaierror(-2, "Name or service not known (while attempting to bind on h)"),
+            "name or service not known",
+            id="no such host",
+        ),
         pytest.param(OSError("no sockets"), "no sockets", id="without a number"),
     ],
 )
