@@ -3,15 +3,18 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import kombu
 from celery import Celery, signals
 
 from api_client import GateBrokenError, check_gate
 from config.log import configure_logging
+from config.printable import printable
 from config.settings import Settings, SettingsError, load_settings
 from worker.runtime import transport
-from worker.runtime.celery_config import celery_config
+from worker.runtime.celery_config import TASKS, celery_config
 from worker.runtime.consumer import disable_commands
 
 CELERY_VARIABLES = {
@@ -76,6 +79,13 @@ def _check_kombu(**_: object) -> None:
             kombu.__version__,
             transport.MADE_FOR_KOMBU,
         )
+
+
+@signals.celeryd_init.connect
+def _require_known_queues(options: Mapping[str, Any] | None = None, **_: object) -> None:
+    for name in (options or {}).get("queues") or ():
+        if name not in TASKS:  # Celery would end in a traceback
+            sys.exit(f"-Q {printable(name)}: is no queue, should be of {', '.join(TASKS)}")
 
 
 @signals.celeryd_init.connect

@@ -76,6 +76,13 @@ def test_s39_worker_without_an_upstream_address_does_not_start(
         signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
 
 
+def test_worker_of_an_unknown_queue_does_not_start() -> None:
+    """The error is one line and names the queues."""
+    wanted = r"^-Q outbound\.triger: is no queue, should be of outbound\.trigger, outbound\.poll, outbound\.control$"
+    with pytest.raises(SystemExit, match=wanted):
+        signals.celeryd_init.send(sender="w@host", options={"queues": ["outbound.poll", "outbound.triger"]})
+
+
 def test_s18_worker_with_a_broken_dial_gate_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """S18: the error is one line and names the remedy."""
 
