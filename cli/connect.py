@@ -10,6 +10,7 @@ from redis.retry import Retry
 
 from cli.ui.output import WRONG_USAGE, Failure
 from config.redaction import redact
+from config.redis_kinds import wrong_server
 from config.redis_url import parse_redis_url
 from config.settings import Settings, SettingsError, load_settings
 
@@ -85,6 +86,8 @@ def no_answer(url: str, variable: str, error: BaseException) -> str:
     address = redact(url)
     if _caused_by(error, redis.AuthenticationError) or "NOAUTH" in str(error):
         return f"Redis at {address} requires another password. Set {variable} with the right one."
+    if fault := wrong_server(error):
+        return f"Redis at {address} {fault.kind}. {fault.remedy.format(variable=variable)}."
     return f"Redis at {address} does not answer: {reason(error)}. Start one, or set {variable}."
 
 
@@ -93,6 +96,8 @@ def reason(error: BaseException) -> str:
     system = _caused_by(error, OSError)
     if isinstance(system, OSError) and system.strerror:
         return system.strerror.lower()
+    if fault := wrong_server(error):
+        return f"it {fault.kind}"
     if _caused_by(error, TimeoutError) or _caused_by(error, redis.TimeoutError):
         return "no answer in time"
     return redact(str(error) or type(error).__name__)
