@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -62,21 +63,25 @@ def _answer_errors(app: FastAPI, prefix: str) -> None:
     @app.exception_handler(RequestValidationError)
     async def _arguments(request: Request, error: RequestValidationError) -> Response:
         """Replace FastAPI's answer, which quotes the values sent."""
-        names = dict.fromkeys(str(one["loc"][-1]) for one in error.errors())
-        return respond(
-            request,
-            invalid([fault(name, "not valid by the OpenAPI document", "see /openapi.json") for name in names]),
-        )
+        return respond(request, invalid([_wrong_parameter(one) for one in error.errors()]))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:  # noqa: PLR2004
-            return respond(request, Problem("method-not-allowed", headers=error.headers))
+            allowed = (error.headers or {}).get("Allow", "see /openapi.json")
+            errors = [fault("method", "not one of this path", allowed)]
+            return respond(request, Problem("method-not-allowed", errors=errors, headers=error.headers))
         return respond(request, Problem("not-found" if error.status_code == 404 else "malformed"))  # noqa: PLR2004
 
     @app.exception_handler(Exception)
     async def _fault(request: Request, _error: Exception) -> Response:
         return respond(request, Problem("internal", members=RETRY_SAME))
+
+
+def _wrong_parameter(error: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fault of one parameter, without its value."""
+    kind = f"a text of {len(error['input'])} characters" if isinstance(error["input"], str) else "missing"
+    return fault(str(error["loc"][-1]), kind, str(error["msg"]).removeprefix("Input should be "))
 
 
 async def keep_house(gateway: Gateway) -> None:

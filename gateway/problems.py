@@ -39,7 +39,7 @@ KINDS = {
     "insufficient-scope": Kind(
         403,
         "The credential lacks the scope",
-        "A page's token can only read its cases. Triggering needs an API key with the scope `trigger`.",
+        "A page's token can only read its cases. Other requests need an API key with the scope listed in `errors`.",
     ),
     "other-case": Kind(403, "The token is for other cases", "Request a token for this case from the back end."),
     "no-such-trigger": Kind(
