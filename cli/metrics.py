@@ -14,7 +14,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from cli.connect import bounded_store, connect, read_settings
@@ -68,8 +67,9 @@ class MetricsServer:
     """
 
     def __init__(self, host: str, port: int, token: str | None, read: Callable[[], bytes]) -> None:
-        self._sockets = bind_sockets(port, host, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.port: int = self._sockets[0].getsockname()[1]
+        self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._socket.setblocking(False)
+        self.port: int = self._socket.getsockname()[1]
         self._page = {"token": token, "read": read, "scrapes": ThreadPoolExecutor(MAX_SCRAPES, "scrape")}
 
     def begin(self) -> None:
@@ -86,7 +86,7 @@ class MetricsServer:
             max_header_size=MAX_HEADERS,
             max_body_size=MAX_BODY,
         )
-        server.add_sockets(self._sockets)
+        server.add_socket(self._socket)
         await asyncio.Event().wait()
 
 

@@ -30,7 +30,7 @@ _KINDS = {  # by the texts and names of errors; the first that occurs decides
     ),
     r"unknown command": ServerFault(
         "does not know a command that callwatch needs: it is a Sentinel or an old server",
-        "Set {variable} with a Redis of version 7.0 or newer",
+        "Set {variable} with a Redis of version 6.2 or newer",
     ),
     r"Protocol error, got|InvalidResponse": ServerFault(
         "is no Redis: another program answers on this port",
