@@ -185,7 +185,7 @@ def test_undelivered_notices_are_a_warning(store: RedisStore, environment: pytes
         ("ENABLED", "false", "new calls", "warn", "stopped by CALLWATCH_ENABLED=false"),
         ("API_BASE_URL", "", "upstream", "FAIL", "CALLWATCH_API_BASE_URL: missing"),
         ("API_BASE_URL", "http://127.0.0.1:1", "upstream", "FAIL", "127.0.0.1:1 cannot be reached: connection refused"),
-        ("API_BASE_URL", "http://127.0.0.1:1?x=1", "upstream", "FAIL", "without query and fragment"),
+        ("API_BASE_URL", "http://127.0.0.1:1?x=1", "settings", "FAIL", "has a query or a fragment"),
         (
             "BROKER_URL",
             "redis://:s3cret@127.0.0.1:1/0",
