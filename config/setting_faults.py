@@ -30,9 +30,11 @@ def unknown_variable(name: str, known: Iterable[str]) -> str:
 def wrong_value(details: ErrorDetails, should_be: str | None) -> str:
     """Return the line about a value that pydantic refused; `should_be` is the right form of a value of its type."""
     variable = f"{PREFIX}{str(details['loc'][0]).upper()}"
+    text = str(details["input"]).strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # as `docker run --env-file` passes them
+        return f"{variable}: stands in quotation marks, should stand without them"
     if details["type"] == "value_error":  # raised by a check of config.setting_types, which quotes no secret
         return f"{variable}: {details['ctx']['error']}"
-    text = str(details["input"]).strip()
     quoted = redact(repr(text))
     if len(quoted) > _LONGEST_QUOTE:
         quoted = quoted[:_LONGEST_QUOTE] + "…'"

@@ -45,6 +45,8 @@ UPSTREAM = "should be http://host:port or https://host"
         pytest.param("REDIS_URL", "redis://h/first", f"has a database that is no number, {REDIS}", id="a database"),
         pytest.param("REDIS_URL", f"redis://:{SECRET}/x@h/0", "(a password percent-encoded)", id="an odd password"),
         pytest.param("BROKER_URL", "amqp://guest@h", f"has the scheme 'amqp', {REDIS}", id="RabbitMQ"),
+        pytest.param("REDIS_URL", "'redis://h/0'", "in quotation marks, should stand without them", id="in quotes"),
+        pytest.param("POLL_INTERVAL", '"10"', "in quotation marks, should stand without them", id="a quoted number"),
         # calling hours
         pytest.param("CALLING_HOURS", "9-21", "is no span of a day, should be like 09:00-21:00", id="hours"),
         pytest.param("CALLING_HOURS", "21:00-09:00", "closes before it opens, should be a span", id="over midnight"),

@@ -84,9 +84,8 @@ class HealthFile:
     def renew(self, check: Callable[[], str | None], *, now: float) -> None:
         """Renew the file if `check` returns no fault; log once when the worker becomes unhealthy. Never raises."""
         try:
-            fault = check()
+            fault = check() or self._write()
             if fault is None:
-                self._write()
                 self._given = now
         except Exception as error:  # noqa: BLE001 - a failed health check must not end the thread of the sweep
             fault = f"{type(error).__name__}: {error}"
@@ -100,7 +99,15 @@ class HealthFile:
         with contextlib.suppress(OSError):  # an error in its place is logged when the file is written
             self._file.unlink()
 
-    def _write(self) -> None:
+    def _write(self) -> str | None:
+        """Replace the file; return why it cannot be written, or None."""
+        try:
+            self._replace()
+        except OSError as error:
+            return f"{self._file} cannot be written: {error.strerror or error}"
+        return None
+
+    def _replace(self) -> None:
         """Replace the file atomically: write a temporary file with an unpredictable name, then rename it.
 
         No symbolic link is followed, neither at the temporary name nor at the file's own.
