@@ -10,6 +10,9 @@ def up(
     live: Annotated[
         bool, typer.Option("--live", help="Use the configured upstream and Redis; no simulator, no sample cases.")
     ] = False,
+    notices: Annotated[
+        bool, typer.Option("--notices", help="Send notices of the sample cases to the configured receiver.")
+    ] = False,
     port_redis: Annotated[
         int | None, typer.Option(min=1, max=65535, help="TCP port of Redis. Default: 16379, or the next free one.")
     ] = None,
@@ -38,10 +41,10 @@ def up(
     Starts Redis, a simulated upstream, two workers, Flower, the metrics and the HTTP gateway. No phone rings. All
     processes listen on loopback only and stop at Ctrl-C. The command prints the addresses, the generated passwords and
     the variables that a second terminal needs for the other commands. Unless --live is given, it ignores the Redis and
-    the upstream of the environment and of .env.
+    the upstream of the environment and of .env, and without --notices also the receiver of notices.
 
     Example: callwatch up --data ./callwatch-data
     """
     from cli.up.up import Options, up  # noqa: PLC0415
 
-    up(Options(live, port_redis, port_simulator, port_flower, port_metrics, port_gateway, data))
+    up(Options(live, notices, port_redis, port_simulator, port_flower, port_metrics, port_gateway, data))

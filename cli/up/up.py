@@ -26,6 +26,8 @@ from config.redaction import redact
 FLOWER_USER = GATEWAY_USER = "callwatch"
 # Without them a worker waits a second for other workers at its start.
 WORKER_OPTIONS = ("--without-mingle", "--without-gossip")
+# A configured receiver may be the one of production, which would take the sample cases for real ones.
+NO_NOTICES = dict.fromkeys(("CALLWATCH_NOTICE_URL", "CALLWATCH_NOTICE_TASK", "CALLWATCH_NOTICE_QUEUE"), "")
 POLL_INTERVAL = "2"  # seconds, in the demonstration: short enough to show every status of a short call
 SHORT_STOP, SPARE_STOP = (
     15.0,
@@ -39,6 +41,7 @@ class Options:
     """The options of the command line; a value of None is chosen by `up`."""
 
     live: bool = False
+    notices: bool = False
     port_redis: int | None = None
     port_simulator: int | None = None
     port_flower: int | None = None
@@ -82,6 +85,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         "CALLWATCH_DEMO": "true",
         "CALLWATCH_KEY_PREFIX": "callwatch",
         **gateway,
+        **({} if options.notices else NO_NOTICES),
     }
     others = conflicting_settings(own)
     load_environment(own, {"CALLWATCH_POLL_INTERVAL": POLL_INTERVAL}, folder / "logs")
@@ -112,6 +116,8 @@ def _live(options: Options, folder: Path, signals: Signals) -> None:
     """Start workers and Flower for the configured upstream and Redis, and show the calls."""
     if options.port_redis or options.port_simulator:
         raise Failure("--port-redis, --port-simulator: --live starts neither", exit_code=WRONG_USAGE)
+    if options.notices:
+        raise Failure("--notices: --live sends notices as configured", exit_code=WRONG_USAGE)
     settings = read_settings()
     if settings.api_base_url is None:
         raise Failure(

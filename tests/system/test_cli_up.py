@@ -21,6 +21,7 @@ import pytest
 
 from simulator.request_log import merge
 from tests.deployment import LIMIT, wait_until
+from tests.receiver import SECRET, Receiver
 
 ROOT = Path(__file__).parents[2]
 CASES = ["C-1001", "C-1002", "C-1003"]
@@ -38,6 +39,10 @@ HOSTILE = {
     "CALLWATCH_API_TRUST_ENV": "true",
     "CALLWATCH_ENABLED": "false",
     "CALLWATCH_POLL_INTERVAL": "1",
+    "CALLWATCH_NOTICE_URL": f"http://{REFUSED}/hook",
+    "CALLWATCH_NOTICE_SECRET": "of the receiver of production",
+    "CALLWATCH_NOTICE_TASK": "calls.notice",
+    "CALLWATCH_NOTICE_QUEUE": "production",
     "BROKER_URL": f"redis://{REFUSED}/5",
     "CELERY_BROKER_URL": f"redis://{REFUSED}/6",
     "CELERY_RESULT_BACKEND": f"redis://{REFUSED}/7",
@@ -247,8 +252,37 @@ def test_samples_are_dialled_once_and_watched_to_their_end(running: Up) -> None:
     assert Counter(seen[0]) == {"拨号中": 2, "通话中": 2, "已完成": 2}
     assert seen[1:] == [["拨号中", "通话中", "已完成"], ["拨号中", "失败"]]
     (refused,) = (parts for parts in shown if parts[1] == "refused")
-    assert refused[2:5] == ["1001", "未到下一轮外呼时间,请等待", "***0004"]
+    assert refused[2:6] == ["1001", "未到下一轮外呼时间,请等待", "must_wait", "***0004"]
     assert not [person for person in PERSONS if person in running.text], "S37"
+
+
+def test_demonstration_sends_no_notice_to_a_configured_receiver(running: Up) -> None:
+    """A refused one would wait in the outbox."""
+    wait_until(lambda: running.saw(OVER))
+    done = running.run("notices", "--json")
+    assert json.loads(done.stdout) == {"channels": [], "dead": 0}, done.stderr
+
+
+def test_with_notices_a_demonstration_sends_them_to_the_configured_receiver(tmp_path: Path) -> None:
+    receiver = Receiver().start()
+    environment = {"CALLWATCH_NOTICE_URL": receiver.url, "CALLWATCH_NOTICE_SECRET": SECRET}
+    ports = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "flower", "metrics", "gateway")]
+    try:
+        with Up(tmp_path, "--notices", *ports, environment=environment) as up:
+            wait_until(lambda: up.saw("triggers enqueued"))
+            wait_until(lambda: bool(receiver.taken))
+            up.process.send_signal(signal.SIGTERM)
+            assert up.process.wait(LIMIT) == 0
+    finally:
+        receiver.stop()
+    assert {notice["case_id"] for notice in receiver.taken} <= set(CASES)
+
+
+def test_live_installation_refuses_the_option_for_notices(tmp_path: Path) -> None:
+    """It sends them as configured."""
+    with Up(tmp_path, "--live", "--notices") as up:
+        assert up.process.wait(LIMIT) == 2
+    assert up.lines == ["--notices: --live sends notices as configured"]
 
 
 def test_flower_shows_the_tasks_with_the_password(running: Up) -> None:
