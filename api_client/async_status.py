@@ -7,10 +7,12 @@ from http import HTTPStatus
 import aiohttp
 from yarl import URL
 
-from api_client.envelope import UnexpectedAnswerError, call_status, retry_after
+from api_client.envelope import call_status, retry_after
 from api_client.errors import ApiError, ProtocolError, Unavailable
+from api_client.failures import reason_of, shown
 from api_client.models import CallStatus
 from api_client.one_answer import connector
+from api_client.reasons import reason_of_status
 from api_client.route import STATUS_PATH, Route
 from api_client.transport import MAX_ANSWER_BYTES, AnswerTooLargeError
 
@@ -44,15 +46,11 @@ class AsyncStatus:
                 return await _read(response, job_id)
         except ApiError:
             raise
-        except _NO_ANSWER as error:
-            kind, reason = Unavailable, type(error).__name__
-        except UnexpectedAnswerError as error:
-            kind, reason = ProtocolError, str(error)
-        except Exception as error:  # noqa: BLE001  an answer too large, not HTTP, or not accepted by the models
-            kind, reason = ProtocolError, type(error).__name__
-        raise kind(
-            f"GET {STATUS_PATH}: {reason}"
-        )  # outside the handlers, so that no exception with an address becomes its context
+        except Exception as error:  # noqa: BLE001  the others: too large, not HTTP, or not accepted by the models
+            kind = Unavailable if isinstance(error, _NO_ANSWER) else ProtocolError
+            text, reason = shown(error), reason_of(error)
+        # Raised outside the handlers, so that no exception with an address becomes its context.
+        raise kind(f"GET {STATUS_PATH}: {text}", reason=reason)
 
     def _built_url(self, case_ref: str, job_id: str) -> URL:
         return URL(self._route.url(STATUS_PATH, {"caseRef": case_ref, "jobId": job_id}), encoded=True)
@@ -82,7 +80,8 @@ async def _read(response: aiohttp.ClientResponse, job_id: str) -> CallStatus:
     if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
         header = response.headers.get("Retry-After") if response.status in _ASKS_TO_WAIT else None
         pause = retry_after(header, now=time.time())
-        raise Unavailable(f"GET {STATUS_PATH}: HTTP {response.status}", retry_after=pause)
+        text, reason = f"GET {STATUS_PATH}: HTTP {response.status}", reason_of_status(response.status)
+        raise Unavailable(text, reason=reason, retry_after=pause)
     return call_status(await _body(response), asked=job_id)
 
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from http.client import HTTPException, IncompleteRead
 from typing import TypeVar, cast
 
 from urllib3 import HTTPConnectionPool
@@ -17,17 +16,12 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 
 from api_client.async_status import AsyncStatus
-from api_client.envelope import (
-    UnexpectedAnswerError,
-    call_records,
-    call_status,
-    conversation_logs,
-    one_thread,
-    retry_after,
-)
+from api_client.envelope import call_records, call_status, conversation_logs, one_thread, retry_after
 from api_client.errors import ApiError, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
+from api_client.failures import is_gibberish, reason_after_sending, reason_nothing_sent, reason_of, shown
 from api_client.gate import Gate
 from api_client.models import CallRecord, CallRequest, CallStatus, ConversationLog
+from api_client.reasons import reason_of_status
 from api_client.route import API, STATUS_PATH, Route
 from api_client.transport import MAX_ANSWER_BYTES
 
@@ -93,15 +87,8 @@ class UpstreamClient:
         except ApiError:
             raise
         except Exception as error:  # noqa: BLE001  the state of the gate decides the error, not the exception
-            reason = f"POST {_CALL_PATH}: {_reason(error)}"
-        # Raised outside the handler, so that no exception with a URL becomes their context.
-        if gate.refusal is not None:
-            raise gate.refusal
-        if gate.proves_nothing_was_sent:
-            raise NotSent(reason)
-        if not gate.passed:
-            log.error("%s: a request may have been sent without its gate", reason)
-        raise OutcomeUnknown(reason)
+            failure = _failed_dial(error, gate)
+        raise failure  # outside the handler, so that no exception with a URL becomes its context
 
     def status(self, *, case_ref: str, job_id: str | None = None) -> CallStatus:
         """Return the status of a call, by exactly one request (S21); without `job_id`, of any call of the case.
@@ -141,7 +128,7 @@ class UpstreamClient:
         if within is None:
             return self._call_timeout
         if within <= 0:
-            raise NotSent(f"POST {_CALL_PATH}: no time is left to connect")
+            raise NotSent(f"POST {_CALL_PATH}: no time is left to connect", reason="connect_timeout")
         connect = min(within, cast("float", self._call_timeout.connect_timeout))
         return Timeout(connect=connect, read=self._call_timeout.read_timeout)
 
@@ -172,12 +159,14 @@ class UpstreamClient:
         """Return the parsed answer, and release its connection if it can be used again."""
         if not _succeeded(response.status):
             response.release_conn()
-            raise Unavailable(f"GET {path}: HTTP {response.status}", retry_after=_pause_asked_for(response))
+            reason = reason_of_status(response.status)
+            text = f"GET {path}: HTTP {response.status}"
+            raise Unavailable(text, reason=reason, retry_after=_pause_asked_for(response))
         try:
             answer = read(body)
         except Exception as error:  # noqa: BLE001  an answer that the models do not accept is no answer
             response.close()  # not back to the pool: the connection may still carry a late answer
-            raise ProtocolError(f"GET {path}: {_reason(error)}") from None
+            raise ProtocolError(f"GET {path}: {shown(error)}", reason=reason_of(error)) from None
         response.release_conn()
         return answer
 
@@ -200,11 +189,10 @@ class UpstreamClient:
                 decode_content=False,
             )
             return response, read(response)
-        except HTTPError as error:
-            kind, reason = ProtocolError if _is_gibberish(error) else Unavailable, _reason(error)
-        except Exception as error:  # noqa: BLE001  an answer too large, or not accepted by a parser
-            kind, reason = ProtocolError, _reason(error)
-        raise kind(f"GET {path}: {reason}")
+        except Exception as error:  # noqa: BLE001  one without HTTPError: too large, or not accepted by a parser
+            lost = isinstance(error, HTTPError) and not is_gibberish(error)
+            kind, text, reason = Unavailable if lost else ProtocolError, shown(error), reason_of(error)
+        raise kind(f"GET {path}: {text}", reason=reason)
 
 
 def _read_whole(response: BaseHTTPResponse) -> bytes:
@@ -236,43 +224,36 @@ def _check_accepted(status: int) -> None:
     """Raise Rejected or OutcomeUnknown unless the answer to a dial is a success."""
     if _succeeded(status):
         return
-    reason = f"POST {_CALL_PATH}: HTTP {status}"
-    if 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT:  # noqa: PLR2004  the ranges of HTTP
-        raise Rejected(reason)
-    raise OutcomeUnknown(reason)
+    rejected = 300 <= status <= 499 and status not in _MAYBE_CARRIED_OUT  # noqa: PLR2004  the ranges of HTTP
+    kind: type[ApiError] = Rejected if rejected else OutcomeUnknown
+    raise kind(f"POST {_CALL_PATH}: HTTP {status}", reason=reason_of_status(status))
+
+
+def _failed_dial(error: Exception, gate: Gate) -> Exception:
+    """Return the error to raise for a dial without a readable answer: the state of its gate decides."""
+    if gate.refusal is not None:
+        return gate.refusal
+    text = f"POST {_CALL_PATH}: {shown(error)}"
+    if gate.proves_nothing_was_sent:
+        return NotSent(text, reason=reason_nothing_sent(error))
+    if gate.passed:
+        return OutcomeUnknown(text, reason=reason_after_sending(error))
+    log.error("%s: a request may have been sent without its gate", text)
+    return OutcomeUnknown(text, reason="past_gate")
 
 
 def _unasked_for(response: BaseHTTPResponse) -> OutcomeUnknown:
     """Return the error for an answer without a request through the gate, with the records of its jobs."""
-    reason = f"POST {_CALL_PATH}: answered although the gate was never asked"
-    log.error(reason)
+    text = f"POST {_CALL_PATH}: answered although the gate was never asked"
+    log.error(text)
     records: list[CallRecord] = []
     if _succeeded(response.status):
         with suppress(Exception):  # an unreadable body leaves the outcome unknown
             records = call_records(response.read())
-    return OutcomeUnknown(reason, records=records)
+    return OutcomeUnknown(text, reason="past_gate", records=records)
 
 
 def _pause_asked_for(response: BaseHTTPResponse) -> float | None:
     if response.status not in _ASKS_TO_WAIT:
         return None
     return retry_after(response.headers.get("Retry-After"), now=time.time())
-
-
-def _beneath(error: Exception) -> BaseException | None:
-    return error.__cause__ or error.__context__
-
-
-def _is_gibberish(error: HTTPError) -> bool:
-    """Return whether the answer is not HTTP, as opposed to no answer or a part of one."""
-    beneath = _beneath(error)
-    return isinstance(beneath, HTTPException) and not isinstance(beneath, ConnectionError | IncompleteRead)
-
-
-def _reason(error: Exception) -> str:
-    """Return the text of our own errors, and the class name of any other, because its text contains URLs (S37)."""
-    if isinstance(error, UnexpectedAnswerError):
-        return str(error)
-    beneath = _beneath(error) if isinstance(error, HTTPError) else None
-    name = type(error).__name__
-    return f"{name} ({type(beneath).__name__})" if beneath else name

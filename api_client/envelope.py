@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from api_client.models import CallRecord, CallStatus, ConversationLog, is_crowded, text, whole
+from api_client.reasons import RequestReason
 
 MAX_RETRY_AFTER = 300.0
 MAX_LOGS = 10_000
@@ -32,6 +33,10 @@ _REFUSED, _NEITHER = CallRecord(error_code=-1), CallRecord()
 
 class UnexpectedAnswerError(Exception):
     """An answer that violates the API; `str()` names the fault and quotes nothing of the answer."""
+
+    def __init__(self, fault: str, reason: RequestReason = "unreadable") -> None:
+        super().__init__(fault)
+        self.reason = reason
 
 
 def call_records(body: bytes) -> list[CallRecord]:
@@ -92,11 +97,11 @@ def call_status(body: bytes, *, asked: str | None) -> CallStatus:
     try:
         status = CallStatus.model_validate(data)
     except ValidationError:
-        raise UnexpectedAnswerError("no callStatus") from None
+        raise UnexpectedAnswerError("no callStatus", "no_status") from None
     # Compares the raw value: an invalid id is not the requested one either.
     answered = data.get("jobId")
     if asked is not None and answered not in (None, "") and text(answered) != asked:
-        raise UnexpectedAnswerError("another job's answer")
+        raise UnexpectedAnswerError("another job's answer", "other_job")
     return status
 
 
@@ -123,11 +128,11 @@ def _data(body: bytes) -> Any:
         raise UnexpectedAnswerError("no envelope")
     code = whole(envelope.get("code"))
     if code not in _SUCCESS:
-        raise UnexpectedAnswerError(f"inner code {code}")
+        raise UnexpectedAnswerError(f"inner code {code}", "inner_code")
     return envelope.get("data")
 
 
 def _list(data: Any) -> list[Any]:
     if not isinstance(data, list):
-        raise UnexpectedAnswerError("data is no list")
+        raise UnexpectedAnswerError("data is no list", "no_records")
     return data

@@ -31,6 +31,10 @@ class AnswerTooLargeError(Exception):
     """The answer exceeds the limit. Not an OSError, which urllib3 would treat as a lost connection."""
 
 
+class NoAddressError(NewConnectionError):
+    """The host name could not be resolved."""
+
+
 class _BoundedReader(io.RawIOBase):
     """The file of a socket, bounded by a deadline and a number of bytes, however slowly the peer sends."""
 
@@ -109,7 +113,7 @@ class BoundedHTTPConnection(HTTPConnection):
         try:
             addresses = resolver.resolve(self._dns_host.strip("[]"), self.port, within=self._left())
         except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread could be started
-            raise NewConnectionError(self, "name resolution failed") from error
+            raise NoAddressError(self, "name resolution failed") from error
         for untried, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
             sock = socket.socket(family, kind, protocol)
             try:

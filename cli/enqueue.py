@@ -5,10 +5,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as NoResult
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from api_client import MEANINGS, Reason
 from cli.connect import read_settings, reason, require_broker
 from cli.ui.output import FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.redaction import mask_person, redact
@@ -18,6 +20,7 @@ from worker.core.messages import MAX_ID_LENGTH, BadTrigger, TriggerRequest, read
 from worker.runtime.producer import NotPublished, Producer
 
 GOOD = frozenset({"started", "skipped", "deferred"})  # outcomes that need no action: exit code 0
+NO_OUTCOME: dict[str, Any] = {"outcome": None}
 RESULT_MARGIN = 30.0  # seconds to wait for the result beyond the time-out of the dial
 ARGUMENTS = {"case_id": "CASE_ID", "mediation_id": "MEDIATION_ID", "call_person_id": "--person"}
 
@@ -77,36 +80,40 @@ def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
         return 0
     answer, fault = _await(result, order, settings)
     if as_json:
-        say_json({"task_id": result.id, **(answer or {"outcome": None})})
-    elif answer:
+        say_json({"task_id": result.id, **answer})
+    elif answer["outcome"]:
         _show(answer)
     if fault:
         complain(fault)
-    return 0 if answer and answer.get("outcome") in GOOD else FAILED
+    return 0 if answer["outcome"] in GOOD else FAILED
 
 
-def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any] | None, str]:
-    """Return the result of the trigger, or None and the reason."""
+def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any], str]:
+    """Return the result of the trigger; or one without an outcome, and why there is none."""
     limit = settings.call_timeout + RESULT_MARGIN if order.timeout is None else order.timeout
     try:
         answer = result.get(timeout=limit, propagate=False)
     except NoResult:
-        return None, f"no result within {limit:g} s: the trigger stays enqueued, task id {result.id}"
+        return NO_OUTCOME, f"no result within {limit:g} s: the trigger stays enqueued, task id {result.id}"
     except KeyboardInterrupt:
-        return None, f"interrupted: the trigger stays enqueued, task id {result.id}"
+        return NO_OUTCOME, f"interrupted: the trigger stays enqueued, task id {result.id}"
     except (RedisError, OperationalError, OSError, RuntimeError) as error:
-        return None, f"the results cannot be read: {reason(error)}; the trigger stays enqueued, task id {result.id}"
+        fault = f"the results cannot be read: {reason(error)}; the trigger stays enqueued, task id {result.id}"
+        return NO_OUTCOME, fault
     finally:
         with contextlib.suppress(RedisError):  # else Celery prints a trace at exit if there is no result
             result.backend.remove_pending_result(result)
     if isinstance(answer, dict):
         return answer, ""
-    return None, f"the trigger ended without a result: {type(answer).__name__}, task id {result.id}"
+    why: Reason = "expired" if isinstance(answer, TaskRevokedError) else "internal"  # no task is revoked otherwise
+    return NO_OUTCOME | {"reason": why}, f"{why}: {MEANINGS[why]} ({type(answer).__name__}, task id {result.id})"
 
 
 def _show(answer: dict[str, Any]) -> None:
     """Print a result as text, with masked person ids (S37)."""
     say(printable(f"{answer['outcome']}  {answer['case_id']}/{answer['mediation_id']}"))
+    if answer.get("reason") in MEANINGS:
+        say(f"{answer['reason']}: {MEANINGS[answer['reason']]}")
     message = str(answer.get("message") or "")
     for refused in answer.get("refused", ()):
         if refused["person_id"]:

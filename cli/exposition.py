@@ -13,11 +13,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api_client import REASONS, REQUEST_REASONS
 from config.settings import Settings
 from worker.core.decision import Outcome, Phase
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import EventKind, QueryResult
 from worker.core.texts import LABELS
+from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import RedisStore
 from worker.store.histograms import BEYOND, LATENCY_BOUNDS, LATENESS_BOUNDS, MICROSECONDS
 from worker.store.metrics import COUNT_INTERVAL, CachedCounts
@@ -46,6 +48,7 @@ class State:
     paused: bool
     queues: dict[str, int]
     unacknowledged: int
+    malformed: int = 0
     notices: list[Waiting] = field(default_factory=list)
     dead_letters: int = 0
     memory: dict[str, Memory] = field(default_factory=dict)
@@ -61,7 +64,8 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         for queue in QUEUES:
             pipeline.llen(queue)
         pipeline.hlen("unacked")
-        *waiting, unacknowledged = cast("list[int]", pipeline.execute())
+        pipeline.llen(MALFORMED_QUEUE)
+        *waiting, unacknowledged, malformed = cast("list[int]", pipeline.execute())
         memories = [("state", store.memory())]
         if settings.broker_url != settings.redis_url:
             memories.append(("broker", memory_of(broker)))
@@ -75,6 +79,7 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         paused=store.is_paused() or not settings.enabled,
         queues=dict(zip(QUEUES, waiting, strict=True)),
         unacknowledged=unacknowledged,
+        malformed=malformed,
         notices=store.waiting(counts.oldest if counts else {}),
         dead_letters=store.number_of_dead_letters(),
         memory={name: memory for name, memory in memories if memory},
@@ -98,8 +103,12 @@ def _counters(counters: Counters) -> Iterator[Metric]:
         return CounterMetricFamily(name, text, value=counters.get(field, 0))
 
     yield labelled("callwatch_triggers", "Triggers by outcome.", "outcome", "triggers", TRIGGERS)
+    text = "Triggers without a started call, by reason."
+    yield labelled("callwatch_trigger_reasons", text, "reason", "reasons:trigger", REASONS)
     yield plain("callwatch_call_requests", "Call requests that were sent to upstream.", "call_requests")
     yield labelled("callwatch_polls", "Polls by outcome.", "outcome", "polls", POLLS)
+    text = "Failed status queries of polls, by reason."
+    yield labelled("callwatch_poll_reasons", text, "reason", "reasons:query", REQUEST_REASONS)
     yield plain("callwatch_polls_reissued", "Polls published again because their lease ended.", "reissued")
     yield plain("callwatch_triggers_requeued", "Triggers published again because their owner died.", "requeued")
     yield labelled("callwatch_events", "Events of calls and pairs, by kind.", "kind", "events", get_args(EventKind))
@@ -169,6 +178,9 @@ def _gauges(state: State) -> Iterator[Metric]:
         "callwatch_unacknowledged_messages",
         "Messages that workers have taken and not acknowledged.",
         state.unacknowledged,
+    )
+    yield GaugeMetricFamily(
+        "callwatch_malformed_messages", "Quarantined messages, at most 100, kept for a day.", state.malformed
     )
     waiting: dict[str, int] = {one.channel: one.waiting for one in state.notices}
     ages: dict[str, float] = {one.channel: max(0.0, state.now - (one.oldest_at or state.now)) for one in state.notices}

@@ -10,6 +10,7 @@ import typer.main
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic.fields import FieldInfo
 
+from api_client import MEANINGS
 from cli.exposition import State, expose
 from cli.main import app
 from config.settings import PREFIX, SECRETS, Settings
@@ -37,6 +38,7 @@ def pages() -> dict[Path, str]:
         FOLDER / "settings.md": settings_page(),
         FOLDER / "commands.md": commands_page(),
         FOLDER / "metrics.md": metrics_page(),
+        FOLDER / "reasons.md": reasons_page(),
         http_reference.PAGE: http_reference.page_of(json.loads(http_reference.DOCUMENT.read_text("utf-8"))),
     }
 
@@ -204,6 +206,29 @@ def _state() -> State:
         notices=[Waiting("webhook", 0, None, 0, 0, 0)],
         memory={"state": Memory(1, 1)},
     )
+
+
+# -- reasons -----------------------------------------------------------------------------------------------------------
+
+REASONS = f"""\
+# Reasons
+
+{GENERATED}
+
+Every trigger, query and watch without success names one of these reasons. The set is closed; a new version may add to
+it. A reason contains no data of a case, a person or an address. It stands in
+
+- the result of a trigger (`reason`, absent for `started`), the answers of the gateway, and `callwatch trigger --wait`;
+- the events of a case's history and of the live stream, and the [notices](../notices.md) to back ends;
+- the logs (field `reason`) and the label `reason` of two [metrics](metrics.md): `callwatch_trigger_reasons_total` and
+  `callwatch_poll_reasons_total`.
+
+"""
+
+
+def reasons_page() -> str:
+    """Return the page of the closed set of reasons."""
+    return REASONS + _table(("reason", "meaning"), [(f"`{name}`", meaning) for name, meaning in MEANINGS.items()])
 
 
 if __name__ == "__main__":

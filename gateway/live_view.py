@@ -30,7 +30,7 @@ LEVELS = {
     "disabled": ("warning", texts.DISABLED),
     "deferred": ("info", texts.DEFERRED),
 }
-REFUSAL = ("person", "message", "error_code", "start_time", "call_interval")
+REFUSAL = ("person", "message", "error_code", "reason", "refused_index", "start_time", "call_interval")
 
 
 def position(text: str) -> Position:
@@ -129,7 +129,7 @@ def _notices_of(group: Sequence[Mapping[str, Any]], view: CaseView) -> Iterator[
 
 
 def _notice(event: Mapping[str, Any], kind: str, level: str, text: str) -> dict[str, Any]:
-    names = ("id", "at", "case_id", "mediation_id", "job_id", "until")
+    names = ("id", "at", "case_id", "mediation_id", "job_id", "reason", "until")
     return {"kind": kind, "level": level, "text": text, **{name: event[name] for name in names if name in event}}
 
 

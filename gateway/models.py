@@ -67,7 +67,10 @@ class TriggerState(BaseModel):
     case_id: str
     mediation_id: str
     deferred_until: float | None = Field(None, description="epoch seconds; for `waiting`")
-    result: dict[str, Any] | None = Field(None, description="the task's result, person ids masked")
+    reason: str | None = Field(None, description="for `expired`: why no call was made; else the result has a `reason`")
+    result: dict[str, Any] | None = Field(
+        None, description="the task's result, person ids masked; its `reason` says why no call was started"
+    )
     retry: Retry | None = None
 
 
@@ -114,6 +117,7 @@ class Notice(BaseModel):
     kind: str = Field(description="the event; new kinds may be added")
     level: Literal["info", "warning", "error"]
     text: str = Field(description="display it unchanged, as plain text")
+    reason: str | None = Field(None, description="why a trigger or a watch had no success, one of a closed set")
     at: float = Field(description="epoch seconds")
 
 

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import redis
 
+from api_client import Reason
 from config.redaction import mask_person, redact
 from gateway.problems import Problem, fault, invalid, malformed
-from worker.core.messages import BadTrigger, TriggerRequest, read_trigger
+from worker.core.messages import BadTrigger, TriggerRequest, TriggerResult, read_trigger
 from worker.core.model import Pair
 from worker.runtime.producer import Producer
 from worker.store import RedisStore
@@ -38,6 +39,7 @@ BY_OUTCOME = {  # which key a retry may carry
     "invalid": "new",
 }
 REUSED = fault("Idempotency-Key", "already used with other arguments", "a new key for each load of a case")
+EXPIRED: Reason = "expired"
 META = "celery-task-meta-"
 NAME_SHOWN = 64  # characters of an unknown field's name quoted in a problem
 
@@ -194,7 +196,7 @@ def describe(request: Request, state: TriggerState, meta: Mapping[str, Any] | No
     if result is not None:
         return {"state": "finished", "result": _masked(result), "retry": _retry(result)}
     if state.now >= request.expires or (meta or {}).get("status") == "REVOKED":
-        return {"state": "expired", "result": None, "retry": {"key": "new"}}
+        return {"state": "expired", "reason": EXPIRED, "result": None, "retry": {"key": "new"}}
     return {"state": "queued", "result": None, "retry": {"key": "same"}}
 
 
@@ -206,7 +208,7 @@ def _result(state: TriggerState, meta: Mapping[str, Any] | None) -> dict[str, An
     if isinstance(stored, dict) and stored.get("outcome") in BY_OUTCOME:
         return dict(stored)
     if meta is not None and meta.get("status") == "FAILURE":
-        return {"outcome": "unknown", "case_id": "", "mediation_id": "", "jobs": [], "refused": [], "message": ""}
+        return TriggerResult.of("unknown", "", "", reason="internal").data
     return None
 
 

@@ -42,6 +42,7 @@ def event_line(event: Mapping[str, Any]) -> str:
         event.get("label"),
         event.get("error_code"),
         event.get("message"),
+        event.get("reason"),
         event.get("person"),
         _next_round(event),
         _until(event),

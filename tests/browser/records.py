@@ -57,11 +57,11 @@ class Records:
 
     def fail(self) -> None:
         """Store a failed dial (S12)."""
-        self.dial(not_called("failed", self.pair, texts.DIAL_FAILED, "dial_failed"))
+        self.dial(not_called("failed", self.pair, texts.DIAL_FAILED, "dial_failed", "http_5xx"))
 
     def lose(self) -> None:
         """Store a dial whose response was lost (S13)."""
-        self.dial(not_called("unknown", self.pair, texts.OUTCOME_UNKNOWN, "unknown"), phase="unknown")
+        self.dial(not_called("unknown", self.pair, texts.OUTCOME_UNKNOWN, "unknown", "timeout"), phase="unknown")
 
     def adopt(self, job_id: str) -> None:
         """Store the adoption of a call that the look-up found (S14)."""

@@ -205,7 +205,8 @@ def test_duplicate_result_leaves_the_pair_to_its_owner(store: RedisStore) -> Non
 def test_s18_illegal_settlement_writes_nothing(store: RedisStore, client: redis.Redis) -> None:
     """An answer under the token of a trigger that waits and has sent nothing: the guard precedes the first write."""
     assert claim(store) == Claimed()
-    assert store.defer(PAIR, "tok", until=9e9, event=Event("deferred", "C-1", "20"))
+    event = Event("deferred", "C-1", "20", detail={"reason": "throttled"})
+    assert store.defer(PAIR, "tok", until=9e9, event=event)
     before = {key: client.dump(key) for key in client.scan_iter()}
     with pytest.raises(StoreRefused, match="illegal transition: watch in phase waiting"):
         store.settle(settlement("started", "watching", "tok", "j-1"))

@@ -156,7 +156,7 @@ def test_settling_an_unknown_outcome_twice_changes_nothing(world: World) -> None
     world.upstream.life = lambda _job, _age: "Succeeded"
     flow = world.parts.trigger_flow()
     claim = Claim(TriggerRequest(case_id="C-1", mediation_id="20"), PAIR, "t", "task-1", None)
-    lost = not_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown")
+    lost = not_called("unknown", PAIR, texts.OUTCOME_UNKNOWN, "unknown", "timeout")
     assert flow._settle(claim, lost, START)
     world.sweeping = 5
     world.run(100)

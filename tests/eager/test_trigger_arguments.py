@@ -33,7 +33,7 @@ def test_missing_parameters_make_no_call(
     assert "缺少必要参数,跳过外呼触发" in caplog.messages
     assert world.upstream.requests == []
     assert set(world.redis.scan_iter("*")) == {world.keys.counters}
-    assert world.parts.store.counters() == {"triggers:invalid": 1}
+    assert world.parts.store.counters() == {"triggers:invalid": 1, "reasons:trigger:missing_argument": 1}
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_late_answer_after_the_end_opens_no_look_up(world: World) -> None:
     world.run(400)
     before = world.events()
     assert before == ["unknown", "adopted", "ended"]
-    end = not_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown")
+    end = not_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown", "timeout")
     assert store.settle(Settlement(pair, "tok", "task-1", end.result, "unknown", sent_at, (), end.events))
     world.run(100)
     assert world.events() == before

@@ -8,6 +8,7 @@ import pytest
 from urllib3.exceptions import ProtocolError as LibraryProtocolError
 
 from api_client import CallRequest, NotSent, OutcomeUnknown, Rejected
+from api_client.reasons import reason_of_status
 from tests.rawserver import (
     PATIENCE,
     Connection,
@@ -116,6 +117,7 @@ def test_suspended_process_does_not_dial_late(monkeypatch: pytest.MonkeyPatch) -
             client.dial(REQUEST, before_send=before_send)
         server.wait_for_scripts()
     assert server.requests == []
+    assert caught.value.reason == "too_late"
     assert_discreet(caught.value, *SECRETS)
 
 
@@ -126,6 +128,7 @@ def test_a_refused_request_started_nothing(status: int) -> None:
     with upstream(answers(refusal, STARTED)) as (server, client), pytest.raises(Rejected) as caught:
         client.dial(REQUEST, before_send=nothing)
     assert str(caught.value).endswith(f": HTTP {status}")
+    assert caught.value.reason == reason_of_status(status)
     assert (server.connections, len(server.requests)) == (1, 1)
     assert_discreet(caught.value, *SECRETS)
 
@@ -181,13 +184,34 @@ LOST: list[tuple[str, Script]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("script", [pytest.param(script, id=name) for name, script in LOST])
-def test_a_lost_answer_is_an_unknown_outcome(script: Script) -> None:
-    """S13, S14: the phone may be ringing, so there is one request on the wire and never a second."""
+REASONS = {
+    **{f"HTTP {status}": "http_5xx" for status in (500, 502, 503, 504, 599)},
+    "HTTP 408": "http_408",
+    "HTTP 409": "http_409",
+    "503 with Retry-After": "http_5xx",
+    "time-out": "timeout",
+    "never ends the body": "timeout",
+    "reset after the request": "connection_lost",
+    "closed without an answer": "connection_lost",
+    "closed within the body": "connection_lost",
+    "inner code 500": "inner_code",
+    "inner code 400": "inner_code",
+    "data null": "no_records",
+    "data an object": "no_records",
+    "data missing": "no_records",
+}  # all others are unreadable
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"), [pytest.param(script, REASONS.get(name, "unreadable"), id=name) for name, script in LOST]
+)
+def test_a_lost_answer_is_an_unknown_outcome(script: Script, reason: str) -> None:
+    """S13, S14, S38: the phone may be ringing, so there is one request on the wire and never a second."""
     runs: list[None] = []
     with upstream(script, token="t0ken", call_timeout=0.5) as (server, client), pytest.raises(OutcomeUnknown) as caught:
         client.dial(REQUEST, before_send=lambda: runs.append(None))
     assert (server.connections, len(server.requests), len(runs)) == (1, 1, 1)
+    assert caught.value.reason == reason
     assert_discreet(caught.value, *SECRETS)
 
 

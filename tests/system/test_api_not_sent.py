@@ -66,19 +66,19 @@ def silence(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "reason"),
     [
-        pytest.param(refused_port, id="refused"),
-        pytest.param(no_such_host, id="DNS"),
-        pytest.param(label_too_long, id="no name for DNS at all"),
-        pytest.param(nobody_accepts, id="connect time-out"),
-        pytest.param(lambda: tls_server(plain_answer), id="TLS to a plain server"),
-        pytest.param(lambda: tls_server(silence), id="TLS never answered"),
-        pytest.param(lambda: tls_server(over_tls(silence)), id="TLS with a certificate of an untrusted authority"),
+        pytest.param(refused_port, "connect", id="refused"),
+        pytest.param(no_such_host, "dns", id="DNS"),
+        pytest.param(label_too_long, "dns", id="no name for DNS at all"),
+        pytest.param(nobody_accepts, "connect_timeout", id="connect time-out"),
+        pytest.param(lambda: tls_server(plain_answer), "tls", id="TLS to a plain server"),
+        pytest.param(lambda: tls_server(silence), "connect_timeout", id="TLS never answered"),
+        pytest.param(lambda: tls_server(over_tls(silence)), "tls", id="TLS with an untrusted certificate"),
     ],
 )
-def test_dial_without_a_connection_is_not_sent(address: Any) -> None:
-    """S12: nothing was sent and `before_send` never ran; a read is Unavailable."""
+def test_dial_without_a_connection_is_not_sent(address: Any, reason: str) -> None:
+    """S12 S38: nothing was sent and `before_send` never ran; a read is Unavailable, for the same reason."""
     runs: list[None] = []
     with address() as url:
         client = UpstreamClient(url, token="t0ken", connect_timeout=0.5)
@@ -89,6 +89,8 @@ def test_dial_without_a_connection_is_not_sent(address: Any) -> None:
         client.close()
     assert runs == []
     assert read.value.retry_after is None
+    assert dialled.value.reason == reason
+    assert read.value.reason in (reason, "timeout"), "a read has one time-out for connection and answer"
     for error in (dialled.value, read.value):
         assert_discreet(error, "t0ken", "invalid", "C1", "J1")
 

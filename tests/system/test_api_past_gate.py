@@ -155,6 +155,7 @@ def test_request_sent_without_its_gate_is_an_unknown_outcome(
         client.dial(REQUEST, before_send=lambda: runs.append(None))
     assert (len(server.requests), runs) == (1, [])
     assert [record.job_id for record in caught.value.records] == jobs
+    assert caught.value.reason == "past_gate"
     assert "gate" in caplog.text
     assert "P20260001" not in caplog.text
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from api_client import ApiError, CallStatus, ProtocolError, Unavailable, UpstreamClient
+from api_client.reasons import reason_of_status
 from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import Connection, Script, answers, answers_and_closes, assert_discreet, http, ok, upstream
 
@@ -111,21 +112,40 @@ FAILURES: list[tuple[str, Script, type[ApiError], int | None]] = [
 ]  # fmt: skip
 
 
+REASONS = {
+    "time-out": "timeout",
+    "never ends the body": "timeout",
+    "reset after the request": "connection_lost",
+    "closed without an answer": "connection_lost",
+    "closed within the body": "connection_lost",
+    "inner code 500": "inner_code",
+    "data null": "no_status",
+    "no callStatus": "no_status",
+    "another job's answer": "other_job",
+}  # all others are unreadable, or that of their HTTP status
+
+
 @BOTH_WAYS
 @pytest.mark.parametrize(
-    ("script", "error", "status"),
-    [pytest.param(script, error, status, id=name) for name, script, error, status in FAILURES],
+    ("script", "error", "status", "reason"),
+    [
+        pytest.param(
+            script, error, status, reason_of_status(status) if status else REASONS.get(name, "unreadable"), id=name
+        )
+        for name, script, error, status in FAILURES
+    ],
 )
 def test_failed_query_is_one_request_and_the_next_gets_its_own_answer(
-    script: Script, error: type[ApiError], status: int | None
+    script: Script, error: type[ApiError], status: int | None, reason: str
 ) -> None:
-    """S21, S23, S39: one request, no redirect followed, nothing quoted, and the next poll gets its own answer."""
+    """S21, S23, S38, S39: one request, no redirect followed, nothing quoted, and the next poll gets its own answer."""
 
     with upstream(script, answers(GOOD), token="t0ken", status_timeout=0.5) as (server, client):
         with pytest.raises(error) as caught:
             poll(client)
         assert len(server.requests) <= 1
         assert status is None or str(caught.value).endswith(f": HTTP {status}")
+        assert caught.value.reason == reason
         assert_discreet(caught.value, *SECRETS)
         assert poll(client).call_status == "Executing"
 

@@ -217,6 +217,55 @@ def test_watch_without_a_terminal_is_a_line_per_event(store: RedisStore, redis_u
     ]
 
 
+IDS = {"case_id": "C-9", "mediation_id": "20"}
+UNKNOWN = {"outcome": "unknown", "reason": "no_records", **IDS, "jobs": [], "refused": [], "message": ""}
+REVOKED = {"exc_type": "TaskRevokedError", "exc_message": ["expired"], "exc_module": "celery.exceptions"}
+EXPIRED = "expired: The trigger's `expires` passed before its request. Nothing was sent."
+INTERNAL = "internal: The task ended with a fault of callwatch: see the log of the workers."
+
+
+def awaited(store: RedisStore, redis_url: str, meta: dict[str, Any], *options: str) -> tuple[str, str]:
+    """Return what `trigger --wait` prints for a stored result of Celery; the exit code is 1."""
+    stored = {"task_id": "t-1", "traceback": None, "children": [], **meta}
+    store.client.set("celery-task-meta-t-1", json.dumps(stored))
+    done = subprocess.run(
+        (sys.executable, "-m", "cli.main", "trigger", "C-9", "20", "--wait", "--task-id", "t-1", *options),
+        cwd=ROOT,
+        env={**os.environ, "CALLWATCH_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 1
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason", "error"),
+    [
+        ("REVOKED", REVOKED, "expired", EXPIRED),
+        ("FAILURE", {"exc_type": "KeyError", "exc_message": ["x"], "exc_module": "builtins"}, "internal", INTERNAL),
+    ],
+)
+def test_s38_awaited_trigger_without_an_outcome_shows_its_reason(
+    store: RedisStore, redis_url: str, status: str, kind: dict[str, Any], reason: str, error: str
+) -> None:
+    """Celery revokes an expired trigger."""
+    out, err = awaited(store, redis_url, {"status": status, "result": kind}, "--json")
+    assert json.loads(out) == {"task_id": "t-1", "outcome": None, "reason": reason}
+    assert err == f"{error} ({kind['exc_type']}, task id t-1)\n"
+
+
+def test_s38_awaited_trigger_for_an_unknown_person_shows_its_reason(store: RedisStore, redis_url: str) -> None:
+    out, err = awaited(store, redis_url, {"status": "SUCCESS", "result": UNKNOWN}, "--person", "P-404")
+    assert out.splitlines() == [
+        "unknown  C-9/20",
+        "no_records: The answer lists no record: upstream may not know the case, the mediation or the person.",
+    ]
+    assert err == ""
+
+
 @pytest.mark.usefixtures("store")
 def test_trigger_without_a_worker_stays_enqueued(redis_url: str) -> None:
     begin = time.monotonic()

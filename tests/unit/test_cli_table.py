@@ -162,9 +162,9 @@ def test_foreign_text_moves_no_cursor_and_is_no_markup() -> None:
             id="S9 interval",
         ),
         pytest.param(
-            {"kind": "dial_failed", "message": "发起外呼失败,请稍后重试"},
-            "C-1/20  failed  发起外呼失败,请稍后重试",
-            id="S12",
+            {"kind": "dial_failed", "message": "发起外呼失败,请稍后重试", "reason": "http_401"},
+            "C-1/20  failed  发起外呼失败,请稍后重试  http_401",
+            id="S12 S38",
         ),
         pytest.param(
             {"kind": "unknown", "message": "a\nb\x1b[2J"}, "C-1/20  unknown  a\ufffdb\ufffd[2J", id="one line"

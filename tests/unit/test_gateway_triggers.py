@@ -141,7 +141,7 @@ def test_each_trigger_state_names_the_key_for_a_retry(stored_state: TriggerState
     ("meta", "state", "key"),
     [
         ({"status": "SUCCESS", "result": TriggerResult.of("invalid", "C-1", "20").data}, "finished", "new"),
-        ({"status": "REVOKED", "result": None}, "expired", "new"),
+        ({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError"}}, "expired", "new"),
         ({"status": "FAILURE", "result": {"exc_type": "KeyError"}}, "finished", "none"),
         ({"status": "STARTED", "result": None}, "queued", "same"),
     ],
@@ -150,6 +150,13 @@ def test_state_of_a_trigger_known_only_to_celery(meta: dict[str, Any], state: st
     """An exception inside callwatch is an unknown outcome."""
     shown = describe(ASKED, stored(), meta)
     assert (shown["state"], shown["retry"]["key"]) == (state, key)
+
+
+def test_s38_trigger_without_a_result_of_its_own_names_the_reason() -> None:
+    for state, meta in ((stored(now=NOW + 3_600), None), (stored(), {"status": "REVOKED"})):
+        assert describe(ASKED, state, meta)["reason"] == "expired"
+    failed = describe(ASKED, stored(), {"status": "FAILURE"})
+    assert (failed["result"]["outcome"], failed["result"]["reason"]) == ("unknown", "internal")
 
 
 def test_s9_s37_refusal_names_the_next_round_and_masks_persons() -> None:

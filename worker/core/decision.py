@@ -2,9 +2,11 @@
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from api_client import Reason
 
 Outcome = Literal["started", "skipped", "refused", "failed", "unknown", "invalid", "disabled", "deferred"]
 Phase = Literal["claimed", "sending", "watching", "unknown", "waiting", "done"]
@@ -20,6 +22,8 @@ Answer = Literal["running", "ended", "silent", "outage"]
 ACTIVE = frozenset({"Scheduling", "Executing", "Paused", "Drafted"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 FIRST_STATUS = "Scheduling"  # S10: the status of a started record without one
+
+REFUSAL_REASONS: Mapping[int | None, Reason] = {1001: "must_wait", 1002: "limit_reached"}  # S9
 
 EPOCH_MS_DIGITS = 13
 LEAST_GAP = 0.25  # of an interval: the minimum between the starts of two polls of a call
@@ -51,6 +55,12 @@ def judge_answer(kinds: Sequence[RecordKind]) -> Outcome:
     if "started" in kinds:
         return "started"
     return "refused" if kinds and all(kind == "refused" for kind in kinds) else "unknown"
+
+
+def reason_of_refusals(error_codes: Collection[int | None]) -> Reason:
+    """Return the reason of an answer in which every person is refused: the one that all share, else `refused` (S9)."""
+    reasons = {REFUSAL_REASONS.get(code, "refused") for code in error_codes}
+    return reasons.pop() if len(reasons) == 1 else "refused"
 
 
 def phase_after(outcome: Outcome) -> Phase:

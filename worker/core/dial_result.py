@@ -5,10 +5,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api_client import CallRecord
+from api_client import CallRecord, Reason
 from config.redaction import mask_person, redact, redact_value
 from worker.core import texts
-from worker.core.decision import FIRST_STATUS, Outcome, first_delay, judge_answer, judge_record
+from worker.core.decision import (
+    FIRST_STATUS,
+    REFUSAL_REASONS,
+    Outcome,
+    first_delay,
+    judge_answer,
+    judge_record,
+    reason_of_refusals,
+)
 from worker.core.messages import TriggerResult
 from worker.core.model import Event, EventKind, NewJob, Pair
 
@@ -30,10 +38,11 @@ class DialEnd:
     look_up: bool = False
 
 
-def not_called(outcome: Outcome, pair: Pair, message: str, kind: EventKind | None = None) -> DialEnd:
+def not_called(outcome: Outcome, pair: Pair, message: str, kind: EventKind, reason: Reason) -> DialEnd:
     """Return the end of a dial without a started call, or with an unknown outcome (S12, S13, S16)."""
-    events = [Event(kind, pair.case_id, pair.mediation_id, detail={"message": message})] if kind else []
-    return DialEnd(outcome, TriggerResult.of(outcome, pair.case_id, pair.mediation_id, message=message), events=events)
+    event = Event(kind, pair.case_id, pair.mediation_id, detail={"message": message, "reason": reason})
+    result = TriggerResult.of(outcome, pair.case_id, pair.mediation_id, message=message, reason=reason)
+    return DialEnd(outcome, result, events=[event])
 
 
 def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -> DialEnd:
@@ -49,17 +58,23 @@ def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -
     more = len(refused) - len(reported)
 
     events = [_started(pair, job) for job in jobs]
-    events += [_refused(pair, refusal) for refusal in reported]
+    events += [_refused(pair, index, refusal) for index, refusal in enumerate(reported)]
     if more:
-        events.append(Event("refused", pair.case_id, pair.mediation_id, detail={"message": texts.more_refused(more)}))
+        detail = {"message": texts.more_refused(more), "reason": "refused"}
+        events.append(Event("refused", pair.case_id, pair.mediation_id, detail=detail))
     message = _refusals(refused, [refusal["message"] for refusal in reported], some_started=bool(jobs))
     warnings = [_logged_refusals(refused, some_started=bool(jobs))] if refused else []
     if faulty:
         named = [mask_person(record.person_id) for record in faulty[:MOST_NAMED]]
         warnings.append(texts.records_without_job(named, more=len(faulty) - len(named)))
+    reason: Reason | None = None
+    if outcome == "refused":
+        reason = reason_of_refusals([record.error_code for record in refused])
     if outcome == "unknown":
-        message = texts.OUTCOME_UNKNOWN
-        events.append(Event("unknown", pair.case_id, pair.mediation_id, detail={"message": message}))
+        message, reason = texts.OUTCOME_UNKNOWN, "no_job_id" if records else "no_records"
+        warnings.append(texts.unknown_outcome(reason))
+        detail = {"message": message, "reason": reason}
+        events.append(Event("unknown", pair.case_id, pair.mediation_id, detail=detail))
     result = TriggerResult.of(
         outcome,
         pair.case_id,
@@ -67,6 +82,7 @@ def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -
         jobs=[{"job_id": job.job_id, "person_id": job.person_id, "call_status": job.call_status} for job in jobs],
         refused=reported,
         message=message,
+        reason=reason,
     )
     if more:
         result["more_refused"] = more
@@ -81,14 +97,15 @@ def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
         pair.mediation_id,
         jobs=[{"job_id": job.job_id, "person_id": job.person_id, "call_status": job.call_status} for job in jobs],
         message=texts.ALREADY_ACTIVE,
+        reason="active_call",
     )
     events = [Event("adopted", pair.case_id, pair.mediation_id, job.job_id) for job in jobs]
     return DialEnd("skipped", result, jobs, events)
 
 
-def deferred(pair: Pair, until: float) -> TriggerResult:
+def deferred(pair: Pair, until: float, reason: Reason) -> TriggerResult:
     """Return the result of a trigger that may call at `until` (epoch seconds) or later."""
-    result = TriggerResult.of("deferred", pair.case_id, pair.mediation_id, message=texts.DEFERRED)
+    result = TriggerResult.of("deferred", pair.case_id, pair.mediation_id, message=texts.DEFERRED, reason=reason)
     result["deferred_until"] = until
     return result
 
@@ -153,9 +170,14 @@ def _started(pair: Pair, job: NewJob) -> Event:
     return Event("started", pair.case_id, pair.mediation_id, job.job_id, detail)
 
 
-def _refused(pair: Pair, refusal: dict[str, Any]) -> Event:
-    """Return the event of a refusal, with callwatch's own text (S38), for history, notices and the live stream."""
+def _refused(pair: Pair, index: int, refusal: dict[str, Any]) -> Event:
+    """Return the event of a refusal, with callwatch's own text (S38), for history, notices and the live stream.
+
+    `index` is its place in the list `refused` of the trigger's result, which alone names the person.
+    """
     detail = refusal | {
+        "refused_index": index,
+        "reason": REFUSAL_REASONS.get(refusal["error_code"], "refused"),
         "person": mask_person(refusal["person_id"]),
         "error_code": texts.shown_code(refusal["error_code"]),
         "message": texts.refusal(refusal["error_code"]),

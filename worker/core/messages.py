@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
+from api_client import Reason
 from config.redaction import mask_person, redact
 from worker.core.decision import Outcome
 from worker.core.texts import shown_code
@@ -28,10 +29,18 @@ class BadTrigger(ValueError):  # noqa: N818 - the name states the condition
     `faults` lists each bad field with the kind of its value and the expected value.
     """
 
-    def __init__(self, reason: str, *, missing: bool, faults: Sequence[tuple[str, str, str]] = ()) -> None:
-        super().__init__(reason)
+    def __init__(
+        self,
+        text: str,
+        *,
+        missing: bool,
+        faults: Sequence[tuple[str, str, str]] = (),
+        reason: Reason | None = None,
+    ) -> None:
+        super().__init__(text)
         self.missing = missing
         self.faults = faults
+        self.reason: Reason = reason or ("missing_argument" if missing else "bad_argument")
 
 
 def _text_id(value: object) -> object:
@@ -89,8 +98,8 @@ def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
         "call_person_id": f"a text of at most {MAX_ID_LENGTH} characters, all printable,"
         " empty for everyone in the case",
     } | unknown
-    reason = "; ".join(f"{name}: {kind}, should be {wanted[name]}" for name, kind in kinds.items())
-    raise BadTrigger(reason, missing=missing, faults=[(name, kind, wanted[name]) for name, kind in kinds.items()])
+    text = "; ".join(f"{name}: {kind}, should be {wanted[name]}" for name, kind in kinds.items())
+    raise BadTrigger(text, missing=missing, faults=[(name, kind, wanted[name]) for name, kind in kinds.items()])
 
 
 def _unknown_names(present: dict[str, Any]) -> dict[str, str]:
@@ -212,10 +221,15 @@ class TriggerResult(UserDict[str, Any]):
         jobs: list[dict[str, str]] | None = None,
         refused: list[dict[str, Any]] | None = None,
         message: str = "",
+        reason: Reason | None = None,
     ) -> "TriggerResult":
-        """Return a result; `jobs` and `refused` hold whole person ids, `message` is a text for people."""
+        """Return a result; `jobs` and `refused` hold whole person ids, `message` is a text for people.
+
+        Every outcome but `started` has a `reason`; the result of a started trigger has none (S38).
+        """
         return cls(
             outcome=outcome,
+            **({"reason": reason} if reason else {}),
             case_id=case_id,
             mediation_id=mediation_id,
             jobs=jobs or [],
@@ -231,8 +245,9 @@ class TriggerResult(UserDict[str, Any]):
         refused = _listed(
             [f"{mask_person(one['person_id'])}({shown_code(one['error_code'])})" for one in self["refused"]]
         )
+        why = f" ({self['reason']})" if "reason" in self else ""
         parts = (
-            f"{self['outcome']} {self['case_id']}/{self['mediation_id']}",
+            f"{self['outcome']}{why} {self['case_id']}/{self['mediation_id']}",
             jobs and f"jobs {jobs}",
             refused and f"refused {refused}",
         )

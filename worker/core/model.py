@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from api_client import Reason
 from config.redaction import mask_person
 from worker.core import texts
 from worker.core.decision import Finish, Next, Phase, Poll, Verdict
@@ -65,13 +66,17 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change, as the live stream and the case's history contain it. Without personal data."""
+    """One change, as the live stream and the case's history contain it. Without personal data.
+
+    `task_id` names the trigger that caused it; scripts add it where they alone know it.
+    """
 
     kind: EventKind
     case_id: str
     mediation_id: str
     job_id: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+    task_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,8 @@ class PollEnd:
     """The end of one poll, to be written: the result of its query, and the next poll or the verdict.
 
     `poll_no` is the fencing token that the fence set; the script writes only while the record still has it (S28).
-    `call_status` None leaves the status unchanged (a failed query); `timing` goes to the metrics.
+    `call_status` None leaves the status unchanged (a failed query); `timing` and the `reason` of a failed query go to
+    the metrics.
     """
 
     pair: Pair
@@ -233,6 +239,7 @@ class PollEnd:
     call_status: str | None = None
     event: Event | None = None
     timing: Timing | None = None
+    reason: Reason | None = None
 
 
 OutageChange = Literal["no_change", "outage_began", "outage_ended"]

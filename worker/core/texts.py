@@ -101,6 +101,11 @@ def dial_failed(reason: str) -> str:
     return f"makeCallV2 failed: {reason}"
 
 
+def unknown_outcome(reason: str) -> str:
+    """Return the line logged when an answer names no call and refuses none (S13); `reason` is one of the closed set."""
+    return f"{OUTCOME_UNKNOWN}: {reason}"
+
+
 def polling(job_id: str) -> str:
     """Return the line logged for each poll (S26)."""
     return f"轮询查询 jobId: {job_id}"

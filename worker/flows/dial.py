@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Rejected
+from api_client import CallRecord, CallRequest, NotSent, OutcomeUnknown, Reason, Rejected
 from config.calling_hours import CallingHours
 from worker.core import texts
 from worker.core.decision import DIAL_BACKOFF
@@ -52,9 +52,10 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True)
 class CallLater:
-    """No request was sent; the trigger may call at `at` (epoch seconds) or later."""
+    """No request was sent; for this `reason` the trigger may call at `at` (epoch seconds) or later."""
 
     at: float
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class BeforeSend:
         try:
             answer = self.store.begin_sending(self.claim.pair, self.claim.token, closes=self.closes)
         except StoreUnavailable as error:
-            raise NotSent(str(error)) from error
+            raise NotSent(str(error), reason="not_confirmed") from error
         if not isinstance(answer, float):
             raise Withheld(answer)
         self.sent_at = answer
@@ -109,14 +110,17 @@ class Dial:
         except Withheld as withheld:
             return self._withheld(claim, withheld, closes)
         except (NotSent, Rejected) as error:
-            log.error(texts.dial_failed(str(error)), extra=claim.names)  # noqa: TRY400 - an expected error
-            return Dialled(not_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"))
+            names = claim.names | {"reason": error.reason}
+            log.error(texts.dial_failed(str(error)), extra=names)  # noqa: TRY400 - an expected error
+            return Dialled(not_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed", error.reason))
         except OutcomeUnknown as error:
-            log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=claim.names)  # noqa: TRY400
-            return Dialled(self._unknown(claim, error.records), before_send.sent_at)
+            names = claim.names | {"reason": error.reason}
+            log.error("%s: %s", texts.OUTCOME_UNKNOWN, error, extra=names)  # noqa: TRY400
+            return Dialled(self._unknown(claim, error.reason, error.records), before_send.sent_at)
         if before_send.sent_at is None:  # the request left without passing the gate of `api_client`
-            log.error("%s: answered past the gate", texts.OUTCOME_UNKNOWN, extra=claim.names)
-            return Dialled(self._unknown(claim, records))
+            names = claim.names | {"reason": "past_gate"}
+            log.error("%s: answered past the gate", texts.OUTCOME_UNKNOWN, extra=names)
+            return Dialled(self._unknown(claim, "past_gate", records))
         return Dialled(read_answer(records, claim.pair, interval=self.interval), before_send.sent_at)
 
     def closing_time(self) -> float | CallLater | None:
@@ -125,7 +129,7 @@ class Dial:
             return None
         now = self.store.now()
         window = self.hours.window(now)
-        return CallLater(window.opens) if now < window.opens else window.closes
+        return CallLater(window.opens, "calling_hours") if now < window.opens else window.closes
 
     def _request(self, claim: Claim, before_send: BeforeSend) -> list[CallRecord]:
         """Request the calls, with up to three retries of a request that was provably not sent (S12).
@@ -150,14 +154,15 @@ class Dial:
                 pause = next(backoff, math.inf)
                 if self.clock.monotonic() + pause >= until:
                     raise
-                log.warning("%s; next try in %s s", texts.dial_failed(str(error)), pause, extra=claim.names)
+                names = claim.names | {"reason": error.reason}
+                log.warning("%s; next try in %s s", texts.dial_failed(str(error)), pause, extra=names)
             self.clock.sleep(pause)
 
     def _renew(self, claim: Claim) -> None:
         try:
             ours = self.store.renew(claim.pair, claim.token)
         except StoreUnavailable as error:
-            raise NotSent(str(error)) from error
+            raise NotSent(str(error), reason="not_confirmed") from error
         if not ours:
             raise Withheld("taken")
 
@@ -165,22 +170,22 @@ class Dial:
         """Return the result of a dial whose request the store refused to let leave."""
         match withheld.why:
             case RetryAt(at=at):
-                return CallLater(at)
+                return CallLater(at, "throttled")
             case "closed":
                 assert self.hours is not None and closes is not None  # noqa: S101, PT018 - for the type checker
-                return CallLater(self.hours.window(closes).opens)
+                return CallLater(self.hours.window(closes).opens, "calling_hours")
             case "taken":
                 return ClaimLost()
             case "paused":
-                return Dialled(not_called("disabled", claim.pair, texts.DISABLED, "disabled"))
+                return Dialled(not_called("disabled", claim.pair, texts.DISABLED, "disabled", "paused"))
             case _:  # "watched": meanwhile a late answer to an earlier owner's request started calls of this pair
                 read = functools.partial(self.store.calls, case_id=claim.pair.case_id)
                 held = (call for call in keep_answer(read, self.clock) if call.holds(claim.pair))
                 return Dialled(found_again(claim.pair, [known_job(call, self.interval) for call in held]))
 
-    def _unknown(self, claim: Claim, records: list[CallRecord]) -> DialEnd:
+    def _unknown(self, claim: Claim, reason: Reason, records: list[CallRecord]) -> DialEnd:
         """Return the end of a dial that may have started calls; `records` are of an answer past the gate (S18)."""
         return replace(
-            not_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown"),
+            not_called("unknown", claim.pair, texts.OUTCOME_UNKNOWN, "unknown", reason),
             jobs=read_answer(records, claim.pair, interval=self.interval).jobs,
         )

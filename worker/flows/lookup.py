@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from api_client import ProtocolError, Unavailable
+from api_client import ProtocolError, Reason, Unavailable
 from worker.core.decision import FIRST_STATUS, first_delay, may_belong_to, read_status
 from worker.core.interfaces import Store, Upstream
 from worker.core.model import Call, NewJob, Pair
@@ -16,13 +16,14 @@ log = logging.getLogger(__name__)
 class CaseAnswers:
     """Upstream's answers about a case: the status of each job, and which of the two queries were answered.
 
-    A ProtocolError of the status query counts as an answer: upstream knows no such call. A ProtocolError of the
-    conversation log does not.
+    `failure` is the reason of the first query without an answer. A ProtocolError of the status query counts as an
+    answer: upstream knows no such call. A ProtocolError of the conversation log does not.
     """
 
     statuses: dict[str, str] = field(default_factory=dict)
     log_read: bool = False
     status_answered: bool = False
+    failure: Reason | None = None
 
     @property
     def answered(self) -> bool:
@@ -45,7 +46,8 @@ def query_case(upstream: Upstream, case_id: str, *, renew_claim: Callable[[], No
                 seen.statuses[entry.job_id] = entry.call_status or FIRST_STATUS
         seen.log_read = True
     except (Unavailable, ProtocolError) as error:
-        log.info("conversation log: %s", error, extra={"case_id": case_id})
+        seen.failure = error.reason
+        log.info("conversation log: %s", error, extra={"case_id": case_id, "reason": error.reason})
     try:
         renew_claim()
         status = upstream.status(case_ref=case_id)
@@ -53,8 +55,10 @@ def query_case(upstream: Upstream, case_id: str, *, renew_claim: Callable[[], No
             seen.statuses[status.job_id] = status.call_status
         seen.status_answered = True
     except (Unavailable, ProtocolError) as error:
-        log.info("status by case: %s", error, extra={"case_id": case_id})
+        log.info("status by case: %s", error, extra={"case_id": case_id, "reason": error.reason})
         seen.status_answered = isinstance(error, ProtocolError)
+        if not seen.status_answered:
+            seen.failure = seen.failure or error.reason
     return seen
 
 
@@ -69,7 +73,8 @@ def still_active(
     """
     seen = query_case(upstream, pair.case_id, renew_claim=renew_claim)
     if not seen.answered:
-        raise Unavailable("the conversation log was not read" if not seen.log_read else "the status was not answered")
+        text = "the conversation log was not read" if not seen.log_read else "the status was not answered"
+        raise Unavailable(text, reason=seen.failure)
     known = {call.job_id: call for call in store.calls(case_id=pair.case_id, finished=True)}
     jobs = [
         NewJob(job_id, "", call_status, first_delay(job_id, interval))
@@ -78,7 +83,7 @@ def still_active(
     ]
     others = (one for one in store.pairs(case_id=pair.case_id) if one.pair != pair)
     if jobs and any(one.phase == "sending" for one in others):  # those calls may belong to that request (S14)
-        raise Unavailable("another mediation's request is under way")
+        raise Unavailable("another mediation's request is under way", reason="other_request")
     for call in known.values():
         may_be = not call.person_id and may_belong_to(call.job_id, since)  # adopted by another pair's look-up
         if call.verdict == "ended" or not (call.holds(pair) or may_be):

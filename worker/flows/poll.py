@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from api_client import CallStatus, ProtocolError, Unavailable
+from api_client import CallStatus, ProtocolError, Reason, Unavailable
 from worker.core import texts
 from worker.core.decision import Answer, Finish, Next, Policy, decide, may_query, read_status
 from worker.core.interfaces import Clock, Notify, Store, SubmitPolls
@@ -33,6 +33,7 @@ class QueryOutcome:
 
     `answer` is the input of the decision, `result` that of the outage detection. In seconds: `retry_after` (upstream's
     `Retry-After`), `late` (from the due time to the query) and `took` (from the query to its answer; None: no query).
+    `reason` is that of a failed query.
     """
 
     answer: Answer
@@ -41,6 +42,7 @@ class QueryOutcome:
     retry_after: float | None = None
     late: float = 0
     took: float | None = None
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,12 @@ class PollFlow:
         try:
             answer = await status(case_ref=message.case_id, job_id=message.job_id)
         except (Unavailable, ProtocolError) as error:
-            log.info("status query: %s", error, extra=_names(message))
+            log.info("status query: %s", error, extra=_names(message) | {"reason": error.reason})
             failure: Answer = "outage" if start.outage else "silent"  # during an outage a failure is not counted (S29)
             result: QueryResult = "unavailable" if isinstance(error, Unavailable) else "unreadable"
             pause = getattr(error, "retry_after", None)
-            return QueryOutcome(failure, result, None, pause, late, self.clock.monotonic() - asked_at)
+            took = self.clock.monotonic() - asked_at
+            return QueryOutcome(failure, result, None, pause, late, took, error.reason)
         took = self.clock.monotonic() - asked_at
         return QueryOutcome(read_status(answer.call_status), "answer", answer.call_status, None, late, took)
 
@@ -126,7 +129,7 @@ class PollFlow:
         if outcome.answer == "silent":
             failures = decision.retry_count if isinstance(decision, Finish) else decision.poll.retry_count
             line = texts.query_failed(failures, self.policy.max_retry_count, message.job_id)
-            log.warning(line, extra=_names(message))
+            log.warning(line, extra=_names(message) | {"reason": outcome.reason})
         return PollDecision(current, self._end(current, outcome, decision))
 
     def _end(self, current: PollInProgress, outcome: QueryOutcome, decision: Next | Finish) -> PollEnd:
@@ -136,9 +139,9 @@ class PollFlow:
         detail = {"call_status": shown, "label": texts.label(shown)}
         if isinstance(decision, Finish):
             lost = {"message": texts.WATCH_LOST} if decision.verdict == "lost" else {}
-            event = _event(decision.verdict, message, **detail, **lost)
+            event = _event(decision.verdict, current, **detail, **lost, **_reason(decision, outcome.reason))
         elif call_status not in (None, start.call_status):
-            event = _event("status_changed", message, **detail)
+            event = _event("status_changed", current, **detail)
         return PollEnd(
             start.pair,
             message.job_id,
@@ -148,6 +151,7 @@ class PollFlow:
             call_status,
             event,
             Timing(outcome.late, outcome.took),
+            outcome.reason,
         )
 
     def write(self, decided: Sequence[PollDecision]) -> list[str]:
@@ -168,7 +172,7 @@ class PollFlow:
         _log_change(change)
         label = texts.label(end.call_status or start.call_status)
         if isinstance(end.follows, Finish):
-            _log_end(end.follows, message)
+            _log_end(end.follows, message, end.reason)
             line = f"{label} · {end.follows.verdict} after poll {start.poll.poll_no}"
             self.notify(StatusUpdate(message, line, end.follows.verdict, start.poll.deadline, start.root))
             return line
@@ -195,18 +199,26 @@ def _log_change(change: OutageChange) -> None:
         log.warning(texts.OUTAGE_ENDED)
 
 
-def _log_end(end: Finish, message: PollMessage) -> None:
-    job_id = message.job_id
+def _reason(end: Finish, last_failure: Reason | None) -> dict[str, Reason]:
+    """Return the field with the reason of a watch that ended before its call (S24, S25, S38)."""
+    if end.verdict == "lost":  # without a query: queries that outlasted their leases counted as failures (S28)
+        return {"reason": last_failure or "lease_ended"}
+    return {"reason": "deadline"} if end.verdict == "expired" else {}
+
+
+def _log_end(end: Finish, message: PollMessage, last_failure: Reason | None) -> None:
+    job_id, names = message.job_id, {**_names(message), **_reason(end, last_failure)}
     if end.verdict == "ended":
-        log.info(texts.terminal(job_id), extra=_names(message))
+        log.info(texts.terminal(job_id), extra=names)
     elif end.verdict == "expired":
-        log.warning(texts.watch_expired(job_id), extra=_names(message))
+        log.warning(texts.watch_expired(job_id), extra=names)
     else:
-        log.error(texts.retries_exceeded(job_id), extra=_names(message) | {"notice": texts.WATCH_LOST})
+        log.error(texts.retries_exceeded(job_id), extra=names | {"notice": texts.WATCH_LOST})
 
 
-def _event(kind: EventKind, message: PollMessage, /, **detail: object) -> Event:
-    return Event(kind, message.case_id, message.mediation_id, message.job_id, detail)
+def _event(kind: EventKind, current: PollInProgress, /, **detail: object) -> Event:
+    message = current.message
+    return Event(kind, message.case_id, message.mediation_id, message.job_id, detail, current.start.root)
 
 
 def _names(message: PollMessage) -> dict[str, str]:

@@ -40,8 +40,8 @@ class ThrottledUpstream:
         try:
             wait = self.store.reserve_query(longest=LONGEST_WAIT)
         except StoreUnavailable as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(str(error), reason="not_confirmed") from error
         if wait is None:
-            raise Unavailable("throttled by the rate limit of status queries")
+            raise Unavailable("throttled by the rate limit of status queries", reason="throttled")
         if wait:
             self.clock.sleep(wait)

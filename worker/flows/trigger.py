@@ -22,7 +22,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CLAIM_LOST = "the claim passed to another owner before the request: nothing sent"
-OTHER_PAIR = BadTrigger("task id: used before for another pair, should be a new one", missing=False)
+OTHER_PAIR = BadTrigger(
+    "task id: used before for another pair, should be a new one", missing=False, reason="task_id_reused"
+)
 QUERY_LIMIT = 60  # seconds for all queries before a new call; later ones count as unanswered
 CLAIM_LIMIT = 60  # seconds of retries while the store is away; then the trigger is rejected to the queue
 
@@ -44,8 +46,9 @@ class TriggerFlow:
         try:
             request = read_trigger(kwargs)
         except BadTrigger as bad:
-            with suppress(StoreUnavailable):  # only a counter of the metrics
+            with suppress(StoreUnavailable):  # only counters of the metrics
                 self.dial.store.count("triggers:invalid")
+                self.dial.store.count(f"reasons:trigger:{bad.reason}")
             return _invalid(kwargs, bad, task_id)
         pair = Pair(request.case_id, request.mediation_id)
         claim = Claim(request, pair, self.new_token(), task_id, expires)
@@ -56,7 +59,7 @@ class TriggerFlow:
                 return _invalid(kwargs, OTHER_PAIR, task_id)
             case ClaimAnswered(why, result):
                 text = "redelivered: answered with its recorded result" if why == "handled" else result["message"]
-                log.info(text, extra=claim.names | {"outcome": result["outcome"]})
+                log.info(text, extra=claim.names | _how(result))
                 return result
             case claimed:
                 return self._call(claim, claimed.query_since)
@@ -77,12 +80,12 @@ class TriggerFlow:
         """Query upstream if needed, dial, and store the outcome; outside the calling hours or throttled, defer."""
         closes = self._with_retry(self.dial.closing_time)
         if isinstance(closes, CallLater):
-            return self._defer(claim, closes.at)
+            return self._defer(claim, closes)
         match self._query_first(claim, query_since) or self.dial(claim, closes):
             case Dialled(end, sent_at):
                 return self._settle(claim, end, sent_at)
-            case CallLater(at):
-                return self._defer(claim, at)
+            case CallLater() as later:
+                return self._defer(claim, later)
             case _:  # ClaimLost
                 log.warning(CLAIM_LOST, extra=claim.names)
                 return None
@@ -98,7 +101,7 @@ class TriggerFlow:
 
         def renew_claim() -> None:  # without it the sweep would replace the claim during slow queries
             if dial.clock.monotonic() > until:
-                raise Unavailable("the queries take too long")
+                raise Unavailable("the queries take too long", reason="timeout")
             if not dial.store.renew(claim.pair, claim.token):
                 raise Withheld("taken")  # caught below: it stops the queries
 
@@ -109,8 +112,9 @@ class TriggerFlow:
         except Withheld:
             return ClaimLost()
         except (Unavailable, ProtocolError) as error:
-            log.error(texts.dial_failed(f"{texts.LOOK_FAILED}: {error}"), extra=claim.names)  # noqa: TRY400
-            return Dialled(not_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed"))
+            names = claim.names | {"reason": error.reason}
+            log.error(texts.dial_failed(f"{texts.LOOK_FAILED}: {error}"), extra=names)  # noqa: TRY400
+            return Dialled(not_called("failed", claim.pair, texts.DIAL_FAILED, "dial_failed", error.reason))
         if not jobs:
             return None
         log.info(texts.ALREADY_ACTIVE, extra=claim.names)
@@ -132,20 +136,21 @@ class TriggerFlow:
         if keep_answer(lambda: self.dial.store.settle(settlement), self.dial.clock) is None:
             return None
         for warning in end.warnings:
-            log.warning(warning, extra=claim.names | {"outcome": end.outcome})
+            log.warning(warning, extra=claim.names | _how(end.result))
         for job in end.jobs:
             log.info(texts.job_stored(job.job_id, job.call_status), extra=claim.names | {"job_id": job.job_id})
         return end.result
 
-    def _defer(self, claim: Claim, until: float) -> TriggerResult | None:
-        """Store the trigger in its ledger until `until` (epoch seconds), and release the lock."""
-        detail = {"message": texts.DEFERRED, "until": until}
-        event = Event("deferred", claim.pair.case_id, claim.pair.mediation_id, detail=detail)
-        if not self._with_retry(lambda: self.dial.store.defer(claim.pair, claim.token, until=until, event=event)):
+    def _defer(self, claim: Claim, later: CallLater) -> TriggerResult | None:
+        """Store the trigger in its ledger until it may call, and release the lock."""
+        detail = {"message": texts.DEFERRED, "until": later.at, "reason": later.reason}
+        pair = claim.pair
+        event = Event("deferred", pair.case_id, pair.mediation_id, detail=detail, task_id=claim.task_id)
+        if not self._with_retry(lambda: self.dial.store.defer(pair, claim.token, until=later.at, event=event)):
             log.warning(CLAIM_LOST, extra=claim.names)
             return None
-        log.info(texts.DEFERRED, extra=claim.names | {"until": until})
-        return deferred(claim.pair, until)
+        log.info(texts.DEFERRED, extra=claim.names | {"until": later.at, "reason": later.reason})
+        return deferred(pair, later.at, later.reason)
 
     def _with_retry(self, step: Callable[[], T]) -> T:
         return retry_while_away(step, self.dial.clock, limit=CLAIM_LIMIT)
@@ -156,10 +161,15 @@ def _of_another_pair(result: TriggerResult, pair: Pair) -> bool:
     return result["case_id"] != "" and (result["case_id"], result["mediation_id"]) != (pair.case_id, pair.mediation_id)
 
 
+def _how(result: TriggerResult) -> dict[str, str]:
+    """Return the fields of a log line that tell how a trigger ended."""
+    return {name: result[name] for name in ("outcome", "reason") if name in result}
+
+
 def _invalid(kwargs: dict[str, Any], bad: BadTrigger, task_id: str) -> TriggerResult:
     """Log an invalid trigger and return its result (S2)."""
     ids = {name: plain_id(kwargs.get(name)) for name in ("case_id", "mediation_id")}
     message = f"{texts.MISSING_PARAMETERS}: {bad}" if bad.missing else str(bad)
     text = texts.MISSING_PARAMETERS if bad.missing else texts.INVALID_PARAMETERS
-    log.warning(text, extra=ids | {"task_id": task_id, "reason": str(bad)})
-    return TriggerResult.of("invalid", ids["case_id"], ids["mediation_id"], message=message)
+    log.warning(text, extra=ids | {"task_id": task_id, "reason": bad.reason, "fault": str(bad)})
+    return TriggerResult.of("invalid", ids["case_id"], ids["mediation_id"], message=message, reason=bad.reason)

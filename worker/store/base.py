@@ -35,6 +35,18 @@ local function stamp(t) return string.format('%.3f', t) end
 
 -- A script counts an event in the same step that causes it: exactly once, whichever process ran the script.
 local function count(field, by) redis.call('HINCRBY', PREFIX .. ':counters', field, by or 1) end
+
+-- Count a trigger by the reason in its result or event; a success has none. A quote inside a value is escaped in JSON.
+local function count_reason(json)
+  local reason = string.match(json, '"reason": "([%w_]+)"')
+  if reason then count('reasons:trigger:' .. reason) end
+end
+
+-- Name the trigger in an event that a script emits for it.
+local function of_task(event, task_id)
+  if not task_id or task_id == '' then return event end
+  return string.sub(event, 1, -2) .. ', "task_id": ' .. cjson.encode(task_id) .. '}'
+end
 """
     + OUTBOX_LUA
     + """

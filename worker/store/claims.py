@@ -2,15 +2,16 @@
 
 import functools
 import json
+from dataclasses import replace
 from typing import Literal
 
 import redis
 
 from worker.core import texts
-from worker.core.dial_result import deferred
+from worker.core.dial_result import deferred, not_called
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import TriggerResult
-from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, Pair, RetryAt
+from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Pair, RetryAt
 from worker.store.base import Scripts, event_json
 from worker.store.connection import Durability, durability_of
 from worker.store.keys import Keys, member
@@ -27,7 +28,7 @@ REFUSALS = ("paused", "taken", "watched", "closed")
 # the first one; an equal trigger extends its expiry, any other is skipped.
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
-local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred_head,
+local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred,
   disabled_event, handled_before = unpack(ARGV)
 
 local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
@@ -80,6 +81,7 @@ local function skip()
   local result = skipped_head .. '[' .. table.concat(jobs, ',') .. ']' .. skipped_tail
   redis.call('SET', task, result, 'PX', TASK_TTL)
   count('triggers:skipped')
+  count_reason(result)
   return {'skipped', result}
 end
 
@@ -87,14 +89,15 @@ if lock_token == token then return claimed() end  -- this claim, sent twice over
 
 if phase == 'waiting' then
   local stopped = enabled == '0' or redis.call('EXISTS', paused) == 1
-  local waits = redis.call('HMGET', ledger, 'until', 'expires', 'arguments')
+  local waits = redis.call('HMGET', ledger, 'until', 'expires', 'arguments', 'reason')
   local due = tonumber(waits[1]) <= t
   if state[2] == task_id and due and not stopped then
     redis.call('DEL', lock)
     return take()
   end
   if state[2] ~= task_id and waits[3] ~= arguments then return skip() end
-  local result = deferred_head .. waits[1] .. '}'
+  local result = string.gsub(deferred, '"reason": "[%w_]+"', '"reason": "' .. (waits[4] or 'calling_hours') .. '"', 1)
+  result = string.gsub(result, '"deferred_until": 0', '"deferred_until": ' .. waits[1], 1)
   if state[2] ~= task_id then
     local ends = expires == '' and math.huge or tonumber(expires)
     local other = waits[2] == '' and math.huge or tonumber(waits[2])
@@ -105,6 +108,7 @@ if phase == 'waiting' then
     redis.call('SET', task, result, 'PX', TASK_TTL)
   end
   count('triggers:deferred')
+  count_reason(result)
   return {'deferred', result}
 end
 
@@ -120,6 +124,7 @@ if lock_token or (phase and phase ~= 'done') or redis.call('SCARD', live) > 0 th
 if enabled == '0' or redis.call('EXISTS', paused) == 1 then
   redis.call('SET', task, disabled, 'PX', TASK_TTL)
   count('triggers:disabled')
+  count_reason(disabled)
   emit(PREFIX .. ':events', PREFIX .. ':history:' .. string.match(member, '^[^:]*'), HISTORY_TTL, t, disabled_event)
   return {'disabled', disabled}
 end
@@ -202,19 +207,20 @@ class ClaimScripts(Scripts):
         """
         k = self.keys
         case_id, mediation_id = pair.case_id, pair.mediation_id
-        skipped = TriggerResult.of("skipped", case_id, mediation_id, message=texts.ALREADY_ACTIVE)
+        active, handled = texts.ALREADY_ACTIVE, texts.HANDLED_BEFORE
+        skipped = TriggerResult.of("skipped", case_id, mediation_id, message=active, reason="active_call")
         head, tail = json.dumps(skipped.data, ensure_ascii=False).split('"jobs": []')
-        disabled = TriggerResult.of("disabled", case_id, mediation_id, message=texts.DISABLED)
-        handled_before = TriggerResult.of("skipped", case_id, mediation_id, message=texts.HANDLED_BEFORE)
-        disabled_event = event_json(Event("disabled", case_id, mediation_id, detail={"message": texts.DISABLED}))
-        deferred_head = json.dumps(deferred(pair, 0).data, ensure_ascii=False).removesuffix("0}")
+        stopped = not_called("disabled", pair, texts.DISABLED, "disabled", "paused")
+        handled_before = TriggerResult.of("skipped", case_id, mediation_id, message=handled, reason="handled_before")
+        disabled_event = event_json(replace(stopped.events[0], task_id=task_id))
+        waiting = deferred(pair, 0, "calling_hours")
         reply = self.run(
             self._claim,
             [k.lock(pair), k.ledger(pair), k.task(task_id), k.paused, k.live(pair), k.pairs],
             [
                 *(token, task_id, arguments, expires or "", int(enabled), member(pair)),
-                *(head + '"jobs": ', tail, json.dumps(disabled.data, ensure_ascii=False)),
-                *(deferred_head, disabled_event),
+                *(head + '"jobs": ', tail, json.dumps(stopped.result.data, ensure_ascii=False)),
+                *(json.dumps(waiting.data, ensure_ascii=False), disabled_event),
                 json.dumps(handled_before.data, ensure_ascii=False),
             ],
         )
@@ -247,7 +253,7 @@ class ClaimScripts(Scripts):
         """
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
-        unknown = TriggerResult.of("unknown", pair.case_id, pair.mediation_id, message=texts.OUTCOME_UNKNOWN)
+        unknown = not_called("unknown", pair, texts.OUTCOME_UNKNOWN, "unknown", "sender_died").result
         args: list[str | float] = [
             *(token, member(pair), json.dumps(unknown.data, ensure_ascii=False), closes or ""),
         ]

@@ -16,7 +16,9 @@ from worker.store.keys import Keys, pair_of
 from worker.store.outbox import BATCH, OutboxScripts
 from worker.store.terms import Terms, constants
 
-ERASED_RESULT = json.dumps(TriggerResult.of("skipped", "", "", message=texts.ERASED).data, ensure_ascii=False)
+ERASED_RESULT = json.dumps(
+    TriggerResult.of("skipped", "", "", message=texts.ERASED, reason="erased").data, ensure_ascii=False
+)
 
 # Invariant: no record is erased under a call that may be ringing or is being watched. The last failure, which makes the
 # pair's next trigger query upstream first, is erased only on a person's explicit order (S5). Waiting triggers are

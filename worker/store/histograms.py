@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 
+from api_client import Reason
 from worker.core.model import QueryResult, Timing
 
 MICROSECONDS = 1_000_000
@@ -30,12 +31,14 @@ end
 )
 
 
-def poll_counts(result: QueryResult, timing: Timing | None) -> list[str | int]:
+def poll_counts(result: QueryResult, timing: Timing | None, reason: Reason | None) -> list[str | int]:
     """Return the counters that the end of a poll increases: field, number, field, number …, as the scripts take them.
 
     The bucket is found here, because Lua would spend as much of Redis' only thread on it as on the counting itself.
     """
     counts: list[str | int] = [f"polls:{result}", 1]
+    if reason is not None:
+        counts += (f"reasons:query:{reason}", 1)
     if timing is not None:
         late = max(0.0, timing.late)
         bucket = bisect_left(_LATENESS, late)

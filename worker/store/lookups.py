@@ -53,7 +53,7 @@ for i, job in ipairs(cjson.decode(found)) do
     watch(member, s[5] or '', job, t, started_at, deadline)
     watched[#watched + 1] = job.job_id
     redis.call('HINCRBY', ledger, 'found', 1)
-    emit(events, history, HISTORY_TTL, t, job.event)
+    emit(events, history, HISTORY_TTL, t, of_task(job.event, s[5]))
     local shared = {}
     for _, other in ipairs(others) do
       if job.created > other.after then
@@ -73,10 +73,10 @@ RELEASE = """
 local ledger, live, pairs_key, events, history = unpack(KEYS)
 local member, event = unpack(ARGV)
 local t = now()
-local s = redis.call('HMGET', ledger, 'phase', 'token', 'lookup')
+local s = redis.call('HMGET', ledger, 'phase', 'token', 'lookup', 'task_id')
 if not s[1] then return 'absent' end
 if s[1] ~= 'unknown' then return s[1] end
-emit(events, history, HISTORY_TTL, t, event)
+emit(events, history, HISTORY_TTL, t, of_task(event, s[4]))
 close_look_up(ledger, live, pairs_key, member, s[2], t)
 return 'released'
 """

@@ -202,7 +202,7 @@ class PollScripts(Scripts):
             "result": end.result,
             "call_status": end.call_status or "",
             "event": event_json(end.event),
-            "counts": poll_counts(end.result, end.timing),
+            "counts": poll_counts(end.result, end.timing, end.reason),
         }
         if isinstance(end.follows, Next):
             poll = end.follows.poll  # without its `poll_no`: the fence has already written it

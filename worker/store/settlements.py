@@ -1,6 +1,7 @@
 """End a trigger in Redis: store the outcome of the dial, or defer the trigger until it may call."""
 
 import json
+from dataclasses import replace
 
 import redis
 
@@ -23,7 +24,9 @@ local past_the_gate = phase == 'unknown' and sent_at == ''
 -- A request that left past the gate also takes a pair whose owner has sent nothing.
 local ours = state[1] == token or past_the_gate and (before == 'claimed' or before == 'waiting' or before == 'done')
 
-local stored = redis.call('GET', task) == result  -- an unknown outcome is stored when its request leaves
+-- An unknown outcome is stored when its request leaves, with another reason than a later answer gives.
+local function without_reason(json) return (string.gsub(json, '"reason": "[%w_]+", ', '', 1)) end
+local stored = without_reason(redis.call('GET', task) or '') == without_reason(result)
 -- A duplicate delivery of this trigger may have stored the same result; only the owner of the claim settles the pair.
 local unsettled = ours and (before == 'claimed' or before == 'sending')
 if stored and not unsettled then return watched end  -- sent twice over a broken connection, or the look-up continues
@@ -34,6 +37,7 @@ local pair_event = phase == 'unknown' and 'lose' or 'watch'  -- or release, whic
 if (ours or before == 'done') and not unknown_by_sweep then next_phase(pair_event, state[2]) end  -- before any write
 
 count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
+count_reason(result)
 for _, event in ipairs(new.events) do
   local published = unknown_by_sweep and string.find(event, '^{"kind": "unknown"')
   if not published then emit(events, history, HISTORY_TTL, t, event) end
@@ -118,10 +122,12 @@ if state[2] ~= 'claimed' and state[2] ~= 'sending' then return 0 end
 local t, ends = now(), tonumber(state[3] or '') or math.huge
 redis.call('DEL', lock, PREFIX .. ':task:' .. state[4])
 redis.call('ZREM', PREFIX .. ':dialled', state[4])
-enter(ledger, 'defer', state[2], 'until', wait_until, 'waiting_at', stamp(t))
+enter(ledger, 'defer', state[2], 'until', wait_until, 'waiting_at', stamp(t),
+  'reason', string.match(event, '"reason": "([%w_]+)"'))
 redis.call('HDEL', ledger, 'requeued', 'republished')
 redis.call('ZADD', pairs_key, math.min(tonumber(wait_until), ends), member)
 count('triggers:deferred')
+count_reason(event)
 emit(events, history, HISTORY_TTL, t, event)
 return 1
 """
@@ -150,7 +156,7 @@ class SettlementScripts(Scripts):
         k, pair = self.keys, settlement.pair
         answer = {
             "jobs": [job_fields(job, pair) for job in settlement.jobs],
-            "events": [event_json(event) for event in settlement.events],
+            "events": [event_json(replace(event, task_id=settlement.task_id)) for event in settlement.events],
         }
         reply = self.run(
             self._settle,

@@ -7,7 +7,7 @@ from typing import Literal
 import redis
 
 from worker.core import texts
-from worker.core.messages import TriggerResult
+from worker.core.dial_result import not_called
 from worker.core.model import AbandonedClaim, Event, EventKind, Pair
 from worker.store.base import Scripts, event_json
 from worker.store.claims import CLAIM_STALE_AFTER
@@ -42,7 +42,7 @@ local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at'
 local s = {}
 for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
 local function later(at) redis.call('ZADD', pairs_key, at, member) end
-local function notify(event) emit(events, history, HISTORY_TTL, t, event) end
+local function notify(event) emit(events, history, HISTORY_TTL, t, of_task(event, s.task_id)) end
 local function close() close_look_up(ledger, live, pairs_key, member, s.token, t) end
 local function query_upstream(after)
   later(t + after)
@@ -81,6 +81,7 @@ end
 if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to call
   redis.call('HDEL', ledger, 'until', 'rate_slot')
   release_pair(member, s.token, t)
+  count_reason(expired_event)
   notify(expired_event)
   return {'none'}
 end
@@ -95,6 +96,7 @@ if s.phase == 'claimed' then
   if tonumber(s.republished or '0') >= MOST_REPUBLICATIONS then  -- it crashes its workers, or never reaches the request
     redis.call('SET', task, failed)
     count('triggers:failed')
+    count_reason(failed)
     release_pair(member, s.token, t)
     notify(failed_event)
     return {'none'}
@@ -108,6 +110,7 @@ if s.phase == 'sending' then
   if t <= s.sending_at + SENDING_LIMIT then later(s.sending_at + SENDING_LIMIT) return {'none'} end
   enter(ledger, 'lose', s.phase, 'unknown_at', stamp(t), 'lookup', 1, 'lookup_from', stamp(t), 'found', 0)
   remember_failure(ledger, 'unknown', t, s.sending_at)
+  count_reason(unknown_event)
   notify(unknown_event)
   s.lookup, s.lookup_from, s.found = '1', t, 0
 end
@@ -163,7 +166,7 @@ class SweepScripts(Scripts):
     def attend(self, pair: Pair, *, token: str) -> AbandonedClaim | Literal["look", "none"]:
         """Take the step that is due for a pair; return the work left for the sweep (S14, S18)."""
         k = self.keys
-        failed = TriggerResult.of("failed", pair.case_id, pair.mediation_id, message=texts.DIAL_FAILED)
+        failed = not_called("failed", pair, texts.DIAL_FAILED, "dial_failed", "never_sent").result
         reply = self.run(
             self._attend,
             [k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
@@ -195,11 +198,11 @@ class SweepScripts(Scripts):
 def _events(pair: Pair) -> Iterator[Event]:
     """Yield the events that `attend` may emit, in the order of its arguments."""
     events: tuple[tuple[EventKind, dict[str, str]], ...] = (
-        ("unknown", {"message": texts.OUTCOME_UNKNOWN}),
-        ("nothing_found", {"message": texts.NOTHING_FOUND}),
-        ("nothing_found", {"message": texts.NOT_ASKED}),
+        ("unknown", {"message": texts.OUTCOME_UNKNOWN, "reason": "sender_died"}),
+        ("nothing_found", {"message": texts.NOTHING_FOUND, "reason": "not_found"}),
+        ("nothing_found", {"message": texts.NOT_ASKED, "reason": "not_asked"}),
         ("released", {"by": "time"}),
-        ("dial_failed", {"message": texts.TRIGGER_EXPIRED}),
-        ("dial_failed", {"message": texts.DIAL_FAILED}),
+        ("dial_failed", {"message": texts.TRIGGER_EXPIRED, "reason": "expired"}),
+        ("dial_failed", {"message": texts.DIAL_FAILED, "reason": "never_sent"}),
     )
     return (Event(kind, pair.case_id, pair.mediation_id, detail=detail) for kind, detail in events)
