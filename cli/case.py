@@ -10,12 +10,12 @@ import redis
 
 from api_client import ConversationLog, ProtocolError, Unavailable
 from cli.connect import connect, no_answer, open_store, read_settings
+from cli.malformed import delete_entries, read_entries
 from cli.ui.formatting import PHASES, event_line
 from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.settings import Settings
 from worker.container import build_upstream
 from worker.core import texts
-from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import NotErased
 
 SPEAKERS = {"Robot": "智能体", "Contact": "联系人"}
@@ -189,9 +189,5 @@ def _forget_results(settings: Settings, case_id: str) -> int:
 def _forget_malformed(settings: Settings, case_id: str) -> int:
     """Delete the quarantined messages that name the case; return their number."""
     named = re.compile(rf"(?<![\w-]){re.escape(case_id)}(?![\w-])")
-    try:
-        with connect(settings.broker_url) as client:
-            entries = cast("list[str]", client.lrange(MALFORMED_QUEUE, 0, -1))
-            return sum(int(str(client.lrem(MALFORMED_QUEUE, 0, one))) for one in set(entries) if named.search(one))
-    except redis.RedisError as error:
-        raise Failure(no_answer(settings.broker_url, "CALLWATCH_BROKER_URL", error)) from None
+    entries = read_entries(settings)
+    return delete_entries(settings, [one for one in entries if named.search(one.decode(errors="replace"))])

@@ -15,6 +15,7 @@ from cli.ui.output import printable
 from config.redaction import redact
 from config.settings import Settings
 from worker.runtime.celery_config import celery_config
+from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import RedisStore
 from worker.store.connection import NOT_DURABLE
 
@@ -172,6 +173,14 @@ def notices(store: RedisStore) -> Check:
 def queues(client: redis.Redis, names: tuple[str, ...]) -> Check:
     """Report the number of messages in each queue."""
     return Check("queues", "ok", ", ".join(f"{name} {client.llen(name)}" for name in names))
+
+
+def malformed(client: redis.Redis) -> Check:
+    """Check that no message of a back end was quarantined within a day (S38)."""
+    number = int(str(client.llen(MALFORMED_QUEUE)))
+    if not number:
+        return Check("malformed messages", "ok", "none")
+    return Check("malformed messages", "warn", f"{number} quarantined, `callwatch malformed` names the wrong fields")
 
 
 def workers(consumed: dict[str, list[str]], names: tuple[str, ...]) -> Check:

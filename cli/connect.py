@@ -28,11 +28,11 @@ def read_settings() -> Settings:
         raise Failure(str(error), exit_code=WRONG_USAGE) from None
 
 
-def connect(url: str) -> redis.Redis:
-    """Return a client for one command: short time-outs, no retry."""
+def connect(url: str, *, decode: bool = True) -> redis.Redis:
+    """Return a client for one command: short time-outs, no retry; it returns text, without `decode` bytes."""
     return redis.Redis.from_url(
         parse_redis_url(url).for_redis_py(),
-        decode_responses=True,
+        decode_responses=decode,
         socket_connect_timeout=CONNECT_LIMIT,
         socket_timeout=CONNECT_LIMIT,
         retry=Retry(NoBackoff(), 0),

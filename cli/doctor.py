@@ -112,6 +112,7 @@ def probe_broker(settings: Settings) -> Iterator[Check]:
         if elsewhere:
             yield Check("broker", "ok", f"{redact(settings.broker_url)} answers")
         yield checks.queues(client, QUEUES)
+        yield checks.malformed(client)
     except redis.RedisError as error:
         if elsewhere:  # else the check of the store reports it
             yield Check("broker", "FAIL", no_answer(settings.broker_url, "CALLWATCH_BROKER_URL", error))

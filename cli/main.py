@@ -9,6 +9,7 @@ from cli.commands.calls import status, watch
 from cli.commands.case import conversation, erase, history
 from cli.commands.health import doctor, healthcheck
 from cli.commands.keys import keys
+from cli.commands.malformed import malformed
 from cli.commands.notices import notices
 from cli.commands.release import release
 from cli.commands.services import flower, metrics, serve
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _command in (
-    *(up, trigger, status, watch, pause, resume, release, history, conversation, erase, notices),
+    *(up, trigger, status, watch, pause, resume, release, history, conversation, erase, notices, malformed),
     *(doctor, healthcheck, flower, metrics, serve, simulate),
 ):
     app.command()(_command)

@@ -275,11 +275,11 @@ def translated() -> Iterator[None]:
 
 
 def epoch(expires: str | datetime | None) -> float | None:
-    """Return a message's expiry in epoch seconds, at most `LATEST`; like Celery, read one without a zone as UTC."""
+    """Return a message's expiry in epoch seconds, at most `LATEST`; a message whose expiry has no zone is malformed."""
     moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires
     if moment is None:
         return None
-    return min(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), LATEST)
+    return min(moment.timestamp(), LATEST)
 
 
 def put_back(task: Task, kwargs: dict[str, Any]) -> None:

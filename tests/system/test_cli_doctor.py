@@ -28,7 +28,7 @@ PHONE = "138" + "0000" + "1111"
 CHECKS = [
     "settings", "encryption", "broker memory",
     "redis", "durability", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
-    "unknown outcomes", "notices", "queues", "workers", "upstream",
+    "unknown outcomes", "notices", "queues", "malformed messages", "workers", "upstream",
 ]  # fmt: skip
 
 Seen = dict[str, tuple[str, str]]
@@ -137,6 +137,10 @@ def swept_before(seconds: float) -> Callable[[RedisStore], None]:
         pytest.param(
             lambda store: store.client.lpush("outbound.poll", "x"),
             "queues", "ok", "outbound.trigger 0, outbound.poll 1, outbound.control 0", id="a message waits",
+        ),
+        pytest.param(
+            lambda store: store.client.lpush("outbound.malformed", "x", b"\xff"),
+            "malformed messages", "warn", "2 quarantined, `callwatch malformed` names the wrong fields", id="S38",
         ),
     ],
 )  # fmt: skip

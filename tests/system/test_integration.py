@@ -110,14 +110,15 @@ def test_s38_message_without_a_field_is_accepted_or_quarantined_as_documented(
     assert calls.get((case_id, "20"), 0) == (FIELDS[field] == "accepted")
 
 
-@pytest.mark.parametrize("expires", ["tomorrow", 1_900_000_000])
-def test_s38_message_with_a_non_iso_expiry_is_dropped(deployment: Deployment, expires: object) -> None:
+@pytest.mark.parametrize("expires", ["tomorrow", 1_900_000_000, "2099-11-22T09:00:00"])
+def test_s38_message_with_a_wrong_expiry_is_quarantined(deployment: Deployment, expires: object) -> None:
     client, task_id = deployment.store.client, f"expires-{expires}"
     sent = message(f"C-{expires}", task_id)
     sent["headers"]["expires"] = expires
     client.lpush("outbound.trigger", json.dumps(sent))
     client.lpush("outbound.trigger", json.dumps(message(f"C-{expires}-behind", f"behind-{expires}")))
     assert outcome(deployment, f"behind-{expires}") == "started"
+    assert json.dumps(sent) == client.lindex("outbound.malformed", 0)
     assert (f"C-{expires}", "20") not in deployment.simulator.calls_per_pair()
 
 

@@ -29,7 +29,7 @@ from tests.unit.test_docs import (
 from worker.core import dial_result, texts
 from worker.core.decision import Outcome
 from worker.core.model import Pair
-from worker.runtime import malformed
+from worker.runtime import malformed, task_message
 from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import Keys
 from worker.store import keys as store_keys
@@ -188,8 +188,8 @@ def test_the_bounds_are_those_of_the_code() -> None:
     kept = [malformed.KEPT, malformed.KEPT_LENGTH // 1024]
     assert numbers["quarantined messages"] == kept
     assert numbers["an entry of the trigger queue"] == [
-        malformed.LONGEST["outbound.trigger"] // 1024,
-        malformed.DEEPEST,
+        task_message.LONGEST["outbound.trigger"] // 1024,
+        task_message.DEEPEST,
     ]
     bounds = f"headers within {metrics.HEADER_TIMEOUT:.0f} s and {metrics.MAX_HEADERS // 1024} KiB, "
     assert bounds + f"{metrics.MAX_CONNECTIONS} connections, {metrics.TOTAL_TIMEOUT:.0f} s for everything" in SECURITY

@@ -20,10 +20,11 @@ from kombu.utils import json as kombu_json
 
 from worker import tasks
 from worker.app import app
-from worker.runtime.malformed import READING, read_task
+from worker.runtime.task_message import READING, MalformedError, read_task
 
 TASKS = {task.name: task for task in (tasks.trigger, tasks.poll, tasks.look_up)}
 BODY = [[], {"case_id": "C-1", "mediation_id": 20}, {}]
+ETA = "2026-11-22T00:00:00Z"
 HEADERS = {"task": "outbound.trigger", "id": "task-1"}
 PROPERTIES = {"delivery_tag": "tag-1", "delivery_info": {"exchange": "", "routing_key": "outbound.trigger"}}
 
@@ -138,6 +139,9 @@ def nested(levels: int) -> list[Any]:
     return found
 
 
+BODY_FAULT = "body: should be a JSON text of a list of three: positional arguments, kwargs, an empty object"
+MOMENT_FAULT = "should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z"
+
 GOOD = {
     "as documented": message(),
     "with the fields of Celery": message(
@@ -199,6 +203,8 @@ BAD: dict[str, Any] = {
     "an empty id": message(headers={**HEADERS, "id": ""}),
     "id a number": message(headers={**HEADERS, "id": 7}),
     "bad expires": message(headers={**HEADERS, "expires": "soon"}),
+    "expires without a zone": message(headers={**HEADERS, "expires": "2026-11-22T09:00:00"}),
+    "eta without a zone": message(headers={**HEADERS, "eta": "2026-11-22 09:00"}),
     "expires a number": message(headers={**HEADERS, "expires": 1_770_463_000}),
     "bad eta": message(headers={**HEADERS, "eta": "tomorrow"}),
     "eta an object": message(headers={**HEADERS, "eta": {}}),
@@ -256,12 +262,53 @@ def test_s38_any_other_entry_is_malformed(entry: Any) -> None:
     assert read(entry) is None
 
 
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        (b"\xff", "entry: should be a JSON object in UTF-8"),
+        (BAD["too long"], "entry: should have at most 16384 bytes"),
+        (BAD["a number"], "entry: should be a JSON object"),
+        (BAD["no body"], "body: Field required"),
+        (BAD["body no JSON"], BODY_FAULT),
+        (BAD["kwargs a list"], BODY_FAULT),
+        (BAD["no datetime"], BODY_FAULT),
+        (BAD["body an object"], BODY_FAULT),
+        (BAD["a body nested deeply"], "body: should have at most 20 levels"),
+        (BAD["a chain"], "body.chain: should be absent"),
+        (BAD["another id, embedded"], "body: should embed nothing"),
+        (BAD["pickle"], "content-type: Input should be 'application/json'"),
+        (BAD["compressed"], "headers.compression: should be absent"),
+        (BAD["no id"], "headers.id: Field required"),
+        (BAD["an id of two lines"], "headers.id: should have printable characters only"),
+        (BAD["a poll"], "headers.task: should be outbound.trigger, the task of this queue"),
+        (BAD["expires without a zone"], f"headers.expires: {MOMENT_FAULT}"),
+        (BAD["bad expires"], f"headers.expires: {MOMENT_FAULT}"),
+        (BAD["expires a number"], "headers.expires: Input should be a valid string"),
+        (BAD["eta without a zone"], f"headers.eta: {MOMENT_FAULT}"),
+        (BAD["delivery info without its place"], "properties.delivery_info.routing_key: Field required"),
+    ],
+)
+def test_s38_fault_names_the_wrong_field_and_quotes_nothing(entry: Any, fault: str) -> None:
+    """S37 S38: an `expires` without a zone would be read as UTC, in Shanghai 8 hours late."""
+    text = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
+    with pytest.raises(MalformedError) as caught:
+        read_task(text, "outbound.trigger", "outbound.trigger")
+    assert (str(caught.value), caught.value.field) == (fault, fault.partition(":")[0])
+
+
 def test_s38_only_required_fields_are_passed_on() -> None:
     """S38: with its own queue as routing key, a new delivery tag, and no field that makes Celery act."""
     place = {"exchange": "callwatch", "routing_key": "callwatch:due", "redelivered": True}
     extra = {"group": "g", "chord": "c", "shadow": "x", "timelimit": [1, 1], "kwargsrepr": "P-1", "reply_to": "x"}
     given = message(
-        headers={**HEADERS, **extra, "eta": "2026-11-22", "expires": None, "root_id": "root", "ignore_result": True},
+        headers={
+            **HEADERS,
+            **extra,
+            "eta": "2026-11-22T00:00:00Z",
+            "expires": None,
+            "root_id": "root",
+            "ignore_result": True,
+        },
         properties={**PROPERTIES, "delivery_info": place, "priority": 3, "reply_to": "callwatch:due", "x": 1},
         more="x",
     )
@@ -273,7 +320,7 @@ def test_s38_only_required_fields_are_passed_on() -> None:
         "body": json.dumps(BODY),
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {**HEADERS, "eta": "2026-11-22", "root_id": "root", "ignore_result": True},
+        "headers": {**HEADERS, "eta": ETA, "root_id": "root", "ignore_result": True},
         "properties": {
             "delivery_info": {"exchange": "", "routing_key": "outbound.trigger", "redelivered": True},
             "priority": 3,
@@ -293,7 +340,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-MOMENTS = st.datetimes().map(str) | st.sampled_from(
+MOMENTS = st.datetimes().map(lambda moment: f"{moment}+08:00") | st.sampled_from(
     ["0001-01-01", "9999-12-31T23:59:59-23:59", "9999-12-31", "0001-01-01T00:00:00+23:59", "2026-W01-1"]
 )
 FIELDS: dict[str, st.SearchStrategy[Any]] = {

@@ -62,9 +62,7 @@ def test_prefork_worker_may_either_dial_or_poll(monkeypatch: pytest.MonkeyPatch,
     [
         (None, None),
         ("2026-11-22T20:00:00+08:00", 1_795_348_800),
-        pytest.param("2026-11-22T12:00:00", 1_795_348_800, id="without a zone it is UTC"),
         pytest.param("9999-12-31T23:59:59.999999+00:00", tasks.LATEST, id="latest possible"),
-        pytest.param("9999-12-31T23:59:59.999999", tasks.LATEST, id="latest possible, without a zone"),
     ],
 )
 def test_expiry_is_converted_to_epoch_seconds(expires: str | None, expected: float | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.control import Panel
 
-from worker.runtime.malformed import LONGEST_ID
+from worker.runtime.task_message import LONGEST_ID
 
 RECONNECT_EVERY = 0.5  # seconds between two attempts to connect to Redis; a refused attempt is cheap
 READ_ONLY_COMMANDS = frozenset(
