@@ -112,8 +112,10 @@ def _notices_of(group: Sequence[Mapping[str, Any]], view: CaseView) -> Iterator[
     if refused:
         some_started = len(refused) < len(group)
         people = [(str(event.get("person", "")), str(event.get("message", ""))) for event in refused]
+        reasons = {str(event.get("reason", "refused")) for event in refused}
         yield {
             **_notice(refused[-1], "refused", "warning", texts.refusals(people, some_started=some_started)),
+            "reason": reasons.pop() if len(reasons) == 1 else "refused",
             "some_started": some_started,
             "refused": [{name: event[name] for name in REFUSAL if name in event} for event in refused],
         }

@@ -65,6 +65,18 @@ def test_abandoned_claim_gets_a_new_token_and_is_published_unchanged(store: Redi
     assert claim(store, token="third") == Claimed()
 
 
+def test_events_of_sweep_and_release_name_the_trigger(store: RedisStore, client: redis.Redis) -> None:
+    """S38: a task id is any printable text, and a reason stands beside it."""
+    task_id = 'load/"7" \\ 案'
+    assert claim(store, task_id=task_id) == Claimed()
+    assert isinstance(store.begin_sending(PAIR, "tok"), float)
+    set_back(client, store, "sending_at", 109)
+    assert attend(store) == "look"
+    assert store.release(PAIR, by="an operator", why="known") == "released"
+    told = [(event["kind"], event.get("reason"), event["task_id"]) for event in store.history("C-1")]
+    assert told == [("unknown", "sender_died", task_id), ("released", None, task_id)]
+
+
 def test_claim_with_a_stored_outcome_is_released(store: RedisStore, client: redis.Redis) -> None:
     """S17 S18: the slow first owner reported running calls, the second one died; no owner will send again."""
     assert claim(store) == Claimed()

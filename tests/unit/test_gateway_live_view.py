@@ -32,6 +32,22 @@ def test_s8_refusals_of_one_response_are_one_notice_with_masked_persons() -> Non
     assert shown[0]["refused"][0] == {"person": "***0004", "message": "wait", "error_code": 1001, "start_time": "9:00"}
 
 
+def test_s38_notice_carries_the_reason() -> None:
+    """Refusals of one answer share a notice: it has their common reason, else `refused`, and each refusal its own."""
+
+    def refused(number: int, at: float, reason: str) -> dict[str, Any]:
+        return {**event("refused", number, person="***1", reason=reason, refused_index=number), "at": at}
+
+    events = [
+        event("lost", 1, reason="http_401"),
+        *(refused(number, 2.0, "must_wait") for number in (2, 3)),
+        *(refused(number, 3.0, reason) for number, reason in ((4, "must_wait"), (5, "refused"))),
+    ]
+    shown = notices(events, CaseView("C-1"))
+    assert [notice["reason"] for notice in shown] == ["http_401", "must_wait", "refused"]
+    assert [(one["refused_index"], one["reason"]) for one in shown[2]["refused"]] == [(4, "must_wait"), (5, "refused")]
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "level", "text"),
     [

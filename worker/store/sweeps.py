@@ -79,7 +79,7 @@ if s.phase == 'waiting' and not expired then
 end
 
 if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to call
-  redis.call('HDEL', ledger, 'until', 'rate_slot')
+  redis.call('HDEL', ledger, 'until', 'reason', 'rate_slot')
   release_pair(member, s.token, t)
   count_reason(expired_event)
   notify(expired_event)
