@@ -249,6 +249,33 @@ def test_expired_claim_is_named(world: World) -> None:
     world.sweep()
     assert last_event(world) == {"kind": "dial_failed", "reason": "expired", "task_id": "task-1"}
     assert counted(world) == {"expired": 1}
+    state = world.store.trigger_state("task-1", PAIR)
+    assert state.result is not None
+    assert (state.result["outcome"], state.result["reason"]) == ("failed", "expired")
+
+
+@pytest.mark.parametrize("world", [NIGHT], indirect=True)
+def test_deferred_trigger_that_expires_has_a_result(world: World) -> None:
+    """S42: the gateway does not say for ever that it waits."""
+    world.clock.move_to(START + 86_400 - START % 86_400 + 15 * 3_600)
+    world.trigger()
+    world.redis.hset("t:ledger:C-1:20", "expires", f"{world.store.now() + 60:.3f}")
+    world.redis.zadd("t:pairs", {"C-1:20": 0})
+    world.clock.sleep(61)
+    world.sweep()
+    state = world.store.trigger_state("task-1", PAIR)
+    assert state.result is not None
+    assert (state.phase, state.result["reason"]) == ("done", "expired")
+
+
+def test_result_of_an_earlier_owner_outlasts_the_expiry(world: World) -> None:
+    """S18: the slow first owner has called, the second one died."""
+    dead_claim(world, expires=START + 20)
+    world.redis.set("t:task:task-1", '{"outcome": "started"}')
+    world.clock.sleep(31)
+    world.sweep()
+    state = world.store.trigger_state("task-1", PAIR)
+    assert state.result == {"outcome": "started"}
 
 
 def test_claim_that_is_never_sent_is_named(world: World) -> None:
@@ -290,7 +317,7 @@ def test_late_answer_of_a_stopped_sender_changes_nothing_but_the_result(world: W
 
 def test_look_up_without_an_answer_is_named(world: World) -> None:
     """S14: for a day upstream could not be asked."""
-    world.sweeping = 30
+    world.sweeping = 900
     world.upstream.dials = [OutcomeUnknown("no answer", reason="timeout")]
     world.upstream.log_entries = Unavailable("down", reason="connect")
     world.trigger()

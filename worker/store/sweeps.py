@@ -33,8 +33,8 @@ return 1
 # passed (S18). Upstream's silence proves nothing, so look-ups without an answer do not end the window (S14).
 ATTEND = """
 local lock, ledger, live, pairs_key, events, history = unpack(KEYS)
-local member, token, unknown_event, nothing_event, unasked_event, released_event, expired_event, failed_event, failed =
-  unpack(ARGV)
+local member, token, unknown_event, nothing_event, unasked_event, released_event, expired_event, failed_event, failed,
+  expired_result = unpack(ARGV)
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep has attended to it
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
@@ -80,6 +80,7 @@ end
 
 if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to call
   redis.call('HDEL', ledger, 'until', 'reason', 'rate_slot')
+  redis.call('SET', PREFIX .. ':task:' .. s.task_id, expired_result, 'NX')  -- the result of an earlier owner stays
   release_pair(member, s.token, t)
   count_reason(expired_event)
   notify(expired_event)
@@ -167,13 +168,14 @@ class SweepScripts(Scripts):
         """Take the step that is due for a pair; return the work left for the sweep (S14, S18)."""
         k = self.keys
         failed = not_called("failed", pair, texts.DIAL_FAILED, "dial_failed", "never_sent").result
+        late = not_called("failed", pair, texts.TRIGGER_EXPIRED, "dial_failed", "expired").result
         reply = self.run(
             self._attend,
             [k.lock(pair), k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
             [
                 *(member(pair), token),
                 *(event_json(event) for event in _events(pair)),
-                json.dumps(failed.data, ensure_ascii=False),
+                *(json.dumps(one.data, ensure_ascii=False) for one in (failed, late)),
             ],
         )
         if reply[0] == "requeue":
