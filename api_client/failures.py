@@ -4,19 +4,19 @@ import ssl
 from http.client import HTTPException, IncompleteRead
 
 import aiohttp
-from urllib3 import exceptions as urllib3
+import urllib3
 
 from api_client.envelope import UnexpectedAnswerError
 from api_client.gate import GateShutError
 from api_client.reasons import RequestReason
 from api_client.transport import NoAddressError
 
-_PROXY = (urllib3.ProxyError, aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)
+_PROXY = (urllib3.exceptions.ProxyError, aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)
 _DNS = (NoAddressError, aiohttp.ClientConnectorDNSError)
-_TLS = (urllib3.SSLError, ssl.SSLError, aiohttp.ClientSSLError)
-_CONNECT_TIMEOUT = (urllib3.ConnectTimeoutError, aiohttp.ConnectionTimeoutError)
-_TIMEOUT = (urllib3.TimeoutError, TimeoutError)
-_LOST = (urllib3.ProtocolError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
+_TLS = (urllib3.exceptions.SSLError, ssl.SSLError, aiohttp.ClientSSLError)
+_CONNECT_TIMEOUT = (urllib3.exceptions.ConnectTimeoutError, aiohttp.ConnectionTimeoutError)
+_TIMEOUT = (urllib3.exceptions.TimeoutError, TimeoutError)
+_LOST = (urllib3.exceptions.ProtocolError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
 _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], RequestReason], ...] = (
     (GateShutError, "too_late"),
     (_PROXY, "proxy"),
@@ -39,7 +39,7 @@ def reason_of(error: Exception) -> RequestReason:
     """Return the reason of a failed request; `unreadable` for an exception that no class of `_BY_CLASS` fits."""
     if isinstance(error, UnexpectedAnswerError):
         return error.reason
-    if isinstance(error, urllib3.NewConnectionError) and not isinstance(error, _DNS):
+    if isinstance(error, urllib3.exceptions.NewConnectionError) and not isinstance(error, _DNS):
         return "connect_timeout" if isinstance(beneath(error), TimeoutError) else "connect"
     if is_gibberish(error):
         return "unreadable"
@@ -67,7 +67,7 @@ def is_gibberish(error: Exception) -> bool:
     """Return whether urllib3 received an answer that is not HTTP, as opposed to no answer or a part of one."""
     inner = beneath(error)
     return (
-        isinstance(error, urllib3.HTTPError)
+        isinstance(error, urllib3.exceptions.HTTPError)
         and isinstance(inner, HTTPException)
         and not isinstance(inner, ConnectionError | IncompleteRead)
     )
@@ -77,6 +77,6 @@ def shown(error: Exception) -> str:
     """Return the text of our own errors, and the class name of any other, because its text contains URLs (S37)."""
     if isinstance(error, UnexpectedAnswerError):
         return str(error)
-    inner = beneath(error) if isinstance(error, urllib3.HTTPError) else None
+    inner = beneath(error) if isinstance(error, urllib3.exceptions.HTTPError) else None
     name = type(error).__name__
     return f"{name} ({type(inner).__name__})" if inner else name

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import aiohttp
 import pytest
-from urllib3 import exceptions as urllib3
+import urllib3
 
 from api_client import MEANINGS, REASONS, REQUEST_REASONS, ApiError, Reason, errors
 from api_client.envelope import UnexpectedAnswerError
@@ -74,6 +74,7 @@ def caused(error: Exception, by: BaseException) -> Exception:
 
 REFUSED, LATE = ConnectionRefusedError(111, "refused"), TimeoutError("timed out")
 NOT_IN_TIME = ("connect_timeout",) * 3
+LOST = ("connection_lost", "connect", "connection_lost")
 
 
 @pytest.mark.parametrize(
@@ -81,25 +82,28 @@ NOT_IN_TIME = ("connect_timeout",) * 3
     [
         (caused(NoAddressError(PLACE, "x"), OSError()), ("dns", "dns", "dns")),
         (aiohttp.ClientConnectorDNSError(PLACE, OSError()), ("dns", "dns", "dns")),
-        (caused(urllib3.NewConnectionError(PLACE, "x"), REFUSED), ("connect", "connect", "connect")),
+        (caused(urllib3.exceptions.NewConnectionError(PLACE, "x"), REFUSED), ("connect", "connect", "connect")),
         (aiohttp.ClientConnectorError(PLACE, REFUSED), ("connect", "connect", "connect")),
-        (caused(urllib3.NewConnectionError(PLACE, "x"), LATE), NOT_IN_TIME),
-        (urllib3.ConnectTimeoutError(), NOT_IN_TIME),
+        (caused(urllib3.exceptions.NewConnectionError(PLACE, "x"), LATE), NOT_IN_TIME),
+        (urllib3.exceptions.ConnectTimeoutError(), NOT_IN_TIME),
         (aiohttp.ConnectionTimeoutError(), NOT_IN_TIME),
-        (urllib3.SSLError("x"), ("tls", "tls", "connection_lost")),
+        (urllib3.exceptions.SSLError("x"), ("tls", "tls", "connection_lost")),
         (ssl.SSLEOFError(), ("tls", "tls", "connection_lost")),
         (aiohttp.ClientConnectorSSLError(PLACE, ssl.SSLError()), ("tls", "tls", "connection_lost")),
-        (urllib3.ProxyError("x", REFUSED), ("proxy", "proxy", "proxy")),
+        (urllib3.exceptions.ProxyError("x", REFUSED), ("proxy", "proxy", "proxy")),
         (aiohttp.ClientProxyConnectionError(PLACE, REFUSED), ("proxy", "proxy", "proxy")),
         (GateShutError(), ("too_late", "too_late", "too_late")),
-        (urllib3.ReadTimeoutError(PLACE, "", "x"), ("timeout", "connect_timeout", "timeout")),
+        (urllib3.exceptions.ReadTimeoutError(PLACE, "", "x"), ("timeout", "connect_timeout", "timeout")),
         (TimeoutError(), ("timeout", "connect_timeout", "timeout")),
         (aiohttp.ServerTimeoutError(), ("timeout", "connect_timeout", "timeout")),
-        (caused(urllib3.ProtocolError(), RemoteDisconnected("")), ("connection_lost", "connect", "connection_lost")),
-        (aiohttp.ServerDisconnectedError(), ("connection_lost", "connect", "connection_lost")),
-        (aiohttp.ClientPayloadError(), ("connection_lost", "connect", "connection_lost")),
-        (ConnectionResetError(), ("connection_lost", "connect", "connection_lost")),
-        (caused(urllib3.ProtocolError(), BadStatusLine("x")), ("unreadable", "connect", "unreadable")),
+        (
+            caused(urllib3.exceptions.ProtocolError(), RemoteDisconnected("")),
+            ("connection_lost", "connect", "connection_lost"),
+        ),
+        (aiohttp.ServerDisconnectedError(), LOST),
+        (aiohttp.ClientPayloadError(), LOST),
+        (ConnectionResetError(), LOST),
+        (caused(urllib3.exceptions.ProtocolError(), BadStatusLine("x")), ("unreadable", "connect", "unreadable")),
         (AnswerTooLargeError(), ("unreadable", "connect", "unreadable")),
         (UnexpectedAnswerError("x", "no_records"), ("no_records", "no_records", "no_records")),
     ],
