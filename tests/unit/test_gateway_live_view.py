@@ -41,11 +41,11 @@ def test_s38_notice_carries_the_reason() -> None:
     events = [
         event("lost", 1, reason="http_401"),
         *(refused(number, 2.0, "must_wait") for number in (2, 3)),
-        *(refused(number, 3.0, reason) for number, reason in ((4, "must_wait"), (5, "refused"))),
+        *(refused(number, 3.0, reason) for number, reason in ((4, "refused"), (5, "must_wait"))),
     ]
     shown = notices(events, CaseView("C-1"))
     assert [notice["reason"] for notice in shown] == ["http_401", "must_wait", "refused"]
-    assert [(one["refused_index"], one["reason"]) for one in shown[2]["refused"]] == [(4, "must_wait"), (5, "refused")]
+    assert [(one["refused_index"], one["reason"]) for one in shown[2]["refused"]] == [(4, "refused"), (5, "must_wait")]
 
 
 @pytest.mark.parametrize(
