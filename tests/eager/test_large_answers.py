@@ -56,7 +56,7 @@ SHAPES: list[tuple[str, list[dict[str, Any]], str, int]] = [
     ("a long next round", [{"errorCode": 1001, "startTime": LONG, "callInterval": LONG}], "refused", 10_000),
     ("a long person id", [{"errorCode": 1002, "personId": LONG}], "refused", 10_000),
     ("a long person id and no job id", [{"errorCode": 0, "personId": LONG}], "unknown", 10_000),
-    ("many refusals", many({"errorCode": 1002}), "refused", 450_000),
+    ("many refusals", many({"errorCode": 1002}), "refused", 600_000),
     ("many long refusals", many({"errorCode": 1002, "message": "长" * 1000}), "refused", 800_000),
     ("many without a job id", many({"errorCode": 0, "personId": "P-1"}), "unknown", 10_000),
 ]
