@@ -54,8 +54,8 @@ SETTINGS = f"""\
 {GENERATED}
 
 Settings are environment variables, or lines of a `.env` file in the current folder. A process checks them at start: an
-unknown variable or a wrong value ends it with one line that names the variable. All workers and the command line need
-the same settings.
+unknown variable or a wrong value ends it with one line that names the variable, and a line of `.env` that cannot be
+read ends it with the number of that line. All workers and the command line need the same settings.
 
 A setting marked *secret* can be read from a file: append `_FILE` to the variable and give the path. Use one of the two,
 not both.
