@@ -1,5 +1,6 @@
 """TLS to Redis: the options of an address, the files that they name, and the line about each fault."""
 
+import re
 import socket
 import ssl
 import threading
@@ -10,6 +11,7 @@ import pytest
 import redis
 
 from config import redis_tls
+from config.redis_options import OPTIONS
 from config.redis_tls import SPEAKS_PLAIN, SPEAKS_TLS, explain_tls, tls_fault
 from config.settings import SettingsError, load_settings
 from tests.tls import certificate_file, key_file, server_context
@@ -226,3 +228,17 @@ def test_server_that_was_not_reached_is_not_connected_to_again(
 ) -> None:
     monkeypatch.setattr(redis_tls, "_speaks_the_other", lambda _: pytest.fail("connected again"))
     assert explain_tls(url, VARIABLE, error) is None
+
+
+def test_page_has_every_option_and_quotes_every_fault() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
+    options, faults = page.split("## TLS")[1].split("## Rotation")[0].split("\n| fault |")
+    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", options, flags=re.MULTILINE)
+    named = {name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert named == {*OPTIONS["rediss"]}
+    quoted = re.findall(r"^\| [^|]+ \| ([^|]+) \| [^|]+ \|$", faults, flags=re.MULTILINE)[1:]
+    errors = [refused_certificate(code) for code in (10, 9, 18, 62)]
+    reasons = [fault.reason for error in errors if (fault := tls_fault(error))]
+    reasons += [SPEAKS_TLS.reason, SPEAKS_PLAIN.reason, "the server requires a certificate of this client"]
+    parts = [part for cell in quoted for part in cell.split(", ")]
+    assert [part for part in parts if not any(part in reason for reason in reasons)] == []
