@@ -206,7 +206,7 @@ def test_grace_period_is_that_of_the_documents(name: str) -> None:
 
 
 @every_deployment
-def test_probes_ask_for_what_compose_asks_for(name: str) -> None:
+def test_probes_are_the_health_checks_of_compose(name: str) -> None:
     """S28: a worker that takes no messages is restarted; Redis being away restarts no worker for ten minutes."""
     liveness, readiness = container(name)["livenessProbe"], container(name)["readinessProbe"]
     asked = " ".join(SERVICES[name]["healthcheck"]["test"][1:])
@@ -329,7 +329,7 @@ def allowed(direction: str) -> Iterator[tuple[str, str | int, Document]]:
                     yield name, port["port"], rule
 
 
-def test_each_pod_connects_to_what_it_needs_and_accepts_what_it_serves() -> None:
+def test_network_policies_allow_the_ports_of_each_process_alone() -> None:
     default = of_kind("NetworkPolicy")["callwatch"]["spec"]
     assert selected(default["podSelector"]) == {*DEPLOYMENTS}
     assert default["policyTypes"] == ["Ingress", "Egress"]
