@@ -3,6 +3,9 @@
 import importlib
 import itertools
 import re
+import shutil
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -297,6 +300,24 @@ def test_a_secret_that_goes_to_another_program_has_no_line_break(secrets: Path) 
     for file in itertools.chain.from_iterable(SECRETS.values()):
         text = (secrets / file).read_text(encoding="utf-8")
         assert text.endswith("\n") is (file == "gateway_keys")
+
+
+def test_commands_of_the_page_make_and_change_the_secrets(tmp_path: Path) -> None:
+    """In a copy of the folder, as the page says; after the change redis.acl has both passwords of each user."""
+    shutil.copytree(ROOT / "ops", tmp_path / "ops")
+    shutil.copytree(SITE, tmp_path / "ops/kubernetes/production", ignore=shutil.ignore_patterns("secrets*"))
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    blocks = [
+        textwrap.dedent(block) for block in re.findall(r"^ *```sh\n(.*?)^ *```$", page, flags=re.MULTILINE | re.DOTALL)
+    ]
+    (making,) = [block for block in blocks if block.startswith("cd ")]
+    (changing,) = [block for block in blocks if "OLD_SECRETS" in block]
+    for commands in (making, f"{making.splitlines()[0]}\n{changing}"):
+        subprocess.run(("/bin/sh", "-euc", commands), cwd=tmp_path, check=True, capture_output=True)
+        for file in itertools.chain.from_iterable(one.values() for one in SECRETS.values()):
+            assert (tmp_path / "ops/kubernetes/production" / file).read_text(encoding="utf-8")
+    users = (tmp_path / "ops/kubernetes/production/secrets/redis.acl").read_text(encoding="utf-8")
+    assert len(re.findall(r"#[0-9a-f]{64} #[0-9a-f]{64} ", users)) == 5
 
 
 def test_secrets_stay_out_of_the_repository() -> None:
