@@ -108,7 +108,7 @@ def explain_tls(address: str, variable: str, error: BaseException) -> str | None
         url = parse_redis_url(address)
         if url.scheme in ("redis", "rediss") and _speaks_the_other(url):
             fault = SPEAKS_TLS if url.scheme == "redis" else SPEAKS_PLAIN
-    return fault and f"TLS: {fault.reason}. {fault.remedy.format(variable=variable)}."
+    return f"TLS: {fault.reason}. {fault.remedy.format(variable=variable)}." if fault else None
 
 
 def cause(error: BaseException | None, *kinds: type[BaseException]) -> BaseException | None:
