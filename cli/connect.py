@@ -11,6 +11,7 @@ from redis.retry import Retry
 from cli.ui.output import WRONG_USAGE, Failure
 from config.redaction import redact
 from config.redis_kinds import wrong_server
+from config.redis_tls import cause, explain_tls, tls_fault
 from config.redis_url import parse_redis_url
 from config.settings import Settings, SettingsError, load_settings
 
@@ -84,29 +85,27 @@ def bounded_store(settings: Settings) -> "RedisStore":
 def no_answer(url: str, variable: str, error: BaseException) -> str:
     """Return one line about a Redis that does not serve: address with masked password, reason, remedy."""
     address = redact(url)
-    if _caused_by(error, redis.AuthenticationError) or "NOAUTH" in str(error):
+    if cause(error, redis.AuthenticationError) or "NOAUTH" in str(error):
         return f"Redis at {address} requires another password. Set {variable} with the right one."
-    if fault := wrong_server(error):
-        return f"Redis at {address} {fault.kind}. {fault.remedy.format(variable=variable)}."
+    if fault := explain_tls(url, variable, error):
+        return f"Redis at {address}: {fault}"
+    if wrong := wrong_server(error):
+        return f"Redis at {address} {wrong.kind}. {wrong.remedy.format(variable=variable)}."
     return f"Redis at {address} does not answer: {reason(error)}. Start one, or set {variable}."
 
 
 def reason(error: BaseException) -> str:
-    """Return why Redis did not answer: the error text of the operating system if there is one."""
-    system = _caused_by(error, OSError)
+    """Return why a server did not answer: the fault of TLS or the operating system's error text if there is one."""
+    if fault := tls_fault(error):
+        return f"TLS: {fault.reason}"
+    system = cause(error, OSError)
     if isinstance(system, OSError) and system.strerror:
         return system.strerror.lower()
-    if fault := wrong_server(error):
-        return f"it {fault.kind}"
-    if _caused_by(error, TimeoutError) or _caused_by(error, redis.TimeoutError):
+    if wrong := wrong_server(error):
+        return f"it {wrong.kind}"
+    if cause(error, TimeoutError, redis.TimeoutError):
         return "no answer in time"
     return redact(str(error) or type(error).__name__)
-
-
-def _caused_by(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
-    while error is not None and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _variable(name: str, url: str, settings: Settings) -> str:

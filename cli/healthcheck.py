@@ -4,9 +4,8 @@ import os
 import time
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from cli.ui.output import DONE, FAILED, complain, printable, say
+from config.env_file import EnvFileError, read_env_file
 
 VARIABLE = "CALLWATCH_HEALTH_FILE"
 LONGEST = 32  # characters to read from the file
@@ -14,7 +13,11 @@ LONGEST = 32  # characters to read from the file
 
 def healthcheck(file: Path | None) -> int:
     """Print one line about the worker with health file `file` (None: from the settings); return the exit code."""
-    path = file or _configured()
+    try:
+        path = file or _configured()
+    except EnvFileError as error:
+        complain(str(error))
+        return FAILED
     if path is None:
         complain(f"{VARIABLE}: empty, should be the health file of the worker, or give --file")
         return FAILED
@@ -46,6 +49,6 @@ def judge(file: Path, *, now: float) -> tuple[bool, str]:
 
 def _configured() -> Path | None:
     """Return the path of the setting. Does not load the other settings: their checks take a second."""
-    given = {name.upper(): value for name, value in (dotenv_values(".env") | dict(os.environ)).items()}
+    given = {name.upper(): value for name, value in {**read_env_file(), **os.environ}.items()}
     value = given.get(VARIABLE)
     return Path(value) if value else None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+from config.redis_options import check_options
+
 _SHOULD_BE = (
     "should be redis://host:6379/0, rediss://host:6379/0, unix:///path?db=0 or redis+socket:///path?virtual_host=0"
     " (a password percent-encoded)"
@@ -58,17 +60,18 @@ def parse_redis_url(text: str) -> RedisUrl:
         raise ValueError(f"is no URL, {_SHOULD_BE}")
     if parts.scheme not in (*_TCP, *_SOCKET):
         raise ValueError(f"has the scheme {parts.scheme[:_LONGEST_SCHEME]!r}, {_SHOULD_BE}")
-    options = dict(parse_qsl(parts.query))
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme in _SOCKET:
         location, database = _socket(parts), "0"
     else:
         location, database = _host_and_port(parts, port), parts.path.strip("/") or "0"
+    if "ssl_cert_reqs" in options:  # redis-py has only the short form, Celery both
+        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].lower().removeprefix("cert_")
+    check_options(parts.scheme, options)
     for key in ("virtual_host", "db"):
         database = options.pop(key, database)
     if not (database.isascii() and database.isdigit()):
         raise ValueError(f"has a database that is no number, {_SHOULD_BE}")
-    if "ssl_cert_reqs" in options:  # redis-py has only the short form, Celery both
-        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].lower().removeprefix("cert_")
     return RedisUrl(parts.scheme, _userinfo(parts), location, int(database), options)
 
 

@@ -1,4 +1,4 @@
-"""Value types of the settings: the form that each one needs, and the functions that check it. Pure."""
+"""Value types of the settings: the form that each one needs, and the functions that check it. Pure but for files."""
 
 import math
 import re
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from config.calling_hours import parse_days, parse_hours, public_holidays
 from config.log import LogFormat, LogLevel
+from config.redis_tls import check_tls_files
 from config.redis_url import parse_redis_url
 
 PREFIX = "CALLWATCH_"
@@ -51,7 +52,7 @@ def _empty_is_redis_url(value: object, info: ValidationInfo) -> object:
 
 
 def _check_redis_url(value: str) -> str:
-    parse_redis_url(value)
+    check_tls_files(parse_redis_url(value))
     return value
 
 

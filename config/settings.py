@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config import setting_types as types
 from config.calling_hours import CallingHours, parse_days, parse_hours, public_holidays
+from config.env_file import ENCODING, NAME, EnvFileError, read_env_file
 from config.log import configure_logging
 from config.redaction import redact
 from config.redis_url import parse_redis_url
@@ -24,7 +24,6 @@ __all__ = ["PREFIX", "SECRETS", "Pool", "Settings", "SettingsError", "load_setti
 
 _log = logging.getLogger(__name__)
 
-_ENV_FILE, _ENV_ENCODING = ".env", "utf-8-sig"  # editors may put a byte order mark first
 SECRETS = (
     "redis_url",
     "broker_url",
@@ -46,8 +45,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=_ENV_FILE,
-        env_file_encoding=_ENV_ENCODING,
+        env_file=NAME,
+        env_file_encoding=ENCODING,
         dotenv_filtering="only_existing",
         extra="forbid",
         frozen=True,
@@ -242,9 +241,9 @@ def load_settings() -> Settings:
 def _given() -> dict[str, str]:
     """Return the `CALLWATCH_…` variables of the environment and of `.env`, the environment first, as pydantic does."""
     try:
-        given = {**dotenv_values(_ENV_FILE, encoding=_ENV_ENCODING), **os.environ}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{_ENV_FILE}: cannot be read ({type(error).__name__}), should be UTF-8 text"]) from None
+        given = {**read_env_file(), **os.environ}
+    except EnvFileError as error:
+        raise SettingsError(error.faults) from None
     return {name.upper(): value or "" for name, value in given.items() if name.upper().startswith(PREFIX)}
 
 

@@ -28,6 +28,7 @@ from gateway.triggers import Triggers
 from worker.container import build_store
 from worker.runtime.celery_config import TRIGGER_QUEUE
 from worker.runtime.producer import Producer
+from worker.runtime.redis_check import report_tls_faults
 from worker.store import connect
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def run(settings: Settings, gateway: Gateway, host: str, port: int) -> None:
     sys.stdout.write(f"gateway: http://{place}:{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     memory.settle()
+    gateway.threads.submit(report_tls_faults, settings)
     log.info("at most %d open files, %d API keys", raise_open_files(), len(gateway.keys))
     serve(build(gateway, functools.partial(add_pages, settings, gateway)), listening, gateway.feed.close)
 

@@ -16,6 +16,7 @@ from config.settings import Settings, SettingsError, load_settings
 from worker.runtime import transport
 from worker.runtime.celery_config import TASKS, celery_config
 from worker.runtime.consumer import disable_commands
+from worker.runtime.redis_check import report_tls_faults
 
 CELERY_VARIABLES = {
     *("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
@@ -101,3 +102,8 @@ def _require_gate(**_: object) -> None:
         check_gate()
     except GateBrokenError as error:
         sys.exit(f"{error}: the worker does not start; install the versions that requirements.lock names")
+
+
+@signals.celeryd_init.connect
+def _report_tls_faults(**_: object) -> None:
+    report_tls_faults(_settings)

@@ -103,8 +103,8 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """The URL of database 0. It contains the password: not for logs."""
-        return f"redis://:{self._password}@{HOST}:{self.port}/0"
+        """The URL of database 0, with the user's name, as `redis-cli -u` needs it. It contains the password."""
+        return f"redis://default:{self._password}@{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:

@@ -5,8 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from config.env_file import EnvFileError, read_env_file
 from config.secret_files import FILE
 
 # Celery and Flower would read these variables past the settings, for example another broker.
@@ -47,8 +46,8 @@ def load_environment(own: Mapping[str, str], unless_set: Mapping[str, str], fold
 def conflicting_settings(own: Mapping[str, str]) -> list[str]:
     """Return the settings that the environment or `.env` sets to another value: a second terminal must export them."""
     found: dict[str, str | None] = {}
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # an unreadable `.env` conflicts with no setting
-        found.update(dotenv_values(".env", encoding="utf-8-sig"))
+    with contextlib.suppress(EnvFileError):  # the demonstration reads no `.env`, so a broken one does not end it
+        found.update(read_env_file())
     found.update(os.environ)
     given = {name.upper(): value for name, value in found.items()}
     return [name for name, value in own.items() if name in given and given[name] != value]

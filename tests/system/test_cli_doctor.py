@@ -227,8 +227,8 @@ def test_unreachable_addresses_of_the_settings_fail(
 def test_separate_broker_and_result_servers_are_checked(
     redis_url: str, environment: pytest.MonkeyPatch, doctor: Doctor
 ) -> None:
-    for name in ("BROKER", "RESULT"):
-        environment.setenv(f"CALLWATCH_{name}_URL", f"{redis_url}?client_name={name}")
+    for name, database in (("BROKER", 14), ("RESULT", 15)):
+        environment.setenv(f"CALLWATCH_{name}_URL", f"{redis_url}?db={database}")
     seen = doctor()
     assert [seen[name][0] for name in ("broker", "results")] == ["ok", "ok"]
 

@@ -213,7 +213,7 @@ def test_s40_every_service_is_on_loopback_and_behind_a_credential(running: Up) -
     }
     assert set(children) == wanted
     wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
-    secrets = re.findall(r"(?:password|token|bearer|key) (\S+)|redis://:(\S+)@", running.text)
+    secrets = re.findall(r"(?:password|token|bearer|key) (\S+)|redis://default:(\S+)@", running.text)
     assert secrets, "the demonstration prints its passwords"
     for secret in filter(None, (part for found in secrets for part in found)):
         assert not [child for child in children.values() if secret in " ".join(child.cmdline())]

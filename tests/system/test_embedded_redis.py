@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -51,6 +52,14 @@ def test_server_starts_and_removes_its_data_at_the_end() -> None:
     assert not server.alive
     assert not process.is_running()
     assert not data.exists()
+
+
+def test_address_works_in_redis_cli() -> None:
+    """redis-cli sends the user of the address as it stands, an empty one too, which no server knows."""
+    with EmbeddedServer() as server, socket.create_connection((embedded_redis.HOST, server.port), 10) as connection:
+        parts = urlsplit(server.url)
+        connection.sendall(f'AUTH "{parts.username}" "{parts.password}"\r\n'.encode())
+        assert connection.recv(100) == b"+OK\r\n"
 
 
 def test_two_servers_share_neither_port_nor_password_nor_data() -> None:

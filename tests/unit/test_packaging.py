@@ -164,6 +164,14 @@ class TestCompose:
         assert {"gateway", "metrics"} <= {*redis} & {*targets}
         assert [call for call in sorted(calls) if not networks[call[0]] & networks[call[1]]] == []
 
+    def test_gateway_accepts_the_host_name_by_which_prometheus_scrapes_it(self) -> None:
+        """It answers 421 to any other, and the alert CallwatchGatewayAway would fire."""
+        jobs = yaml.safe_load((ROOT / "ops" / "prometheus.yml").read_text())["scrape_configs"]
+        (job,) = [one for one in jobs if one["job_name"] == "callwatch-gateway"]
+        host = job["static_configs"][0]["targets"][0].partition(":")[0]
+        given = SERVICES["gateway"]["environment"]["CALLWATCH_GATEWAY_HOSTS"]
+        assert given == f"{host},${{CALLWATCH_GATEWAY_HOSTS:-}}"
+
     def test_workers_can_be_scaled(self) -> None:
         """A name by its host, and no port, volume or host name that two could not share."""
         for name in ("poll-worker", "trigger-worker"):

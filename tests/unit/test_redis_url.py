@@ -3,6 +3,7 @@
 from typing import Any
 
 import celery
+import certifi
 import kombu.connection
 import kombu.transport.redis
 import pytest
@@ -32,8 +33,8 @@ URLS = [
         id="a socket as kombu spells it",
     ),
     pytest.param(
-        "rediss://:p@h:1/2?ssl_ca_certs=/etc/ca.pem",
-        {"host": "h", "port": 1, "db": 2, "password": "p", "ssl_ca_certs": "/etc/ca.pem"},
+        f"rediss://:p@h:1/2?ssl_ca_certs={certifi.where()}",
+        {"host": "h", "port": 1, "db": 2, "password": "p", "ssl_ca_certs": certifi.where()},
         id="TLS",
     ),
     pytest.param(
