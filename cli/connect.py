@@ -5,12 +5,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from cli.ui.output import WRONG_USAGE, Failure
 from config.redaction import redact
-from config.redis_url import parse_redis_url
 from config.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -29,13 +26,9 @@ def read_settings() -> Settings:
 
 def connect(url: str) -> redis.Redis:
     """Return a client for one command: short time-outs, no retry."""
-    return redis.Redis.from_url(
-        parse_redis_url(url).for_redis_py(),
-        decode_responses=True,
-        socket_connect_timeout=CONNECT_LIMIT,
-        socket_timeout=CONNECT_LIMIT,
-        retry=Retry(NoBackoff(), 0),
-    )
+    from worker.store.connection import connect as connect_store  # noqa: PLC0415 - `--help` must not wait for it
+
+    return connect_store(url, limit=CONNECT_LIMIT, retries=0)
 
 
 def require_redis(url: str, variable: str) -> None:

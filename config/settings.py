@@ -154,11 +154,6 @@ class Settings(BaseSettings):
     log_format: types.LogFormatName = Field("auto", description="auto: text on a terminal, JSON lines otherwise")
 
     @property
-    def redis_client_url(self) -> str:
-        """The Redis of locks and records, in the form of `redis.Redis.from_url`."""
-        return parse_redis_url(self.redis_url).for_redis_py()
-
-    @property
     def celery_broker_url(self) -> str:
         """The Redis of the broker, in the form of kombu."""
         return parse_redis_url(self.broker_url).for_celery()

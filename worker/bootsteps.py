@@ -18,7 +18,6 @@ import redis
 from celery import bootsteps
 from celery.worker import state
 
-from config.redis_url import parse_redis_url
 from config.settings import Settings
 from worker.app import app
 from worker.container import container, new_token
@@ -30,7 +29,7 @@ from worker.flows.sweep import sweep_forever
 from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
 from worker.runtime.liveness import TICK, HealthFile, Heartbeat, QueueLoad
 from worker.runtime.notice_delivery import TaskCall, Webhook
-from worker.store.connection import NOT_DURABLE
+from worker.store.connection import NOT_DURABLE, connect
 from worker.tasks import PollQueue, Publisher, this_process
 
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the health check reads the queues' lengths
@@ -189,11 +188,7 @@ class WorkerHealth:
         self._file.remove()
         self._threads = threads
         self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
-        self._broker = redis.Redis.from_url(
-            parse_redis_url(settings.broker_url).for_redis_py(),
-            socket_timeout=ANSWER_WITHIN,
-            socket_connect_timeout=ANSWER_WITHIN,
-        )
+        self._broker = connect(settings.broker_url, limit=ANSWER_WITHIN)
 
     def tick(self) -> None:
         """Record that the event loop runs."""

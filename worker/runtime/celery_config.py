@@ -5,6 +5,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import Settings
+from worker.store.primary import primary_of
 
 TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
@@ -22,6 +23,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
         "task_queues": TASKS,  # an option of callwatch's transport, see worker/runtime/malformed.py
+        "primary": primary_of(settings.broker_url),  # likewise, see worker/store/primary.py
         "max_connections": settings.worker_concurrency + 16,  # with fewer, a burst loses acknowledgements
         "socket_timeout": 15,  # without it (the default) a publish can block for ever on a half-open connection
         "socket_connect_timeout": 5,
@@ -34,6 +36,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "result_backend": settings.celery_result_url,
+        "result_backend_transport_options": {"primary": primary_of(settings.result_url)},
         "result_expires": settings.history_ttl,
         "redis_socket_timeout": 15,
         "redis_socket_connect_timeout": 5,
