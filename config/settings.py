@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     )
     broker_url: types.OtherRedisAddress = Field("", description="Redis of the broker; empty: CALLWATCH_REDIS_URL")
     result_url: types.OtherRedisAddress = Field("", description="Redis of the results; empty: CALLWATCH_REDIS_URL")
+    replicas: types.Number = Field(
+        0, description="replicas of Redis that must have a call request on disk before it is sent; else it is not (S41)"
+    )
     visibility_timeout: types.Seconds = Field(
         180.0, description="seconds until the broker redelivers an unacknowledged message (S28)"
     )

@@ -112,6 +112,7 @@ def terms(settings: Settings) -> Terms:
         hold=settings.unknown_hold,
         channels=settings.notice_channels,
         notice_age=settings.notice_age,
+        replicas=settings.replicas,
         status_rate=settings.status_rate,
         dial_rate=settings.dial_rate,
     )

@@ -1,6 +1,5 @@
 """Start a trigger in Redis: claim the pair, then write `sending`."""
 
-import functools
 import json
 from typing import Literal
 
@@ -8,17 +7,16 @@ import redis
 
 from worker.core import texts
 from worker.core.dial_result import deferred
-from worker.core.interfaces import StoreUnavailable
+from worker.core.interfaces import StoreUnconfirmed
 from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, Pair, RetryAt
-from worker.store.base import Scripts, event_json
-from worker.store.connection import Durability, durability_of
+from worker.store.base import event_json
+from worker.store.durable import DurableScripts
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
 from worker.store.terms import Terms, constants
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim older than that and not `sending` has lost its owner (S18)
-FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to reach the disk: less than the 2 s of its gate
 
 REFUSALS = ("paused", "taken", "watched", "closed")
 
@@ -176,7 +174,7 @@ return stamp(t)
 """
 
 
-class ClaimScripts(Scripts):
+class ClaimScripts(DurableScripts):
     """Claim pairs and write `sending`; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
@@ -232,18 +230,13 @@ class ClaimScripts(Scripts):
         keys = [k.lock(pair), k.ledger(pair), k.pairs]
         return bool(self.run(self._renew, keys, [token, member(pair)]))
 
-    @functools.cached_property
-    def durability(self) -> Durability:
-        """How this server confirms that `sending` is on disk."""
-        with self.translated():
-            return durability_of(self.client)
-
     def begin_sending(
         self, pair: Pair, token: str, *, closes: float | None = None
     ) -> float | RetryAt | Literal["paused", "taken", "watched", "closed"]:
         """Write `sending`, wait until it is on disk, return the store's time or why no request may leave (S16, S18).
 
         No request may leave at `closes` (epoch seconds) or later, or while throttled by the rate limit of requests.
+        StoreUnconfirmed if the disk of the server or of the configured replicas does not confirm the write (S41).
         """
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
@@ -251,22 +244,10 @@ class ClaimScripts(Scripts):
         args: list[str | float] = [
             *(token, member(pair), json.dumps(unknown.data, ensure_ascii=False), closes or ""),
         ]
-        send = self._send_durably if self.durability == "waitaof" else self._send
-        reply = send(keys, args)
+        reply, unconfirmed = self.run_durably(self._begin_sending, keys, args)
+        if unconfirmed and str(reply)[0].isdigit():
+            raise StoreUnconfirmed(f"Redis: {unconfirmed}")
         if reply.startswith("later"):
             _, now, at = reply.split()
             return RetryAt(float(now), float(at))
-        return reply if reply in REFUSALS else float(reply)  # type: ignore[return-value]
-
-    def _send(self, keys: list[str], args: list[str | float]) -> str:
-        return str(self.run(self._begin_sending, keys, args))
-
-    def _send_durably(self, keys: list[str], args: list[str | float]) -> str:
-        """Run the script and wait on the same connection until the server confirms the write to disk."""
-        with self.translated(), self.client.pipeline(transaction=False) as pipeline:
-            self._begin_sending(keys, args, client=pipeline)
-            pipeline.execute_command("WAITAOF", 1, 0, FSYNC_WAIT)  # type: ignore[no-untyped-call]
-            reply, (on_disk, _) = pipeline.execute()
-        if not on_disk and str(reply)[0].isdigit():
-            raise StoreUnavailable(f"Redis: not on disk within {FSYNC_WAIT} ms")
-        return str(reply)
+        return reply if reply in REFUSALS else float(reply)

@@ -37,6 +37,7 @@ class Primary:
     def __init__(self, address: str) -> None:
         self.url = parse_redis_url(address)
         self.generation = 0  # of the connections: those of an earlier one are replaced before their next command
+        self.made = 0  # connections so far
         self._address = self._last_read = address
         self._sentinels = self.url.sentinels if self.url.service else ()
         self._logged_at = -LOGGED_EVERY
@@ -120,6 +121,12 @@ def primary_of(address: str) -> Primary:
     return Primary(address)
 
 
+def connections_made(client: redis.Redis) -> int:
+    """Return how many connections to the client's primary were made; after a new one the server may be another."""
+    primary = client.get_connection_kwargs().get("primary")
+    return primary.made if isinstance(primary, Primary) else 0
+
+
 def is_demoted(error: redis.RedisError) -> bool:
     """Tell whether a server refused a command because it is no primary with enough replicas."""
     if isinstance(error, ReadOnlyError | MasterDownError):
@@ -146,6 +153,7 @@ class Following(AbstractConnection):
 
     def _connect(self) -> Any:
         self._generation = self._primary.generation
+        self._primary.made += 1
         self.username, self.password = self._primary.url.credentials
         place = self._primary.place()
         if place is not None:
