@@ -54,11 +54,17 @@ def open_store(settings: Settings) -> Iterator["RedisStore"]:
     """Yield the store of a deployment; Failure if its Redis does not answer, at the start or within the block."""
     require_redis(settings.redis_url, "CALLWATCH_REDIS_URL")
     from worker.container import build_store  # noqa: PLC0415
-    from worker.core.interfaces import StoreUnavailable  # noqa: PLC0415 - takes a second; not before Redis has answered
+    from worker.core.interfaces import (  # noqa: PLC0415 - takes a second; not before Redis has answered
+        StoreUnavailable,
+        StoreUnconfirmed,
+    )
 
     store = build_store(settings)
     try:
         yield store
+    except StoreUnconfirmed as error:
+        why = "a failover may undo it, see the line replicas of `callwatch doctor`"
+        raise Failure(f"done, but not confirmed: {error}; {why}") from None
     except StoreUnavailable as error:
         raise Failure(no_answer(settings.redis_url, "CALLWATCH_REDIS_URL", error)) from None
     finally:

@@ -1,16 +1,21 @@
 """Test that connections leave a demoted server, follow the primary, and log in with a rotated password (S41)."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
-from redis.exceptions import MasterDownError, ReadOnlyError
+from redis.exceptions import AuthenticationError, MasterDownError, NoPermissionError, ReadOnlyError
 
-from cli.up.embedded_redis import HOST, EmbeddedServer
+from cli.up.embedded_redis import HOST, EmbeddedServer, find_binary
+from config.secret_files import read_files
 from config.settings import Settings
 from tests.contract.conftest import TERMS
+from tests.deployment import LIMIT, wait_until
+from tests.system.test_cli_up import free_port
 from worker.core.interfaces import StoreUnavailable
 from worker.runtime import transport
 from worker.runtime.celery_config import celery_config
@@ -165,3 +170,154 @@ def test_s41_worker_that_waits_for_messages_leaves_a_demoted_broker(
         demote(operator)
         with pytest.raises(connection.connection_errors):
             connection.drain_events(timeout=10)
+
+
+# -- passwords ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret_file(server: EmbeddedServer, tmp_path: Path) -> Path:
+    """The file that the address of the server was read from."""
+    file = tmp_path / "redis_url"
+    file.write_text(f"{server.url}\n", encoding="utf-8")
+    read, faults = read_files({"X_REDIS_URL_FILE": str(file)}, ["redis_url"], prefix="X_")
+    assert (read, faults) == ({"redis_url": server.url}, [])
+    return file
+
+
+def rotate(server: EmbeddedServer, operator: redis.Redis, client: redis.Redis) -> None:
+    """Change the password, and end all connections of the client."""
+    operator.config_set("requirepass", OTHER_PASSWORD)
+    client.connection_pool.disconnect()
+    assert server.password != OTHER_PASSWORD
+
+
+def test_s41_rotated_password_is_read_again_when_a_login_fails(
+    server: EmbeddedServer, operator: redis.Redis, secret_file: Path
+) -> None:
+    client, other = connect(server.url), connect(server.url)
+    made = other.client_id()
+    secret_file.write_text(server.url.replace(server.password, OTHER_PASSWORD), encoding="utf-8")
+    rotate(server, operator, client)
+    assert client.set("a", 1)
+    assert other.client_id() != made
+    with application(server) as app, app.connection_for_write() as connection:
+        connection.SimpleQueue("q").put("one")
+        app.backend.client.ping()
+    for one in (client, other):
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "logged"),
+    [
+        (None, ""),
+        ("redis://s3cret", ""),
+        ("s3cret", "the file with the address of Redis at 127.0.0.1:{port} is no URL"),
+        ("redis://:s3cret@other.example/1", "names another server, which takes a restart"),
+    ],
+)
+def test_s41_unchanged_or_wrong_secret_file_keeps_the_address(
+    server: EmbeddedServer,
+    operator: redis.Redis,
+    secret_file: Path,
+    content: str | None,
+    logged: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = connect(server.url)
+    if content == "redis://s3cret":
+        secret_file.unlink()
+    elif content:
+        secret_file.write_text(content, encoding="utf-8")
+    rotate(server, operator, client)
+    with pytest.raises(AuthenticationError):
+        client.ping()
+    assert logged.format(port=server.port) in caplog.text
+    assert "s3cret" not in caplog.text
+    assert primary_of(server.url).url.location == f"127.0.0.1:{server.port}"
+    client.close()
+
+
+def test_s41_missing_right_is_a_reason_to_read_the_secret_again(
+    server: EmbeddedServer, operator: redis.Redis, secret_file: Path
+) -> None:
+    operator.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all")  # type: ignore[no-untyped-call]
+    operator.execute_command("ACL", "SETUSER", "default", "-set")  # type: ignore[no-untyped-call]
+    client = connect(server.url)
+    with pytest.raises(NoPermissionError):
+        client.set("a", 1)
+    secret_file.write_text(server.url.replace(f":{server.password}", "app:pw"), encoding="utf-8")
+    with pytest.raises(NoPermissionError):
+        client.set("a", 1)
+    assert client.set("a", 1)
+    client.close()
+
+
+# -- Sentinel ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sentinel(server: EmbeddedServer, tmp_path: Path) -> Iterator[int]:
+    """A Sentinel that knows the server as `main`; its port. It requires a password of its own."""
+    port = free_port()
+    file = tmp_path / "sentinel.conf"
+    file.write_text(
+        f"bind {HOST}\nport {port}\nrequirepass {OTHER_PASSWORD}\nsentinel monitor main {HOST} {server.port} 1\n"
+        f"sentinel auth-pass main {server.password}\n",
+        encoding="utf-8",
+    )
+    with (
+        (tmp_path / "sentinel.log").open("wb") as log,
+        subprocess.Popen((find_binary(), file, "--sentinel"), stdout=log, cwd=tmp_path) as process,
+        redis.Redis(HOST, port, password=OTHER_PASSWORD) as client,
+    ):
+        wait_until(lambda: answers(client))
+        yield port
+        process.terminate()
+        process.wait(LIMIT)
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def address(server: EmbeddedServer, *ports: int, service: str = "main") -> str:
+    hosts = ",".join(f"{HOST}:{port}" for port in ports)
+    return f"sentinel://:{server.password}@{hosts}/3?service={service}&sentinel_password={OTHER_PASSWORD}"
+
+
+def test_s41_sentinel_leads_store_broker_and_results_to_the_primary(server: EmbeddedServer, sentinel: int) -> None:
+    url = address(server, 1, sentinel)  # the first Sentinel is away
+    client = connect(url)
+    assert client.set("a", 1)
+    assert primary_of(url)._sentinels == ((HOST, sentinel), (HOST, 1))
+    transport.install()
+    with Celery(set_as_current=False) as app:
+        app.conf.update(celery_config(Settings(redis_url=url)))
+        with app.connection_for_write() as connection:
+            connection.SimpleQueue("q").put("one")
+            assert OTHER_PASSWORD not in connection.as_uri() + repr(connection.transport_options)
+        app.backend.client.set("b", 1)
+    with redis.Redis.from_url(f"{server.url.removesuffix('0')}3") as plain:
+        assert {name.decode() for name in plain.keys()} >= {"a", "b", "q"}  # noqa: SIM118 - the command
+    client.close()
+
+
+@pytest.mark.parametrize("service", ["main", "other"])
+def test_s41_without_a_primary_the_fault_is_one_line(server: EmbeddedServer, sentinel: int, service: str) -> None:
+    url = address(server, sentinel if service == "other" else 1, service=service)
+    with connect(url) as client, pytest.raises(redis.ConnectionError) as fault:
+        client.ping()
+    assert str(fault.value).endswith(f" names a primary of the service {service}")
+    assert OTHER_PASSWORD not in str(fault.value)
+
+
+def test_s41_connections_to_sentinels_use_tls_where_asked() -> None:
+    url = "sentinel://s/0?service=m&sentinel_ssl=true&ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false"
+    options = Primary(url)._sentinel_options()
+    assert (options["ssl"], options["ssl_ca_certs"], options["ssl_check_hostname"]) == (True, "/etc/ca.pem", False)
+    assert "ssl" not in Primary("sentinel://s/0?service=m&ssl=true&ssl_ca_certs=/etc/ca.pem")._sentinel_options()

@@ -56,6 +56,9 @@ def test_s41_request_is_on_the_disk_of_the_replica_before_it_leaves(store: Redis
     assert replica.get(store.keys.task("task-tok")) is not None
     store.pause("why")
     assert replica.exists(store.keys.paused)
+    found = store.replicas()
+    assert found is not None
+    assert (found.is_primary, len(found), len(found.reported)) == (True, 1, 1)
 
 
 @pytest.mark.usefixtures("impatient")
