@@ -14,6 +14,7 @@ from worker.store.base import event_json
 from worker.store.durable import DurableScripts
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
+from worker.store.promotion_lua import PROMOTION
 from worker.store.terms import Terms, constants
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim older than that and not `sending` has lost its owner (S18)
@@ -21,14 +22,15 @@ CLAIM_STALE_AFTER = 30  # seconds: a claim older than that and not `sending` has
 REFUSALS = ("paused", "taken", "watched", "closed")
 
 # Invariant: only one trigger of a pair holds its lock, and a handled task is never handled again. A pair that is listed
-# as open but has no ledger may be ringing: its claim queries upstream first (S18). At most one trigger waits per pair,
-# the first one; an equal trigger extends its expiry, any other is skipped.
+# as open but has no ledger may be ringing: its claim queries upstream first (S18). So does a claim after a replica was
+# promoted, because records may be older than reality (S41). At most one trigger waits per pair, the first one; an equal
+# trigger extends its expiry, any other is skipped.
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred_head,
   disabled_event, handled_before = unpack(ARGV)
 
-local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
+local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued', 'era')
 local phase, lock_token = state[1], redis.call('GET', lock)
 local handled = redis.call('GET', task)
 if handled and not (phase == 'sending' and state[2] == task_id) then
@@ -44,6 +46,7 @@ if not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
 end
 
 local t = now()
+local is_outdated, era = outdated(t, state[5])
 local function claimed()
   return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
 end
@@ -57,7 +60,8 @@ local function take()
   redis.call('DEL', ledger)
   enter(ledger, 'claim', phase, 'token', token, 'task_id', task_id, 'arguments', arguments, 'expires', expires,
     'claimed_at', stamp(t))
-  if without_ledger then
+  if era and era ~= '0' then redis.call('HSET', ledger, 'era', era) end
+  if without_ledger or is_outdated then
     remember_failure(ledger, 'unknown', t, '0')
   elseif last[1] and t - tonumber(last[2]) <= LAST_FAILURE_TTL / 1000 then
     remember_failure(ledger, last[1], tonumber(last[2]), last[3])
@@ -107,7 +111,7 @@ if phase == 'waiting' then
 end
 
 if phase and phase ~= 'done' and state[2] == task_id then
-  local abandoned = state[4] or t > tonumber(state[3]) + STALE_AFTER
+  local abandoned = state[4] or t > tonumber(state[3]) + (is_outdated and SENDING_LIMIT or STALE_AFTER)
   if phase == 'claimed' and abandoned then return take() end
   count('triggers:copy')
   return {'copy'}
@@ -180,7 +184,7 @@ class ClaimScripts(DurableScripts):
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         stale = constants(STALE_AFTER=CLAIM_STALE_AFTER)
-        self._claim = self.script(stale + CLAIM)
+        self._claim = self.script(stale + PROMOTION + CLAIM)
         self._renew = self.script(stale + RENEW)
         self._begin_sending = self.script(ADMIT + BEGIN_SENDING)
 
