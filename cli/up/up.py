@@ -182,8 +182,11 @@ def _workers(folder: Path, stop_limit: float) -> tuple[Program, Program]:
 
 
 def _worker(name: str, command: tuple[str, ...], folder: Path, stop_limit: float) -> Program:
-    log = folder / "logs" / f"{name}-worker.log"
-    return Program(f"{name} worker", _python(*command, *WORKER_OPTIONS), log, stop_limit)
+    logs = folder / "logs"
+    health = {"CALLWATCH_HEALTH_FILE": str(logs / f"{name}-worker.health")}  # with one, a stuck worker ends
+    return Program(
+        f"{name} worker", _python(*command, *WORKER_OPTIONS), logs / f"{name}-worker.log", stop_limit, health
+    )
 
 
 def _simulator(folder: Path, port: int, token: str) -> Program:
