@@ -1,6 +1,7 @@
 """Test that connections leave a demoted server, follow the primary, and log in with a rotated password (S41)."""
 
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from worker.core.interfaces import StoreUnavailable
 from worker.runtime import transport
 from worker.runtime.celery_config import celery_config
 from worker.store import Keys, RedisStore, connect
-from worker.store.primary import Primary, is_demoted, primary_of
+from worker.store.primary import Primary, is_cut_off, is_demoted, primary_of
 
 OTHER_PASSWORD = "another-password"
 
@@ -80,6 +81,58 @@ def test_s41_write_is_sent_again_at_once_if_the_address_leads_to_the_new_primary
         client.close()
 
 
+def test_s41_connections_to_a_demoted_server_end_also_in_threads_that_wait(
+    server: EmbeddedServer, operator: redis.Redis
+) -> None:
+    """An idle connection would stay for ever, and a thread would wait for events that never come."""
+    waiting, idle, writing = (connect(server.url, retries=0) for _ in range(3))
+    idle.ping()
+    faults: list[redis.ConnectionError] = []
+
+    def wait() -> None:
+        try:
+            waiting.xread({"s": "$"}, block=60_000)
+        except redis.ConnectionError as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: operator.info("clients")["blocked_clients"] == 1)
+    primary_of(server.url).leave(primary_of(server.url).generation)
+    thread.join(LIMIT)
+    assert len(faults) == 1
+    wait_until(lambda: len(operator.client_list()) == 1)
+    assert writing.set("a", 1)
+    for client in (waiting, idle, writing):
+        client.close()
+
+
+def test_s41_connection_of_another_process_is_left_to_it(server: EmbeddedServer, operator: redis.Redis) -> None:
+    """A forked process shares the sockets of its parent."""
+    client = connect(server.url)
+    made = client.client_id()
+    (connection,) = client.connection_pool._available_connections
+    connection.pid += 1
+    primary_of(server.url).leave(primary_of(server.url).generation)
+    assert made in {int(one["id"]) for one in operator.client_list()}
+    connection.pid -= 1
+    client.close()
+
+
+def test_s41_primary_without_enough_replicas_is_asked_for_again_by_one_connection(
+    server: EmbeddedServer, operator: redis.Redis
+) -> None:
+    client, other = connect(server.url), connect(server.url)
+    made = other.client_id()
+    operator.config_set("min-replicas-to-write", 1)
+    with pytest.raises(redis.ConnectionError, match="takes no writes: NOREPLICAS"):
+        client.set("a", 1)
+    assert other.client_id() == made
+    assert is_cut_off(redis.ResponseError("Error running script: @user_script:1: -NOREPLICAS Not enough"))
+    for one in (client, other):
+        one.close()
+
+
 def test_s41_transaction_never_moves_to_another_server_between_its_commands(server: EmbeddedServer) -> None:
     client = connect(server.url)
     with client.pipeline() as pipeline:
@@ -116,7 +169,7 @@ def test_s41_burst_of_refused_writes_counts_as_one(server: EmbeddedServer, opera
         (ReadOnlyError("You can't write against a read only replica."), True),
         (MasterDownError("Link with MASTER is down and replica-serve-stale-data is set to 'no'."), True),
         (redis.ResponseError("Error running script: @user_script:1: -READONLY You can't write"), True),
-        (redis.ResponseError("NOREPLICAS Not enough good replicas to write."), True),
+        (redis.ResponseError("NOREPLICAS Not enough good replicas to write."), False),
         (redis.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"), True),
         (redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), False),
         (redis.ConnectionError("READONLY "), False),
@@ -294,6 +347,10 @@ def test_s41_sentinel_leads_store_broker_and_results_to_the_primary(server: Embe
     url = address(server, 1, sentinel)  # the first Sentinel is away
     client = connect(url)
     assert client.set("a", 1)
+    primary_of(url)._place = ("former.example", 1)
+    client.connection_pool.disconnect()
+    assert client.ping()
+    assert (primary_of(url)._place, primary_of(url).generation) == ((HOST, server.port), 1)
     assert primary_of(url)._sentinels == ((HOST, sentinel), (HOST, 1))
     transport.install()
     with Celery(set_as_current=False) as app:

@@ -1,14 +1,19 @@
 """Follow the primary: leave a demoted server, find the new primary, and log in with a rotated password (S41).
 
 All connections of a process to one address share a `Primary`. When a reply shows that the server takes no writes any
-more, its `generation` moves on, and each of these connections is replaced before its next command. A new connection
-resolves the name of the host again, or asks the Sentinels, so an address that follows the primary is followed.
+more, its `generation` moves on: every connection of an earlier one ends, also in threads that wait for a reply, and is
+replaced before its next command. A new connection resolves the name of the host again, or asks the Sentinels, so an
+address that follows the primary is followed.
 """
 
+import contextlib
 import functools
 import logging
+import os
 import re
+import socket
 import time
+import weakref
 from typing import Any
 
 import redis
@@ -24,9 +29,11 @@ from config.secret_files import read_again
 SENTINEL_ANSWERS_WITHIN = 1.0  # seconds to connect to one Sentinel, and for its answer
 LOGGED_EVERY = 10.0  # seconds between two log lines about a server that takes no writes
 
-# A replica refuses writes, a primary without enough replicas may be cut off from its successor, and a demotion ends
-# blocking commands. The error text of a script on Redis before 7 has a prefix.
-DEMOTED_TEXT = re.compile(r"(?:.* -)?(?:READONLY|MASTERDOWN|NOREPLICAS|UNBLOCKED) ")
+# A replica refuses writes, and a demotion ends blocking commands. A primary without enough replicas may be cut off from
+# its successor, or be the only one: only the refused connection is replaced. The error text of a script on Redis before
+# 7 has a prefix.
+DEMOTED_TEXT = re.compile(r"(?:.* -)?(?:READONLY|MASTERDOWN|UNBLOCKED) ")
+CUT_OFF_TEXT = re.compile(r"(?:.* -)?NOREPLICAS ")
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +43,10 @@ class Primary:
 
     def __init__(self, address: str) -> None:
         self.url = parse_redis_url(address)
-        self.generation = 0  # of the connections: those of an earlier one are replaced before their next command
+        self.generation = 0
         self.made = 0  # connections so far
+        self._connections: weakref.WeakValueDictionary[int, Following] = weakref.WeakValueDictionary()
+        self._place: tuple[str, int] | None = None
         self._address = self._last_read = address
         self._sentinels = self.url.sentinels if self.url.service else ()
         self._logged_at = -LOGGED_EVERY
@@ -69,7 +78,23 @@ class Primary:
             answered = sentinels.sentinels[0].get_connection_kwargs()
         first = answered["host"], answered["port"]
         self._sentinels = tuple(sorted(self._sentinels, key=lambda one: one != first))  # asked first the next time
-        return str(host), int(port)
+        before, self._place = self._place, (str(host), int(port))
+        if before not in (None, self._place):
+            self.leave(self.generation)
+        return self._place
+
+    def add(self, connection: "Following") -> None:
+        """Add a connection to those that end when their server is left."""
+        self._connections[id(connection)] = connection
+
+    def leave(self, generation: int) -> None:
+        """Begin a new generation if that of a connection is the present one, and end all older connections."""
+        if generation != self.generation:
+            return
+        self.generation += 1
+        references = self._connections.valuerefs()  # a list, so that other threads may add connections
+        for connection in filter(None, [reference() for reference in references]):
+            connection.end()
 
     def _sentinel_options(self) -> dict[str, Any]:
         tls: dict[str, Any] = {}
@@ -88,9 +113,9 @@ class Primary:
 
         The server has not carried the command out then, so redis-py may send it again over a new connection.
         """
-        if is_demoted(error):
-            if generation == self.generation:
-                self.generation += 1
+        if is_demoted(error) or is_cut_off(error):
+            if is_demoted(error):
+                self.leave(generation)
             if time.monotonic() >= self._logged_at + LOGGED_EVERY:
                 self._logged_at = time.monotonic()
                 log.warning("Redis at %s takes no writes, connecting again: %s", self.url.location, error)
@@ -112,7 +137,7 @@ class Primary:
         if (found.location, found.database) != (self.url.location, self.url.database):
             log.warning("the file with the address of Redis names another server, which takes a restart")
         self.url = self.url.with_secrets_of(found)
-        self.generation += 1
+        self.leave(self.generation)
 
 
 @functools.cache
@@ -127,8 +152,13 @@ def connections_made(client: redis.Redis) -> int:
     return primary.made if isinstance(primary, Primary) else 0
 
 
+def is_cut_off(error: redis.RedisError) -> bool:
+    """Tell whether a primary refused a write because too few replicas are connected to it."""
+    return isinstance(error, redis.ResponseError) and bool(CUT_OFF_TEXT.match(str(error)))
+
+
 def is_demoted(error: redis.RedisError) -> bool:
-    """Tell whether a server refused a command because it is no primary with enough replicas."""
+    """Tell whether a server refused a command because it is a replica, or is about to be one."""
     if isinstance(error, ReadOnlyError | MasterDownError):
         return True
     return isinstance(error, redis.ResponseError) and bool(DEMOTED_TEXT.match(str(error)))
@@ -144,6 +174,7 @@ class Following(AbstractConnection):
         self._primary = primary
         self._generation = primary.generation
         super().__init__(**options)
+        primary.add(self)
 
     def connect(self) -> None:
         """Connect unless connected to the present primary; the pool does so with each connection that it hands out."""
@@ -152,13 +183,23 @@ class Following(AbstractConnection):
         super().connect()  # type: ignore[no-untyped-call]
 
     def _connect(self) -> Any:
+        place = self._primary.place()
         self._generation = self._primary.generation
         self._primary.made += 1
         self.username, self.password = self._primary.url.credentials
-        place = self._primary.place()
         if place is not None:
             self.host, self.port = place
         return super()._connect()  # type: ignore[no-untyped-call, safe-super]
+
+    def end(self) -> None:
+        """End the connection of an earlier generation from any thread: one that waits for a reply gets an error."""
+        sock = self._sock
+        if sock is None or self._generation == self._primary.generation or self.pid != os.getpid():
+            return
+        with contextlib.suppress(OSError):  # the thread of the connection has closed it
+            socket.socket.shutdown(
+                sock, socket.SHUT_RDWR
+            )  # not that of TLS, after which a thread could send in the clear
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send a command; redis.ConnectionError if the connection leads to a server that was left."""
