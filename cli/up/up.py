@@ -78,6 +78,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         "CALLWATCH_METRICS_TOKEN": bearer,
         "CALLWATCH_API_TRUST_ENV": "false",
         "CALLWATCH_ENABLED": "true",
+        "CALLWATCH_REPLICAS": "0",
         "CALLWATCH_DEMO": "true",
         "CALLWATCH_KEY_PREFIX": "callwatch",
         **gateway,

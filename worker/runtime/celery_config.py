@@ -16,6 +16,7 @@ TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration."""
+    broker = primary_of(settings.broker_url)
     transport_options = {
         # Seconds until a dead worker's message is delivered again; countdown and run time together must be shorter.
         "visibility_timeout": settings.visibility_timeout,
@@ -23,7 +24,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
         "task_queues": TASKS,  # an option of callwatch's transport, see worker/runtime/malformed.py
-        "primary": primary_of(settings.broker_url),  # likewise, see worker/store/primary.py
+        "primary": broker,  # likewise, see worker/store/primary.py
+        **({"master_name": broker.url.service} if broker.url.service else {}),  # for Flower's page of the broker
         "max_connections": settings.worker_concurrency + 16,  # with fewer, a burst loses acknowledgements
         "socket_timeout": 15,  # without it (the default) a publish can block for ever on a half-open connection
         "socket_connect_timeout": 5,
