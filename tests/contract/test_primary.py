@@ -300,7 +300,7 @@ def test_s41_missing_right_is_a_reason_to_read_the_secret_again(
     client = connect(server.url)
     with pytest.raises(NoPermissionError):
         client.set("a", 1)
-    secret_file.write_text(server.url.replace(f":{server.password}", "app:pw"), encoding="utf-8")
+    secret_file.write_text(f"redis://app:pw@{HOST}:{server.port}/0", encoding="utf-8")
     with pytest.raises(NoPermissionError):
         client.set("a", 1)
     assert client.set("a", 1)

@@ -87,7 +87,7 @@ def test_s41_restart_is_no_promotion(store: RedisStore, server: EmbeddedServer) 
 def test_s41_hidden_replication_is_no_promotion(store: RedisStore, server: EmbeddedServer) -> None:
     store.client.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-info")  # type: ignore[no-untyped-call]
     promote(store)
-    client = connect(server.url.replace(f":{server.password}", "app:pw"))
+    client = connect(f"redis://app:pw@{HOST}:{server.port}/0")
     assert claim(RedisStore(client, Keys("t"), TERMS)) == Claimed()
     client.close()
 
