@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from benchmarks.fault_figures import Figure, at_least, at_most, exactly, for_information
 from benchmarks.faults import table
@@ -72,7 +73,8 @@ def site(*, apart: float = 0, **settings: object) -> Iterator[Site]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="callwatch-bench-"))
         store = build_store(Settings(_env_file=None, **values))  # type: ignore[arg-type]
         stack.callback(store.client.close)
-        store.__dict__["durability"] = "none"  # no dials here, so thousands of writes need not wait for fsync
+        # No dials here, so thousands of writes need not wait for fsync.
+        stack.enter_context(mock.patch.object(RedisStore, "durability", "none"))
         yield Site(server, upstream, store, theirs | ours | {"TMPDIR": folder}, stack)
 
 

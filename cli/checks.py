@@ -68,6 +68,29 @@ def durability(store: RedisStore, *, demo: bool) -> Check:
     return Check("durability", "FAIL", NOT_DURABLE)
 
 
+def replicas(store: RedisStore, wanted: int) -> Check:
+    """Check that as many replicas are connected as a request must reach before it leaves (S41)."""
+    found = store.replicas()
+    setting = f"CALLWATCH_REPLICAS is {wanted}"
+    if found is None:
+        return Check("replicas", "warn" if wanted else "ok", f"the server hides its replicas, {setting}")
+    if not found.is_primary:
+        return Check(
+            "replicas", "FAIL", "this server is a replica and takes no writes, the address should follow the primary"
+        )
+    detail = f"{len(found)} connected"
+    if len(found):
+        detail += f", at most {max(found.bytes_behind)} bytes behind, the oldest report {max(found.reported)} s ago"
+    if len(found) < wanted:
+        return Check("replicas", "FAIL", f"{detail}, but {setting}: no call is placed until they are connected")
+    if wanted and store.durability != "waitaof":
+        return Check("replicas", "warn", f"{detail}, {setting}: they confirm their memory, not their disks")
+    if len(found) > wanted:
+        why = "a failover to one that lags forgets a request, and its telephone may ring twice"
+        return Check("replicas", "warn", f"{detail}, but {setting}: {why}")
+    return Check("replicas", "ok", f"{detail}, {setting}")
+
+
 def eviction(store: RedisStore) -> Check:
     """Check that the server evicts no keys, locks among them, when its memory is full."""
     found = store.eviction()
@@ -210,6 +233,7 @@ def state(store: RedisStore, settings: Settings) -> Iterator[Check]:
     address = redact(settings.redis_url)
     yield server(store, address)
     yield durability(store, demo=settings.demo)
+    yield replicas(store, settings.replicas)
     yield eviction(store)
     yield clock(store)
     yield sweep(store, settings)

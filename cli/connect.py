@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from cli.ui.output import WRONG_USAGE, Failure
 from config.redaction import redact
 from config.redis_kinds import wrong_server
 from config.redis_tls import cause, explain_tls, tls_fault
-from config.redis_url import parse_redis_url
 from config.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -31,13 +28,9 @@ def read_settings() -> Settings:
 
 def connect(url: str, *, decode: bool = True) -> redis.Redis:
     """Return a client for one command: short time-outs, no retry; it returns text, without `decode` bytes."""
-    return redis.Redis.from_url(
-        parse_redis_url(url).for_redis_py(),
-        decode_responses=decode,
-        socket_connect_timeout=CONNECT_LIMIT,
-        socket_timeout=CONNECT_LIMIT,
-        retry=Retry(NoBackoff(), 0),
-    )
+    from worker.store.connection import connect as connect_store  # noqa: PLC0415 - `--help` must not wait for it
+
+    return connect_store(url, limit=CONNECT_LIMIT, retries=0, decode=decode)
 
 
 def require_redis(url: str, variable: str) -> None:
@@ -63,11 +56,17 @@ def open_store(settings: Settings) -> Iterator["RedisStore"]:
     """Yield the store of a deployment; Failure if its Redis does not answer, at the start or within the block."""
     require_redis(settings.redis_url, "CALLWATCH_REDIS_URL")
     from worker.container import build_store  # noqa: PLC0415
-    from worker.core.interfaces import StoreUnavailable  # noqa: PLC0415 - takes a second; not before Redis has answered
+    from worker.core.interfaces import (  # noqa: PLC0415 - takes a second; not before Redis has answered
+        StoreUnavailable,
+        StoreUnconfirmed,
+    )
 
     store = build_store(settings)
     try:
         yield store
+    except StoreUnconfirmed as error:
+        why = "a failover may undo it, see the line replicas of `callwatch doctor`"
+        raise Failure(f"done, but not confirmed: {error}; {why}") from None
     except StoreUnavailable as error:
         raise Failure(no_answer(settings.redis_url, "CALLWATCH_REDIS_URL", error)) from None
     finally:

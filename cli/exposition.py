@@ -52,6 +52,7 @@ class State:
     notices: list[Waiting] = field(default_factory=list)
     dead_letters: int = 0
     memory: dict[str, Memory] = field(default_factory=dict)
+    replicas: int | None = None
 
 
 def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> State:
@@ -69,7 +70,7 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         memories = [("state", store.memory())]
         if settings.broker_url != settings.redis_url:
             memories.append(("broker", memory_of(broker)))
-    counts = store.cached_counts()
+    counts, replicas = store.cached_counts(), store.replicas()
     return State(
         counters=store.counters(),
         counts=counts,
@@ -83,6 +84,7 @@ def read_state(store: RedisStore, broker: "redis.Redis", settings: Settings) -> 
         notices=store.waiting(counts.oldest if counts else {}),
         dead_letters=store.number_of_dead_letters(),
         memory={name: memory for name, memory in memories if memory},
+        replicas=None if replicas is None else len(replicas),
     )
 
 
@@ -106,6 +108,8 @@ def _counters(counters: Counters) -> Iterator[Metric]:
     text = "Triggers without a started call, by reason."
     yield labelled("callwatch_trigger_reasons", text, "reason", "reasons:trigger", REASONS)
     yield plain("callwatch_call_requests", "Call requests that were sent to upstream.", "call_requests")
+    text = "Attempts of call requests that were not sent, because too few replicas or no disk confirmed them in time."
+    yield plain("callwatch_requests_held_back", text, "requests_held_back")
     yield labelled("callwatch_polls", "Polls by outcome.", "outcome", "polls", POLLS)
     text = "Failed status queries of polls, by reason."
     yield labelled("callwatch_poll_reasons", text, "reason", "reasons:query", REQUEST_REASONS)
@@ -190,6 +194,10 @@ def _gauges(state: State) -> Iterator[Metric]:
         "callwatch_dead_letters", "Dead letters: notices that were not delivered in time.", state.dead_letters
     )
     yield from _memory(state.memory)
+    if state.replicas is not None:  # None: the server hides them
+        yield GaugeMetricFamily(
+            "callwatch_redis_replicas", "Connected replicas of the Redis of locks and records.", state.replicas
+        )
     outage = state.outage_since is not None
     yield GaugeMetricFamily("callwatch_upstream_outage", "1 while upstream answers no status query.", outage)
     yield GaugeMetricFamily(

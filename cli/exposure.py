@@ -8,7 +8,7 @@ from config.listening import is_loopback
 from config.redis_url import parse_redis_url
 from config.settings import Settings
 
-CLEAR = ("http", "redis")
+CLEAR = ("http", "redis", "sentinel")
 
 
 def exposure(settings: Settings) -> Iterator[Check]:
@@ -28,7 +28,7 @@ def _encryption(settings: Settings) -> Check:
     found: dict[str, str] = {}  # an address of two settings appears once
     for name, url in addresses.items():
         parts = urlsplit(url or "")
-        if parts.scheme in CLEAR and not is_loopback(parts.hostname or ""):
+        if parts.scheme in CLEAR and not is_loopback(parts.hostname or "") and not _is_encrypted_by_option(url or ""):
             found.setdefault(f"{parts.scheme}://{parts.hostname}", name)
     if not found:
         return Check("encryption", "ok", "every connection to another host is encrypted")
@@ -37,9 +37,14 @@ def _encryption(settings: Settings) -> Check:
     return Check("encryption", "warn", f"not encrypted to another host: {names}: {why}")
 
 
+def _is_encrypted_by_option(url: str) -> bool:
+    """Return whether the options of a `sentinel://` URL encrypt the connections to Redis."""
+    return url.startswith("sentinel://") and parse_redis_url(url).is_encrypted()
+
+
 def _sharing(settings: Settings) -> Check:
     state, broker = parse_redis_url(settings.redis_url), parse_redis_url(settings.broker_url)
-    if state.location != broker.location:
+    if (state.location, state.service) != (broker.location, broker.service):
         return Check("broker memory", "ok", "the queues have a Redis of their own")
     if settings.demo or state.is_socket or is_loopback(state.location.rpartition(":")[0]):
         return Check(

@@ -12,11 +12,19 @@ TLS_OPTIONS = {
     "ssl_certfile": "file with the certificate of this client, where the server requires one",
     "ssl_keyfile": "file with the key of that certificate, unless `ssl_certfile` contains it",
 }
+SENTINEL_OPTIONS = {
+    "service": "name of the primary in the configuration of Sentinel; required",
+    "ssl": "`true`: TLS to Redis",
+    "sentinel_ssl": "`true`: TLS to the Sentinels",
+    "sentinel_username": "user of the Sentinels",
+    "sentinel_password": "password of the Sentinels",
+}
 OPTIONS = {
     "redis": DATABASE_OPTIONS,
     "rediss": DATABASE_OPTIONS | TLS_OPTIONS,
     "unix": DATABASE_OPTIONS,
     "redis+socket": DATABASE_OPTIONS,
+    "sentinel": DATABASE_OPTIONS | SENTINEL_OPTIONS | TLS_OPTIONS,
 }
 """The options of each scheme, with their meaning. Time-outs and pools have settings of their own, or fixed values."""
 
@@ -31,6 +39,11 @@ def check_options(scheme: str, options: dict[str, str]) -> None:
             raise ValueError(_unknown(scheme, name))
         if not value:
             raise ValueError(f"has the option {name} without a value, should be {name}=…")
+    if scheme == "sentinel" and "service" not in options:
+        raise ValueError("names no service, should be sentinel://host1:26379,host2:26379/0?service=NAME")
+    for name in ("ssl", "sentinel_ssl"):
+        if options.get(name, "true") not in ("true", "false"):
+            raise ValueError(f"has the option {name} that is neither true nor false, should be one of them")
     if options.get("ssl_cert_reqs", "required") not in _CERT_REQS:
         raise ValueError("has another ssl_cert_reqs, should be one of " + ", ".join(_CERT_REQS))
     if "ssl_keyfile" in options and "ssl_certfile" not in options:

@@ -6,6 +6,8 @@ from typing import Any
 
 FILE = "_FILE"
 
+_read_from: dict[str, Path] = {}  # the file of each secret that this process has read, by the secret
+
 
 def read_files(given: Mapping[str, str], names: Iterable[str], *, prefix: str) -> tuple[dict[str, Any], list[str]]:
     """Return the secrets read from files, and one line for each fault; no line quotes the content of a file.
@@ -29,6 +31,15 @@ def read_files(given: Mapping[str, str], names: Iterable[str], *, prefix: str) -
             continue
         if secret:
             secrets[name] = secret
+            _read_from[secret] = Path(path).absolute()
         else:
             faults.append(f"{variable}{FILE}: {path} is empty, should hold the secret alone")
     return secrets, faults
+
+
+def read_again(secret: str) -> str | None:
+    """Return the present content of the file of a secret; None if it came from no file, or the file cannot be read."""
+    try:
+        return _read_from[secret].read_text(encoding="utf-8-sig").strip()
+    except (KeyError, OSError, UnicodeDecodeError):
+        return None

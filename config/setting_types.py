@@ -165,6 +165,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), ShouldBe("a positiv
 ShortSeconds = Annotated[Seconds, AfterValidator(_check_below_visibility)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False), ShouldBe("0 or a positive number a second")]
 Count = Annotated[int, Field(ge=1), ShouldBe("a whole number, 1 or more")]
+Number = Annotated[int, Field(ge=0), ShouldBe("a whole number, 0 or more")]
 Concurrency = Annotated[int, Field(ge=2), ShouldBe("a whole number, 2 or more")]
 Switch = Annotated[bool, ShouldBe("true or false")]
 PoolName = Annotated[Pool, _one_of(Pool)]

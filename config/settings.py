@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     )
     broker_url: types.OtherRedisAddress = Field("", description="Redis of the broker; empty: CALLWATCH_REDIS_URL")
     result_url: types.OtherRedisAddress = Field("", description="Redis of the results; empty: CALLWATCH_REDIS_URL")
+    replicas: types.Number = Field(
+        0, description="replicas of Redis that must have a call request on disk before it is sent; else it is not (S41)"
+    )
     visibility_timeout: types.Seconds = Field(
         180.0, description="seconds until the broker redelivers an unacknowledged message (S28)"
     )
@@ -151,11 +154,6 @@ class Settings(BaseSettings):
     )
     log_level: types.LogLevelName = Field("INFO", description="lowest level that is logged")
     log_format: types.LogFormatName = Field("auto", description="auto: text on a terminal, JSON lines otherwise")
-
-    @property
-    def redis_client_url(self) -> str:
-        """The Redis of locks and records, in the form of `redis.Redis.from_url`."""
-        return parse_redis_url(self.redis_url).for_redis_py()
 
     @property
     def celery_broker_url(self) -> str:

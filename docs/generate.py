@@ -224,6 +224,7 @@ def _state() -> State:
         unacknowledged=0,
         notices=[Waiting("webhook", 0, None, 0, 0, 0)],
         memory={"state": Memory(1, 1)},
+        replicas=1,
     )
 
 

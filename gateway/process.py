@@ -10,7 +10,6 @@ import redis
 from fastapi import FastAPI
 
 from config.log import configure_logging
-from config.redis_url import parse_redis_url
 from config.settings import Settings, words
 from gateway import memory
 from gateway.application import build
@@ -44,7 +43,7 @@ def build_gateway(settings: Settings, host: str, *, alone: bool) -> Gateway:
     """
 
     def client(url: str) -> redis.Redis:
-        return connect(parse_redis_url(url).for_redis_py(), max_connections=2 * THREADS, limit=REDIS_LIMIT)
+        return connect(url, max_connections=2 * THREADS, limit=REDIS_LIMIT)
 
     store, broker = build_store(settings, limit=REDIS_LIMIT), client(settings.broker_url)
     setting = Setting(settings.poll_interval, settings.enabled)

@@ -16,6 +16,7 @@ BOUNDED = {
     "done",
     "events",
     "paused",
+    "primary",
     "audit",
     "outage",
     "dead",

@@ -3,12 +3,14 @@
 Dispatcher and sweep run as threads of every worker, so that no single process is needed for them. The thread of the
 sweep renews the health file after each sweep if the worker is healthy: sweep and dispatcher have succeeded recently,
 the consumer's event loop runs, Redis answers, and the worker takes the messages that wait in its queues. An idle worker
-is healthy; a running worker that takes no messages is not.
+is healthy; a running worker that takes no messages is not. A worker that stays unhealthy although Redis works ends.
 """
 
 import contextlib
 import functools
 import logging
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -18,7 +20,6 @@ import redis
 from celery import bootsteps
 from celery.worker import state
 
-from config.redis_url import parse_redis_url
 from config.settings import Settings
 from worker.app import app
 from worker.container import container, new_token
@@ -29,9 +30,10 @@ from worker.flows.notify import Notifier
 from worker.flows.sweep import sweep_forever
 from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
 from worker.runtime.garbage import tune_collector
-from worker.runtime.liveness import TICK, HealthFile, Heartbeat, QueueLoad
+from worker.runtime.liveness import RESTART_AFTER, TICK, HealthFile, Heartbeat, Patience, QueueLoad
 from worker.runtime.notice_delivery import TaskCall, Webhook
-from worker.store.connection import NOT_DURABLE
+from worker.store.connection import NOT_DURABLE, connect
+from worker.store.primary import primary_of
 from worker.tasks import PollQueue, Publisher, this_process
 
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the health check reads the queues' lengths
@@ -189,17 +191,18 @@ class WorkerHealth:
             Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now
         )
         self._file.remove()
+        self._patience = Patience(now)
+        self._was_told_to_end = False
+        self._primaries = [primary_of(settings.redis_url), primary_of(settings.broker_url)]
+        self._generations = self._generation_of_each()
         self._threads = threads
         self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
-        self._broker = redis.Redis.from_url(
-            parse_redis_url(settings.broker_url).for_redis_py(),
-            socket_timeout=ANSWER_WITHIN,
-            socket_connect_timeout=ANSWER_WITHIN,
-        )
+        self._broker = connect(settings.broker_url, limit=ANSWER_WITHIN)
 
     def tick(self) -> None:
         """Record that the event loop runs."""
         self._heartbeat.tick(time.monotonic())
+        self._end_if_stuck()
 
     def succeeded(self, thread: str) -> None:
         """Record a success of the sweep or the dispatcher; `thread` names it."""
@@ -207,7 +210,9 @@ class WorkerHealth:
 
     def renew_file(self) -> None:
         """Renew the health file if the worker is healthy."""
-        self._file.renew(self._fault, now=time.monotonic())
+        if self._file.renew(self._fault, now=time.monotonic()):
+            self._patience.restart(time.monotonic())
+        self._end_if_stuck()
 
     def close(self) -> None:
         """Remove the health file."""
@@ -222,9 +227,34 @@ class WorkerHealth:
                 for queue, task in self._queues.items()
             }
         except (StoreUnavailable, redis.RedisError) as error:
+            self._patience.restart(time.monotonic())
             return f"Redis does not answer: {type(error).__name__}"
+        if (
+            self._generations != self._generation_of_each()
+        ):  # a server that takes no writes was left since the last check
+            self._generations = self._generation_of_each()
+            self._patience.restart(time.monotonic())
         full = len(state.active_requests) >= self._threads
         return self._heartbeat.fault(loads, time.monotonic(), full=full)
+
+    def _generation_of_each(self) -> list[int]:
+        return [primary.generation for primary in self._primaries]
+
+    def _end_if_stuck(self) -> None:
+        """End a worker that has been unhealthy for long: first by SIGTERM, then, if its event loop is stuck, at once.
+
+        Both the thread of the sweep and the event loop call it, so that either may be the one that hangs. A dial may
+        hold an answer that no other process has, so it is waited for (S18).
+        """
+        if not self._patience.is_over(time.monotonic()):
+            return
+        if any(request.name == TASKS[TRIGGER_QUEUE] for request in tuple(state.active_requests)):
+            return
+        log.error("unhealthy for %.0f s: the worker ends, so that its supervisor starts a new one", RESTART_AFTER)
+        if self._was_told_to_end:
+            os._exit(1)
+        self._was_told_to_end = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 app.steps["worker"].add(SweepStep)

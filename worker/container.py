@@ -95,7 +95,7 @@ def new_token() -> str:
 def build_store(settings: Settings, *, limit: float = 15) -> RedisStore:
     """Return the store of a deployment; it connects at first use, with a time-out of `limit` seconds."""
     connections = 2 * settings.worker_concurrency + STORE_CONNECTIONS_SPARE
-    client = connect(settings.redis_client_url, max_connections=connections, limit=limit)
+    client = connect(settings.redis_url, max_connections=connections, limit=limit)
     return RedisStore(client, Keys(settings.key_prefix), terms(settings))
 
 
@@ -112,6 +112,7 @@ def terms(settings: Settings) -> Terms:
         hold=settings.unknown_hold,
         channels=settings.notice_channels,
         notice_age=settings.notice_age,
+        replicas=settings.replicas,
         status_rate=settings.status_rate,
         dial_rate=settings.dial_rate,
     )

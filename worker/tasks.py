@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-import redis
 from celery import Task, signals
 from celery.concurrency import prefork
 from celery.exceptions import Ignore, Reject
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from config.redis_url import parse_redis_url
 from config.settings import Settings
 from worker.app import app, every_poll_is_shown
 from worker.container import container
@@ -26,7 +24,7 @@ from worker.core.messages import PollMessage, TriggerResult, masked_kwargs, poll
 from worker.core.model import AbandonedClaim, Pair, StatusUpdate
 from worker.runtime.celery_config import POLL_QUEUE, TRIGGER_QUEUE
 from worker.runtime.poll_executor import MAX_POLLS, PollExecutor
-from worker.store.connection import ThreadClient
+from worker.store import ThreadClient, connect
 
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry cannot be formatted as a date again
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the dispatcher reads the queue's length
@@ -216,13 +214,7 @@ class PollQueue:
     """The queue of polls: its length, and publishing to it; the dispatcher's `PublishPolls`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._broker = ThreadClient(
-            redis.Redis.from_url(
-                parse_redis_url(settings.broker_url).for_redis_py(),
-                socket_timeout=ANSWER_WITHIN,
-                socket_connect_timeout=ANSWER_WITHIN,
-            )
-        )
+        self._broker = ThreadClient(connect(settings.broker_url, limit=ANSWER_WITHIN))
 
     def waiting(self) -> int:
         """Return how many messages wait in the queue."""

@@ -82,6 +82,7 @@ def _demonstrate(options: Options, folder: Path, signals: Signals) -> None:
         "CALLWATCH_METRICS_TOKEN": bearer,
         "CALLWATCH_API_TRUST_ENV": "false",
         "CALLWATCH_ENABLED": "true",
+        "CALLWATCH_REPLICAS": "0",
         "CALLWATCH_DEMO": "true",
         "CALLWATCH_KEY_PREFIX": "callwatch",
         **gateway,
@@ -189,8 +190,11 @@ def _workers(folder: Path, stop_limit: float) -> tuple[Program, Program]:
 
 
 def _worker(name: str, command: tuple[str, ...], folder: Path, stop_limit: float) -> Program:
-    log = folder / "logs" / f"{name}-worker.log"
-    return Program(f"{name} worker", _python(*command, *WORKER_OPTIONS), log, stop_limit)
+    logs = folder / "logs"
+    health = {"CALLWATCH_HEALTH_FILE": str(logs / f"{name}-worker.health")}  # with one, a stuck worker ends
+    return Program(
+        f"{name} worker", _python(*command, *WORKER_OPTIONS), logs / f"{name}-worker.log", stop_limit, health
+    )
 
 
 def _simulator(folder: Path, port: int, token: str) -> Program:

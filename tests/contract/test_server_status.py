@@ -41,7 +41,15 @@ def test_unreachable_server_raises_store_unavailable(store: RedisStore, monkeypa
 
     for name in ("get", "hget", "scard", "zcard", "config_get", "info", "time"):
         monkeypatch.setattr(store.client, name, away)
-    reads = (store.last_sweep, store.outage_since, store.number_of_calls, store.eviction, store.version, store.memory)
+    reads = (
+        store.last_sweep,
+        store.outage_since,
+        store.number_of_calls,
+        store.eviction,
+        store.version,
+        store.memory,
+        store.replicas,
+    )
     for read in reads:
         with pytest.raises(StoreUnavailable, match="gone"):
             read()
@@ -58,6 +66,7 @@ def test_hidden_settings_do_not_count_as_unreachable(store: RedisStore, monkeypa
     for name in ("config_get", "info"):
         monkeypatch.setattr(store.client, name, forbidden)
     assert (store.eviction(), store.version(), store.memory()) == (None, "of unknown version", None)
+    assert store.replicas() is None
 
 
 def test_memory_use_and_limit_are_read(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,10 +219,11 @@ def test_unconfirmed_write_sends_no_request(monkeypatch: pytest.MonkeyPatch) -> 
     with EmbeddedServer(appendfsync="always") as server:
         client = connect(server.url, max_connections=4)
         store = RedisStore(client, Keys("t"), TERMS)
+        assert claim(store) == Claimed()
+        client.ping()
         assert store.durability == "waitaof"
         client.config_set("appendfsync", "no")
-        monkeypatch.setattr("worker.store.claims.FSYNC_WAIT", 50)
-        assert claim(store) == Claimed()
-        with pytest.raises(StoreUnavailable, match="not on disk within 50 ms"):
+        monkeypatch.setattr("worker.store.durable.LIMIT", 50)
+        with pytest.raises(StoreUnavailable, match="not on disk in time"):
             store.begin_sending(PAIR, "tok")
         client.close()

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.fakes import World, job_id, record
-from worker.core.interfaces import StoreRefused, StoreUnavailable
+from worker.core.interfaces import StoreRefused, StoreUnavailable, StoreUnconfirmed
+from worker.store import RedisStore
 
 JOB = job_id(1)
 
@@ -115,3 +116,38 @@ def test_s1_trigger_rejected_by_the_broker_stays_in_the_queue(world: World, monk
     assert world.store.pairs(finished=True) == []
     slots.give_back()
     assert slots.take(), "it occupies no slot"
+
+
+@pytest.mark.parametrize(("held_back", "outcome", "requests"), [(1, "started", 1), (4, "failed", 0)])
+def test_s41_request_that_no_replica_confirms_is_tried_again_and_never_sent_unconfirmed(
+    world: World, monkeypatch: pytest.MonkeyPatch, held_back: int, outcome: str, requests: int
+) -> None:
+    """S12 S41: it counts as not sent; after the fourth attempt the trigger fails and the pair is free."""
+    run_durably, unconfirmed = RedisStore.run_durably, ["confirmed by 0 of 1 replicas in time"] * held_back
+
+    def run(store: RedisStore, *script: Any) -> tuple[Any, str]:
+        reply, _ = run_durably(store, *script)
+        return reply, unconfirmed.pop() if unconfirmed else ""
+
+    monkeypatch.setattr(RedisStore, "run_durably", run)
+    world.upstream.dials = [[record(JOB)]]
+    assert world.trigger()["outcome"] == outcome
+    assert len(world.upstream.requests) == requests
+    assert bool(world.redis.exists("t:lock:C-1:20")) is bool(requests)
+    assert world.store.counters()["requests_held_back"] == held_back
+
+
+def test_s41_uncounted_attempt_is_held_back_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter is lost with the store; the request is not sent either."""
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    def unconfirmed(*_: object, **__: object) -> float:
+        raise StoreUnconfirmed("Redis: not on disk in time")
+
+    monkeypatch.setattr(RedisStore, "count", away)
+    monkeypatch.setattr(RedisStore, "begin_sending", unconfirmed)
+    world.upstream.dials = [[record(JOB)]]
+    assert world.trigger()["outcome"] == "failed"
+    assert world.upstream.requests == []

@@ -27,7 +27,7 @@ PERSON = "P-0001"
 PHONE = "138" + "0000" + "1111"
 CHECKS = [
     "settings", "encryption", "broker memory",
-    "redis", "durability", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
+    "redis", "durability", "replicas", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
     "unknown outcomes", "notices", "queues", "malformed messages", "workers", "upstream",
 ]  # fmt: skip
 
@@ -254,6 +254,7 @@ def test_server_without_durability_or_with_hidden_settings_is_reported(
         client.execute_command("ACL SETUSER app on >s3cret ~* &* +@all -config -info")
         environment.setenv("CALLWATCH_REDIS_URL", f"redis://app:s3cret@127.0.0.1:{server.port}/0")
         seen = doctor()
+        assert seen["replicas"] == ("ok", "the server hides its replicas, CALLWATCH_REPLICAS is 0")
         assert seen["eviction"][0] == "warn"
         assert seen["redis"][1].startswith("of unknown version at")
         assert seen["durability"][0] == "ok"

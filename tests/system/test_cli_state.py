@@ -288,3 +288,16 @@ def test_trigger_without_a_worker_stays_enqueued(redis_url: str) -> None:
     assert (headers["id"], headers["task"]) == ("t-1", "outbound.trigger")
     assert headers["expires"]
     assert PERSON not in f"{headers['kwargsrepr']}{headers['argsrepr']}", "S37"
+
+
+def test_s41_stop_without_the_configured_replicas_says_that_a_failover_may_undo_it(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLWATCH_REPLICAS", "1")
+    for limit in ("LIMIT", "RECEIVED_LIMIT", "FLUSHED_LIMIT"):
+        monkeypatch.setattr(f"worker.store.durable.{limit}", 20)
+    assert main(["pause", "--why", "upgrade"]) == 1
+    shown = capsys.readouterr()
+    line = "done, but not confirmed: Redis: confirmed by 0 of 1 replicas in time; a failover may undo it"
+    assert (shown.out, shown.err.startswith(line), shown.err.count("\n")) == ("", True, 1)
+    assert store.is_paused()

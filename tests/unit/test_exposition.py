@@ -26,6 +26,7 @@ BUSY = State(
         "reasons:query:timeout": 8,
         "reasons:query:deadline": 9,
         "reissued": 2,
+        "requests_held_back": 4,
         "events:lost": 1,
         "lateness:0.01": 30,
         "lateness:2.5": 9,
@@ -51,6 +52,7 @@ BUSY = State(
     notices=[Waiting("webhook", 5, 880.0, 9, 1, 0), Waiting("task", 0, None, 9, 0, 0)],
     dead_letters=3,
     memory={"state": Memory(700, 1_000), "broker": Memory(500, 0)},
+    replicas=2,
 )
 
 
@@ -107,6 +109,8 @@ def samples(state: State) -> dict[str, float]:
         ("callwatch_redis_memory_bytes{redis=state}", 700),
         ("callwatch_redis_memory_bytes{redis=broker}", 500),
         ("callwatch_redis_memory_limit_bytes{redis=state}", 1_000),
+        ("callwatch_redis_replicas", 2),
+        ("callwatch_requests_held_back_total", 4),
         ("callwatch_upstream_outage", 1),
         ("callwatch_new_calls_stopped", 1),
         ("callwatch_sweep_age_seconds", 1.5),
@@ -122,7 +126,8 @@ def test_labels_are_bounded_for_unknown_values() -> None:
     notices = {f"callwatch_{name}{{channel={channel}}}" for name in NOTICES for channel in get_args(NoticeChannel)}
     memory = {name for name in new if name.startswith("callwatch_redis_memory")}
     assert len(memory) == 3
-    assert new == {"callwatch_sweep_age_seconds", "callwatch_queue_messages{queue=outbound.trigger}"} | notices | memory
+    single = {"callwatch_sweep_age_seconds", "callwatch_redis_replicas"}
+    assert new == {*single, "callwatch_queue_messages{queue=outbound.trigger}"} | notices | memory
     shown = {name for name in samples(EMPTY) if name.startswith("callwatch_polls_total")}
     assert shown == {f"callwatch_polls_total{{outcome={outcome}}}" for outcome in POLLS}
 

@@ -18,6 +18,7 @@ def seen(**settings: object) -> dict[str, tuple[str, str]]:
         ({"redis_url": "redis://u:secret@redis:6379/0"}, "CALLWATCH_REDIS_URL (redis://redis)"),
         ({"broker_url": "redis://u:secret@queues.example/0"}, "CALLWATCH_BROKER_URL (redis://queues.example)"),
         ({"result_url": "redis://[2001:db8::1]/0"}, "CALLWATCH_RESULT_URL (redis://2001:db8::1)"),
+        ({"redis_url": "sentinel://:secret@s1,s2/0?service=m"}, "CALLWATCH_REDIS_URL (sentinel://s1,s2)"),
     ],
 )
 def test_unencrypted_address_is_named_without_its_credential(settings: dict[str, str], named: str) -> None:
@@ -34,6 +35,7 @@ def test_unencrypted_address_is_named_without_its_credential(settings: dict[str,
         {"api_base_url": "http://127.0.0.1:9015", "redis_url": "redis://[::1]:6379/0"},
         {"api_base_url": "http://localhost:9015", "redis_url": "unix:///run/redis.sock?db=0"},
         {"api_base_url": "https://upstream.example", "redis_url": "rediss://redis.example:6379/0"},
+        {"redis_url": "sentinel://s1.example,s2.example/0?service=m&ssl=true"},
     ],
 )
 def test_loopback_and_encrypted_addresses_are_ok(settings: dict[str, str]) -> None:
@@ -47,6 +49,8 @@ def test_loopback_and_encrypted_addresses_are_ok(settings: dict[str, str]) -> No
         ({"redis_url": "rediss://redis.example/0", "broker_url": "rediss://redis.example/1"}, "warn"),
         ({"redis_url": "rediss://redis.example/0", "broker_url": "rediss://queues.example/0"}, "ok"),
         ({"redis_url": "rediss://redis.example:6379/0", "demo": "true"}, "ok"),
+        ({"redis_url": "sentinel://s1,s2/0?service=m&ssl=true"}, "warn"),
+        ({"redis_url": "sentinel://s1/0?service=m", "broker_url": "sentinel://s1/0?service=q"}, "ok"),
         ({"redis_url": "unix:///run/redis.sock?db=0"}, "ok"),
         ({}, "ok"),
     ],

@@ -1,5 +1,7 @@
 """Test the worker's health file: waiting messages, a stuck event loop, failing sweeps, an unavailable store (S41)."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +14,10 @@ from celery.worker import state
 from tests.unit.test_bootsteps import use
 from worker import bootsteps, tasks
 from worker.app import app
+from worker.core.interfaces import StoreUnavailable
 from worker.runtime.celery_config import TASKS
-from worker.runtime.liveness import TICK
+from worker.runtime.liveness import RESTART_AFTER, TICK
+from worker.store import RedisStore
 
 
 class Monotonic:
@@ -189,3 +193,111 @@ def test_event_loop_does_not_tick_without_a_health_file() -> None:
 def test_health_check_knows_the_task_of_each_queue() -> None:
     assert {task: queue for queue, task in TASKS.items()} == app.conf.task_routes
     assert set(TASKS.values()) == {task.name for task in (tasks.trigger, tasks.poll, tasks.look_up)}
+
+
+@pytest.fixture
+def signals_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The signals that the worker sends to itself; a second end exits the process."""
+    sent: list[int] = []
+
+    def exit_process(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "kill", lambda _pid, number: sent.append(number))
+    monkeypatch.setattr(os, "_exit", exit_process)
+    return sent
+
+
+def pass_time(health: bootsteps.WorkerHealth, clock: Monotonic, seconds: float) -> None:
+    """Let the sweep fail for some time, in an event loop that runs."""
+    for _ in range(int(seconds // 10)):
+        clock.now += 10
+        health.tick()
+        health.succeeded("dispatcher")
+        health.renew_file()
+
+
+def test_s41_worker_whose_sweep_fails_for_long_ends_for_its_supervisor(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """First by SIGTERM, as a supervisor stops it; if it is still there after as long again, at once."""
+    health.renew_file()
+    pass_time(health, clock, RESTART_AFTER)
+    assert signals_sent == []
+    pass_time(health, clock, 20)
+    assert signals_sent == [signal.SIGTERM]
+    assert "unhealthy for 300 s: the worker ends" in caplog.text
+    with pytest.raises(Ended):
+        pass_time(health, clock, RESTART_AFTER + 20)
+
+
+def test_s41_event_loop_ends_a_worker_whose_sweep_hangs(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int]
+) -> None:
+    for _ in range(31):
+        clock.now += 10
+        health.tick()
+    assert signals_sent == [signal.SIGTERM]
+
+
+def test_s41_healthy_worker_never_ends(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int]
+) -> None:
+    for _ in range(100):
+        clock.now += 10
+        works(health)
+        health.renew_file()
+    assert signals_sent == []
+
+
+@pytest.mark.parametrize("cause", ["Redis is away", "Redis takes no writes"])
+def test_s41_worker_does_not_end_because_of_redis(
+    health: bootsteps.WorkerHealth,
+    clock: Monotonic,
+    signals_sent: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    cause: str,
+) -> None:
+    """A new process would not find another Redis, and an answer that waits for Redis would be lost."""
+
+    def away(_: object) -> float:
+        raise StoreUnavailable("gone")
+
+    if cause == "Redis is away":
+        monkeypatch.setattr(RedisStore, "now", away)
+    for _ in range(4):
+        pass_time(health, clock, RESTART_AFTER / 2)
+        health._primaries[0].generation += 1
+        health.renew_file()
+    assert signals_sent == []
+
+
+def test_s18_worker_does_not_end_during_a_dial(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int]
+) -> None:
+    """S18: the dial may hold an answer that no other process has."""
+    state.active_requests.add(Dial())
+    pass_time(health, clock, 2 * RESTART_AFTER)
+    assert signals_sent == []
+    state.active_requests.clear()
+    pass_time(health, clock, RESTART_AFTER)
+    assert signals_sent == [signal.SIGTERM]
+
+
+def test_s41_suspended_process_begins_anew(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int]
+) -> None:
+    pass_time(health, clock, RESTART_AFTER - 50)
+    clock.now += 10 * RESTART_AFTER
+    health.tick()
+    assert signals_sent == []
+
+
+class Ended(Exception):  # noqa: N818
+    """The process would have exited."""
+
+
+class Dial:
+    """A request of the task that dials."""
+
+    name = "outbound.trigger"

@@ -13,6 +13,7 @@ import redis
 from config import redis_tls
 from config.redis_options import OPTIONS
 from config.redis_tls import SPEAKS_PLAIN, SPEAKS_TLS, explain_tls, tls_fault
+from config.redis_url import parse_redis_url
 from config.settings import SettingsError, load_settings
 from tests.tls import certificate_file, key_file, server_context
 
@@ -90,7 +91,8 @@ def test_both_forms_of_ssl_cert_reqs_are_known(
     monkeypatch: pytest.MonkeyPatch, value: str, case: Callable[[str], str]
 ) -> None:
     monkeypatch.setenv(VARIABLE, f"rediss://h:1/0?ssl_cert_reqs={case(value)}")
-    assert f"ssl_cert_reqs={value.removeprefix('cert_')}" in load_settings().redis_client_url
+    url = parse_redis_url(load_settings().redis_url)
+    assert url.options["ssl_cert_reqs"] == value.removeprefix("cert_")
 
 
 def test_missing_and_unusable_files_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from config.settings import SECRETS, Pool, Settings, SettingsError, load_setting
 pytestmark = pytest.mark.usefixtures("empty_environment")
 
 DEFAULTS = {
-    "redis_url": "redis://127.0.0.1:6379/0", "broker_url": "redis://127.0.0.1:6379/0",
+    "replicas": 0, "redis_url": "redis://127.0.0.1:6379/0", "broker_url": "redis://127.0.0.1:6379/0",
     "result_url": "redis://127.0.0.1:6379/0", "api_base_url": None, "api_token": None, "api_trust_env": False,
     "connect_timeout": 3, "status_timeout": 10, "call_timeout": 90, "poll_interval": 10, "max_poll_duration": 7200,
     "max_retry_count": 10, "sweep_interval": 1, "overdue_grace": 2, "poll_batch": 20,

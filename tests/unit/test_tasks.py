@@ -23,6 +23,7 @@ from worker.core.interfaces import ScheduleFailed
 from worker.core.messages import PollMessage
 from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE
 from worker.runtime.poll_executor import MAX_POLLS
+from worker.store.primary import primary_of
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def broker_url(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> str:
 
 def publish_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Let the poll task publish to the broker at `url`."""
-    connection = app.connection_for_write(url)
+    connection = app.connection_for_write(url, transport_options={"primary": primary_of(url)})
     producer = app.amqp.Producer(connection, auto_declare=False)
     apply_async = tasks.poll.apply_async
     monkeypatch.setattr(tasks.poll, "apply_async", functools.partial(apply_async, producer=producer))

@@ -242,3 +242,11 @@ def test_heartbeat_does_not_block_the_worker_while_redis_is_unavailable(server: 
         server.restart()
         dispatcher.flush()
         assert len(dispatcher._outbound_buffer) == 0
+
+
+def test_install_applies_to_results_of_every_redis_url(redis_url: str) -> None:
+    """Without callwatch's option the address is the one that Celery has read."""
+    transport_module.install()
+    with Celery(backend=redis_url, set_as_current=False) as other:
+        assert type(other.backend) is transport_module.Results
+        assert other.backend.client.ping()

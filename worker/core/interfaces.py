@@ -46,6 +46,10 @@ class StoreRefused(StoreUnavailable):
     """
 
 
+class StoreUnconfirmed(StoreUnavailable):
+    """The store has written, but too few replicas or no disk confirmed it in time: a failover may lose it (S41)."""
+
+
 class NotDelivered(Exception):  # noqa: N818
     """A back end did not confirm a notice; it may have received it."""
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,7 +12,7 @@ from config.calling_hours import CallingHours
 from worker.core import texts
 from worker.core.decision import DIAL_BACKOFF
 from worker.core.dial_result import DialEnd, found_again, not_called, read_answer
-from worker.core.interfaces import Clock, Store, StoreUnavailable, Upstream
+from worker.core.interfaces import Clock, Store, StoreUnavailable, StoreUnconfirmed, Upstream
 from worker.core.messages import TriggerRequest
 from worker.core.model import Pair, RetryAt
 from worker.flows.lookup import known_job
@@ -85,6 +86,9 @@ class BeforeSend:
         try:
             answer = self.store.begin_sending(self.claim.pair, self.claim.token, closes=self.closes)
         except StoreUnavailable as error:
+            if isinstance(error, StoreUnconfirmed):
+                with suppress(StoreUnavailable):  # only a counter of the metrics
+                    self.store.count("requests_held_back")
             raise NotSent(str(error), reason="not_confirmed") from error
         if not isinstance(answer, float):
             raise Withheld(answer)

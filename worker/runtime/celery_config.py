@@ -5,6 +5,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import Settings
+from worker.store.primary import primary_of
 
 TRIGGER_QUEUE = "outbound.trigger"
 POLL_QUEUE = "outbound.poll"
@@ -15,6 +16,7 @@ TASKS = {TRIGGER_QUEUE: "outbound.trigger", POLL_QUEUE: "outbound.poll", CONTROL
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration."""
+    broker = primary_of(settings.broker_url)
     transport_options = {
         # Seconds until a dead worker's message is delivered again; countdown and run time together must be shorter.
         "visibility_timeout": settings.visibility_timeout,
@@ -23,6 +25,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "unacked_mutex_expire": 30,
         "task_queues": TASKS,  # options of callwatch's transport, see worker/runtime/malformed.py and transport.py
         "leased_queues": (POLL_QUEUE,),
+        "primary": broker,  # likewise, see worker/store/primary.py
+        **({"master_name": broker.url.service} if broker.url.service else {}),  # for Flower's page of the broker
         "max_connections": settings.worker_concurrency + 16,  # with fewer, a burst loses acknowledgements
         "socket_timeout": 15,  # without it (the default) a publish can block for ever on a half-open connection
         "socket_connect_timeout": 5,
@@ -35,6 +39,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "result_backend": settings.celery_result_url,
+        "result_backend_transport_options": {"primary": primary_of(settings.result_url)},
         "result_expires": settings.history_ttl,
         "redis_socket_timeout": 15,
         "redis_socket_connect_timeout": 5,

@@ -11,6 +11,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two heartbeats of the event loop
+RESTART_AFTER = 300.0  # seconds for which a worker may be unhealthy while Redis works, before it ends
+ASLEEP = 60.0  # seconds between two heartbeats after which the process was suspended
 STALLED = 3 * TICK  # seconds without a heartbeat after which the event loop counts as blocked
 SUCCESS_WITHIN = 5.0  # seconds that one round of the sweep or the dispatcher may take
 
@@ -69,6 +71,30 @@ class Heartbeat:
         return None
 
 
+class Patience:
+    """Decide when an unhealthy worker must end, so that its supervisor starts a new one; times of its monotonic clock.
+
+    A failed Redis is no reason, and neither is a time in which the process was suspended.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._from = self._seen = now
+
+    def restart(self, now: float) -> None:
+        """Begin anew: the worker is healthy, or Redis is the reason that it is not."""
+        self._from = now
+
+    def is_over(self, now: float) -> bool:
+        """Return whether the worker has been unhealthy for `RESTART_AFTER`; begins anew then."""
+        if now - self._seen > ASLEEP:
+            self.restart(now)
+        self._seen = now
+        if now - self._from <= RESTART_AFTER:
+            return False
+        self.restart(now)
+        return True
+
+
 class HealthFile:
     """The file that `callwatch healthcheck` reads: its modification time is the time of the last successful check.
 
@@ -81,8 +107,11 @@ class HealthFile:
         self._given = now
         self._healthy = True
 
-    def renew(self, check: Callable[[], str | None], *, now: float) -> None:
-        """Renew the file if `check` returns no fault; log once when the worker becomes unhealthy. Never raises."""
+    def renew(self, check: Callable[[], str | None], *, now: float) -> bool:
+        """Renew the file and return True if `check` returns no fault; log once when the worker becomes unhealthy.
+
+        Never raises.
+        """
         try:
             fault = check() or self._write()
             if fault is None:
@@ -93,6 +122,7 @@ class HealthFile:
         if healthy != self._healthy:
             log.warning("healthy again") if healthy else log.error("unhealthy: %s", fault)
         self._healthy = healthy
+        return fault is None
 
     def remove(self) -> None:
         """Remove the file: at the start one of an earlier worker, at the end this worker's own."""

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from config.settings import Settings
 from worker.core.messages import TriggerRequest, masked_kwargs
+from worker.runtime import transport
 from worker.runtime.celery_config import TRIGGER_QUEUE, celery_config
 
 TRIGGER_TASK = "outbound.trigger"
@@ -32,11 +33,12 @@ class Producer:
 
         `limit` is the time-out of the broker in seconds.
         """
+        transport.install()
         application = Celery("callwatch-producer", set_as_current=False)
         config = celery_config(settings)
         limits = {"socket_timeout": limit, "socket_connect_timeout": limit}
-        transport = config["broker_transport_options"] | limits
-        application.conf.update(config | {"result_backend": "disabled://", "broker_transport_options": transport})
+        options = config["broker_transport_options"] | limits
+        application.conf.update(config | {"result_backend": "disabled://", "broker_transport_options": options})
         return cls(application)
 
     def publish(self, request: TriggerRequest, *, task_id: str | None, expires: float) -> Any:

@@ -23,7 +23,7 @@ def report_tls_faults(settings: Settings) -> None:
     }
     for address, variable in variables.items():
         url = parse_redis_url(address)
-        client = connect(url.for_redis_py(), max_connections=1, limit=ANSWER_WITHIN)
+        client = connect(address, max_connections=1, limit=ANSWER_WITHIN)
         try:
             client.ping()
         except redis.RedisError as error:

@@ -8,12 +8,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from celery.app.backends import BACKEND_ALIASES
 from celery.app.events import Events as CeleryEvents
+from celery.backends.redis import RedisBackend
 from celery.events import EventDispatcher
 from kombu import transport
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 
 from worker.runtime.malformed import ForgivingChannel, ForgivingTransport
+from worker.store.primary import Primary
 
 MADE_FOR_KOMBU = "5.7"  # before an upgrade, check which of the faults the new version still has
 
@@ -114,8 +117,30 @@ class Channel(ForgivingChannel, redis.Channel):
     """
 
     QoS = QoS
-    from_transport_options = (*redis.Channel.from_transport_options, "task_queues", "leased_queues")
+    from_transport_options = (*redis.Channel.from_transport_options, "task_queues", "leased_queues", "primary")
     leased_queues: Collection[str] = ()  # the queues whose messages are replaced if they are lost
+    primary: Primary | None = None
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Return the arguments of a pool whose connections follow the primary; kombu's own stay on a demoted server."""
+        params: dict[str, Any] = super()._connparams()
+        if self.primary is not None:
+            params |= self.primary.options()
+        if asynchronous:
+            params["connection_class"] = self._polled(params["connection_class"])
+        return params
+
+    def _polled(self, kind: type) -> type:
+        """Return a connection class for the event loop: a lost connection is removed from it, as in kombu."""
+        channel = self
+
+        class Polled(kind):
+            def disconnect(self, *args: Any, **kwargs: Any) -> None:
+                super().disconnect(*args, **kwargs)
+                if channel._registered:
+                    channel._on_connection_disconnect(self)
+
+        return Polled
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous=True) if asynchronous else self._shared_client
@@ -152,6 +177,14 @@ class Transport(ForgivingTransport, redis.Transport):
             channel.abandon()
 
 
+class Results(RedisBackend):
+    """Celery's result backend, over connections that follow the primary."""
+
+    def _get_pool(self, **params: Any) -> Any:
+        primary: Primary | None = self._transport_options.get("primary")
+        return super()._get_pool(**(params | (primary.options() if primary else {})))
+
+
 class Dispatcher(EventDispatcher):
     """Send a worker's events without retries; Celery buffers failed events for the next connection."""
 
@@ -171,7 +204,8 @@ class Events(CeleryEvents):
 
 
 def install() -> None:
-    """Register this transport for all Redis URLs, replacing one that kombu has already cached."""
-    for name in ("redis", "rediss"):
+    """Register transport and result backend for all Redis URLs, replacing a transport that kombu has cached."""
+    for name in ("redis", "rediss", "sentinel"):
         TRANSPORT_ALIASES[name] = f"{__name__}:Transport"
+        BACKEND_ALIASES[name] = f"{__name__}:Results"
         transport._transport_cache.pop(name, None)  # noqa: SLF001

@@ -3,7 +3,7 @@
 from worker.store.base import Scripts
 from worker.store.cases import CaseQueries
 from worker.store.claims import ClaimScripts
-from worker.store.connection import connect
+from worker.store.connection import ThreadClient, connect
 from worker.store.dispatches import DispatchScripts
 from worker.store.erasure import Erased, ErasureScripts, NotErased
 from worker.store.keys import Keys
@@ -17,7 +17,7 @@ from worker.store.settlements import SettlementScripts
 from worker.store.sweeps import SweepScripts
 from worker.store.terms import Terms
 
-__all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Scripts", "Terms", "connect"]
+__all__ = ["Erased", "Keys", "NotErased", "RedisStore", "Scripts", "Terms", "ThreadClient", "connect"]
 
 
 class RedisStore(

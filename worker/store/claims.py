@@ -1,6 +1,5 @@
 """Start a trigger in Redis: claim the pair, then write `sending`."""
 
-import functools
 import json
 from dataclasses import replace
 from typing import Literal
@@ -9,29 +8,30 @@ import redis
 
 from worker.core import texts
 from worker.core.dial_result import deferred, not_called
-from worker.core.interfaces import StoreUnavailable
+from worker.core.interfaces import StoreUnconfirmed
 from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Pair, RetryAt
-from worker.store.base import Scripts, event_json
-from worker.store.connection import Durability, durability_of
+from worker.store.base import event_json
+from worker.store.durable import DurableScripts
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT
+from worker.store.promotion_lua import PROMOTION
 from worker.store.terms import Terms, constants
 
 CLAIM_STALE_AFTER = 30  # seconds: a claim older than that and not `sending` has lost its owner (S18)
-FSYNC_WAIT = 1_500  # milliseconds a dial waits for `sending` to reach the disk: less than the 2 s of its gate
 
 REFUSALS = ("paused", "taken", "watched", "closed")
 
 # Invariant: only one trigger of a pair holds its lock, and a handled task is never handled again. A pair that is listed
-# as open but has no ledger may be ringing: its claim queries upstream first (S18). At most one trigger waits per pair,
-# the first one; an equal trigger extends its expiry, any other is skipped.
+# as open but has no ledger may be ringing: its claim queries upstream first (S18). So does a claim after a replica was
+# promoted, because records may be older than reality (S41). At most one trigger waits per pair, the first one; an equal
+# trigger extends its expiry, any other is skipped.
 CLAIM = """
 local lock, ledger, task, paused, live, pairs_key = unpack(KEYS)
 local token, task_id, arguments, expires, enabled, member, skipped_head, skipped_tail, disabled, deferred,
   disabled_event, handled_before = unpack(ARGV)
 
-local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued')
+local state = redis.call('HMGET', ledger, 'phase', 'task_id', 'claimed_at', 'requeued', 'era')
 local phase, lock_token = state[1], redis.call('GET', lock)
 local handled = redis.call('GET', task)
 if handled and not (phase == 'sending' and state[2] == task_id) then
@@ -47,6 +47,7 @@ if not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
 end
 
 local t = now()
+local is_outdated, era = outdated(t, state[5])
 local function claimed()
   return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
 end
@@ -60,7 +61,8 @@ local function take()
   redis.call('DEL', ledger)
   enter(ledger, 'claim', phase, 'token', token, 'task_id', task_id, 'arguments', arguments, 'expires', expires,
     'claimed_at', stamp(t))
-  if without_ledger then
+  if era and era ~= '0' then redis.call('HSET', ledger, 'era', era) end
+  if without_ledger or is_outdated then
     remember_failure(ledger, 'unknown', t, '0')
   elseif last[1] and t - tonumber(last[2]) <= LAST_FAILURE_TTL / 1000 then
     remember_failure(ledger, last[1], tonumber(last[2]), last[3])
@@ -113,7 +115,7 @@ if phase == 'waiting' then
 end
 
 if phase and phase ~= 'done' and state[2] == task_id then
-  local abandoned = state[4] or t > tonumber(state[3]) + STALE_AFTER
+  local abandoned = state[4] or t > tonumber(state[3]) + (is_outdated and SENDING_LIMIT or STALE_AFTER)
   if phase == 'claimed' and abandoned then return take() end
   count('triggers:copy')
   return {'copy'}
@@ -181,13 +183,13 @@ return stamp(t)
 """
 
 
-class ClaimScripts(Scripts):
+class ClaimScripts(DurableScripts):
     """Claim pairs and write `sending`; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
         stale = constants(STALE_AFTER=CLAIM_STALE_AFTER)
-        self._claim = self.script(stale + CLAIM)
+        self._claim = self.script(stale + PROMOTION + CLAIM)
         self._renew = self.script(stale + RENEW)
         self._begin_sending = self.script(ADMIT + BEGIN_SENDING)
 
@@ -238,18 +240,13 @@ class ClaimScripts(Scripts):
         keys = [k.lock(pair), k.ledger(pair), k.pairs]
         return bool(self.run(self._renew, keys, [token, member(pair)]))
 
-    @functools.cached_property
-    def durability(self) -> Durability:
-        """How this server confirms that `sending` is on disk."""
-        with self.translated():
-            return durability_of(self.client)
-
     def begin_sending(
         self, pair: Pair, token: str, *, closes: float | None = None
     ) -> float | RetryAt | Literal["paused", "taken", "watched", "closed"]:
         """Write `sending`, wait until it is on disk, return the store's time or why no request may leave (S16, S18).
 
         No request may leave at `closes` (epoch seconds) or later, or while throttled by the rate limit of requests.
+        StoreUnconfirmed if the disk of the server or of the configured replicas does not confirm the write (S41).
         """
         k = self.keys
         keys = [k.lock(pair), k.ledger(pair), k.live(pair), k.paused, k.pairs, k.bucket("dial")]
@@ -257,22 +254,10 @@ class ClaimScripts(Scripts):
         args: list[str | float] = [
             *(token, member(pair), json.dumps(unknown.data, ensure_ascii=False), closes or ""),
         ]
-        send = self._send_durably if self.durability == "waitaof" else self._send
-        reply = send(keys, args)
+        reply, unconfirmed = self.run_durably(self._begin_sending, keys, args)
+        if unconfirmed and str(reply)[0].isdigit():
+            raise StoreUnconfirmed(f"Redis: {unconfirmed}")
         if reply.startswith("later"):
             _, now, at = reply.split()
             return RetryAt(float(now), float(at))
-        return reply if reply in REFUSALS else float(reply)  # type: ignore[return-value]
-
-    def _send(self, keys: list[str], args: list[str | float]) -> str:
-        return str(self.run(self._begin_sending, keys, args))
-
-    def _send_durably(self, keys: list[str], args: list[str | float]) -> str:
-        """Run the script and wait on the same connection until the server confirms the write to disk."""
-        with self.translated(), self.client.pipeline(transaction=False) as pipeline:
-            self._begin_sending(keys, args, client=pipeline)
-            pipeline.execute_command("WAITAOF", 1, 0, FSYNC_WAIT)  # type: ignore[no-untyped-call]
-            reply, (on_disk, _) = pipeline.execute()
-        if not on_disk and str(reply)[0].isdigit():
-            raise StoreUnavailable(f"Redis: not on disk within {FSYNC_WAIT} ms")
-        return str(reply)
+        return reply if reply in REFUSALS else float(reply)

@@ -2,9 +2,11 @@
 
 import functools
 import threading
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import redis
+
+from worker.store.primary import primary_of
 
 Durability = Literal["waitaof", "always", "none"]
 """`waitaof`: each write can be confirmed; `always`: each write is flushed; `none`: a crash may lose a request."""
@@ -15,22 +17,24 @@ NOT_DURABLE = (
 )
 
 
-def connect(url: str, *, max_connections: int, limit: float = 15) -> redis.Redis:
-    """Return a client for the store, with time-outs, so that a half-open connection never blocks a worker.
+def connect(
+    address: str, *, max_connections: int | None = None, limit: float = 15, retries: int = 1, decode: bool = True
+) -> redis.Redis:
+    """Return a client of a Redis URL, with time-outs, so that a half-open connection never blocks a worker.
 
-    A response may take `limit` seconds. One silent retry over a fresh connection is safe, because every script can run
-    twice.
+    A response may take `limit` seconds; it contains text, without `decode` bytes. One silent retry over a fresh
+    connection is safe, because every script can run twice. The client follows the primary of the
+    address (`worker.store.primary`).
     """
-    return redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        max_connections=max_connections,
-        socket_timeout=limit,
-        socket_connect_timeout=min(5, limit),
-        socket_keepalive=True,
-        health_check_interval=25,
-        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
-    )
+    limits: dict[str, Any] = {
+        "decode_responses": decode,
+        "max_connections": max_connections,
+        "socket_timeout": limit,
+        "socket_connect_timeout": min(5, limit),
+        "health_check_interval": 25,
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), retries),
+    }
+    return redis.Redis.from_pool(redis.ConnectionPool(**(limits | primary_of(address).options())))
 
 
 class ThreadClient(threading.local):

@@ -142,6 +142,11 @@ class Keys:
         return f"{self.prefix}:swept"
 
     @property
+    def primary(self) -> str:
+        """Hash: replication id of the server, number and time of the promotions of a replica (S41)."""
+        return f"{self.prefix}:primary"
+
+    @property
     def outage(self) -> str:
         """Hash: start of the upstream outage; absent while upstream answers (S29)."""
         return f"{self.prefix}:outage"

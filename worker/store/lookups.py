@@ -7,8 +7,9 @@ import redis
 
 from worker.core.decision import ADOPTION_SLACK, created_at
 from worker.core.model import Event, LookUp, NewJob, Pair, Settled
-from worker.store.base import Scripts, event_json
+from worker.store.base import event_json
 from worker.store.codec import job_fields
+from worker.store.durable import DurableScripts
 from worker.store.keys import Keys, member
 from worker.store.limits import ADMIT, RESERVE
 from worker.store.terms import Terms, constants
@@ -82,7 +83,7 @@ return 'released'
 """
 
 
-class LookUpScripts(Scripts):
+class LookUpScripts(DurableScripts):
     """Look up lost answers; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
@@ -136,12 +137,12 @@ class LookUpScripts(Scripts):
     def release(self, pair: Pair, *, by: str, why: str) -> str:
         """Release an unknown outcome by a person's order (S14); return `released`, or the phase that forbids it.
 
-        The phase is `absent` for an unknown pair.
+        The phase is `absent` for an unknown pair. StoreUnconfirmed if a failover may undo the release (S41).
         """
         k = self.keys
         event = Event("released", pair.case_id, pair.mediation_id, detail={"by": by, "why": why})
         return str(
-            self.run(
+            self.run_confirmed(
                 self._release,
                 [k.ledger(pair), k.live(pair), k.pairs, k.events, k.history(pair.case_id)],
                 [member(pair), event_json(event)],

@@ -8,7 +8,8 @@ import redis
 
 from worker.core.decision import Phase, Verdict
 from worker.core.model import Call, Event, EventKind, Pair, PairState, Pause
-from worker.store.base import Scripts, event_json
+from worker.store.base import event_json
+from worker.store.durable import DurableScripts
 from worker.store.keys import AUDIT_KEPT, Keys, pair_of
 from worker.store.terms import Terms, constants
 
@@ -42,7 +43,7 @@ return before
 """
 
 
-class Queries(Scripts):
+class Queries(DurableScripts):
     """Read the state for operators, and switch new calls (S16). All methods raise StoreUnavailable."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
@@ -118,9 +119,12 @@ class Queries(Scripts):
         return found[0][0] if found else None
 
     def pause(self, why: str, *, by: str = "") -> bool:
-        """Stop new calls at once (S16); return whether they were stopped before."""
+        """Stop new calls at once (S16); return whether they were stopped before.
+
+        StoreUnconfirmed if a failover may undo the stop (S41).
+        """
         stop = json.dumps({"by": by, "why": why}, ensure_ascii=False)
-        return bool(self.run(self._pause, [self.keys.paused], [stop, _operator_event("paused", by, why)]))
+        return bool(self.run_confirmed(self._pause, [self.keys.paused], [stop, _operator_event("paused", by, why)]))
 
     def resume(self, why: str = "", *, by: str = "") -> bool:
         """Allow new calls again; return False if they were not stopped."""

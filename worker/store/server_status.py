@@ -1,4 +1,4 @@
-"""Read the server's health: the last sweep, the upstream outage, memory and eviction settings."""
+"""Read the server's health: the last sweep, the upstream outage, memory, eviction settings and replicas."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -31,6 +31,21 @@ class Memory:
 
     used: int
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """The connected replicas of a server: by how many bytes each one is behind, and how many seconds ago it reported.
+
+    `is_primary` is false if the server is a replica itself.
+    """
+
+    is_primary: bool
+    bytes_behind: tuple[int, ...]
+    reported: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.bytes_behind)
 
 
 def memory_of(client: redis.Redis) -> Memory | None:
@@ -83,6 +98,22 @@ class ServerStatus(Scripts):
         """Return the server's memory use; None where the server hides it."""
         with self.translated():
             return memory_of(self.client)
+
+    def replicas(self) -> Replicas | None:
+        """Return the server's connected replicas (S41); None where the server hides them."""
+        with self.translated():
+            try:
+                info = self.client.info("replication")
+            except redis.ResponseError:
+                return None
+        known = (info[name] for name in info if name.removeprefix("slave").isdigit())
+        online = [one for one in known if one.get("state") == "online"]
+        written = int(info.get("master_repl_offset", 0))
+        return Replicas(
+            info.get("role", "master") == "master",
+            tuple(max(0, written - int(one["offset"])) for one in online),
+            tuple(int(one["lag"]) for one in online),
+        )
 
     def version(self) -> str:
         """Return the server's name and version, or `of unknown version` where the server hides it."""

@@ -12,6 +12,7 @@ from worker.core.model import AbandonedClaim, Event, EventKind, Pair
 from worker.store.base import Scripts, event_json
 from worker.store.claims import CLAIM_STALE_AFTER
 from worker.store.keys import DIALLED_KEPT, Keys, member, pair_of
+from worker.store.promotion_lua import PROMOTION
 from worker.store.terms import Terms, constants, milliseconds
 
 LONGEST_WAIT_OF_TRIGGER = 600  # seconds between publications of an abandoned trigger, against floods
@@ -26,6 +27,7 @@ local sweeper, swept = unpack(KEYS)
 local owner, ttl = unpack(ARGV)
 if not redis.call('SET', sweeper, owner, 'NX', 'PX', ttl) then return 0 end
 redis.call('SET', swept, stamp(now()) .. ' ' .. owner, 'EX', 86400)
+outdated(now())  -- notices a promotion within a sweep interval
 return 1
 """
 
@@ -38,9 +40,11 @@ local member, token, unknown_event, nothing_event, unasked_event, released_event
 local t, due = now(), redis.call('ZSCORE', pairs_key, member)
 if not due or tonumber(due) > t then return {'none'} end  -- another sweep has attended to it
 local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at', 'sending_at', 'lookup', 'lookup_from',
-  'found', 'held_until', 'until', 'answered_at', 'republished'}
+  'found', 'held_until', 'until', 'answered_at', 'republished', 'era'}
 local s = {}
 for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
+-- A claim that a promoted replica knows may have become `sending` on the former primary: its request gets time to end.
+local stale_after = s.phase == 'claimed' and outdated(t, s.era) and SENDING_LIMIT or STALE_AFTER
 local function later(at) redis.call('ZADD', pairs_key, at, member) end
 local function notify(event) emit(events, history, HISTORY_TTL, t, of_task(event, s.task_id)) end
 local function close() close_look_up(ledger, live, pairs_key, member, s.token, t) end
@@ -78,7 +82,7 @@ if s.phase == 'waiting' and not expired then
   return publish_again()
 end
 
-if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFTER and expired then  -- too late to call
+if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + stale_after and expired then  -- too late to call
   redis.call('HDEL', ledger, 'until', 'reason', 'rate_slot')
   redis.call('SET', PREFIX .. ':task:' .. s.task_id, expired_result, 'NX')  -- the result of an earlier owner stays
   release_pair(member, s.token, t)
@@ -88,7 +92,7 @@ if s.phase == 'waiting' or s.phase == 'claimed' and t > s.claimed_at + STALE_AFT
 end
 
 if s.phase == 'claimed' then
-  if t <= s.claimed_at + STALE_AFTER then later(s.claimed_at + STALE_AFTER) return {'none'} end
+  if t <= s.claimed_at + stale_after then later(s.claimed_at + stale_after) return {'none'} end
   local task = PREFIX .. ':task:' .. s.task_id
   if redis.call('EXISTS', task) == 1 then  -- an earlier owner has finished after all
     close()
@@ -144,7 +148,7 @@ class SweepScripts(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._acquire_lock = self.script(ACQUIRE_SWEEP_LOCK)
+        self._acquire_lock = self.script(PROMOTION + ACQUIRE_SWEEP_LOCK)
         names = constants(
             STALE_AFTER=CLAIM_STALE_AFTER,
             LONGEST_WAIT=LONGEST_WAIT_OF_TRIGGER,
@@ -152,7 +156,7 @@ class SweepScripts(Scripts):
             RARE_INTERVAL=max(terms.interval, LOOK_UP_SELDOM),
             UNANSWERED_FOR=UNANSWERED_FOR,
         )
-        self._attend = self.script(names + ATTEND)
+        self._attend = self.script(names + PROMOTION + ATTEND)
 
     def acquire_sweep_lock(self, owner: str, interval: float) -> bool:
         """Acquire the leader lock of the sweep for `interval` seconds; False if another worker holds it (S28)."""

@@ -18,6 +18,7 @@ class Terms:
     - `sending_limit`: longest duration of a request before its outcome is unknown (S18)
     - `look_up`: length of the look-up for a lost answer; `hold`: time for which its pair is held afterwards (S14)
     - `channels`: channels that notify back ends; `notice_age`: age up to which a notice is retried
+    - `replicas`: replicas that must have a request on disk before it is sent (S41)
     - `status_rate`, `dial_rate`: status queries and call requests per second of all workers together; 0 is no limit
     """
 
@@ -31,6 +32,7 @@ class Terms:
     hold: float
     channels: tuple[NoticeChannel, ...] = ()
     notice_age: float = 86_400
+    replicas: int = 0
     status_rate: float = 0
     dial_rate: float = 0
 
