@@ -1,0 +1,47 @@
+"""Watch calls through a failover of Redis and judge them by upstream's request log."""
+
+import time
+
+from tests.deployment import Deployment, wait_until
+
+INTERVAL = 1.0  # seconds
+CASES = 10  # of two calls each
+POLLS = 5  # within which a call counts as watched again
+SETTLED = 5.0  # seconds: the polls that the failover has interrupted are repeated within one lease
+
+
+def watch(deployment: Deployment, name: str = "before") -> set[str]:
+    """Start calls that never end by themselves; return their jobs, each polled."""
+    cases = {f"{name}-{number}" for number in range(CASES)}
+    deployment.simulator.script("*", life="talking")
+    deployment.send(*cases)
+    jobs: set[str] = set()
+
+    def polled() -> bool:
+        assert_alive(deployment)
+        jobs.update(job["job_id"] for job in deployment.simulator.jobs() if job["case_id"] in cases)
+        return len(jobs) == 2 * CASES and jobs <= deployment.polls().keys()
+
+    wait_until(polled)
+    return jobs
+
+
+def assert_alive(deployment: Deployment) -> None:
+    """Assert that no worker has exited."""
+    for worker in deployment.workers:
+        assert not worker.gone(), worker.log[-3_000:]
+
+
+def assert_watched_by_one_chain(deployment: Deployment, jobs: set[str], *, since: float) -> None:
+    """Assert that each job is polled again after `since`, soon by one chain only, and that no pair was called twice."""
+
+    def watched(begin: float) -> bool:
+        assert_alive(deployment)
+        polls = deployment.polls(since=begin)
+        return all(len(polls.get(job, ())) >= POLLS for job in jobs)
+
+    wait_until(lambda: watched(since))
+    begin = max(since, time.time() - POLLS * INTERVAL) + SETTLED
+    wait_until(lambda: watched(begin))
+    assert {job for job in jobs if not deployment.polled_by_one(job, since=begin)} == set()
+    assert set(deployment.simulator.calls_per_pair().values()) == {1}
