@@ -41,7 +41,10 @@ def wait_until(condition: Callable[[], object], *, limit: float = LIMIT) -> None
 
 
 def back_end(url: str) -> Celery:
-    """Return a plain Celery application of a back end for a Redis URL of callwatch, which may name Sentinels."""
+    """Return a plain Celery application of a back end for a Redis URL of callwatch, which may name Sentinels.
+
+    Transport and backend are named by their classes: callwatch registers its own for `sentinel://` in its processes.
+    """
     parts = urlsplit(url)
     if parts.scheme != "sentinel":
         return Celery("back-end", broker=url, backend=url)
@@ -52,7 +55,8 @@ def back_end(url: str) -> Celery:
     return Celery(
         "back-end",
         broker=addresses,
-        backend=addresses,
+        broker_transport="kombu.transport.redis:SentinelTransport",
+        backend=f"celery.backends.redis:SentinelBackend+{addresses}",
         broker_transport_options=found,
         result_backend_transport_options=found,
     )
