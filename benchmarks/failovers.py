@@ -17,7 +17,7 @@ from benchmarks.fault_figures import Figure, at_least, at_most, count_doubled, e
 from benchmarks.fault_run import INTERVAL, Run, Seen
 from benchmarks.fault_scenarios import OBSERVED, Scenario
 from benchmarks.faults import main
-from tests.deployment import Deployment
+from tests.deployment import Deployment, wait_until
 from tests.proxy import Proxy
 from tests.replication import AppendFsync, ReplicaSet, Sentinels
 
@@ -26,7 +26,8 @@ TRIGGERS = 300  # during the failovers of one run, spread evenly
 ENOUGH = 0.9  # of them must be dialled: a crash may lose the message of a trigger, which rings no telephone
 MOMENT = 3.0  # seconds within which a failover follows its triggers, at random
 SETTLED = 5.0  # seconds after the last failover from which each call must have one chain of polls
-DIALS = 200  # one after the other, for each kind of server
+DIALS = 200  # one after the other, with each setting
+AT_ONCE = 300  # then triggered together
 
 
 def switch_over(calls: int) -> list[Figure]:
@@ -152,10 +153,28 @@ def cost_of(appendfsync: AppendFsync, dials: int) -> list[Figure]:
                     outcome = deployment.trigger(f"D-{number}").get(timeout=60)["outcome"]
                     assert outcome == "started", outcome
                     seconds[replicas].append(time.monotonic() - begin)
+            rates = [rate_of(deployment) for deployment in (without, with_one)]
     return [
-        for_information(f"dial, {appendfsync}, {replicas} replicas, p50 / p99", as_milliseconds(seconds[replicas]))
+        for_information(
+            f"appendfsync {appendfsync}, {replicas} replicas: from trigger to result, p50 / p99",
+            f"{as_milliseconds(seconds[replicas])}; {rates[replicas]:.0f} dials/s of {AT_ONCE} triggered together",
+        )
         for replicas in seconds
     ]
+
+
+def rate_of(deployment: Deployment) -> float:
+    """Return the dials per second of pairs that are triggered together, from the first request to the last."""
+    cases = {f"A-{number}" for number in range(AT_ONCE)}
+    deployment.send(*cases)
+    times: list[float] = []
+
+    def all_dialled() -> bool:
+        times[:] = [dial["at"] for dial in deployment.simulator.log("call-v2") if dial["case_id"] in cases]
+        return len(times) == AT_ONCE
+
+    wait_until(all_dialled, limit=600)
+    return AT_ONCE / (max(times) - min(times))
 
 
 def as_milliseconds(seconds: list[float]) -> str:

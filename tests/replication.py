@@ -185,11 +185,12 @@ class Sentinels:
         self._servers = servers
         self._down_after = down_after
         self._password = password
-        self._folder = tempfile.TemporaryDirectory(prefix="callwatch-sentinel-")
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.ports = [free_port() for _ in range(number)]
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
+        self._temporary = tempfile.TemporaryDirectory(prefix="callwatch-sentinel-")
         try:
             for port in self.ports:
                 self._start(port)
@@ -203,7 +204,13 @@ class Sentinels:
         for process in self._processes:
             process.kill()
             process.wait()
-        self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    @property
+    def _folder(self) -> Path:
+        assert self._temporary is not None, "the Sentinels have not been started"
+        return Path(self._temporary.name)
 
     @property
     def url(self) -> str:
@@ -250,7 +257,7 @@ class Sentinels:
         return True
 
     def _start(self, port: int) -> None:
-        folder = Path(self._folder.name)
+        folder = self._folder
         own = [f"requirepass {self._password}", f"sentinel sentinel-pass {self._password}"] if self._password else []
         lines = [
             f"bind {HOST}",
@@ -275,4 +282,4 @@ class Sentinels:
         return redis.Redis(HOST, port, password=self._password, decode_responses=True, socket_timeout=LIMIT)
 
     def _log(self, port: int) -> str:
-        return (Path(self._folder.name) / f"{port}.log").read_text(encoding="utf-8")
+        return (self._folder / f"{port}.log").read_text(encoding="utf-8")
