@@ -39,6 +39,7 @@ def test_s41_workers_read_a_changed_password_from_the_file(server: EmbeddedServe
         file.write_text(address(server, NEW), encoding="utf-8")
         jobs |= watch(deployment, "after")
         assert_watched_by_one_chain(deployment, jobs, since=time.time())
+        assert set(deployment.simulator.calls_per_pair().values()) == {1}
         assert OLD not in worker.log
         assert NEW not in worker.log
 

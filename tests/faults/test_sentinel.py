@@ -39,6 +39,7 @@ def test_s41_workers_follow_the_sentinels_after_a_crash_of_the_primary(servers: 
             servers.restart(lost)
             jobs |= watch(deployment, "after")
             assert_watched_by_one_chain(deployment, jobs, since=time.time())
+            assert set(deployment.simulator.calls_per_pair().values()) == {1}
             for secret in (servers.password, "the-sentinels-own"):
                 assert not any(secret in worker.log for worker in deployment.workers)
 

@@ -37,6 +37,7 @@ def test_s41_workers_leave_a_demoted_server_that_lives_on(servers: ReplicaSet, t
         jobs |= watch(deployment, "after")
         wait_until(lambda: connections(demoted) == 0)
         assert_watched_by_one_chain(deployment, jobs, since=time.time())
+        assert set(deployment.simulator.calls_per_pair().values()) == {1}
         for name in ("first", "second"):
             wait_until(lambda name=name: main(["healthcheck", "--file", str(tmp_path / name)]) == 0)  # type: ignore[misc]
 

@@ -142,6 +142,7 @@ def test_s41_calls_stay_watched_when_the_first_primary_of_the_example_dies(examp
     wait_until(lambda: polled(example, 0) == jobs)
 
     example.processes["redis"].kill()
+    example.processes["redis"].wait()
     killed_at = time.time()
     wait_until(lambda: example.role("redis-replica") == "master")
     wait_until(lambda: polled(example, killed_at + 1) == jobs)
