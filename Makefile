@@ -16,10 +16,10 @@ NEW_ENOUGH := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) && echo $$p && break; done)
 
-.PHONY: help install run test check docs bench faults soak fuzz hostile lock clean
+.PHONY: help install run test check docs bench faults failovers soak fuzz hostile lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 install: $(RUNTIME) ## Create .venv with the packages of callwatch
 
@@ -49,10 +49,13 @@ bench: $(TESTING) ## Measure CPU and lateness of a poll
 faults: $(TESTING) ## Kill workers and Redis, disconnect upstream; measure the effect on watched calls
 	@$(PY) -m benchmarks.faults $(ARGS)
 
-soak: $(TESTING) ## Search for faults that break a rule, a million new steps; stop Redis for a minute
+failovers: $(TESTING) ## Replace the primary of Redis again and again; measure the effect on watched calls and dials
+	@$(PY) -m benchmarks.failovers $(ARGS)
+
+soak: $(TESTING) ## Search for faults that break a rule, a million new steps; stop and partition Redis for longer
 	@SOAK_STEPS=1000000 $(PY) -m pytest tests/faults/test_simulation.py tests/faults/test_redis_away.py \
-		tests/faults/test_exhaustive.py \
-		-k "random_faults or stalls or interleaving" -n 2 $(ARGS)
+		tests/faults/test_exhaustive.py tests/faults/test_partition.py \
+		-k "random_faults or stalls or interleaving or primaries" -n 2 $(ARGS)
 
 fuzz: $(TESTING) ## Push a hundred thousand hostile entries into the trigger queue; ARGS="--entries 1000000"
 	@$(PY) -m benchmarks.fuzz_triggers $(ARGS)

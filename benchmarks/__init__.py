@@ -5,6 +5,7 @@ prints a table to standard output, and accepts `--help` where it has options:
 
 - `python -m benchmarks.polls` (`make bench`): CPU time and lateness of a poll, against naive and tuned Celery and saq.
 - `python -m benchmarks.faults` (`make faults`): gaps, lost and doubled calls while workers, Redis or the upstream fail.
+- `python -m benchmarks.failovers` (`make failovers`): the same while Redis fails over; cost of the wait for replicas.
 - `python -m benchmarks.backends`: delivery of notices while a webhook is down; a restart under a query limit.
 - `python -m benchmarks.operators`: cost of monitoring events and metrics; polls per second of 1, 2 and 3 workers.
 - `python -m benchmarks.gateway`: streams and changes per second of the HTTP gateway.

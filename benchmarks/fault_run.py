@@ -73,11 +73,17 @@ class Control:
 
 
 class Run:
-    """A deployment with watched calls; everything ends with the `with` block."""
+    """A deployment with watched calls; everything ends with the `with` block.
 
-    def __init__(self, calls: int) -> None:
+    `url` leads to servers that the scenario runs by itself; without it the run has a `server` of its own. `settings`
+    are those of the workers.
+    """
+
+    def __init__(self, calls: int, *, url: str | None = None, **settings: object) -> None:
         self.calls = calls
         self.server = EmbeddedServer(appendfsync="everysec")
+        self._url = url
+        self._settings = SETTINGS | settings
         self._ended: list[Worker] = []  # ended on purpose
         self.fault_at = math.inf
         self._began_at = math.inf
@@ -85,8 +91,8 @@ class Run:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self.server)
-        self.deployment = self._stack.enter_context(Deployment(self.server.url, **SETTINGS))
+        url = self._url or self._stack.enter_context(self.server).url
+        self.deployment = self._stack.enter_context(Deployment(url, **self._settings))
         self.simulator = self.deployment.simulator
         return self
 
@@ -106,7 +112,7 @@ class Run:
         for first in range(0, self.calls, PARTIES):
             parties = [{"person_id": f"P-{first + n}"} for n in range(min(PARTIES, self.calls - first))]
             self.simulator.script(f"W-{first}", life="talking", dial_delay=0, parties=parties)
-            self._trigger(f"W-{first}")
+            self.deployment.send(f"W-{first}")
         self._wait_until_all_are_polled()
         time.sleep(WARM_UP)
         self._began_at = time.time()
@@ -116,27 +122,23 @@ class Run:
 
     def trigger_before(self) -> None:
         """Trigger some pairs, as a back end does, and return while their dials are in flight."""
-        self._trigger(*ENDING, *TALKING[:BEFORE])
+        self.deployment.send(*ENDING, *TALKING[:BEFORE])
         time.sleep(IN_FLIGHT)
 
     def dial_many(self, pairs: int) -> float:
         """Trigger `pairs` new pairs at once; return the seconds from the first dial to the last."""
         cases = [f"R-{number}" for number in range(pairs)]
         self.simulator.script("*", life="talking", dial_delay=0)
-        self._trigger(*cases)
+        self.deployment.send(*cases)
         wait_until(lambda: len({dial["case_id"] for dial in self.simulator.log("call-v2")} & set(cases)) == pairs)
         times = [dial["at"] for dial in self.simulator.log("call-v2") if dial["case_id"] in set(cases)]
         return float(max(times) - min(times))
 
     def trigger_after(self) -> None:
         """Trigger the other pairs, then all of `TALKING` again, as a reloaded page does."""
-        self._trigger(*TALKING[BEFORE:])
+        self.deployment.send(*TALKING[BEFORE:])
         self.sleep_until(AGAIN)
-        self._trigger(*TALKING)
-
-    def _trigger(self, *case_ids: str) -> None:
-        for case_id in case_ids:
-            self.deployment.trigger(case_id, ignore_result=True)
+        self.deployment.send(*TALKING)
 
     def break_now(self, act: Callable[[], object]) -> None:
         """Cause the fault and record its time."""

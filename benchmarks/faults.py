@@ -9,17 +9,18 @@ upstream's request log. A pause of the machine shows in the figure of the plain 
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 
 from benchmarks.fault_figures import Figure
-from benchmarks.fault_scenarios import SCENARIOS
+from benchmarks.fault_scenarios import SCENARIOS, Scenario
 
 VERDICTS = {True: "pass", False: "**FAIL**", None: "-"}
 
 
-def main() -> None:
-    """Run the chosen scenarios and print the table."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--scenario", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
+def main(scenarios: Mapping[str, Scenario], description: str | None) -> None:
+    """Run the scenarios that the command line names, by default all, and print the table."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--scenario", nargs="+", choices=scenarios, default=list(scenarios), metavar="NAME")
     options.add_argument("--calls", type=int, help="watched calls in each scenario instead of its default")
     chosen = options.parse_args()
     if chosen.calls is not None and chosen.calls < 1:
@@ -27,7 +28,7 @@ def main() -> None:
     figures: dict[str, list[Figure]] = {}
     for name in chosen.scenario:
         begin = time.monotonic()
-        figures[name] = SCENARIOS[name].act(chosen.calls or SCENARIOS[name].calls)
+        figures[name] = scenarios[name].act(chosen.calls or scenarios[name].calls)
         print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
     print(table(figures))
     sys.exit(any(one.passed is False for several in figures.values() for one in several))
@@ -45,4 +46,4 @@ def table(figures: dict[str, list[Figure]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(SCENARIOS, __doc__)

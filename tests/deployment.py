@@ -8,13 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
+import redis
 from celery import Celery
 from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
 
 from config.settings import Settings
 from simulator.testing import SimulatorProcess
@@ -34,6 +38,33 @@ def wait_until(condition: Callable[[], object], *, limit: float = LIMIT) -> None
             return
         assert time.monotonic() < end, f"not within {limit} s"
         time.sleep(max(0.02, 3 * (time.monotonic() - begin)))  # polling must not slow the observed process down
+
+
+def back_end(url: str) -> Celery:
+    """Return a plain Celery application of a back end for a Redis URL of callwatch, which may name Sentinels.
+
+    Transport and backend are named by their classes: callwatch registers its own for `sentinel://` in its processes.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "sentinel":
+        return Celery("back-end", broker=url, backend=url)
+    user, _, places = parts.netloc.rpartition("@")
+    addresses = ";".join(f"sentinel://{user}@{place}{parts.path}" for place in places.split(","))
+    options = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    found = {"master_name": options["service"], "sentinel_kwargs": {"password": options.get("sentinel_password")}}
+    return Celery(
+        "back-end",
+        broker=addresses,
+        broker_transport="kombu.transport.redis:SentinelTransport",
+        backend=f"celery.backends.redis:SentinelBackend+{addresses}",
+        broker_transport_options=found,
+        result_backend_transport_options=found,
+    )
+
+
+def variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return settings as environment variables."""
+    return {f"CALLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 class Worker:
@@ -108,7 +139,7 @@ class Deployment:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.simulator)
-        self.producer = Celery("back-end", broker=self.redis_url, backend=self.redis_url)
+        self.producer = back_end(self.redis_url)
         self._stack.callback(self.producer.close)
         self.store: RedisStore = build_store(Settings(redis_url=self.redis_url))
         self._stack.callback(self.store.client.close)
@@ -122,14 +153,13 @@ class Deployment:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables of this deployment's workers."""
-        ours = {f"CALLWATCH_{name.upper()}": str(value) for name, value in self._settings.items()}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("CALLWATCH_")}
-        addresses = {"CALLWATCH_REDIS_URL": self.redis_url, "CALLWATCH_API_BASE_URL": self.simulator.url}
-        return theirs | addresses | ours
+        redis_url = {} if "redis_url_file" in self._settings else {"CALLWATCH_REDIS_URL": self.redis_url}
+        return theirs | redis_url | {"CALLWATCH_API_BASE_URL": self.simulator.url} | variables(self._settings)
 
-    def worker(self, *options: str, name: str = "w", app: str = "worker.app") -> Worker:
-        """Start a worker and wait until it accepts tasks."""
-        worker = Worker(self.environment, *options, name=name, app=app)
+    def worker(self, *options: str, name: str = "w", app: str = "worker.app", **settings: object) -> Worker:
+        """Start a worker, with settings of its own, and wait until it accepts tasks."""
+        worker = Worker(self.environment | variables(settings), *options, name=name, app=app)
         self.workers.append(worker)
         return worker.ready()
 
@@ -153,6 +183,28 @@ class Deployment:
             "outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=3600, **options
         )
 
+    def send(self, *case_ids: str) -> None:
+        """Enqueue a trigger of each case, again with the same task id until the broker accepts it."""
+        left = [(case_id, str(uuid.uuid4())) for case_id in reversed(case_ids)]
+
+        def accepted() -> bool:
+            with contextlib.suppress(OperationalError, redis.RedisError), self.producer.connection() as connection:
+                while left:
+                    case_id, task_id = left[-1]
+                    self.trigger(case_id, task_id=task_id, ignore_result=True, connection=connection, retry=False)
+                    left.pop()
+            return not left
+
+        wait_until(accepted)
+
+    def polls(self, *, since: float = 0) -> dict[str, list[float]]:
+        """Return the times of upstream's status queries for each job after `since` (epoch seconds)."""
+        arrivals: defaultdict[str, list[float]] = defaultdict(list)
+        for entry in self.simulator.log("status"):
+            if entry["job_id"] and entry["at"] > since:  # a query without a job is a look-up
+                arrivals[entry["job_id"]].append(entry["at"])
+        return dict(arrivals)
+
     def finished(self, number: int) -> bool:
         """Tell whether at least `number` calls have a verdict."""
         return sum(call.verdict is not None for call in self.store.calls(finished=True)) >= number
@@ -169,10 +221,7 @@ class Deployment:
 
     def largest_gaps(self) -> dict[str, float]:
         """Return the longest time without a poll of each call between its first and last poll, in seconds."""
-        arrivals: defaultdict[str, list[float]] = defaultdict(list)
-        for entry in self.simulator.log("status"):
-            arrivals[entry["job_id"]].append(entry["at"])
         return {
             job_id: max((later - earlier for earlier, later in itertools.pairwise(at)), default=0.0)
-            for job_id, at in arrivals.items()
+            for job_id, at in self.polls().items()
         }

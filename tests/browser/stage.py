@@ -9,10 +9,10 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 from config.settings import Settings
 from tests.browser.hostpages import HostPages
-from tests.browser.proxy import Proxy
 from tests.browser.records import Records
 from tests.deployment import LIMIT
 from tests.gatewayprocess import Gateway, environment
+from tests.proxy import Proxy
 from worker.container import build_store
 
 # Playwright's pages are always visible: this script lets a test hide them.

@@ -211,6 +211,22 @@ def test_s41_publishing_leaves_a_demoted_broker(server: EmbeddedServer, operator
         assert primary_of(server.url).generation > 0
 
 
+def test_s41_idle_connection_that_a_proxy_has_closed_is_replaced_without_an_error(
+    server: EmbeddedServer, operator: redis.Redis
+) -> None:
+    """Managed services close idle connections, some after 60 s."""
+    client = connect(server.url)
+    with application(server) as app, app.connection_for_write() as connection:
+        queue = connection.SimpleQueue("q")
+        for number in range(2):
+            queue.put(number)
+            app.backend.client.set("result", number)
+            client.set("a", number)
+            assert operator.client_kill_filter(_type="normal", skipme=True) >= 3
+        assert operator.llen("q") == 2
+    client.close()
+
+
 def test_s41_worker_that_waits_for_messages_leaves_a_demoted_broker(
     server: EmbeddedServer, operator: redis.Redis
 ) -> None:

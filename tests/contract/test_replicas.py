@@ -14,6 +14,7 @@ from tests.deployment import wait_until
 from worker.core.interfaces import StoreUnconfirmed
 from worker.core.model import Claimed
 from worker.store import Keys, RedisStore, connect
+from worker.store.durable import TIMES_ASKED
 
 ONE_REPLICA = replace(TERMS, replicas=1)
 UNCONFIRMED = r"^Redis: confirmed by 0 of 1 replicas in time$"
@@ -46,7 +47,7 @@ def store(server: EmbeddedServer) -> Iterator[RedisStore]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait briefly for a confirmation that cannot come."""
-    for limit in ("LIMIT", "RECEIVED_LIMIT", "FLUSHED_LIMIT"):
+    for limit in ("LIMIT", "RECEIVED_LIMIT", "ASKED_EVERY"):
         monkeypatch.setattr(f"worker.store.durable.{limit}", 20)
 
 
@@ -70,6 +71,15 @@ def test_s41_request_without_the_replica_is_held_back_and_may_be_tried_again(sto
         assert store.renew(PAIR, "tok")
     assert store.settle(settlement("failed", "done", "tok"))
     assert claim(store, token="second", task_id="second") == Claimed()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_s41_replica_is_asked_again_until_it_has_flushed(store: RedisStore) -> None:
+    claim(store)
+    with pytest.raises(StoreUnconfirmed):
+        store.begin_sending(PAIR, "tok")
+    statistics = store.client.info("commandstats")
+    assert statistics["cmdstat_waitaof"]["calls"] >= TIMES_ASKED
 
 
 @pytest.mark.usefixtures("impatient")

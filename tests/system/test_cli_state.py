@@ -294,7 +294,7 @@ def test_s41_stop_without_the_configured_replicas_says_that_a_failover_may_undo_
     store: RedisStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLWATCH_REPLICAS", "1")
-    for limit in ("LIMIT", "RECEIVED_LIMIT", "FLUSHED_LIMIT"):
+    for limit in ("LIMIT", "RECEIVED_LIMIT", "ASKED_EVERY"):
         monkeypatch.setattr(f"worker.store.durable.{limit}", 20)
     assert main(["pause", "--why", "upgrade"]) == 1
     shown = capsys.readouterr()

@@ -14,10 +14,12 @@ from worker.store.primary import connections_made
 from worker.store.terms import Terms
 
 # Milliseconds: less than the 2 s within which a request must follow `sending`. A replica reports once a second what it
-# has on disk, and also when it is asked: with WAIT before WAITAOF, a replica with `appendfsync always` has flushed the
-# write before it is asked, and answers within milliseconds.
+# has on disk, and also when it is asked; each WAITAOF asks once. With WAIT before WAITAOF, a replica with `appendfsync
+# always` has flushed the write before it is asked. One with `everysec` flushes later and is asked again: a single
+# WAITAOF would learn of the flush up to a second late, and hold requests back that are on disk.
 LIMIT = 1_500
-RECEIVED_LIMIT, FLUSHED_LIMIT = 500, 1_200
+RECEIVED_LIMIT, ASKED_EVERY = 500, 50
+TIMES_ASKED = 24
 
 
 class DurableScripts(Scripts):
@@ -68,5 +70,6 @@ class DurableScripts(Scripts):
         if self.durability == "waitaof":
             if not replicas:
                 return [("WAITAOF", 1, 0, LIMIT)]
-            return [("WAIT", replicas, RECEIVED_LIMIT), ("WAITAOF", 1, replicas, FLUSHED_LIMIT)]
+            asks: list[tuple[str | int, ...]] = [("WAITAOF", 1, replicas, ASKED_EVERY)] * TIMES_ASKED
+            return [("WAIT", replicas, RECEIVED_LIMIT), *asks]  # once confirmed, the later ones return at once
         return [("WAIT", replicas, LIMIT)] if replicas else []

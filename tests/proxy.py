@@ -1,4 +1,4 @@
-"""Disturb the TCP connections between browser and gateway: cut, stall, dribble (offline mode cuts no open one)."""
+"""Disturb TCP connections: move them to another server, cut, stall or dribble them, or partition both sides."""
 
 import contextlib
 import socket
@@ -10,20 +10,23 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """TCP proxy to `port` of this machine that applies the configured faults to the responses."""
+    """TCP proxy to `port` of this machine that applies the configured faults.
+
+    A new `target` applies to new connections; `cut` ends the existing ones. A target that does not listen refuses.
+    """
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.dribbles = False
         self.cut_within = b""  # the connection is cut once, in the middle of this text
         self.opened = 0
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._flowing, self._reaching = threading.Event(), threading.Event()
+        self.resume()
         self._ways: dict[tuple[socket.socket, socket.socket], int] = {}  # open directions per connection
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = int(self._listening.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
         return self
@@ -43,7 +46,14 @@ class Proxy:
         """Withhold all responses from now on; the connections stay open."""
         self._flowing.clear()
 
+    def partition(self) -> None:
+        """Withhold everything in both directions; the connections stay open, as behind a router that drops packets."""
+        self._reaching.clear()
+        self._flowing.clear()
+
     def resume(self) -> None:
+        """Deliver everything that was withheld."""
+        self._reaching.set()
         self._flowing.set()
 
     def cut(self) -> None:
@@ -84,7 +94,8 @@ class Proxy:
                 except OSError:
                     self._reset(client)
                     continue
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for one in (client, server):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._ways[client, server] = 2
                 threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
@@ -93,6 +104,7 @@ class Proxy:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
+                self._reaching.wait()
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
