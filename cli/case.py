@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, cast
 
 import redis
@@ -11,8 +10,8 @@ import redis
 from api_client import ConversationLog, ProtocolError, Unavailable
 from cli.connect import connect, no_answer, open_store, read_settings
 from cli.malformed import delete_entries, read_entries
-from cli.ui.formatting import PHASES, event_line
-from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
+from cli.ui.formatting import PHASES, event_line, moment, time_of_day
+from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, no_record, printable, say, say_json
 from config.settings import Settings
 from worker.container import build_upstream
 from worker.core import texts
@@ -30,12 +29,18 @@ def history(case_id: str, *, as_json: bool) -> int:
         events = store.history(case_id)
     if as_json:
         say_json({"case_id": case_id, "events": events})
-    for event in () if as_json else events:
-        say(f"{_moment(float(event['at'])):%Y-%m-%d}  {event_line(event)}")
-    if not events:
-        complain(f"no event of {printable(case_id)} is stored; a history expires after CALLWATCH_HISTORY_TTL")
-        return FAILED
-    return DONE
+    for event in () if as_json else with_persons(events):
+        say(event_line(event, dated=True))
+    return DONE if events else no_record(f"case {case_id}")
+
+
+def with_persons(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events; those of a call have the masked person that its start names (S37)."""
+    persons = {event["job_id"]: event["person"] for event in events if "job_id" in event and event.get("person")}
+    return [
+        event | {"person": persons.get(event["job_id"], texts.UNKNOWN_CONTACT)} if "job_id" in event else event
+        for event in events
+    ]
 
 
 def conversation(job_id: str, *, links: bool, as_json: bool) -> int:
@@ -91,19 +96,13 @@ def erase(case_id: str, *, anyway: bool, as_json: bool) -> int:
     elif any(removed.values()):
         counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in removed.items() if number)
         say(f"{printable(case_id)} is erased: {counts}")
-    else:
-        say(f"there are no data of {printable(case_id)}")
-    return DONE
+    return DONE if any(removed.values()) else no_record(f"case {case_id}")
 
 
 def _id(text: str, name: str) -> str:
     if not text.strip():
         raise Failure(f"{name}: empty, should be an id", exit_code=WRONG_USAGE)
     return text.strip()
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds).astimezone()
 
 
 def _ask(settings: Settings, job_id: str, case_id: str | None) -> list[ConversationLog]:
@@ -145,12 +144,12 @@ def _log_lines(log: ConversationLog, *, links: bool) -> Iterator[str]:
         yield "the transcript cannot be read"
     for line in log.conversations:
         if line.script:
-            at = f"{_moment(line.timestamp / 1000):%H:%M:%S}" if line.timestamp else "--:--:--"
+            at = time_of_day(line.timestamp / 1000) if line.timestamp else "--:--:--"
             yield f"{at}  {SPEAKERS.get(line.speaker or '', line.speaker or '')}: {line.script}"
     if log.record_url:
         expiry = "expiry unknown"
         if log.record_expires is not None:
-            expiry = f"expires at {_moment(log.record_expires):%Y-%m-%d %H:%M:%S %z}"
+            expiry = f"expires at {moment(log.record_expires)}"
         yield f"recording ({expiry}): {log.record_url if links else '--links shows its signed link'}"
 
 
@@ -159,7 +158,7 @@ def _why_not(kept: NotErased) -> str:
         return f"of mediation {printable(kept.pair.mediation_id)} {PHASES.get(kept.phase, kept.phase)}"
     return (
         f"the outcome of the last call of mediation {printable(kept.pair.mediation_id)} is unknown, and until "
-        f"{_moment(kept.until):%Y-%m-%d %H:%M} a new trigger has to query upstream first; --anyway erases that too"
+        f"{moment(kept.until)} a new trigger has to query upstream first; --anyway erases that too"
     )
 
 

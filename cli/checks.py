@@ -4,12 +4,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 import redis
 from celery import Celery
 
+from cli.ui.formatting import moment
 from cli.ui.operator import stopped_by
 from cli.ui.output import printable
 from config.redaction import redact
@@ -147,8 +147,7 @@ def outage(store: RedisStore) -> Check:
     since = store.outage_since()
     if since is None:
         return Check("outage", "ok", "none: status queries are answered")
-    moment = datetime.fromtimestamp(since).astimezone()
-    return Check("outage", "warn", f"upstream answers no status query since {moment:%Y-%m-%d %H:%M:%S}")
+    return Check("outage", "warn", f"upstream answers no status query since {moment(since)}")
 
 
 def new_calls(store: RedisStore, settings: Settings) -> Check:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +12,20 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from api_client import MEANINGS, Reason
-from cli.connect import read_settings, reason, require_broker
+from cli.checks import ask_workers
+from cli.connect import connect, read_settings, reason, require_broker
 from cli.ui.output import FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.redaction import mask_person, redact
 from config.settings import Settings
 from worker.core import texts
 from worker.core.messages import MAX_ID_LENGTH, BadTrigger, TriggerRequest, read_trigger
+from worker.runtime.celery_config import TRIGGER_QUEUE
 from worker.runtime.producer import NotPublished, Producer
 
 GOOD = frozenset({"started", "skipped", "deferred"})  # outcomes that need no action: exit code 0
 NO_OUTCOME: dict[str, Any] = {"outcome": None}
 RESULT_MARGIN = 30.0  # seconds to wait for the result beyond the time-out of the dial
+FIRST_WAIT = 3.0  # seconds without a result after which the command checks that a worker consumes the queue
 ARGUMENTS = {"case_id": "CASE_ID", "mediation_id": "MEDIATION_ID", "call_person_id": "--person"}
 
 
@@ -91,8 +95,13 @@ def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
 def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any], str]:
     """Return the result of the trigger; or one without an outcome, and why there is none."""
     limit = settings.call_timeout + RESULT_MARGIN if order.timeout is None else order.timeout
+    end = time.monotonic() + limit
     try:
-        answer = result.get(timeout=limit, propagate=False)
+        try:
+            answer = result.get(timeout=min(limit, FIRST_WAIT), propagate=False)
+        except NoResult:
+            _warn_without_worker(settings)
+            answer = result.get(timeout=max(0.001, end - time.monotonic()), propagate=False)
     except NoResult:
         return NO_OUTCOME, f"no result within {limit:g} s: the trigger stays enqueued, task id {result.id}"
     except KeyboardInterrupt:
@@ -107,6 +116,14 @@ def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any
         return answer, ""
     why: Reason = "expired" if isinstance(answer, TaskRevokedError) else "internal"  # no task is revoked otherwise
     return NO_OUTCOME | {"reason": why}, f"{why}: {MEANINGS[why]} ({type(answer).__name__}, task id {result.id})"
+
+
+def _warn_without_worker(settings: Settings) -> None:
+    """Warn on stderr if no worker consumes the queue of triggers; RedisError if the broker does not answer."""
+    with connect(settings.broker_url) as client:
+        client.ping()  # Celery would retry without end
+    if not any(TRIGGER_QUEUE in queues for queues in ask_workers(settings).values()):
+        complain(f"warning: no worker consumes {TRIGGER_QUEUE}: the trigger waits until one starts")
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -1,11 +1,10 @@
 """Show undelivered notices and replay dead letters: `callwatch notices`."""
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from cli.connect import open_store, read_settings
-from cli.ui.formatting import event_line
+from cli.ui.formatting import event_line, moment
 from cli.ui.output import DONE, FAILED, complain, printable, say, say_json
 from worker.store.outbox import DeadLetter, Waiting
 
@@ -48,15 +47,11 @@ def _lines(waiting: list[Waiting], dead: int) -> list[str]:
 
 
 def _waiting_line(one: Waiting) -> str:
-    since = "" if one.oldest_at is None else f", the oldest since {_moment(one.oldest_at)}"
+    since = "" if one.oldest_at is None else f", the oldest since {moment(one.oldest_at)}"
     ends = f"{one.delivered} delivered, {one.given_up} given up, {one.pushed_out} pushed out"
     return f"{one.channel}: {one.waiting} waiting{since}; {ends}"
 
 
 def _dead_letter_line(letter: DeadLetter) -> str:
-    head = f"{letter.notice_id}  {letter.channel}  given up {_moment(letter.died_at)}: {letter.reason}"
+    head = f"{letter.notice_id}  {letter.channel}  given up {moment(letter.died_at)}: {letter.reason}"
     return printable(f"{head}  {event_line(letter.event)}")
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,9 +1,10 @@
 """Release a pair with an unknown outcome (S14): `callwatch release`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from cli.connect import open_store, read_settings
-from cli.ui.formatting import PHASES
+from cli.reach import ask_reach, warn_of
+from cli.ui.formatting import PHASES, moment
 from cli.ui.operator import operator_name
 from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
 from config.redaction import redact
@@ -12,14 +13,18 @@ from worker.core.model import Pair
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A checked request to release a pair; name and reason contain no phone numbers."""
+    """A checked request to release a pair; name and reason contain no phone numbers.
+
+    `now` releases it although its look-up may still find a call.
+    """
 
     pair: Pair
     by: str
     why: str
+    now: bool = False
 
 
-def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None) -> Release:
+def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None, now: bool = False) -> Release:
     """Return the checked request; Failure (wrong usage) names a missing argument."""
     given = {"CASE_ID": (case_id, "an id"), "MEDIATION_ID": (mediation_id, "an id"), "--why": (why, "why")}
     for name, (text, wanted) in given.items():
@@ -28,28 +33,39 @@ def read_release(case_id: str, mediation_id: str, *, why: str, by: str | None) -
             raise Failure(f"{name}: empty, should {should}", exit_code=WRONG_USAGE)
     who = operator_name(by)
     pair = Pair(case_id.strip(), mediation_id.strip())
-    return Release(pair, who, redact(why.strip(), keep=(pair.case_id, pair.mediation_id)))
+    return Release(pair, who, redact(why.strip(), keep=(pair.case_id, pair.mediation_id)), now)
 
 
 def release(order: Release, *, as_json: bool) -> int:
-    """Release the pair and print the result; return the exit code, 1 if its outcome is not unknown."""
-    pair = order.pair
-    with open_store(read_settings()) as store:
-        answer = store.release(pair, by=order.by, why=order.why)
+    """Release the pair and print the result; return the exit code, 1 if it is not released."""
+    pair, settings = order.pair, read_settings()
+    with open_store(settings) as store:
+        looking = next((one for one in store.pairs(case_id=pair.case_id) if one.pair == pair and one.looking), None)
+        early = looking is not None and not order.now
+        answer = "unknown" if early else store.release(pair, by=order.by, why=order.why)
         watched = store.watched(pair)
+    reach = ask_reach(settings)
     released = answer == "released"
     phase = ("watching" if watched else "done") if released else answer
     name = printable(f"{pair.case_id} / {pair.mediation_id}")
     if as_json:
         names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
-        say_json({"released": released, **names, "phase": None if phase == "absent" else phase, "watched": watched})
-    elif released and watched:
-        say(f"{name} is released; {watched} of its calls are still being watched and keep it locked until they end")
+        stated = {"phase": None if phase == "absent" else phase, "watched": watched}
+        say_json({"released": released, **names, **stated, **asdict(reach)})
     elif released:
-        say(
-            f"{name} is released; no call of it is being watched, and the next trigger queries upstream before it dials"
+        rest = (
+            f"{watched} of its calls are still being watched and keep it locked until they end"
+            if watched
+            else "no call of it is being watched, and the next trigger queries upstream before it dials"
         )
-    if not released:
-        complain(f"{name} is not released: {PHASES.get(answer, answer)}; only a pair with an unknown outcome can be")
-        return FAILED
-    return DONE
+        say(f"{name} is released; {rest}\n{reach.line}")
+    warn_of(reach, settings)
+    if released:
+        return DONE
+    if looking is not None and early:
+        ends = f"until {moment(looking.until)}" if looking.until else "now"
+        why = f"its look-up runs {ends} and may find its call; wait, or add --now if you know that no phone will ring"
+    else:
+        why = f"{PHASES.get(answer, answer)}; only a pair with an unknown outcome can be"
+    complain(f"{name} is not released on {reach.redis}: {why}")
+    return FAILED

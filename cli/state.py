@@ -5,20 +5,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from cli.connect import open_store, read_settings
+from cli.reach import ask_reach, warn_of
 from cli.ui.live_view import LiveView, Screen
 from cli.ui.operator import operator_name, stopped_by
-from cli.ui.output import DONE, FAILED, ask, complain, printable, say, say_json
-from cli.ui.table import calls_table
+from cli.ui.output import DONE, ask, no_record, say, say_json
+from cli.ui.table import advice, calls_table, pairs_table
 from config.redaction import redact
 from worker.core import texts
 from worker.core.model import Call, PairState
 from worker.store import RedisStore
 
-PIPED_WIDTH = 160  # columns without a terminal; wide enough to cut nothing
+PIPED_WIDTH = 1_000  # columns without a terminal; wide enough to leave nothing out
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +28,22 @@ class Query:
     job_id: str | None = None
     everything: bool = False
 
+    @property
+    def name(self) -> str | None:
+        """The call or the case that is selected; None if the selection names neither."""
+        if self.job_id is not None:
+            return f"call {self.job_id}"
+        return None if self.case_id is None else f"case {self.case_id}"
+
 
 def status(query: Query, *, as_json: bool) -> int:
-    """Print calls and pairs; return the exit code, 1 if the job has no record."""
+    """Print calls and pairs; return the exit code, 1 if the case or the job has no record."""
     settings = read_settings()
     with open_store(settings) as store:
-        calls = store.calls(case_id=query.case_id, job_id=query.job_id, finished=query.everything)
+        known = store.calls(
+            case_id=query.case_id, job_id=query.job_id, finished=query.everything or query.case_id is not None
+        )
+        calls = [call for call in known if query.everything or query.job_id is not None or call.verdict is None]
         pairs = _pairs(store, query, calls)
         now, stop = store.now(), store.paused()
         refused = store.refused([state.pair for state in pairs]) if as_json else []
@@ -42,13 +51,12 @@ def status(query: Query, *, as_json: bool) -> int:
         cases = [_pair_json(*both) for both in zip(pairs, refused, strict=True)]
         document: dict[str, Any] = {"calls": [call_json(call) for call in calls], "cases": cases}
         say_json(document if stop is None else document | {"new_calls": {"allowed": False, **asdict(stop)}})
-    else:
-        if stop is not None:
-            say(f"new calls are stopped{stopped_by(stop)}")
-        _print_status(calls, pairs, now=now, failure_limit=settings.max_retry_count)
-    if query.job_id is not None and not calls:
-        complain(f"--job: no record of {printable(query.job_id)}; finished calls are kept for a while only")
-        return FAILED
+    elif stop is not None:
+        say(f"new calls are stopped{stopped_by(stop)}")
+    if not known and not pairs and query.name is not None:
+        return no_record(query.name)
+    if not as_json:
+        _print_status(calls, pairs, now=now, failure_limit=settings.max_retry_count, finished=len(known) - len(calls))
     return DONE
 
 
@@ -73,7 +81,10 @@ def call_json(call: Call) -> dict[str, Any]:
 
 def _pair_json(state: PairState, refused: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a pair as JSON, with the texts of upstream for the persons that its last trigger refused (S38)."""
-    shown = {"case_id": state.pair.case_id, "mediation_id": state.pair.mediation_id, "phase": state.phase}
+    shown: dict[str, Any] = {"case_id": state.pair.case_id, "mediation_id": state.pair.mediation_id}
+    shown |= {"phase": state.phase, "since": state.since, "until": state.until}
+    if state.phase == "unknown":
+        shown["found"] = state.found
     return shown | {"refused": refused} if refused else shown
 
 
@@ -86,29 +97,33 @@ def _pairs(store: RedisStore, query: Query, calls: list[Call]) -> list[PairState
     return [state for state in pairs if (state.pair.case_id, state.pair.mediation_id) in own]
 
 
-def _print_status(calls: list[Call], pairs: list[PairState], *, now: float, failure_limit: int) -> None:
+def _print_status(calls: list[Call], pairs: list[PairState], *, now: float, failure_limit: int, finished: int) -> None:
+    """Print calls and pairs as tables; `finished` is the number of the case's calls that --all would add."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     if calls:
         console.print(calls_table(calls, now=now, width=console.width, failure_limit=failure_limit))
-    else:
-        say("no calls")
+    if not calls or finished:
+        head = "" if calls else "no calls are being watched"
+        more = f"--all shows {finished} finished" if finished else ""
+        say("; ".join(filter(None, (head, more))))
     if pairs:
-        table = Table("case / mediation", "phase of the last trigger")
-        for state in pairs:
-            table.add_row(Text(printable(f"{state.pair.case_id} / {state.pair.mediation_id}")), state.phase)
-        console.print(table)
+        console.print(pairs_table(pairs, now=now))
+    for line in filter(None, (advice(state, now=now) for state in pairs)):
+        say(line)
 
 
 def watch(*, case_id: str | None, once: bool) -> int:
-    """Show the live table until Ctrl-C; `once` prints it and returns."""
+    """Show the live table until Ctrl-C; `once` prints it and returns, with exit code 1 if the case has no record."""
     settings = read_settings()
     screen = Screen(failure_limit=settings.max_retry_count)
     with open_store(settings) as store:
         view = LiveView(store, case_id=case_id)
         try:
             if once:
+                if case_id is not None and not store.calls(case_id=case_id, finished=True):
+                    return no_record(f"case {case_id}")
                 view.refresh(wait=0)
                 screen.console.print(screen.render(view, bounded=False))
             else:
@@ -124,11 +139,13 @@ def pause(why: str, *, by: str | None, as_json: bool) -> int:
     why = redact(ask("why are new calls stopped? ", why, as_json=as_json))
     with open_store(settings) as store:
         before = store.pause(why, by=who)
+    reach = ask_reach(settings)
     if as_json:
-        say_json({"paused": True, "was_paused": before, "reason": why, "enabled": settings.enabled})
-        return DONE
-    head = "new calls were stopped before and stay stopped" if before else "new calls are stopped"
-    say(f"{head}; calls already made stay watched")
+        say_json({"paused": True, "was_paused": before, "reason": why, "enabled": settings.enabled, **asdict(reach)})
+    else:
+        head = "new calls were stopped before and stay stopped" if before else "new calls are stopped"
+        say(f"{head}; calls already made stay watched\n{reach.line}")
+    warn_of(reach, settings)
     return DONE
 
 
@@ -138,10 +155,13 @@ def resume(why: str, *, by: str | None, as_json: bool) -> int:
     why = redact(ask("why are new calls allowed again? ", why, as_json=as_json))
     with open_store(settings) as store:
         changed = store.resume(why, by=who)
+    reach = ask_reach(settings)
     if as_json:
-        say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled})
-        return DONE
-    say("new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`")
-    if not settings.enabled:
-        say("workers with CALLWATCH_ENABLED=false still place no calls")
+        say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled, **asdict(reach)})
+    else:
+        head = "new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`"
+        say(f"{head}\n{reach.line}")
+        if not settings.enabled:
+            say("workers with CALLWATCH_ENABLED=false still place no calls")
+    warn_of(reach, settings)
     return DONE

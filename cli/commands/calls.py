@@ -15,10 +15,11 @@ def status(
 ) -> None:
     """Show the status of calls and of their cases.
 
-    Without options it shows the calls that are being watched. Times in the JSON document are epoch seconds. Exit code 1
-    if --job names a call without a record.
+    Without options it shows the calls that are being watched, and the cases with a trigger in progress: its phase, and
+    since and until when it lasts. Times in the JSON document are epoch seconds. Exit code 1 if --case or --job names
+    what has no record.
 
-    Example: callwatch status --case C-1001
+    Examples: callwatch status, callwatch status --case C-1001 --all
     """
     from cli.state import Query, status  # noqa: PLC0415
 
@@ -32,7 +33,7 @@ def watch(
     """Show a live table of the calls until Ctrl-C.
 
     Without a terminal it prints one line for each event. The command only observes: the workers watch the calls and
-    continue after it ends.
+    continue after it ends. Exit code 1 if --once is given and the case has no record.
 
     Example: callwatch watch --case C-1001
     """

@@ -7,7 +7,10 @@ import typer
 from cli.commands.parameters import leave
 
 keys = typer.Typer(
-    name="keys", help="Manage the API keys of the HTTP gateway.", no_args_is_help=True, rich_markup_mode=None
+    name="keys",
+    help="Manage the API keys of the HTTP gateway.\n\nExample: callwatch keys new crm --scope trigger --scope read",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

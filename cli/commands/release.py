@@ -13,16 +13,21 @@ def release(
     why: Annotated[
         str, typer.Option(metavar="TEXT", help="The reason; stored in the history of the case. Required.")
     ] = "",
+    now: Annotated[
+        bool, typer.Option("--now", help="Release it although the look-up of its call is not over.")
+    ] = False,
     by: By = None,
     json: Json = False,
 ) -> None:
-    """Release a pair with an unknown outcome before its hold ends.
+    """Allow a new call after an outcome that is still unknown.
 
-    Use it when upstream or the parties confirm that no phone will ring any more. Calls of the pair that the look-up
-    found stay watched and keep the pair locked until they end. A pair in any other phase is refused with exit code 1.
+    The answer to a call request was lost: a phone may be ringing, and the pair of case and mediation stays locked for
+    some minutes. Use this command only if upstream or the parties confirm that no phone will ring any more. It is
+    refused while the look-up may still find the call, except with --now, and for a pair whose outcome is not unknown;
+    the exit code is then 1. Calls that the look-up found stay watched and keep the pair locked until they end.
 
     Example: callwatch release C-1001 100017 --why "upstream confirms: no call"
     """
     from cli.release import read_release, release  # noqa: PLC0415
 
-    leave(release(read_release(case_id, mediation_id, why=why, by=by), as_json=json))
+    leave(release(read_release(case_id, mediation_id, why=why, by=by, now=now), as_json=json))

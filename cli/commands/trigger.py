@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.parameters import CaseId, JsonWithPersons, MediationId, leave
+from cli.commands.parameters import CaseId, JsonWithPersons, MediationId, duration, leave
 from cli.ui.output import WRONG_USAGE, Failure
 
 
@@ -19,15 +19,21 @@ def trigger(  # noqa: PLR0913, PLR0917 - one parameter for each option
         str | None, typer.Option(metavar="ID", help="The task id; a second trigger with the same id places no call.")
     ] = None,
     expires: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Drop the trigger if no worker takes it within this time.")
+        float,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Drop the trigger if no worker takes it within this time. Default: 1h.",
+        ),
     ] = 3600,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and print it.")] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
-            min=0.001,
-            metavar="SECONDS",
-            help="With --wait: how long to wait. Default: CALLWATCH_CALL_TIMEOUT and 30 s.",
+            parser=duration,
+            metavar="DURATION",
+            help="With --wait: how long to wait. Default: CALLWATCH_CALL_TIMEOUT and 30s.",
         ),
     ] = None,
     json: JsonWithPersons = False,
@@ -39,7 +45,7 @@ def trigger(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Prints the task id. With --wait it prints the outcome, the calls and the refusals, and the exit code is 0 for
     started, skipped and deferred, 1 for any other outcome or for no outcome in time. The end of the wait does not
-    cancel the trigger.
+    cancel the trigger. A duration is a number with s, m, h or d; without a unit it is seconds.
 
     Example: callwatch trigger C-1001 100017 --wait
     """

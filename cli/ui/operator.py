@@ -1,8 +1,8 @@
 """The name of the operator that is stored with a decision."""
 
 import getpass
-from datetime import datetime
 
+from cli.ui.formatting import moment
 from cli.ui.output import WRONG_USAGE, Failure, printable
 from config.redaction import redact
 from worker.core.model import Pause
@@ -28,6 +28,6 @@ def _login() -> str:
 def stopped_by(stop: Pause) -> str:
     """Return the end of a sentence: by whom, when and why new calls were stopped; without phone numbers (S37)."""
     by = f" by {printable(redact(stop.by))}" if stop.by else ""
-    at = f" at {datetime.fromtimestamp(stop.at).astimezone():%Y-%m-%d %H:%M:%S}" if stop.at is not None else ""
+    at = f" at {moment(stop.at)}" if stop.at is not None else ""
     why = f": {printable(redact(stop.why))}" if stop.why else ""
     return by + at + why

@@ -6,9 +6,22 @@ from typing import Any
 
 from config.printable import json_text, printable, printable_lines
 
-__all__ = ["DONE", "FAILED", "WRONG_USAGE", "Failure", "complain", "printable", "say", "say_json", "speak_utf8"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "WRONG_USAGE",
+    "Failure",
+    "complain",
+    "no_record",
+    "printable",
+    "say",
+    "say_json",
+    "speak_utf8",
+    "usage",
+]
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+PREFIX = "callwatch: "  # of every line on stderr
 
 
 class Failure(Exception):  # noqa: N818 - the command has failed; the program has no error
@@ -44,7 +57,18 @@ def ask(question: str, given: str, *, as_json: bool) -> str:
 
 
 def complain(text: str) -> None:
-    """Write a text to stderr; characters that are not printable are replaced."""
+    """Write a text to stderr, each line with the prefix of the program; unprintable characters are replaced."""
+    usage("\n".join(PREFIX + line for line in text.splitlines()))
+
+
+def no_record(name: str) -> int:
+    """Report that nothing of this name, like `case C-1`, is on record; return the exit code."""
+    complain(f"no record of {printable(name)}; finished calls are kept for CALLWATCH_HISTORY_TTL")
+    return FAILED
+
+
+def usage(text: str) -> None:
+    """Write the help of a command to stderr; unprintable characters are replaced."""
     sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import checks
 from config.settings import Settings
 from tests.on_a_loop import asked_on_a_loop
 from worker.container import build_store
@@ -13,7 +14,8 @@ from worker.store import RedisStore
 
 @pytest.fixture
 def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStore]:
-    """The store that commands under test use; the working directory has no settings file."""
+    """The store that commands under test use, without a worker; the working directory has no settings file."""
+    monkeypatch.setattr(checks, "REPLIES_WITHIN", 0.05)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
     store = build_store(Settings(redis_url=redis_url))

@@ -1,6 +1,7 @@
 """Test the output of `history`, `conversation` and `erase` with a real server and the simulated upstream (S36)."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ from tests.contract.test_erasure import bring_to, found
 from worker.core.model import Pair
 from worker.store import RedisStore
 
+NO_RECORD = "callwatch: no record of {}; finished calls are kept for CALLWATCH_HISTORY_TTL\n"
+
 Read = Callable[[], tuple[str, str]]
 
 
@@ -20,6 +23,9 @@ def test_a_history_has_every_event_with_its_time(store: RedisStore, shown: Read)
     assert main(["history", "C-1"]) == 0
     lines = shown()[0].splitlines()
     assert ["started" in lines[0], "ended" in lines[1], len(lines)] == [True, True, 2]
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d  C-1/20  "
+    assert all(re.match(stamp, line) for line in lines), "the date, the time and its offset"
+    assert all("未知联系人" in line for line in lines), "the person of the call"
     assert main(["history", " C-1 ", "--json"]) == 0
     document = json.loads(shown()[0])
     assert document["case_id"] == "C-1"
@@ -31,7 +37,7 @@ def test_case_without_a_history_has_exit_code_1(store: RedisStore, shown: Read) 
     assert main(["history", "C-9", "--json"]) == 1
     out, err = shown()
     assert json.loads(out) == {"case_id": "C-9", "events": []}
-    assert err == "no event of C-9 is stored; a history expires after CALLWATCH_HISTORY_TTL\n"
+    assert err == NO_RECORD.format("case C-9")
     assert store.now() > 0
 
 
@@ -69,7 +75,7 @@ def test_conversation_is_printed_by_speaker_with_its_recording(
         assert f": {log['record_url']}" in out
         assert "recording (expires at " in out
         assert main(["conversation", "unknown-job"]) == 1
-        assert shown() == ("", "upstream has no conversation of unknown-job\n")
+        assert shown() == ("", "callwatch: upstream has no conversation of unknown-job\n")
     assert main(["conversation", job_id]) == 1
     assert "upstream did not answer: GET /api/v1/outbound-bot/conversation-log" in shown()[1]
 
@@ -77,7 +83,7 @@ def test_conversation_is_printed_by_speaker_with_its_recording(
 @pytest.mark.usefixtures("store")
 def test_without_an_upstream_there_is_no_conversation(shown: Read) -> None:
     assert main(["conversation", "job"]) == 2
-    assert shown()[1].startswith("CALLWATCH_API_BASE_URL: missing")
+    assert shown()[1].startswith("callwatch: CALLWATCH_API_BASE_URL: missing")
 
 
 def test_erase_removes_a_case_from_every_key(store: RedisStore, redis_url: str, shown: Read) -> None:
@@ -100,8 +106,8 @@ def test_erase_removes_a_case_from_every_key(store: RedisStore, redis_url: str, 
     assert found(client, "C-1'", 'C-1"', "C-1:") == []
     assert len(found(client, "C-12")) > 5
     client.close()
-    assert main(["erase", "C-1"]) == 0
-    assert shown()[0] == "there are no data of C-1\n"
+    assert main(["erase", "C-1"]) == 1
+    assert shown() == ("", NO_RECORD.format("case C-1"))
     assert main(["erase", "C-12"]) == 0
     assert shown()[0].startswith("C-12 is erased: 2 history events, 1 calls, 1 pairs")
 

@@ -86,4 +86,4 @@ def test_malformed_messages_are_listed_and_cleared(store: RedisStore, shown: Rea
 def test_without_a_broker_the_command_says_so(monkeypatch: pytest.MonkeyPatch, shown: Read) -> None:
     monkeypatch.setenv("CALLWATCH_BROKER_URL", "redis://127.0.0.1:1/0")
     assert main(["malformed"]) == 1
-    assert shown()[1].startswith("Redis at redis://127.0.0.1:1/0 does not answer: ")
+    assert shown()[1].startswith("callwatch: Redis at redis://127.0.0.1:1/0 does not answer: ")

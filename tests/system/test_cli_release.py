@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from cli.main import main
+from cli.ui.formatting import moment
+from config.redaction import redact
 from worker.core.messages import TriggerResult
 from worker.core.model import NewJob, Pair, Settlement
 from worker.store import RedisStore
 
 PAIR = Pair("C-1", "20")
 ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "an operator"]
+NOW = [*ARGUMENTS, "--now"]
 PHONE = "138" + "0000" + "1111"
 
 Read = Callable[[], tuple[str, str]]
@@ -45,36 +48,53 @@ def bring_to(store: RedisStore, phase: str) -> None:
     )
 
 
-def adopt(store: RedisStore) -> None:
-    look_up = store.open_look_up(PAIR)
+def adopt(store: RedisStore, pair: Pair = PAIR) -> None:
+    look_up = store.open_look_up(pair)
     assert look_up
     job_id = f"{round(store.now() * 1000)}-447e-96ea-97523c61189b"
-    assert store.adopt(PAIR, look_up, [NewJob(job_id, "", "Executing", 5)], answered=True)
+    assert store.adopt(pair, look_up, [NewJob(job_id, "", "Executing", 5)], answered=True)
 
 
 def phase_of(store: RedisStore) -> list[str]:
     return [state.phase for state in store.pairs(case_id="C-1", finished=True)]
 
 
-def test_unknown_outcome_is_released(store: RedisStore, shown: Read) -> None:
+def test_unknown_outcome_is_released(store: RedisStore, redis_url: str, shown: Read) -> None:
     bring_to(store, "unknown")
-    assert main(ARGUMENTS) == 0
+    assert main(NOW) == 0
     out, err = shown()
     line = "C-1 / 20 is released; no call of it is being watched, and the next trigger queries upstream before it dials"
-    assert out == f"{line}\n"
-    assert err == ""
+    address = redact(redis_url)
+    assert out == f"{line}\nRedis: {address}; no worker answers\n"
+    assert err.startswith(f"callwatch: warning: no worker answers over {address}: check that this is the Redis of")
     assert phase_of(store) == ["done"]
     (event,) = (event for event in store.history("C-1") if event["kind"] == "released")
     assert (event["by"], event["why"]) == ("an operator", "upstream says that nothing was dialled")
-    assert main(ARGUMENTS) == 1, "once"
+    assert main(NOW) == 1, "once"
 
 
-def test_adopted_calls_stay_watched_after_a_release(store: RedisStore, shown: Read) -> None:
+def test_s14_release_during_the_look_up_needs_now(store: RedisStore, shown: Read) -> None:
+    bring_to(store, "unknown")
+    assert main([*ARGUMENTS, "--json"]) == 1
+    out, err = shown()
+    document = json.loads(out)
+    assert (document["released"], document["phase"]) == (False, "unknown")
+    (state,) = store.pairs()
+    assert state.until is not None
+    assert f"its look-up runs until {moment(state.until)} and may find its call; wait, or add --now if" in err
+    assert phase_of(store) == ["unknown"]
+    store.client.hset(store.keys.ledger(PAIR), "held_until", store.now() + 600)
+    assert main(ARGUMENTS) == 0, "the look-up is over, and the pair is held"
+    assert phase_of(store) == ["done"]
+
+
+def test_adopted_calls_stay_watched_after_a_release(store: RedisStore, redis_url: str, shown: Read) -> None:
     bring_to(store, "unknown")
     adopt(store)
-    assert main([*ARGUMENTS, "--json"]) == 0
+    assert main([*NOW, "--json"]) == 0
     assert json.loads(shown()[0]) == {
         "released": True, "case_id": "C-1", "mediation_id": "20", "phase": "watching", "watched": 1,
+        "redis": redact(redis_url), "workers": 0,
     }  # fmt: skip
     assert phase_of(store) == ["watching"]
     assert len(store.calls()) == 1
@@ -97,8 +117,9 @@ def test_release_refuses_every_other_phase(store: RedisStore, shown: Read, phase
     before = phase_of(store)
     assert main(ARGUMENTS) == 1
     out, err = shown()
-    assert (out, err.count("\n")) == ("", 1)
-    assert f"C-1 / 20 is not released: {why}" in err
+    assert out == ""
+    assert err.splitlines()[-1].startswith("callwatch: C-1 / 20 is not released on redis://***@127.0.0.1:")
+    assert f": {why}" in err
     assert main([*ARGUMENTS, "--json"]) == 1
     document = json.loads(shown()[0])
     assert (document["released"], document["phase"]) == (False, None if phase == "absent" else phase)
@@ -108,14 +129,14 @@ def test_release_refuses_every_other_phase(store: RedisStore, shown: Read, phase
 
 def test_s37_stored_reason_has_no_phone_number(store: RedisStore) -> None:
     bring_to(store, "unknown")
-    assert main(["release", "C-1", "20", "--why", f"called {PHONE} myself", "--by", PHONE]) == 0
+    assert main(["release", "C-1", "20", "--now", "--why", f"called {PHONE} myself", "--by", PHONE]) == 0
     assert PHONE not in str(store.history("C-1"))
 
 
 def test_decision_is_stored_with_the_login_name(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     bring_to(store, "unknown")
     monkeypatch.setattr("getpass.getuser", lambda: "night-shift")
-    assert main(["release", " C-1", "20 ", "--why", "known"]) == 0
+    assert main(["release", " C-1", "20 ", "--now", "--why", "known"]) == 0
     assert [event["by"] for event in store.history("C-1") if event["kind"] == "released"] == ["night-shift"]
 
 
@@ -141,4 +162,4 @@ def test_wrong_usage(arguments: list[str], line: str, monkeypatch: pytest.Monkey
     assert main(["release", *arguments]) == 2
     out, err = shown()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(line)
+    assert err.startswith(f"callwatch: {line}")

@@ -15,8 +15,12 @@ import pytest
 import redis
 
 from cli.main import main
+from cli.ui.formatting import moment, time_of_day
+from config.redaction import redact
+from tests.contract.test_erasure import bring_to
 from tests.deployment import LIMIT, wait_until
 from tests.polls import begin_poll, finish_poll
+from tests.system.test_cli_release import adopt
 from worker.core.messages import TriggerResult
 from worker.core.model import Event, NewJob, Pair, PollStarted, Settlement
 from worker.store import RedisStore
@@ -88,7 +92,11 @@ def test_json_has_the_documented_form(output: Output) -> None:
     assert (call["job_id"], call["person_id"], call["label"], call["verdict"]) == ("job-1", PERSON, "拨号中", None)
     assert (call["finished_at"], call["last_polled_at"]) == (None, None)
     assert call["started_at"] < call["next_poll_at"] < call["deadline"]
-    assert document["cases"] == [{"case_id": "C-1", "mediation_id": "20", "phase": "watching"}]
+    (case,) = document["cases"]
+    assert case == {
+        "case_id": "C-1", "mediation_id": "20", "phase": "watching", "since": case["since"], "until": None,
+    }  # fmt: skip
+    assert case["since"] >= call["started_at"]
 
 
 @pytest.mark.usefixtures("store")
@@ -101,7 +109,6 @@ def test_json_has_the_documented_form(output: Output) -> None:
         pytest.param(["--case", "C-2"], [], [("C-2", "done")], id="a case that is done"),
         pytest.param(["--case", "C-2", "--all"], ["job-2"], [("C-2", "done")], id="with its calls"),
         pytest.param(["--job", "job-2"], ["job-2"], [("C-2", "done")], id="a job and its pair"),
-        pytest.param(["--case", "C-3"], [], [], id="a case without calls"),
     ],
 )
 def test_status_shows_only_the_selected_calls(
@@ -122,11 +129,50 @@ def test_a_finished_call_has_no_next_poll(output: Output) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_unknown_job_has_exit_code_1(output: Output) -> None:
-    assert main(["status", "--job", "job-3", "--json"]) == 1
-    document, error = output()
-    assert document == {"calls": [], "cases": []}
-    assert error == "--job: no record of job-3; finished calls are kept for a while only\n"
+@pytest.mark.parametrize(("option", "name"), [("--job", "call nowhere"), ("--case", "case nowhere")])
+def test_no_record_has_exit_code_1(option: str, name: str, output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"callwatch: no record of {name}; finished calls are kept for CALLWATCH_HISTORY_TTL\n"
+    assert main(["status", option, "nowhere", "--json"]) == 1
+    assert output() == ({"calls": [], "cases": []}, line)
+    assert main(["status", option, "nowhere"]) == 1
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.usefixtures("store")
+def test_watch_once_of_an_unknown_case_has_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "--once", "--case", "C-3"]) == 1
+    assert capsys.readouterr().err.startswith("callwatch: no record of case C-3;")
+    assert main(["watch", "--once", "--case", "C-2"]) == 0, "a finished case"
+
+
+def test_status_of_a_finished_case_counts_the_calls_that_all_shows(
+    store: RedisStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--case", "C-2"]) == 0
+    assert "no calls are being watched; --all shows 1 finished\n" in capsys.readouterr().out
+    started(store, Pair("C-2", "20"), "job-3")
+    assert main(["status", "--case", "C-2"]) == 0
+    out = capsys.readouterr().out
+    assert ("job-3" in out, "\n--all shows 1 finished\n" in out) == (True, True)
+    assert main(["status", "--case", "C-2", "--all"]) == 0
+    assert "finished\n" not in capsys.readouterr().out
+
+
+def test_s14_status_of_an_unknown_outcome_has_its_times_and_the_condition_for_a_release(
+    store: RedisStore, output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bring_to(store, "unknown", Pair("C-5", "20"), "job-5")
+    adopt(store, Pair("C-5", "20"))
+    assert main(["status", "--case", "C-5"]) == 0
+    out = capsys.readouterr().out
+    (state,) = store.pairs(case_id="C-5")
+    assert state.since is not None
+    assert state.until is not None
+    assert [moment for moment in (time_of_day(state.since), time_of_day(state.until)) if moment not in out] == []
+    assert "1 found calls are watched. Until then wait, or `callwatch release C-5 20 --why TEXT` with --now" in out
+    assert main(["status", "--case", "C-5", "--json"]) == 0
+    (case,) = output()[0]["cases"]
+    assert (case["phase"], case["since"], case["until"], case["found"]) == ("unknown", state.since, state.until, 1)
 
 
 @pytest.mark.usefixtures("store")
@@ -140,14 +186,22 @@ def test_table_shows_no_person_ids(arguments: list[str], capsys: pytest.CaptureF
     assert PERSON not in shown
 
 
-def test_s16_pause_and_resume(store: RedisStore, output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+def test_s16_pause_and_resume(
+    store: RedisStore, redis_url: str, output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["pause", "--reason", "maintenance", "--json"]) == 0
-    assert output()[0] == {"paused": True, "was_paused": False, "reason": "maintenance", "enabled": True}
+    document, error = output()
+    address = redact(redis_url)
+    assert document == {
+        "paused": True, "was_paused": False, "reason": "maintenance", "enabled": True, "redis": address, "workers": 0,
+    }  # fmt: skip
+    assert error.startswith(f"callwatch: warning: no worker answers over {address}: check that this is the Redis of")
     stop = store.paused()
     assert stop is not None
     assert (stop.by, stop.why) == (getpass.getuser(), "maintenance")
     assert main(["status"]) == 0
-    assert f"new calls are stopped by {stop.by} at 20" in capsys.readouterr().out
+    assert stop.at is not None
+    assert f"new calls are stopped by {stop.by} at {moment(stop.at)}: maintenance" in capsys.readouterr().out
     assert main(["status", "--json"]) == 0
     assert output()[0]["new_calls"] == {
         "allowed": False, "by": stop.by, "why": "maintenance", "at": stop.at,
@@ -155,10 +209,12 @@ def test_s16_pause_and_resume(store: RedisStore, output: Output, capsys: pytest.
     assert main(["pause"]) == 0
     assert "were stopped before" in capsys.readouterr().out
     assert main(["resume"]) == 0
-    assert capsys.readouterr().out == "new calls are allowed again\n"
+    assert capsys.readouterr().out == f"new calls are allowed again\nRedis: {address}; no worker answers\n"
     assert store.paused() is None
     assert main(["resume", "--json"]) == 0
-    assert output()[0] == {"paused": False, "was_paused": False, "enabled": True}
+    assert output()[0] == {
+        "paused": False, "was_paused": False, "enabled": True, "redis": address, "workers": 0,
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("store")
@@ -254,7 +310,7 @@ def test_s38_awaited_trigger_without_an_outcome_shows_its_reason(
     """Celery revokes an expired trigger."""
     out, err = awaited(store, redis_url, {"status": status, "result": kind}, "--json")
     assert json.loads(out) == {"task_id": "t-1", "outcome": None, "reason": reason}
-    assert err == f"{error} ({kind['exc_type']}, task id t-1)\n"
+    assert err == f"callwatch: {error} ({kind['exc_type']}, task id t-1)\n"
 
 
 def test_s38_awaited_trigger_for_an_unknown_person_shows_its_reason(store: RedisStore, redis_url: str) -> None:
@@ -280,7 +336,10 @@ def test_trigger_without_a_worker_stays_enqueued(redis_url: str) -> None:
     )
     assert time.monotonic() - begin < LIMIT
     assert done.returncode == 1
-    assert done.stderr == "no result within 0.1 s: the trigger stays enqueued, task id t-1\n"
+    assert done.stderr == (
+        "callwatch: warning: no worker consumes outbound.trigger: the trigger waits until one starts\n"
+        "callwatch: no result within 0.1 s: the trigger stays enqueued, task id t-1\n"
+    )
     assert json.loads(done.stdout) == {"task_id": "t-1", "outcome": None}
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         (message,) = client.lrange("outbound.trigger", 0, -1)
@@ -298,6 +357,6 @@ def test_s41_stop_without_the_configured_replicas_says_that_a_failover_may_undo_
         monkeypatch.setattr(f"worker.store.durable.{limit}", 20)
     assert main(["pause", "--why", "upgrade"]) == 1
     shown = capsys.readouterr()
-    line = "done, but not confirmed: Redis: confirmed by 0 of 1 replicas in time; a failover may undo it"
+    line = "callwatch: done, but not confirmed: Redis: confirmed by 0 of 1 replicas in time; a failover may undo it"
     assert (shown.out, shown.err.startswith(line), shown.err.count("\n")) == ("", True, 1)
     assert store.is_paused()

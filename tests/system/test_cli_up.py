@@ -247,7 +247,7 @@ def test_samples_are_dialled_once_and_watched_to_their_end(running: Up) -> None:
         [*(("case", case) for case in CASES), *(("person", person) for person in PERSONS)], 1
     )
     assert ("person", "P-10020004") not in dialled
-    shown = [line.split("  ")[1:] for line in running.lines if re.match(r"\d\d:\d\d:\d\d  C-100", line)]
+    shown = [line.split("  ")[1:] for line in running.lines if re.match(r"\d\d:\d\d:\d\d[+-]\d\d:\d\d  C-100", line)]
     seen = [[parts[2] for parts in shown if parts[0].startswith(case) and parts[1] != "refused"] for case in CASES]
     assert Counter(seen[0]) == {"拨号中": 2, "通话中": 2, "已完成": 2}
     assert seen[1:] == [["拨号中", "通话中", "已完成"], ["拨号中", "失败"]]
@@ -282,7 +282,7 @@ def test_live_installation_refuses_the_option_for_notices(tmp_path: Path) -> Non
     """It sends them as configured."""
     with Up(tmp_path, "--live", "--notices") as up:
         assert up.process.wait(LIMIT) == 2
-    assert up.lines == ["--notices: --live sends notices as configured"]
+    assert up.lines == ["callwatch: --notices: --live sends notices as configured"]
 
 
 def test_flower_shows_the_tasks_with_the_password(running: Up) -> None:
@@ -320,7 +320,7 @@ def test_a_taken_port_leaves_nothing_running(running: Up, tmp_path: Path) -> Non
     others = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "metrics", "gateway")]
     with Up(tmp_path, f"--port-flower={port}", *others) as up:
         assert up.process.wait(LIMIT) == 1
-    assert up.lines == [f"--port-flower: port {port} on 127.0.0.1 cannot be used: address already in use"]
+    assert up.lines == [f"callwatch: --port-flower: port {port} on 127.0.0.1 cannot be used: address already in use"]
 
 
 def test_a_data_folder_that_is_in_use_leaves_nothing_running(running: Up, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_broken_line_ends_the_process(process: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode in (1, 2)
-    said = (done.stdout + done.stderr).removeprefix("FAIL settings: ")
+    said = (done.stdout + done.stderr).removeprefix("FAIL settings: ").removeprefix("callwatch: ")
     assert said.startswith(".env, line 2: a quote at one end of its value")
     assert said.count("\n") == 1, "one line, and no other"
     assert "s3cret" not in said

@@ -1,19 +1,26 @@
 """Each failure of a command is one line on stderr and an exit code: 1 failed, 2 wrong usage."""
 
+import re
 import socket
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
-from cli.main import main
-from cli.ui.output import Failure
+from cli.commands.parameters import duration
+from cli.main import app, main
+from cli.ui.output import Failure, complain
 from cli.up import embedded_redis
 from cli.up.samples import samples
 from cli.up.tcp_ports import PREFERRED, choose_ports
 
-COMMANDS = ("up", "trigger", "status", "watch", "pause", "resume", "release", "doctor", "healthcheck", "simulate")
+ROOT = Path(__file__).parents[2]
+GROUP: Any = typer.main.get_command(app)
+COMMANDS = (*GROUP.commands, "keys new")
 
 
 @pytest.fixture(autouse=True)
@@ -23,18 +30,75 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
-    assert len(capsys.readouterr().out.split()) > 20
-    assert main(["--help"]) == 0
-    assert f"  {command} " in capsys.readouterr().out
+def test_every_command_has_its_own_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    long = capsys.readouterr().out
+    assert re.search(r"\n  Examples?: callwatch \w", long)
+    assert main([*command.split(), "-h"]) == 0
+    assert capsys.readouterr().out == long
+
+
+def test_the_list_of_commands_is_not_cut_off_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["-h"]) == 0
+    shown = capsys.readouterr().out
+    lines = dict(line.split(maxsplit=1) for line in shown.partition("Commands:\n")[2].splitlines())
+    assert list(lines) == list(GROUP.commands)
+    assert [line for line in lines.values() if not line.endswith(".") or line.endswith("..")] == []
+    assert "Examples: callwatch doctor" in shown
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"callwatch {project['version']}\n"
+
+
+def test_the_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setenv("_CALLWATCH_COMPLETE", "complete_bash")
+    for words, wanted in (("callwatch sta", ["status"]), ("callwatch status --c", ["--case"])):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        with pytest.raises(SystemExit):
+            main([])
+        assert capfd.readouterr().out.split() == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("1.5", 1.5),
+        ("15m", 900),
+        ("1h", 3600),
+        (" 1.5 H", 5400),
+        ("2d", 172_800),
+        (3600, 3600),
+    ],
+)
+def test_a_duration_has_a_unit_or_is_in_seconds(text: str | float, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0h", "-1", "1w", "1h30m", "one", "1e3", "nan", "١"])
+def test_any_other_duration_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="should be a duration above 0"):
+        duration(text)
+
+
+def test_each_line_of_a_failure_has_the_prefix(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("CALLWATCH_A: wrong\nCALLWATCH_B: wrong\x1b")
+    assert capsys.readouterr().err == "callwatch: CALLWATCH_A: wrong\ncallwatch: CALLWATCH_B: wrong\ufffd\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        pytest.param(["stat"], "callwatch: No such command 'stat'", id="no such command"),
-        pytest.param(["trigger", "C-1"], "callwatch trigger: Missing argument 'MEDIATION_ID'", id="missing argument"),
+        pytest.param(["stat"], "No such command 'stat'. Did you mean 'status'?", id="no such command"),
+        pytest.param(["trigger", "C-1"], "Missing argument 'MEDIATION_ID'. See callwatch trigger", id="no argument"),
         pytest.param(["trigger", "C-1", "2", "--now"], "No such option: --now", id="no such option"),
         pytest.param(["up", "--port-redis", "x"], "'--port-redis'", id="no number"),
         pytest.param(["up", "--port-redis", "70000"], "'--port-redis'", id="no port"),
@@ -53,7 +117,12 @@ def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixt
         pytest.param(["trigger", "C-1", "2", "--task-id", " "], "--task-id: an empty text", id="S17"),
         pytest.param(["trigger", "C-1", "2", "--task-id", "t" * 201], "--task-id: a text of 201 characters", id="S38"),
         pytest.param(["trigger", "C-1", "2", "--task-id", "a\nb"], "--task-id: a text with a control", id="S38 lines"),
-        pytest.param(["trigger", "C-1", "2", "--expires", "0"], "'--expires'", id="expired before it is sent"),
+        pytest.param(
+            ["trigger", "C-1", "2", "--expires", "0"],
+            "'--expires': '0', should be a duration above 0 in s, m, h or d, like 90s or 1h",
+            id="expired before it is sent",
+        ),
+        pytest.param(["trigger", "C-1", "2", "--timeout", "1 week"], "'--timeout': '1 week', should be", id="no unit"),
         pytest.param(["simulate"], "Missing option '--port'", id="no port to simulate on"),
     ],
 )
@@ -61,6 +130,7 @@ def test_wrong_usage(arguments: list[str], wanted: str, capsys: pytest.CaptureFi
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert wanted in shown.err
+    assert shown.err.startswith("callwatch: ")
     assert shown.err.count("\n") == 1
     assert shown.out == ""
 
@@ -78,7 +148,7 @@ def test_no_redis(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert main(arguments) == 1
     shown = capsys.readouterr()
     assert shown.err == (
-        "Redis at redis://***@127.0.0.1:1/0 does not answer: connection refused."
+        "callwatch: Redis at redis://***@127.0.0.1:1/0 does not answer: connection refused."
         " Start one, or set CALLWATCH_REDIS_URL.\n"
     )
     assert shown.out == ""

@@ -101,4 +101,4 @@ def test_settings_are_not_loaded_from_a_broken_file() -> None:
 def test_commands_end_with_the_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path(".env").write_text("CALLWATCH_HEALTH_FILE='health\n", encoding="utf-8")
     assert main([command]) != 0
-    assert capsys.readouterr().err == f".env, line 1: {QUOTE}\n"
+    assert capsys.readouterr().err == f"callwatch: .env, line 1: {QUOTE}\n"

@@ -320,7 +320,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class PairState:
-    """The phase of a pair's last trigger."""
+    """The phase of a pair's last trigger.
+
+    `since` and `until` in epoch seconds: the begin of the phase and its end at the latest, None where it has none or
+    another event decides. `looking` is true during the look-up of an unknown outcome, and `found` its number of calls.
+    """
 
     pair: Pair
     phase: Phase
+    since: float | None = None
+    until: float | None = None
+    looking: bool = False
+    found: int = 0

@@ -80,7 +80,7 @@ class Queries(DurableScripts):
             pairs = [pair for pair in map(pair_of, members) if case_id in (None, pair.case_id)]
             ledgers = self._hashes(self.keys.ledger(pair) for pair in pairs)
         return [
-            PairState(pair, cast("Phase", ledger["phase"]))
+            pair_state(pair, ledger, self.terms)
             for pair, ledger in zip(pairs, ledgers, strict=True)
             if "phase" in ledger
         ]
@@ -164,6 +164,28 @@ def stop_of(text: str | None) -> Pause | None:
         return Pause(str(stop["by"]), str(stop["why"]), float(stop["at"]))
     except (ValueError, TypeError, KeyError):
         return Pause("", text, None)
+
+
+def pair_state(pair: Pair, ledger: dict[str, str], terms: Terms) -> PairState:
+    """Return the state of a pair from its ledger (a hash as read from Redis)."""
+
+    def moment(name: str, later: float = 0) -> float | None:
+        return float(ledger[name]) + later if ledger.get(name) else None
+
+    phase = cast("Phase", ledger["phase"])
+    until, looking = None, False
+    if phase == "sending":
+        until = moment("sending_at", terms.sending_limit)
+    elif phase == "waiting":
+        until = moment("until")
+    elif phase == "unknown":
+        until, looking = moment("held_until"), "lookup" in ledger and "held_until" not in ledger
+    if looking:  # the first answer starts the window again if it arrives after its end
+        until, answered = moment("lookup_from", terms.look_up), moment("answered_at")
+        if until and answered and answered > until:
+            until = answered + terms.look_up
+    since = moment(f"{phase}_at") or moment("sending_at")  # a watch that a look-up began has no begin of its own
+    return PairState(pair, phase, since, until, looking, int(ledger.get("found", 0)))
 
 
 def _operator_event(kind: EventKind, by: str, why: str) -> str:
