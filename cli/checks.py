@@ -17,7 +17,6 @@ from config.settings import Settings
 from worker.runtime.celery_config import celery_config
 from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import RedisStore
-from worker.store.connection import NOT_DURABLE
 
 Status = Literal["ok", "warn", "FAIL"]
 
@@ -60,12 +59,13 @@ def server(store: RedisStore, address: str) -> Check:
 
 def durability(store: RedisStore, *, demo: bool) -> Check:
     """Check that the phase `sending` is on disk before a request is sent."""
-    if store.durability != "none":
-        how = {"waitaof": "each is waited for", "always": "the server writes through"}[store.durability]
+    fault = store.durability_fault()
+    if fault is None:
+        how = "each is waited for" if store.durability == "waitaof" else "the server writes through"
         return Check("durability", "ok", f"writes are on disk before a request is sent: {how}")
     if demo:
-        return Check("durability", "ok", f"{NOT_DURABLE}; a demonstration may do without")
-    return Check("durability", "FAIL", NOT_DURABLE)
+        return Check("durability", "ok", f"{fault}; a demonstration may do without")
+    return Check("durability", "FAIL", fault)
 
 
 def replicas(store: RedisStore, wanted: int) -> Check:

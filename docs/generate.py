@@ -126,12 +126,12 @@ COMMANDS = f"""\
 {GENERATED}
 
 `callwatch COMMAND`; in a checkout `.venv/bin/callwatch COMMAND`. `callwatch -h` lists the commands and
-`callwatch COMMAND -h` explains one; `callwatch --version` prints the version. `callwatch --install-completion` makes the
-current shell complete commands and options.
+`callwatch COMMAND -h` explains one; `callwatch --version` prints the version. `callwatch --install-completion` makes
+the current shell complete commands and options.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage. If a case or a call has no record, the exit code is 1. Errors and warnings go
-to stderr; each of their lines begins with `callwatch: `. With `--json`, stdout holds one JSON document with whole person
-ids. Times have their offset from UTC; in JSON documents they are epoch seconds.
+Exit codes: 0 done, 1 failed, 2 wrong usage. If a case or a call has no record, the exit code is 1. Errors and warnings
+go to stderr; each of their lines begins with `callwatch: `. With `--json`, stdout holds one JSON document with whole
+person ids. Times have their offset from UTC; in JSON documents they are epoch seconds.
 """
 
 

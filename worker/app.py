@@ -16,6 +16,7 @@ from config.settings import Settings, SettingsError, load_settings
 from worker.runtime import transport
 from worker.runtime.celery_config import TASKS, celery_config
 from worker.runtime.consumer import disable_commands
+from worker.runtime.plain_output import suppress_plain_lines
 from worker.runtime.redis_check import report_tls_faults
 
 CELERY_VARIABLES = {
@@ -64,6 +65,11 @@ def _configure_logging(**_: object) -> None:
     logging.getLogger("celery.pool").setLevel(
         max(logging.INFO, logging.getLogger().level)
     )  # at DEBUG this logger quotes message bodies (S37)
+
+
+@signals.celeryd_init.connect
+def _suppress_plain_lines(instance: Any = None, **_: object) -> None:
+    suppress_plain_lines(instance)
 
 
 @signals.celeryd_init.connect

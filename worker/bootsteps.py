@@ -9,6 +9,7 @@ is healthy; a running worker that takes no messages is not. A worker that stays 
 import contextlib
 import functools
 import logging
+import math
 import os
 import signal
 import threading
@@ -32,11 +33,12 @@ from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
 from worker.runtime.garbage import tune_collector
 from worker.runtime.liveness import RESTART_AFTER, TICK, HealthFile, Heartbeat, Patience, QueueLoad
 from worker.runtime.notice_delivery import TaskCall, Webhook
-from worker.store.connection import NOT_DURABLE, connect
+from worker.store.connection import connect
 from worker.store.primary import primary_of
 from worker.tasks import PollQueue, Publisher, this_process
 
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the health check reads the queues' lengths
+DURABILITY_EVERY = 3_600.0  # seconds between two checks that Redis keeps the record of a call request in a crash
 DISPATCH_WITHIN = 1.0  # seconds: the longest pause between two rounds of the dispatcher
 
 log = logging.getLogger(__name__)
@@ -81,12 +83,13 @@ class SweepStep(bootsteps.StartStopStep):
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._health: WorkerHealth | None = None
-        self._durability_checked = False
+        self._durability_due = 0.0
 
     def start(self, parent: Any) -> None:
         """Start the thread."""
         settings = container().settings
-        self._durability_checked = settings.demo or TRIGGER_QUEUE not in app.amqp.queues.consume_from
+        dials = TRIGGER_QUEUE in app.amqp.queues.consume_from
+        self._durability_due = -math.inf if dials and not settings.demo else math.inf
         if settings.health_file:
             parent.callwatch_health = self._health = WorkerHealth(settings, threads=parent.concurrency)
         sweep = container().sweep(Publisher())
@@ -97,6 +100,7 @@ class SweepStep(bootsteps.StartStopStep):
 
     def stop(self, _parent: Any) -> None:
         """End the thread after its current sweep, and remove the health file."""
+        log.info("the worker stops: it ends its running tasks")
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -116,13 +120,13 @@ class SweepStep(bootsteps.StartStopStep):
         return over
 
     def _check_durability(self) -> None:
-        """Warn once if this worker dials and its Redis may lose `sending` in a crash (S18)."""
-        if self._durability_checked:
+        """Warn at the start and once an hour if this worker dials and its Redis may lose `sending` (S18)."""
+        if time.monotonic() < self._durability_due:
             return
-        durable = container().store.durability != "none"  # on StoreUnavailable the next sweep checks again
-        self._durability_checked = True
-        if not durable:
-            log.warning(NOT_DURABLE)
+        fault = container().store.durability_fault()  # on StoreUnavailable the next sweep checks again
+        self._durability_due = time.monotonic() + DURABILITY_EVERY
+        if fault:
+            log.warning(fault)
 
 
 class NotifierStep(bootsteps.StartStopStep):

@@ -1,11 +1,14 @@
 """Test the diagnosis reads of the store: the last sweep, an outage, the calls that hold a pair."""
 
+from typing import Any
+
 import pytest
 import redis
 
 from tests.contract.test_claims import PAIR, started
 from worker.core.interfaces import StoreUnavailable
 from worker.store import RedisStore
+from worker.store.connection import NOT_DURABLE
 from worker.store.server_status import Eviction, LastSweep, Memory
 
 
@@ -105,3 +108,47 @@ def test_eviction_policy_is_read(
     """S5: an evicted lock allows a second call."""
     monkeypatch.setattr(store.client, "config_get", lambda _pattern: info)
     assert store.eviction() == eviction
+
+
+def durable(monkeypatch: pytest.MonkeyPatch, store: RedisStore, **answers: Any) -> str | None:
+    """Return the fault of a server with these settings and without WAITAOF."""
+
+    def config_get(*_: str) -> dict[str, str]:
+        if isinstance(answers.get("settings"), Exception):
+            raise answers["settings"]
+        return dict(answers["settings"])
+
+    def execute_command(name: str, *_: object) -> None:
+        assert name == "WAITAOF"
+        raise redis.ResponseError("unknown command")
+
+    monkeypatch.setattr(store.client, "config_get", config_get)
+    monkeypatch.setattr(store.client, "execute_command", execute_command)
+    monkeypatch.setattr(store, "version", lambda: "Redis 7.0.15")
+    return store.durability_fault()
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        pytest.param({"appendonly": "no", "appendfsync": "everysec"}, "appendonly no", id="no file"),
+        pytest.param({"appendonly": "yes", "appendfsync": "no"}, "appendfsync no on Redis 7.0.15", id="never synced"),
+        pytest.param(
+            {"appendonly": "yes", "appendfsync": "everysec"},
+            "appendfsync everysec on Redis 7.0.15, and WAITAOF is refused",
+            id="before 7.2",
+        ),
+        pytest.param(
+            redis.exceptions.NoPermissionError("no permissions"),
+            "its settings are hidden, and it refuses WAITAOF",
+            id="hosted",
+        ),
+        pytest.param({"appendonly": "yes", "appendfsync": "always"}, None, id="written through"),
+    ],
+)
+def test_s18_a_server_that_may_lose_a_request_is_described(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, settings: Any, found: str | None
+) -> None:
+    with monkeypatch.context() as patched:
+        fault = durable(patched, store, settings=settings)
+    assert fault == (None if found is None else f"{NOT_DURABLE}; found: {found}")

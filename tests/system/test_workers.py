@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from tests.deployment import Deployment, Worker, wait_until
+from tests.deployment import LIMIT, Deployment, Worker, wait_until
 
 
 def test_s4_cases_are_called_once_and_watched_to_their_end(redis_url: str) -> None:
@@ -51,6 +51,21 @@ def test_s20_prefork_worker_for_all_queues_exits_with_one_line(redis_url: str) -
         assert worker.log.splitlines()[-1].startswith("with the pool prefork dials would delay polls: ")
         assert "Traceback" not in worker.log
         deployment.worker("-Q", "outbound.trigger", name="dial")
+
+
+def test_the_whole_output_of_a_worker_is_json_lines(redis_url: str) -> None:
+    """From the start to the stop, on both streams: no banner, no `Warm shutdown`, no warning of several lines."""
+    with Deployment(redis_url) as deployment:
+        worker = deployment.worker()
+        assert deployment.trigger("C-1").get(timeout=LIMIT)["outcome"] == "started"
+        wait_until(lambda: "a crash of Redis" in worker.log)
+        assert worker.stop() == 0
+        records = [json.loads(line) for line in worker.log.splitlines()]
+    events = [record["event"] for record in records]
+    assert [event for event in events if "\n" in event or "superuser" in event] == []
+    assert "the worker stops: it ends its running tasks" in events
+    (fault,) = [event for event in events if event.startswith("a crash of Redis may lose the record")]
+    assert "; found: appendfsync no on Valkey " in fault, "S18"
 
 
 def hanging_dials(deployment: Deployment) -> int:

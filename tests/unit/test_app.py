@@ -2,11 +2,16 @@
 
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import signals
+from celery.apps import worker as celery_worker
+from celery.exceptions import SecurityWarning
 
 from api_client import GateBrokenError
 from config.settings import Settings
@@ -71,9 +76,32 @@ def test_s39_worker_without_an_upstream_address_does_not_start(
     monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"api_base_url": address}))
     if address is None:
         with pytest.raises(SystemExit, match=r"^CALLWATCH_API_BASE_URL: missing, should be"):
-            signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
+            signals.celeryd_init.send(sender="w@host", instance=SimpleNamespace(), conf=None)
     else:
-        signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
+        signals.celeryd_init.send(sender="w@host", instance=SimpleNamespace(), conf=None)
+
+
+@pytest.mark.parametrize(
+    ("user", "lines"), [(0, ["the worker runs as root, should run as a user of its own"]), (1, [])]
+)
+def test_celery_prints_no_banner_and_no_warning_of_several_lines(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    user: int,
+    lines: list[str],
+) -> None:
+    monkeypatch.setattr(celery_worker, "safe_say", celery_worker.safe_say)
+    monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"api_base_url": "http://127.0.0.1:9015"}))
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    worker = SimpleNamespace(quiet=False)
+    with warnings.catch_warnings():
+        signals.celeryd_init.send(sender="w@host", instance=worker, conf=None)
+        warnings.warn("a text of eight lines", SecurityWarning, stacklevel=1)
+    celery_worker.safe_say("worker: Warm shutdown (MainProcess)", sys.stdout)
+    assert worker.quiet is True
+    assert caplog.messages == lines
+    assert capsys.readouterr() == ("", "")
 
 
 def test_worker_of_an_unknown_queue_does_not_start() -> None:
@@ -92,7 +120,7 @@ def test_s18_worker_with_a_broken_dial_gate_does_not_start(monkeypatch: pytest.M
     monkeypatch.setattr(module, "_settings", SETTINGS.model_copy(update={"api_base_url": "http://127.0.0.1:9015"}))
     monkeypatch.setattr(module, "check_gate", check_gate)
     with pytest.raises(SystemExit, match=r"^a dial over http bypassed its gate .*requirements\.lock names$"):
-        signals.celeryd_init.send(sender="w@host", instance=None, conf=None)
+        signals.celeryd_init.send(sender="w@host", instance=SimpleNamespace(), conf=None)
 
 
 @pytest.mark.parametrize(("level", "chatty"), [("INFO", False), ("DEBUG", True)])

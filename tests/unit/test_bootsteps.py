@@ -1,6 +1,8 @@
 """Test the bootsteps of a worker: sweep, dispatcher, notifier, and their life cycle (S28, S35)."""
 
+import itertools
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -151,7 +153,7 @@ WARNING = "a crash of Redis may lose the record of a call request: set appendonl
         pytest.param(DIALS, True, 0, id="a demonstration"),
     ],
 )
-def test_s18_dialling_worker_warns_once_about_a_non_durable_redis(
+def test_s18_dialling_worker_warns_about_a_non_durable_redis_with_the_settings_found(
     sweeps: Callable[..., None],
     redis_url: str,
     caplog: pytest.LogCaptureFixture,
@@ -159,9 +161,21 @@ def test_s18_dialling_worker_warns_once_about_a_non_durable_redis(
     demo: bool,
     lines: int,
 ) -> None:
-    """S18: the tests' own server does not sync to disk."""
+    """S18: the tests' own server does not sync to disk. The start logs one line, whatever the number of sweeps."""
     sweeps(queues, redis_url=redis_url, demo=demo)
-    assert [line.startswith(WARNING) for line in caplog.messages].count(True) == lines
+    found = [line for line in caplog.messages if line.startswith(WARNING)]
+    assert len(found) == lines
+    assert all(re.search(r"; found: appendfsync no on Valkey \d", line) for line in found)
+
+
+def test_s18_the_warning_is_repeated_every_hour(
+    sweeps: Callable[..., None], redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of the clock is 40 minutes later."""
+    moments = itertools.count(0, 2_400)
+    monkeypatch.setattr(bootsteps, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    sweeps(DIALS, redis_url=redis_url)
+    assert caplog.text.count(WARNING) > 1
 
 
 def test_s18_durable_redis_causes_no_warning(sweeps: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
@@ -175,15 +189,15 @@ def test_s18_durability_check_is_repeated_when_redis_was_unavailable(
     sweeps: Callable[..., None], redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S18: the check runs with each sweep until Redis responds."""
-    answers: list[Any] = [StoreUnavailable("away"), "none"]
+    answers: list[Any] = [StoreUnavailable("away"), WARNING]
 
-    def durability(_: RedisStore) -> Any:
+    def durability_fault(_: RedisStore) -> Any:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(RedisStore, "durability", property(durability))
+    monkeypatch.setattr(RedisStore, "durability_fault", durability_fault)
     sweeps(DIALS, redis_url=redis_url)
     assert answers == []
     assert caplog.text.count(WARNING) == 1

@@ -7,6 +7,7 @@ import redis
 
 from worker.core.model import Pair
 from worker.store.base import Scripts
+from worker.store.connection import NOT_DURABLE, durability_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,24 @@ class ServerStatus(Scripts):
             except redis.ResponseError:
                 return None
         return Eviction(info.get("maxmemory-policy", ""), int(info.get("maxmemory", 0)))
+
+    def durability_fault(self) -> str | None:
+        """Return that a crash may lose the phase `sending`, and the settings found; None on a durable server (S18)."""
+        with self.translated():
+            if durability_of(self.client) != "none":
+                return None
+            try:
+                found = cast("dict[str, str]", self.client.config_get("append*"))
+            except redis.ResponseError:
+                found = {}
+        if not found:
+            what = "its settings are hidden, and it refuses WAITAOF"
+        elif found.get("appendonly") != "yes":
+            what = f"appendonly {found.get('appendonly')}"
+        else:
+            refused = ", and WAITAOF is refused" if found.get("appendfsync") == "everysec" else ""
+            what = f"appendfsync {found.get('appendfsync')} on {self.version()}{refused}"
+        return f"{NOT_DURABLE}; found: {what}"
 
     def memory(self) -> Memory | None:
         """Return the server's memory use; None where the server hides it."""
