@@ -213,13 +213,17 @@ def _gauges(state: State) -> Iterator[Metric]:
 
 
 class StateCollector(Collector):
-    """Read the state at each scrape; while Redis is away, return only that it is away."""
+    """Read the state at each scrape; while Redis is away, return only that it is away, and the URL of the runbook."""
 
-    def __init__(self, read: Callable[[], State]) -> None:
+    def __init__(self, read: Callable[[], State], runbook_url: str | None) -> None:
         self._read = read
+        self._runbook_url = runbook_url
 
     def collect(self) -> Iterable[Metric]:
         """Yield the current metrics."""
+        if self._runbook_url:
+            text = "Always 1; its label is the URL of the runbook, CALLWATCH_RUNBOOK_URL, for the alerts."
+            yield _gauge("callwatch_runbook_info", text, "url", {self._runbook_url: 1})
         try:
             state = self._read()
         except StoreUnavailable:
@@ -229,8 +233,8 @@ class StateCollector(Collector):
         yield from families(state)
 
 
-def expose(read: Callable[[], State]) -> bytes:
+def expose(read: Callable[[], State], runbook_url: str | None = None) -> bytes:
     """Return the page of one scrape."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StateCollector(read))
+    registry.register(StateCollector(read, runbook_url))
     return generate_latest(registry)

@@ -57,7 +57,7 @@ def scraper(settings: Settings) -> Callable[[], bytes]:
     """Return a function that reads one page; it keeps its connections open."""
     store = bounded_store(settings)
     broker = connect(settings.broker_url)
-    return lambda: expose(lambda: read_state(store, broker, settings))
+    return lambda: expose(lambda: read_state(store, broker, settings), settings.runbook_url)
 
 
 class MetricsServer:

@@ -91,7 +91,7 @@ def _check_base_url(value: str | None) -> str | None:
     return value and value.rstrip("/")
 
 
-def _check_notice_url(value: str | None) -> str | None:
+def _check_url(value: str | None) -> str | None:
     if value and not _is_http_url(value):
         raise ValueError("is no URL, should be http://host:port/path or https://host/path")
     return value
@@ -176,7 +176,7 @@ LogFormatName = Annotated[LogFormat, _one_of(LogFormat)]
 RedisAddress = Annotated[str, AfterValidator(_check_redis_url)]
 OtherRedisAddress = Annotated[str, AfterValidator(_check_redis_url), BeforeValidator(_empty_is_redis_url)]
 BaseUrl = Annotated[str | None, AfterValidator(_check_base_url), BeforeValidator(_empty_is_none)]
-NoticeUrl = Annotated[str | None, AfterValidator(_check_notice_url), BeforeValidator(_empty_is_none)]
+WebUrl = Annotated[str | None, AfterValidator(_check_url), BeforeValidator(_empty_is_none)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 Origins = Annotated[str, AfterValidator(_check_origins)]
 Hosts = Annotated[str, AfterValidator(_check_hosts)]

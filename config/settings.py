@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         "", description="ISO code of a country on whose public holidays no call is placed, like CN; empty: none"
     )
     calling_zone: types.Zone = Field("Asia/Shanghai", description="time zone of hours, days and holidays")
-    notice_url: types.NoticeUrl = Field(
+    notice_url: types.WebUrl = Field(
         None, description="webhook that receives notices about calls; empty: no notice by webhook"
     )
     notice_secret: types.NoticeSecret = Field(
@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     flower_url_prefix: types.UrlPrefix = Field("", description="URL path of Flower behind a proxy")
     flower_db: str = Field("", description="file in which Flower saves its tasks; empty: in memory only")
     metrics_token: types.BearerToken = Field(None, description="bearer token that the metrics require (S40)")
+    runbook_url: types.WebUrl = Field(
+        None, description="URL at which docs/alerts.md can be read; alerts link to it; empty: its path in the project"
+    )
     gateway_keys_file: str = Field(
         "", description="file with the API keys of the gateway; `callwatch keys new` adds one"
     )

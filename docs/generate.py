@@ -200,7 +200,7 @@ def metrics_page() -> str:
     gateway = Metrics()
     gateway.requests.labels("", "")
     gateway.latency.labels("")
-    workers = _metrics(expose(_state))
+    workers = _metrics(expose(_state, "https://example.org/alerts"))
     return f"{METRICS}\n## callwatch metrics\n\n{workers}\n## Gateway\n\n{_metrics(gateway.page())}"
 
 

@@ -136,11 +136,13 @@ class TestCompose:
         elsewhere = {"CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"}  # the compose file brings its own Redis
         gateway = {name for name in names if name.startswith("CALLWATCH_GATEWAY_")}
         watchers = gateway | {"CALLWATCH_FLOWER_AUTH", "CALLWATCH_FLOWER_DB", "CALLWATCH_FLOWER_URL_PREFIX"}
+        runbook = {"CALLWATCH_RUNBOOK_URL"}
+        metrics = {"CALLWATCH_METRICS_TOKEN"} | runbook
         for service in ("poll-worker", "trigger-worker"):
-            assert settings_of(service) == names - elsewhere - watchers - {"CALLWATCH_METRICS_TOKEN"}
-        assert settings_of("flower") == names - elsewhere - {"CALLWATCH_METRICS_TOKEN"} - gateway
+            assert settings_of(service) == names - elsewhere - watchers - metrics
+        assert settings_of("flower") == names - elsewhere - metrics - gateway
         assert settings_of("metrics") == names - elsewhere - watchers
-        assert settings_of("gateway") == names - elsewhere - (watchers - gateway)
+        assert settings_of("gateway") == names - elsewhere - (watchers - gateway) - runbook
 
     @pytest.mark.parametrize("service", OURS[:-1])
     def test_s37_every_secret_is_a_file_that_the_service_has(self, service: str) -> None:

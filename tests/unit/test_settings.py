@@ -25,8 +25,8 @@ DEFAULTS = {
     "notice_age": 86400, "enabled": True, "demo": False, "key_prefix": "callwatch", "visibility_timeout": 180,
     "worker_concurrency": 32, "worker_pool": "threads", "health_file": "", "health_limit": 30, "log_level": "INFO",
     "log_format": "auto", "poll_events": "changes", "flower_auth": None, "flower_url_prefix": "", "flower_db": "",
-    "metrics_token": None, "gateway_keys_file": "", "gateway_token_secret": None, "gateway_origins": "",
-    "gateway_hosts": "", "gateway_url_prefix": "", "gateway_rate": 50,
+    "metrics_token": None, "runbook_url": None, "gateway_keys_file": "", "gateway_token_secret": None,
+    "gateway_origins": "", "gateway_hosts": "", "gateway_url_prefix": "", "gateway_rate": 50,
 }  # fmt: skip
 
 
