@@ -51,7 +51,7 @@ def use_allocator_of_c() -> None:
 
 
 def _complain(text: str, code: int) -> int:
-    sys.stderr.write(text + "\n")
+    sys.stderr.writelines(f"callwatch: {line}\n" for line in text.splitlines())
     return code
 
 

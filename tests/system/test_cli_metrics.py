@@ -52,7 +52,7 @@ def test_s40_metrics_without_a_token_listen_on_loopback_only(redis_url: str, hos
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        f"--host {host}: reachable from elsewhere, CALLWATCH_METRICS_TOKEN or CALLWATCH_METRICS_TOKEN_FILE"
+        f"callwatch: --host {host}: reachable from elsewhere, CALLWATCH_METRICS_TOKEN or CALLWATCH_METRICS_TOKEN_FILE"
         " should give the required token\n"
     )
 

@@ -159,6 +159,7 @@ def test_s40_gateway_refuses_to_start_with_invalid_settings_or_without_keys(
     )  # fmt: skip
     assert ended.returncode == code
     assert wanted in ended.stderr
+    assert ended.stderr.startswith("callwatch: ")
 
 
 def test_new_key_is_printed_alone_and_once(

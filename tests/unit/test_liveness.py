@@ -157,7 +157,7 @@ def test_healthcheck_finds_the_file_by_environment_dotenv_or_option(
     monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
     HealthFile(tmp_path / "health", holds=1_000, now=0).renew(lambda: None, now=1)
     assert main(["healthcheck"]) == 1
-    assert capsys.readouterr().err.startswith("CALLWATCH_HEALTH_FILE: empty, should be")
+    assert capsys.readouterr().err.startswith("callwatch: CALLWATCH_HEALTH_FILE: empty, should be")
     if place == "environment":
         monkeypatch.setenv("callwatch_health_file", str(tmp_path / "health"))
     elif place == ".env":
