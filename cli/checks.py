@@ -4,11 +4,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import redis
 from celery import Celery
 
+from api_client import MEANINGS, Reason
 from cli.ui.formatting import moment
 from cli.ui.operator import stopped_by
 from cli.ui.output import printable
@@ -17,6 +18,7 @@ from config.settings import Settings
 from worker.runtime.celery_config import celery_config
 from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import RedisStore
+from worker.store.failures import FailureKind
 
 Status = Literal["ok", "warn", "FAIL"]
 
@@ -28,6 +30,9 @@ SWEEP_PAUSE, SWEEPS_MISSED = (
 )  # minimum in seconds, number of intervals: after the larger one the sweep counts as stopped
 NOTICE_WAITS = 60.0  # seconds; a receiver that works takes a notice at once
 LOST_AFTER = 60.0  # seconds after its due time: no worker executes that poll
+REFUSED_TOKEN = {
+    f"http_{status}": f"upstream answers {status}: it refuses the token CALLWATCH_API_TOKEN" for status in (401, 403)
+}
 NAMED = 5  # most pairs that one line names
 OLDEST = (6, 2)  # the Redis version that the store needs
 
@@ -150,6 +155,26 @@ def outage(store: RedisStore) -> Check:
     return Check("outage", "warn", f"upstream answers no status query since {moment(since)}")
 
 
+def requests(store: RedisStore, kind: FailureKind) -> Check:
+    """Report the latest failed queries or dials; with few calls they are the only sign of a failing upstream (S29)."""
+    name = {"query": "status queries", "dial": "call requests"}[kind]
+    found = store.failures(kind)
+    if found is None:
+        return Check(name, "ok", "none has failed within a day")
+    first = "" if found.number == 1 else f"{moment(found.since)} to "
+    detail = f"{found.number} failed, {first}{moment(found.at)}"
+    last = REFUSED_TOKEN.get(found.reason) or _meaning(found.reason)
+    detail += f", the last: {last}" if found.number > 1 else f": {last}"
+    if found.answered_at is not None and found.answered_at >= found.at:
+        return Check(name, "ok", f"{detail}; answered since")
+    return Check(name, "FAIL" if found.reason in REFUSED_TOKEN else "warn", f"{detail}; not answered since")
+
+
+def _meaning(reason: str) -> str:
+    meaning = MEANINGS.get(cast("Reason", reason))
+    return f"{reason}: {meaning.rstrip('.')}" if meaning else reason or "without a reason"
+
+
 def new_calls(store: RedisStore, settings: Settings) -> Check:
     """Check that new calls are allowed (S16)."""
     stop = store.paused()
@@ -172,7 +197,10 @@ def unknown(store: RedisStore) -> Check:
         return Check("unknown outcomes", "ok", "none")
     names = ", ".join(f"{pair.case_id} {pair.mediation_id}" for pair in pairs[:NAMED])
     more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
-    way = "each is released after its hold, or by `callwatch release CASE_ID MEDIATION_ID --why TEXT`"
+    way = (
+        "each is released after its hold, or by `callwatch release CASE_ID MEDIATION_ID --why TEXT` if upstream or the"
+        " parties confirm that no phone will ring"
+    )
     return Check("unknown outcomes", "warn", f"{len(pairs)} ({printable(names)}{more}): {way}")
 
 
@@ -238,6 +266,8 @@ def state(store: RedisStore, settings: Settings) -> Iterator[Check]:
     yield sweep(store, settings)
     yield overdue(store, settings)
     yield outage(store)
+    yield requests(store, "query")
+    yield requests(store, "dial")
     yield new_calls(store, settings)
     yield calls(store)
     yield unknown(store)

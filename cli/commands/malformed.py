@@ -13,10 +13,10 @@ def malformed(
     ] = False,
     json: Json = False,
 ) -> None:
-    """List the messages that no worker could read, each with its wrong field.
+    """List the messages that no worker could read.
 
-    Such messages are not carried out and have no result. The newest 100 are kept for a day. Their contents are not
-    shown, only the ids of case, mediation and task where they can be read.
+    Each line names the wrong field. Such messages are not carried out and have no result. The newest 100 are kept for a
+    day. Their contents are not shown, only the ids of case, mediation and task where they can be read.
 
     Example: callwatch malformed
     """

@@ -24,11 +24,13 @@ from worker.container import build_store
 from worker.store import RedisStore
 
 PERSON = "P-0001"
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
 PHONE = "138" + "0000" + "1111"
 CHECKS = [
     "settings", "encryption", "broker memory",
-    "redis", "durability", "replicas", "eviction", "clock", "sweep", "overdue polls", "outage", "new calls", "calls",
-    "unknown outcomes", "notices", "queues", "malformed messages", "workers", "upstream",
+    "redis", "durability", "replicas", "eviction", "clock", "sweep", "overdue polls", "outage",
+    "status queries", "call requests", "new calls", "calls", "unknown outcomes", "notices", "queues",
+    "malformed messages", "workers", "upstream",
 ]  # fmt: skip
 
 Seen = dict[str, tuple[str, str]]
@@ -109,6 +111,21 @@ def overdue_by(seconds: float) -> Callable[[RedisStore], None]:
     return act
 
 
+def failed(kind: str, reason: str, *, number: int, answered: float | None = None) -> Callable[[RedisStore], None]:
+    """Remember failures of the last minute, and an answer this many seconds after the last."""
+
+    def act(store: RedisStore) -> None:
+        at = store.now() - 30
+        found: dict[Any, Any] = {"since": at - 30, "at": at, "number": number, "reason": reason}
+        store.client.hset(store.keys.failed(kind), mapping=found)
+        if answered is not None and kind == "query":
+            store.client.set(store.keys.good, at + answered)
+        elif answered is not None:
+            store.client.hset(store.keys.failed(kind), "answered_at", at + answered)
+
+    return act
+
+
 def swept_before(seconds: float) -> Callable[[RedisStore], None]:
     def act(store: RedisStore) -> None:
         store.client.set(store.keys.swept, f"{store.now() - seconds} host:1")
@@ -127,12 +144,39 @@ def swept_before(seconds: float) -> Callable[[RedisStore], None]:
         pytest.param(overdue_by(0), "calls", "ok", "1 being watched", id="a call"),
         pytest.param(
             lambda store: store.pause(f"ask {PHONE}"),
-            "new calls", "warn", r"stopped by `callwatch pause` at 20[\d: -]+: ask \*\*\*", id="S16 S37 paused",
+            "new calls", "warn", rf"stopped by `callwatch pause` at {TIME}: ask \*\*\*", id="S16 S37 paused",
         ),
         pytest.param(lambda store: store.pause(""), "new calls", "warn", "stopped by `callwatch pause`", id="S16"),
         pytest.param(
             lambda store: store.client.hset(store.keys.outage, "since", 1_770_463_000),
             "outage", "warn", "upstream answers no status query since 2026-02-0", id="S29",
+        ),
+        pytest.param(lambda _: None, "status queries", "ok", "none has failed within a day", id="no failure"),
+        pytest.param(
+            failed("query", "http_401", number=3), "status queries", "FAIL",
+            rf"3 failed, {TIME} to {TIME}, the last: upstream answers 401: it refuses the token CALLWATCH_API_TOKEN",
+            id="a refused token",
+        ),
+        pytest.param(
+            failed("dial", "http_403", number=1), "call requests", "FAIL",
+            rf"1 failed, {TIME}: upstream answers 403: it refuses the token CALLWATCH_API_TOKEN; not answered since$",
+            id="one dial with a refused token",
+        ),
+        pytest.param(
+            failed("query", "timeout", number=2, answered=-5), "status queries", "warn",
+            rf"2 failed, {TIME} to {TIME}, the last: timeout: Upstream .*; not answered since$", id="answered before",
+        ),
+        pytest.param(
+            failed("query", "timeout", number=2, answered=0), "status queries", "ok",
+            ".*the last: timeout: Upstream sent no complete answer in time; answered since$", id="answered at once",
+        ),
+        pytest.param(
+            failed("dial", "http_401", number=2, answered=5), "call requests", "ok", ".*; answered since$",
+            id="a token that was corrected",
+        ),
+        pytest.param(
+            failed("dial", "", number=1), "call requests", "warn", rf"1 failed, {TIME}: without a reason;",
+            id="S12 an earlier release",
         ),
         pytest.param(
             lambda store: store.client.lpush("outbound.poll", "x"),

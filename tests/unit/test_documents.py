@@ -43,6 +43,7 @@ PLACEHOLDERS = {
     "case_id": "CASE",
     "channel": "CHANNEL",
     "name": "LIMIT",
+    "kind": "KIND",
 }
 
 

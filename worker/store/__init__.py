@@ -6,6 +6,7 @@ from worker.store.claims import ClaimScripts
 from worker.store.connection import ThreadClient, connect
 from worker.store.dispatches import DispatchScripts
 from worker.store.erasure import Erased, ErasureScripts, NotErased
+from worker.store.failures import FailureQueries
 from worker.store.keys import Keys
 from worker.store.lookups import LookUpScripts
 from worker.store.metrics import Metrics
@@ -32,6 +33,7 @@ class RedisStore(
     CaseQueries,
     Queries,
     ServerStatus,
+    FailureQueries,
     Metrics,
 ):
     """Implement worker.core.interfaces.Store on Redis 6.2 or newer, or on Valkey; threads may share an instance."""

@@ -161,6 +161,10 @@ class Keys:
         """Sorted set: calls whose queries have failed since that success, by time (S29)."""
         return f"{self.prefix}:failing"
 
+    def failed(self, kind: str) -> str:
+        """Hash: the latest failed requests of a kind, `query` or `dial`: since, at, number, reason; lives a day."""
+        return f"{self.prefix}:failed:{kind}"
+
     @property
     def counters(self) -> str:
         """Hash: counters and histograms; bounded by the fields that the scripts count under."""

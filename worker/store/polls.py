@@ -12,6 +12,7 @@ import redis
 from worker.core.decision import OUTAGE_CALLS, Next, Poll
 from worker.core.model import OutageChange, Pair, PollDropped, PollEnd, PollStarted
 from worker.store.base import Scripts, event_json
+from worker.store.failures import FAILURES_LUA
 from worker.store.histograms import poll_counts
 from worker.store.keys import LEASED, Keys, member
 from worker.store.terms import Terms, constants
@@ -149,12 +150,14 @@ end
 # written.
 WRITE_POLLS = """
 local t, totals, replies = now(), {}, {}
+local failed, reason = 0, ''
 local function total(field, by) totals[field] = (totals[field] or 0) + by end
 for i, text in ipairs(ARGV) do
   local well, reply = pcall(function()
     local p = cjson.decode(text)
     local function counted()
       for n = 1, #p.counts, 2 do total(p.counts[n], p.counts[n + 1]) end
+      if p.reason then failed, reason = failed + 1, p.reason end
     end
     return (p.verdict and finish or continue_watch)(p, t, counted)
   end)
@@ -162,6 +165,7 @@ for i, text in ipairs(ARGV) do
   replies[i] = well and (reply or 'overtaken') or 'failed'
 end
 for field, by in pairs(totals) do count(field, by) end
+if failed > 0 then note_failures('query', reason, failed, t) end
 return replies
 """
 
@@ -174,7 +178,9 @@ class PollScripts(Scripts):
         names = constants(LEASED=LEASED, OUTAGE_CALLS=OUTAGE_CALLS)
         self._begin_polls = self.script(names + BEGIN_POLLS)
         self._renew_polls = self.script(names + RENEW_POLLS)
-        self._write_polls = self.script(names + DETECT_OUTAGE + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS)
+        self._write_polls = self.script(
+            names + FAILURES_LUA + DETECT_OUTAGE + CONTINUE_POLL + FINISH_POLL + WRITE_POLLS
+        )
 
     def begin_polls(self, polls: Sequence[tuple[str, int]]) -> list[PollStarted | PollDropped]:
         """Check polls, given as job id and fencing token, against the fence; advance it for those that pass (S28)."""
@@ -204,6 +210,8 @@ class PollScripts(Scripts):
             "event": event_json(end.event),
             "counts": poll_counts(end.result, end.timing, end.reason),
         }
+        if end.reason:
+            fields["reason"] = end.reason
         if isinstance(end.follows, Next):
             poll = end.follows.poll  # without its `poll_no`: the fence has already written it
             fields |= {"due": f"{poll.due:.3f}", "retry_count": poll.retry_count}

@@ -8,6 +8,7 @@ import redis
 from worker.core.model import Event, Pair, Settled, Settlement
 from worker.store.base import Scripts, event_json
 from worker.store.codec import job_fields
+from worker.store.failures import FAILURES_LUA
 from worker.store.histograms import OBSERVE
 from worker.store.keys import Keys, member
 from worker.store.terms import Terms
@@ -36,8 +37,14 @@ local unknown_by_sweep = phase == 'unknown' and before == 'unknown'
 local pair_event = phase == 'unknown' and 'lose' or 'watch'  -- or release, which is legal in every phase
 if (ours or before == 'done') and not unknown_by_sweep then next_phase(pair_event, state[2]) end  -- before any write
 
-count('triggers:' .. string.match(result, '"outcome": "(%w+)"'))
+local outcome = string.match(result, '"outcome": "(%w+)"')
+count('triggers:' .. outcome)
 count_reason(result)
+if outcome == 'failed' or outcome == 'unknown' then
+  note_failures('dial', string.match(result, '"reason": "([%w_]+)"') or '', 1, t)
+elseif outcome == 'started' or outcome == 'refused' then
+  note_answered_dial(t)
+end
 for _, event in ipairs(new.events) do
   local published = unknown_by_sweep and string.find(event, '^{"kind": "unknown"')
   if not published then emit(events, history, HISTORY_TTL, t, event) end
@@ -138,7 +145,7 @@ class SettlementScripts(Scripts):
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)
-        self._settle = self.script(OBSERVE + SETTLE)
+        self._settle = self.script(OBSERVE + FAILURES_LUA + SETTLE)
         self._defer = self.script(DEFER)
 
     def defer(self, pair: Pair, token: str, *, until: float, event: Event) -> bool:

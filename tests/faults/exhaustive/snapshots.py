@@ -110,7 +110,8 @@ class Shelf:
         self._database, self._keys, self._plain = server.dbs[0], keys, plain
         self._history = keys.history("")
         # Written here and read by none of these scripts: outages need five calls, and views are for operators.
-        self._trails = (keys.events, keys.counters, keys.good, keys.failing, keys.done, keys.finished)
+        failed = (keys.failed("query"), keys.failed("dial"))
+        self._trails = (keys.events, keys.counters, keys.good, keys.failing, keys.done, keys.finished, *failed)
         self._kept: dict[tuple[Entry, ...], Snapshot] = {}
         self._moved: dict[tuple[Snapshot, int], Snapshot] = {}
 
