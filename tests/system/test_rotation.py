@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 
 from simulator.testing import SimulatorProcess
-from tests.deployment import LIMIT, ROOT, Worker, wait_until
+from tests.deployment import LIMIT, ROOT, Worker
 from tests.tls import TlsProxy, certificate_file
 from tests.users import ADMIN, GuardedServer, guarded_server, make_secrets
 
@@ -41,6 +41,12 @@ class Installation:
         (self.folder / "redis.acl").write_text(rules + ADMIN, encoding="utf-8")
         with self.server.client("admin") as admin:
             assert admin.acl_load()
+
+    def replace(self, name: str, file: str, text: str) -> None:
+        """Replace a file of a folder at once, as a tool for secrets does."""
+        new = self.folder / name / f"{file}.new"
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.folder / name / file)
 
     def worker(self, name: str) -> Worker:
         """Start a worker that reads its address from a folder."""
@@ -79,29 +85,30 @@ def test_passwords_are_changed_without_a_gap(installation: Installation) -> None
     installation.make("old")
     installation.load("old")
     with ExitStack() as stack:
-        before = installation.worker("old")
-        stack.callback(before.close)
+        worker = installation.worker("old")
+        stack.callback(worker.close)
+        users = ("worker", "flower", "metrics", "gateway", "producer")
+        old = {user: (installation.folder / "old" / f"redis_url_{user}").read_text(encoding="utf-8") for user in users}
         assert installation.call("old", "C-1") == "started"
 
         installation.make("secrets.new", OLD_SECRETS=str(installation.folder / "old"))
         installation.load("secrets.new")
         assert installation.call("old", "C-2") == "started", "the old worker and the old back end go on"
 
-        after = installation.worker("secrets.new")
-        stack.callback(after.close)
-        after.ready()
-        assert before.stop() == 0
+        address = installation.folder / "secrets.new" / "redis_url_worker"
+        installation.replace("old", "redis_url_worker", address.read_text(encoding="utf-8"))
         assert installation.call("old", "C-3") == "started", "the back end changes its password when it likes"
         assert installation.call("secrets.new", "C-4") == "started"
 
         (command,) = re.findall(r"^sed -i .*$", PAGE, flags=re.MULTILINE)
         subprocess.run(("/bin/sh", "-euc", command), cwd=installation.folder, check=True, timeout=LIMIT)
         installation.load("secrets.new")
-        for user in ("worker", "flower", "metrics", "gateway", "producer"):
-            old, new = (
-                (installation.folder / name / f"redis_url_{user}").read_text() for name in ("old", "secrets.new")
-            )
+        for user in users:
+            new = (installation.folder / "secrets.new" / f"redis_url_{user}").read_text(encoding="utf-8")
             with pytest.raises(redis.AuthenticationError):
-                ping(old)
+                ping(old[user])
             assert ping(new)
-        wait_until(lambda: installation.call("secrets.new", "C-5") == "started")
+        with installation.server.client("admin") as admin:  # a connection outlives the password of its login
+            admin.execute_command("CLIENT KILL USER worker")
+        assert installation.call("secrets.new", "C-5") == "started", "the worker has read its file again"
+        assert worker.stop() == 0
