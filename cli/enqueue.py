@@ -77,7 +77,8 @@ def trigger(order: Order, *, wait: bool, as_json: bool) -> int:
     check_task_id(order.task_id)
     settings = read_settings()
     require_broker(settings)
-    logging.getLogger("celery").setLevel(logging.CRITICAL + 1)  # `_await` reports a lost Redis in one line
+    for noisy in ("celery", "worker.store.primary"):  # a lost Redis is reported once, in one line
+        logging.getLogger(noisy).setLevel(logging.CRITICAL + 1)
     result = enqueue(order)
     if not wait:
         say_json({"task_id": result.id}) if as_json else say(result.id)
