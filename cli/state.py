@@ -138,13 +138,14 @@ def pause(why: str, *, by: str | None, as_json: bool) -> int:
     settings, who = read_settings(), operator_name(by)
     why = redact(ask("why are new calls stopped? ", why, as_json=as_json))
     with open_store(settings) as store:
+        earlier = store.paused()
         before = store.pause(why, by=who)
     reach = ask_reach(settings)
     if as_json:
         say_json({"paused": True, "was_paused": before, "reason": why, "enabled": settings.enabled, **asdict(reach)})
     else:
-        head = "new calls were stopped before and stay stopped" if before else "new calls are stopped"
-        say(f"{head}; calls already made stay watched\n{reach.line}")
+        replaced = f"new calls were stopped before{stopped_by(earlier)}\nthey stay stopped" if earlier else ""
+        say(f"{replaced or 'new calls are stopped'}; calls already made stay watched\n{reach.line}")
     warn_of(reach, settings)
     return DONE
 
@@ -154,12 +155,14 @@ def resume(why: str, *, by: str | None, as_json: bool) -> int:
     settings, who = read_settings(), operator_name(by)
     why = redact(ask("why are new calls allowed again? ", why, as_json=as_json))
     with open_store(settings) as store:
+        earlier = store.paused()
         changed = store.resume(why, by=who)
     reach = ask_reach(settings)
     if as_json:
         say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled, **asdict(reach)})
     else:
-        head = "new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`"
+        stopped = f"new calls were stopped{stopped_by(earlier)}\n" if earlier else ""
+        head = f"{stopped}new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`"
         say(f"{head}\n{reach.line}")
         if not settings.enabled:
             say("workers with CALLWATCH_ENABLED=false still place no calls")

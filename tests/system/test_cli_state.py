@@ -206,10 +206,14 @@ def test_s16_pause_and_resume(
     assert output()[0]["new_calls"] == {
         "allowed": False, "by": stop.by, "why": "maintenance", "at": stop.at,
     }  # fmt: skip
-    assert main(["pause"]) == 0
-    assert "were stopped before" in capsys.readouterr().out
+    assert main(["pause", "--why", "again", "--by", "me"]) == 0
+    first = f"{stop.by} at {moment(stop.at)}: maintenance"
+    assert capsys.readouterr().out.startswith(f"new calls were stopped before by {first}\nthey stay stopped; calls")
     assert main(["resume"]) == 0
-    assert capsys.readouterr().out == f"new calls are allowed again\nRedis: {address}; no worker answers\n"
+    ended, *rest = capsys.readouterr().out.splitlines()
+    assert ended.startswith("new calls were stopped by me at ")
+    assert ended.endswith(": again")
+    assert rest == ["new calls are allowed again", f"Redis: {address}; no worker answers"]
     assert store.paused() is None
     assert main(["resume", "--json"]) == 0
     assert output()[0] == {
