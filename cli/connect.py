@@ -10,6 +10,7 @@ from cli.ui.output import WRONG_USAGE, Failure
 from config.redaction import redact
 from config.redis_kinds import wrong_server
 from config.redis_tls import cause, explain_tls, tls_fault
+from config.setting_types import LOCAL_REDIS
 from config.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def no_answer(url: str, variable: str, error: BaseException) -> str:
         return f"Redis at {address}: {fault}"
     if wrong := wrong_server(error):
         return f"Redis at {address} {wrong.kind}. {wrong.remedy.format(variable=variable)}."
-    return f"Redis at {address} does not answer: {reason(error)}. Start one, or set {variable}."
+    remedy = "This is the default: run the command in the folder of .env" if url == LOCAL_REDIS else "Start one"
+    return f"Redis at {address} does not answer: {reason(error)}. {remedy}, or set {variable}."
 
 
 def reason(error: BaseException) -> str:

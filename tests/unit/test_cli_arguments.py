@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import typer.main
 
 from cli.commands.parameters import duration
+from cli.connect import no_answer
 from cli.main import app, main
 from cli.ui.output import Failure, complain
 from cli.up import embedded_redis
 from cli.up.samples import samples
 from cli.up.tcp_ports import PREFERRED, choose_ports
+from config.setting_types import LOCAL_REDIS
 
 ROOT = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)
@@ -152,6 +155,14 @@ def test_no_redis(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> N
         " Start one, or set CALLWATCH_REDIS_URL.\n"
     )
     assert shown.out == ""
+
+
+def test_no_redis_at_the_default_address_names_the_folder_of_the_settings() -> None:
+    line = no_answer(LOCAL_REDIS, "CALLWATCH_REDIS_URL", redis.ConnectionError("closed"))
+    assert line == (
+        "Redis at redis://127.0.0.1:6379/0 does not answer: closed."
+        " This is the default: run the command in the folder of .env, or set CALLWATCH_REDIS_URL."
+    )
 
 
 @pytest.fixture
