@@ -4,8 +4,9 @@ import pytest
 import redis
 
 from tests.contract.test_erasure import PAIR, bring_to
-from worker.core.model import Event, NewJob, PairState
+from worker.core.model import Event, NewJob, Pair, PairState
 from worker.store import RedisStore
+from worker.store.keys import member
 
 
 def read(store: RedisStore) -> PairState:
@@ -79,3 +80,11 @@ def test_s14_found_calls_are_counted_and_the_watch_after_a_look_up_begins_with_t
     assert store.release(PAIR, by="me", why="a test") == "released"
     state = read(store)
     assert (state.phase, state.since) == ("watching", sent_at)
+
+
+def test_pairs_are_sorted_by_the_begin_of_their_phase(store: RedisStore, client: redis.Redis) -> None:
+    bring_to(store, "unknown")
+    later = Pair("C-2", "20")
+    client.hset(store.keys.ledger(later), mapping={"phase": "watching", "watching_at": store.now() + 5})
+    client.zadd(store.keys.pairs, {member(later): 0})
+    assert [state.pair for state in store.pairs()] == [PAIR, later]

@@ -72,18 +72,20 @@ class Queries(DurableScripts):
         )
 
     def pairs(self, *, case_id: str | None = None, finished: bool = False) -> list[PairState]:
-        """Return the pairs whose last trigger is not done, and on request the done ones, the oldest first."""
+        """Return the pairs whose last trigger is not done, the oldest first; on request the done ones before them."""
         with self.translated():
             members = self._members(self.keys.pairs)
             if finished:
                 members = [*self._members(self.keys.done), *members]
             pairs = [pair for pair in map(pair_of, members) if case_id in (None, pair.case_id)]
             ledgers = self._hashes(self.keys.ledger(pair) for pair in pairs)
-        return [
+        states = [
             pair_state(pair, ledger, self.terms)
             for pair, ledger in zip(pairs, ledgers, strict=True)
             if "phase" in ledger
         ]
+        # The set of pairs has the order of the next look-ups.
+        return sorted(states, key=lambda state: (state.phase != "done", state.since or 0))
 
     def refused(self, pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
         """Return the refusals of each pair's last trigger, with upstream's own texts and unmasked person ids."""
