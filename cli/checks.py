@@ -151,7 +151,7 @@ def outage(store: RedisStore) -> Check:
     """Check that upstream answers status queries (S29)."""
     since = store.outage_since()
     if since is None:
-        return Check("outage", "ok", "none: status queries are answered")
+        return Check("outage", "ok", "none has begun")
     return Check("outage", "warn", f"upstream answers no status query since {moment(since)}")
 
 
@@ -198,8 +198,8 @@ def unknown(store: RedisStore) -> Check:
     names = ", ".join(f"{pair.case_id} {pair.mediation_id}" for pair in pairs[:NAMED])
     more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
     way = (
-        "each is released after its hold, or by `callwatch release CASE_ID MEDIATION_ID --why TEXT` if upstream or the"
-        " parties confirm that no phone will ring"
+        "`callwatch status` shows until when each is held; an earlier end is `callwatch release CASE_ID MEDIATION_ID"
+        " --why TEXT`, only if upstream or the parties confirm that no phone will ring"
     )
     return Check("unknown outcomes", "warn", f"{len(pairs)} ({printable(names)}{more}): {way}")
 

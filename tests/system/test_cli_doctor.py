@@ -89,6 +89,7 @@ def test_installation_without_workers_fails(doctor: Doctor, redis_url: str) -> N
     assert re.search(r"^Valkey \d+\.\d+\.\d+ at redis://\*\*\*@127.0.0.1:\d+/\d+, answers in", seen["redis"][1])
     assert seen["durability"][1].startswith("a crash of Redis may lose the record of a call request")
     assert seen["sweep"][1].startswith("no sweep within a day")
+    assert seen["outage"][1] == "none has begun", "queries may fail without an outage"
     assert seen["workers"][1].startswith("none answered within")
     assert seen["queues"][1] == "outbound.trigger 0, outbound.poll 0, outbound.control 0"
     assert redis_url.partition("@")[0].rpartition(":")[2] not in str(seen), "no password"
@@ -203,6 +204,7 @@ def test_unknown_outcome_is_reported_with_its_remedy(store: RedisStore, doctor: 
     status, detail = doctor()["unknown outcomes"]
     assert status == "warn"
     assert detail.startswith("1 (C-1 20): ")
+    assert "`callwatch status` shows until when each is held" in detail
     assert "callwatch release CASE_ID MEDIATION_ID --why TEXT" in detail
     assert main(["release", PAIR.case_id, PAIR.mediation_id, "--now", "--why", "known", "--by", "me"]) == 0
     assert doctor()["unknown outcomes"] == ("ok", "none")
