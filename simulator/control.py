@@ -60,7 +60,12 @@ def _summary(sim: Simulation, _request: web.Request, _body: Any) -> dict[str, An
         "faults": sim.faults.listed(),
         "lives": list(LIVES),
         "fault_kinds": list(KINDS),
+        "paths": {f"{method} {path}": _fields(method, path) for method, path in _ACTS},
     }
+
+
+def _fields(method: str, path: str) -> list[str]:
+    return list(_BODIES[path].model_fields) if method == "POST" and path in _BODIES else []
 
 
 def _script(sim: Simulation, _request: web.Request, body: Any) -> dict[str, Any]:
@@ -152,7 +157,13 @@ _ACTS: dict[tuple[str, str], Act] = {
     ("GET", "/_sim/requests"): _requests,
     ("POST", "/_sim/reset"): _reset,
 }
-_NEEDS_BODY = {"/_sim/script", "/_sim/faults", "/_sim/outage", "/_sim/settings", "/_sim/end"}
+_BODIES: dict[str, type[Input]] = {
+    "/_sim/script": Script,
+    "/_sim/faults": Fault,
+    "/_sim/outage": Outage,
+    "/_sim/settings": Adjustment,
+    "/_sim/end": End,
+}
 
 
 def add_routes(app: web.Application) -> None:
@@ -176,7 +187,7 @@ def _handler(act: Act) -> Handler:
 
 
 async def _body(request: web.Request) -> Any:
-    if request.method != "POST" or request.path not in _NEEDS_BODY:
+    if request.method != "POST" or request.path not in _BODIES:
         return None
     try:
         body = json.loads(await request.read())

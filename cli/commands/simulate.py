@@ -31,8 +31,8 @@ def simulate(
 ) -> None:
     """Run only the simulated upstream. No phone rings.
 
-    The paths under /_sim script the calls and the faults; GET /_sim lists them. Without a token every user of this
-    machine can use it.
+    The paths under /_sim script the calls and the faults; GET /_sim lists them, each with the fields of its JSON body.
+    Without a token every user of this machine can use it.
 
     Example: callwatch simulate --port 9015 --speed 10
     """

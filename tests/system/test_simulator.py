@@ -229,6 +229,14 @@ def test_garbage_fault_is_not_json(sim: SimulatorProcess) -> None:
         sim.status(caseRef="C3")
 
 
+def test_summary_lists_the_paths_and_the_fields_of_their_bodies(sim: SimulatorProcess) -> None:
+    paths = sim.request("GET", "/_sim")[1]["paths"]
+    assert paths["POST /_sim/outage"] == ["seconds"]
+    assert paths["POST /_sim/script"] == ["case_id", "life", "dial_delay", "parties"]
+    assert {"kind", "endpoint", "count", "case_id", "processed"} <= set(paths["POST /_sim/faults"])
+    assert paths["GET /_sim/faults"] == paths["POST /_sim/reset"] == []
+
+
 @pytest.mark.parametrize(
     ("path", "body", "line"),
     [

@@ -1,6 +1,7 @@
 """Faults of the simulated upstream: the requests that they match, their counts and effects; and the request log."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from simulator.faults import HUGE, Fault, FaultTable, body_of, spoil
 from simulator.request_log import RequestLog, merge
 from simulator.script import problem
 
+TUTORIAL = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text("utf-8")
 STATUS_DATA = {"jobId": "ours", "callStatus": "Executing"}
 
 
 def fault(kind: str, **fields: Any) -> Fault:
     return Fault.model_validate({"kind": kind, **fields})
+
+
+def test_fault_of_the_tutorial_is_valid() -> None:
+    (body,) = re.findall(r"-d '(\{.*\})'", TUTORIAL)
+    assert Fault.model_validate_json(body) == fault("reset", endpoint="call-v2", count=1)
 
 
 def test_counted_fault_applies_to_its_count_then_the_next_fault_applies() -> None:
