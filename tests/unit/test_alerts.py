@@ -161,7 +161,7 @@ def test_every_action_of_the_runbook_has_its_form_for_each_kind_of_installation(
 def test_overdue_polls_are_decided_by_the_workers_that_doctor_lists() -> None:
     rows = table("| line `workers` of `callwatch doctor` | cause | action |")
     assert [row[2] for row in rows] == [
-        "start them",
+        "list the processes: start the stopped ones, restart the running ones",
         "check each worker, restart the one that is unhealthy",
         "see CallwatchUpstreamAway",
         "start more",
