@@ -69,7 +69,7 @@ def check_scopes(scopes: Iterable[str], source: str) -> frozenset[Scope]:
     """Return the scopes; KeysError if one is invalid or there is none."""
     given = frozenset(scopes)
     if not given or given - set(SCOPES):
-        raise KeysError(f"{source}: the scopes should be of {', '.join(SCOPES)}")
+        raise KeysError(f"{source}: each scope should be one of {', '.join(SCOPES)}")
     return cast("frozenset[Scope]", given)
 
 

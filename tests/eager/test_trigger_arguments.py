@@ -41,12 +41,12 @@ def test_missing_parameters_make_no_call(
     [
         pytest.param(
             {"case_id": ["C-1"]},
-            "case_id: of type list, should be a text of 1 to 200 characters, all printable",
+            "case_id: of type list, should be a text of 1 to 200 characters, all printable, or a whole number",
             id="a list",
         ),
         pytest.param({"case_id": "x" * 201}, "case_id: a text of 201 characters, should be", id="too long"),
-        pytest.param({"case_id": "\ud800"}, "case_id: a text of 1 characters, should be", id="no Unicode text"),
-        pytest.param({"mediation_id": True}, "mediation_id: a number out of range", id="a truth value"),
+        pytest.param({"case_id": "\ud800"}, "case_id: a text of 1 character, should be", id="no Unicode text"),
+        pytest.param({"mediation_id": True}, "mediation_id: of type bool", id="a truth value"),
         pytest.param({"call_auto": 2}, "call_auto: a number out of range, should be 0 (automatic) or 1", id="auto 2"),
         pytest.param({"call_auto": "yes"}, "call_auto: a text of 3 characters, should be 0", id="auto text"),
         pytest.param({"call_person_id": {}}, "call_person_id: of type dict, should be a text", id="person"),
@@ -75,7 +75,7 @@ def test_kwargs_of_a_newer_version_are_accepted(world: World) -> None:
         ({"callAuto": 1}, "callAuto: unknown, should be call_auto"),
         ({"zzz": 1}, "zzz: unknown, should be one of case_id, mediation_id, call_auto, call_person_id"),
         ({"a\nb": 1}, "ab: unknown"),
-        ({"v": "2", "zzz": 1}, "v: a text of 1 characters, should be a whole number, 1 for this version"),
+        ({"v": "2", "zzz": 1}, "v: a text of 1 character, should be a whole number, 1 for this version"),
         ({"v": 0}, "v: a number out of range"),
     ],
 )

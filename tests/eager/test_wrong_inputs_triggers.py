@@ -22,7 +22,7 @@ TEXT = "should be a text of 1 to 200 characters, all printable"
         pytest.param({"case_id": "C-1", "mediation_id": 2.5}, "mediation_id: of type float", TEXT, id="a fraction"),
         pytest.param(
             {"case_id": "C-1", "mediation_id": 20, "call_auto": True},
-            "call_auto: ",
+            "call_auto: of type bool",
             "should be 0 (automatic) or 1",
             id="a switch",
         ),

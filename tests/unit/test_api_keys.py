@@ -41,8 +41,8 @@ def test_name_has_at_most_two_keys(tmp_path: Path) -> None:
     [
         ("a read", "f, line 2: should be NAME SCOPE,SCOPE SHA256"),
         (f"A read {HASH}", "f, line 2: the name should be 1 to 32 of a-z, 0-9 and -"),
-        (f"a dial {HASH}", "f, line 2: the scopes should be of trigger, read, mint"),
-        (f"a , {HASH}", "f, line 2: the scopes should be of trigger, read, mint"),
+        (f"a dial {HASH}", "f, line 2: each scope should be one of trigger, read, mint"),
+        (f"a , {HASH}", "f, line 2: each scope should be one of trigger, read, mint"),
         ("a read cw_a_secret", "f, line 2: the third word should be a SHA-256 in 64 small hexadecimal digits"),
     ],
 )

@@ -90,6 +90,7 @@ def test_body_of_another_media_type_is_refused() -> None:
         ({"case_id": "1" * 201, "mediation_id": 20}, "case_id", "a text of 201 characters"),
         ({"case_id": "C-1", "mediation_id": 2.5}, "mediation_id", "of type float"),
         ({"case_id": "C-1", "mediation_id": 20, "call_auto": 7}, "call_auto", "a number out of range"),
+        ({"case_id": "C-1", "mediation_id": 20, "call_auto": True}, "call_auto", "of type bool"),
         ({"case_id": "C-1", "mediation_id": 20, "expires_in": 0}, "expires_in", "a number out of range"),
         ({"case_id": "C-1", "mediation_id": 20, "expires_in": True}, "expires_in", "of type bool"),
         ({"case_id": "C-1", "mediation_id": 20, "call_person": PERSON}, "call_person", "unknown"),

@@ -21,6 +21,7 @@ SHOWN_NAMES, SHOWN_NAME = 10, 40  # unknown names in a message, and characters o
 SHOWN_LENGTH = 1_000  # characters of a task's arguments in Flower and logs
 SHOWN_PERSONS = 20  # calls, and refusals, of a result in Flower and logs
 MISSING, EMPTY = "missing", "an empty text"
+ID_WANTED = f"a text of 1 to {MAX_ID_LENGTH} characters, all printable, or a whole number"
 
 
 class BadTrigger(ValueError):  # noqa: N818 - the name states the condition
@@ -92,8 +93,8 @@ def read_trigger(kwargs: dict[str, Any]) -> TriggerRequest:
     }
     missing = any(kinds.get(name) in (MISSING, EMPTY) for name in ("case_id", "mediation_id"))
     wanted = {
-        "case_id": f"a text of 1 to {MAX_ID_LENGTH} characters, all printable",
-        "mediation_id": f"a text of 1 to {MAX_ID_LENGTH} characters, all printable, or a whole number",
+        "case_id": ID_WANTED,
+        "mediation_id": ID_WANTED,
         "call_auto": "0 (automatic) or 1 (manual)",
         "call_person_id": f"a text of at most {MAX_ID_LENGTH} characters, all printable,"
         " empty for everyone in the case",
@@ -122,8 +123,9 @@ def _kind(value: object) -> str:
     if value is None:
         return MISSING
     if isinstance(value, str):
-        return f"a text of {len(value)} characters" if value.strip() else EMPTY
-    return f"of type {type(value).__name__}" if not isinstance(value, int) else "a number out of range"
+        return f"a text of {len(value)} character{'s' * (len(value) != 1)}" if value.strip() else EMPTY
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return "a number out of range" if number else f"of type {type(value).__name__}"
 
 
 class PollMessage(BaseModel):
