@@ -114,9 +114,18 @@ def _await(result: Any, order: Order, settings: Settings) -> tuple[dict[str, Any
         with contextlib.suppress(RedisError):  # else Celery prints a trace at exit if there is no result
             result.backend.remove_pending_result(result)
     if isinstance(answer, dict):
-        return answer, ""
+        return _result_of_pair(answer, order.request, result.id)
     why: Reason = "expired" if isinstance(answer, TaskRevokedError) else "internal"  # no task is revoked otherwise
     return NO_OUTCOME | {"reason": why}, f"{why}: {MEANINGS[why]} ({type(answer).__name__}, task id {result.id})"
+
+
+def _result_of_pair(answer: dict[str, Any], request: TriggerRequest, task_id: str) -> tuple[dict[str, Any], str]:
+    """Return a stored result and no fault; without outcome if it is of another pair, which Celery does not replace."""
+    own = request.case_id, request.mediation_id
+    if (answer["case_id"], answer["mediation_id"]) in (own, ("", "")):  # the result of an erased case names none
+        return answer, ""
+    why: Reason = "task_id_reused"
+    return NO_OUTCOME | {"reason": why}, f"{why}: {MEANINGS[why]} Use a new task id. (task id {task_id})"
 
 
 def _warn_without_worker(settings: Settings) -> None:

@@ -284,8 +284,8 @@ EXPIRED = "expired: The trigger's `expires` passed before its request. Nothing w
 INTERNAL = "internal: The task ended with a fault of callwatch: see the log of the workers."
 
 
-def awaited(store: RedisStore, redis_url: str, meta: dict[str, Any], *options: str) -> tuple[str, str]:
-    """Return what `trigger --wait` prints for a stored result of Celery; the exit code is 1."""
+def awaited(store: RedisStore, redis_url: str, meta: dict[str, Any], *options: str, code: int = 1) -> tuple[str, str]:
+    """Return what `trigger --wait` prints for a stored result of Celery; its exit code is `code`."""
     stored = {"task_id": "t-1", "traceback": None, "children": [], **meta}
     store.client.set("celery-task-meta-t-1", json.dumps(stored))
     done = subprocess.run(
@@ -297,7 +297,7 @@ def awaited(store: RedisStore, redis_url: str, meta: dict[str, Any], *options: s
         check=False,
         timeout=LIMIT,
     )
-    assert done.returncode == 1
+    assert done.returncode == code
     return done.stdout, done.stderr
 
 
@@ -324,6 +324,25 @@ def test_s38_awaited_trigger_for_an_unknown_person_shows_its_reason(store: Redis
         "no_records: The answer lists no record: upstream may not know the case, the mediation or the person.",
     ]
     assert err == ""
+
+
+def test_awaited_trigger_of_an_erased_case_is_skipped(store: RedisStore, redis_url: str) -> None:
+    """The result of an erased case names no pair."""
+    erased = {**UNKNOWN, "outcome": "skipped", "reason": "erased", "case_id": "", "mediation_id": ""}
+    out, err = awaited(store, redis_url, {"status": "SUCCESS", "result": erased}, "--json", code=0)
+    assert (json.loads(out)["reason"], err) == ("erased", "")
+
+
+def test_awaited_trigger_with_the_task_id_of_another_pair_does_not_show_its_result(
+    store: RedisStore, redis_url: str
+) -> None:
+    """Celery keeps the first stored result of a task id; it says nothing of this trigger."""
+    other = {**UNKNOWN, "outcome": "started", "case_id": "C-8"}
+    out, err = awaited(store, redis_url, {"status": "SUCCESS", "result": other}, "--json")
+    assert json.loads(out) == {"task_id": "t-1", "outcome": None, "reason": "task_id_reused"}
+    assert err == (
+        "callwatch: task_id_reused: The task id was used before for another pair. Use a new task id. (task id t-1)\n"
+    )
 
 
 @pytest.mark.usefixtures("store")
