@@ -139,7 +139,8 @@ def nested(levels: int) -> list[Any]:
     return found
 
 
-BODY_FAULT = "body: should be a JSON text of a list of three: positional arguments, kwargs, an empty object"
+BODY_FAULT = "body: should be a JSON text (a string) of a list of three: positional arguments, kwargs, an empty object"
+ID_FAULT = "should be a text of 1 to 200 printable characters"
 MOMENT_FAULT = "should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z"
 
 GOOD = {
@@ -268,7 +269,7 @@ def test_s38_any_other_entry_is_malformed(entry: Any) -> None:
         (b"\xff", "entry: should be a JSON object in UTF-8"),
         (BAD["too long"], "entry: should have at most 16384 bytes"),
         (BAD["a number"], "entry: should be a JSON object"),
-        (BAD["no body"], "body: Field required"),
+        (BAD["no body"], BODY_FAULT.replace("should", "missing, should")),
         (BAD["body no JSON"], BODY_FAULT),
         (BAD["kwargs a list"], BODY_FAULT),
         (BAD["no datetime"], BODY_FAULT),
@@ -276,16 +277,23 @@ def test_s38_any_other_entry_is_malformed(entry: Any) -> None:
         (BAD["a body nested deeply"], "body: should have at most 20 levels"),
         (BAD["a chain"], "body.chain: should be absent"),
         (BAD["another id, embedded"], "body: should embed nothing"),
-        (BAD["pickle"], "content-type: Input should be 'application/json'"),
+        (BAD["pickle"], "content-type: should be application/json"),
         (BAD["compressed"], "headers.compression: should be absent"),
-        (BAD["no id"], "headers.id: Field required"),
-        (BAD["an id of two lines"], "headers.id: should have printable characters only"),
+        (BAD["headers a list"], "headers: should be a JSON object"),
+        (BAD["a number as tag"], "properties.delivery_tag: should be a UUID"),
+        (BAD["another charset"], "content-encoding: should be utf-8"),
+        (BAD["a priority of no number"], "properties.priority: Input should be a valid integer"),
+        (BAD["no id"], f"headers.id: missing, {ID_FAULT}"),
+        (BAD["an id of two lines"], f"headers.id: {ID_FAULT}"),
         (BAD["a poll"], "headers.task: should be outbound.trigger, the task of this queue"),
         (BAD["expires without a zone"], f"headers.expires: {MOMENT_FAULT}"),
         (BAD["bad expires"], f"headers.expires: {MOMENT_FAULT}"),
-        (BAD["expires a number"], "headers.expires: Input should be a valid string"),
+        (BAD["expires a number"], f"headers.expires: {MOMENT_FAULT}"),
         (BAD["eta without a zone"], f"headers.eta: {MOMENT_FAULT}"),
-        (BAD["delivery info without its place"], "properties.delivery_info.routing_key: Field required"),
+        (
+            BAD["delivery info without its place"],
+            "properties.delivery_info.routing_key: missing, should be the name of this queue",
+        ),
     ],
 )
 def test_s38_fault_names_the_wrong_field_and_quotes_nothing(entry: Any, fault: str) -> None:

@@ -84,9 +84,9 @@ def test_s38_unreadable_task_message_never_reaches_its_consumer(
         deliver(holder, redis_url, message())
         assert [json.loads(entry) for entry in client.lrange("outbound.malformed", 0, -1)] == bad[::-1]
     assert [line.rpartition("outbound.malformed: ")[2] for line in caplog.messages if "malformed" in line] == [
-        "headers.id: Field required",
-        "body: should be a JSON text of a list of three: positional arguments, kwargs, an empty object",
-        "properties: Field required",
+        "headers.id: missing, should be a text of 1 to 200 printable characters",
+        "body: should be a JSON text (a string) of a list of three: positional arguments, kwargs, an empty object",
+        "properties: missing, should be a JSON object",
     ]
     fields = [line.__dict__["field"] for line in caplog.records if "malformed" in line.message]
     assert fields == ["headers.id", "body", "properties"]

@@ -34,19 +34,42 @@ class MalformedError(ValueError):
         self.fault = fault
 
 
+MOMENT = "should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z"
+ID = f"should be a text of 1 to {LONGEST_ID} printable characters"
+BODY = "should be a JSON text (a string) of a list of three: positional arguments, kwargs, an empty object"
+FORMS = {
+    "body": BODY,
+    "content-type": "should be application/json",
+    "content-encoding": "should be utf-8",
+    "headers": "should be a JSON object",
+    "headers.task": "should be the task of this queue",
+    "headers.id": ID,
+    "headers.eta": MOMENT,
+    "headers.expires": MOMENT,
+    "headers.root_id": ID,
+    "headers.parent_id": ID,
+    "properties": "should be a JSON object",
+    "properties.delivery_tag": "should be a UUID",
+    "properties.delivery_info": "should be a JSON object",
+    "properties.delivery_info.exchange": "should be an empty text",
+    "properties.delivery_info.routing_key": "should be the name of this queue",
+}
+"""The expected form of each field that producers write; the text of pydantic is used for the others."""
+
+
 def _moment(text: str) -> str:
     try:
         zone = datetime.fromisoformat(text).tzinfo
     except ValueError:
         zone = None
     if zone is None:
-        raise ValueError("should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z")
+        raise ValueError(MOMENT)
     return text
 
 
 def _printable(text: str) -> str:
     if not text.isprintable():  # control and format characters, lone surrogates
-        raise ValueError("should have printable characters only")
+        raise ValueError(ID)
     return text
 
 
@@ -93,7 +116,6 @@ class _Headers(_Part):
 
 
 _TRIPLE = TypeAdapter(tuple[list[Any], dict[str, Any], dict[str, Any] | None])
-BODY = "should be a JSON text of a list of three: positional arguments, kwargs, an empty object"
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Parts of a body that Celery would publish with the worker's rights, to queues that the message names."""
 
@@ -136,7 +158,7 @@ def read_task(text: bytes, queue: str, task: str) -> dict[str, Any]:
 
 @contextmanager
 def _part(name: str, fault: str = "") -> Iterator[None]:
-    """Raise MalformedError for every error in reading a part of an entry; its text is `fault`, or that of pydantic."""
+    """Raise MalformedError for every error in reading a part of an entry; its text is `fault`, or the field's form."""
     try:
         yield
     except MalformedError:
@@ -144,8 +166,9 @@ def _part(name: str, fault: str = "") -> Iterator[None]:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = name if fault else ".".join(filter(None, (name, *map(str, first["loc"]))))
-        text = "should be a JSON object" if first["type"] == "model_type" else first["msg"]
-        raise MalformedError(field or "entry", fault or text.removeprefix("Value error, ")) from None
+        form = "should be a JSON object" if first["type"] == "model_type" else FORMS.get(field, first["msg"])
+        missing = "missing, " if first["type"] == "missing" else ""
+        raise MalformedError(field or "entry", fault or missing + form) from None
     except READING:
         raise MalformedError(name or "entry", fault or "should be readable") from None
 
