@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from gateway import memory
 from gateway.door import Door
-from gateway.problems import CONTENT_TYPE, RETRY_SAME, Problem, fault, invalid
+from gateway.problems import CONTENT_TYPE, RETRY_SAME, Problem, fault
 from gateway.routes import add_routes
 from gateway.service import Gateway
 
@@ -63,7 +63,7 @@ def _answer_errors(app: FastAPI, prefix: str) -> None:
     @app.exception_handler(RequestValidationError)
     async def _arguments(request: Request, error: RequestValidationError) -> Response:
         """Replace FastAPI's answer, which quotes the values sent."""
-        return respond(request, invalid([_wrong_parameter(one) for one in error.errors()]))
+        return respond(request, Problem("invalid-arguments", errors=[_wrong_parameter(one) for one in error.errors()]))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:

@@ -212,7 +212,7 @@ class ProblemDocument(BaseModel):
     type: str = Field(description="URL of a page about this type of problem")
     title: str
     status: int
-    detail: str = Field(description="how to proceed; for wrong arguments a text for users, in Chinese")
+    detail: str = Field(description="how to proceed; for wrong arguments of a trigger a text for users, in Chinese")
     instance: str = Field(description="the request id, also in the gateway's log")
     errors: list[Fault] | None = Field(None, description="the wrong parts of the request")
     retry: Retry | None = Field(None, description="which Idempotency-Key a retry may use")

@@ -145,7 +145,7 @@ def malformed(field: str, kind: str, wanted: str) -> Problem:
 
 
 def invalid(errors: Sequence[Mapping[str, str]], *, missing: bool = False) -> Problem:
-    """Return the problem for arguments that can be parsed but are wrong (S2)."""
+    """Return the problem for arguments of a trigger that can be parsed but are wrong (S2)."""
     detail = texts.MISSING_PARAMETERS if missing else texts.INVALID_PARAMETERS
     return Problem("invalid-arguments", detail, errors=errors)
 

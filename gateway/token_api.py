@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from gateway.body import read_object
 from gateway.identity import LONGEST_TOKEN, MAX_CASES
-from gateway.problems import fault, invalid
+from gateway.problems import Problem, fault
 from gateway.service import Gateway, answer
 from worker.core.messages import MAX_ID_LENGTH
 
@@ -34,7 +34,7 @@ async def post_token(gateway: Gateway, request: Request) -> Response:
     if not isinstance(lives, int) or isinstance(lives, bool) or not 1 <= lives <= LONGEST_TOKEN:
         errors.append(fault("expires_in", _kind(lives), f"seconds, 1 to {LONGEST_TOKEN}"))
     if errors:
-        raise invalid(errors)
+        raise Problem("invalid-arguments", errors=errors)
     subject = subject or secrets.token_urlsafe(9)
     token, expires = gateway.tokens.mint(
         caller.name, list(dict.fromkeys(listed)), subject, now=time.time(), lives=lives

@@ -73,6 +73,7 @@ def test_each_invalid_read_is_one_problem(
     answer = gateway.get(path, key=credential)
     assert (answer.status, answer.problem) == (status, problem)
     assert set(answer.json) >= {"type", "title", "status", "detail", "instance"}
+    assert "外呼" not in answer.json["detail"]  # the text for users is about triggers
     if problem != "not-found":
         assert_names_field_and_kind(answer)
     assert not credential or credential not in answer.body.decode()
@@ -137,6 +138,7 @@ def test_token_for_21_cases_is_refused(gateway: Gateway) -> None:
     answer = gateway.post("/v1/tokens", {"cases": [f"C-{number}" for number in range(21)]})
     assert (answer.status, answer.problem) == (422, "invalid-arguments")
     assert answer.json["errors"][0]["kind"] == "a list of 21"
+    assert answer.json["detail"] == "No call was placed. Correct the fields in `errors`."
     assert "C-20" not in answer.body.decode()
 
 
