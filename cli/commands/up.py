@@ -11,7 +11,7 @@ def up(
         bool, typer.Option("--live", help="Use the configured upstream and Redis; no simulator, no sample cases.")
     ] = False,
     notices: Annotated[
-        bool, typer.Option("--notices", help="Send notices of the sample cases to the configured receiver.")
+        bool, typer.Option("--notices", help="Send notices about the simulated calls to the configured receiver.")
     ] = False,
     port_redis: Annotated[
         int | None, typer.Option(min=1, max=65535, help="TCP port of Redis. Default: 16379, or the next free one.")
