@@ -201,17 +201,36 @@ def test_watched_call_of_the_pair_forbids_the_request(store: RedisStore, client:
 
 @pytest.mark.parametrize(
     ("options", "durability"),
-    [({"appendfsync": "everysec"}, "waitaof"), ({"appendfsync": "always"}, "waitaof"), ({"appendfsync": "no"}, "none")],
+    [({"appendfsync": "everysec"}, "none"), ({"appendfsync": "always"}, "waitaof"), ({"appendfsync": "no"}, "none")],
     ids=["everysec", "always", "no"],
 )
 def test_sending_is_on_disk_before_the_request(options: dict[str, str], durability: str) -> None:
-    """WAITAOF confirms the write before the request's first byte, where the server supports it."""
+    """WAITAOF confirms the write before the first byte; with `everysec`, Valkey confirms before it flushes."""
     with EmbeddedServer(**options) as server:  # type: ignore[arg-type]
         client = connect(server.url, max_connections=4)
         store = RedisStore(client, Keys("t"), TERMS)
         assert durability_of(client) == store.durability == durability
         sending(store)
         client.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "durability"),
+    [("7.2.4", "none"), ("7.4.2", "none"), ("8.0.0", "waitaof"), ("", "waitaof"), (None, "waitaof")],
+    ids=["Valkey", "Redis 7.4", "Redis 8", "no version", "no right to INFO"],
+)
+def test_s18_everysec_is_durable_only_where_waitaof_waits_for_the_flush(
+    version: str | None, durability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedServer(appendfsync="everysec") as server, connect(server.url) as client:
+
+        def info(_section: str) -> dict[str, str]:
+            if version is None:
+                raise redis.ResponseError("NOPERM")
+            return {"redis_version": version}
+
+        monkeypatch.setattr(client, "info", info)
+        assert durability_of(client) == durability
 
 
 def test_unconfirmed_write_sends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ def test_clock_difference_is_a_warning(environment: pytest.MonkeyPatch, doctor: 
 def test_server_without_durability_or_with_hidden_settings_is_reported(
     environment: pytest.MonkeyPatch, doctor: Doctor
 ) -> None:
-    with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
+    with EmbeddedServer(appendfsync="always") as server, redis.Redis.from_url(server.url) as client:
         environment.setenv("CALLWATCH_REDIS_URL", server.url)
         client.config_set("maxmemory-policy", "allkeys-lru")
         assert doctor()["eviction"][0] == "warn"

@@ -179,8 +179,8 @@ def test_s18_the_warning_is_repeated_every_hour(
 
 
 def test_s18_durable_redis_causes_no_warning(sweeps: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
-    """S18: the server of `callwatch up` is durable."""
-    with EmbeddedServer() as server:
+    """S18: it flushes each write before it confirms it."""
+    with EmbeddedServer(appendfsync="always") as server:
         sweeps(DIALS, redis_url=server.url)
     assert WARNING not in caplog.text
 

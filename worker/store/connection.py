@@ -8,12 +8,14 @@ import redis
 
 from worker.store.primary import primary_of
 
+FLUSHES_BEFORE_IT_CONFIRMS = 8  # the first version of Redis whose WAITAOF is right with `appendfsync everysec`
+
 Durability = Literal["waitaof", "always", "none"]
 """`waitaof`: each write can be confirmed; `always`: each write is flushed; `none`: a crash may lose a request."""
 
 NOT_DURABLE = (
-    "a crash of Redis may lose the record of a call request: set appendonly yes, and appendfsync everysec (from Redis "
-    "7.2 on) or always (older servers)"
+    "a crash of Redis may lose the record of a call request: set appendonly yes, and appendfsync always (from Redis 8 "
+    "on, everysec is enough)"
 )
 
 
@@ -65,4 +67,17 @@ def durability_of(client: redis.Redis) -> Durability:
         client.execute_command("WAITAOF", 1, 0, 1)  # type: ignore[no-untyped-call]
     except redis.ResponseError:  # before Redis 7.2, or without an append-only file
         return "always" if configured.get("appendfsync") == "always" else "none"
-    return "waitaof"
+    return "none" if configured.get("appendfsync") == "everysec" and _confirms_early(client) else "waitaof"
+
+
+def _confirms_early(client: redis.Redis) -> bool:
+    """Tell whether WAITAOF may confirm a write before it is flushed, with `appendfsync everysec`.
+
+    Redis 7.2 and 7.4 do so, and Valkey, which calls itself Redis 7.2.4 (https://github.com/redis/redis/pull/13793).
+    """
+    try:
+        version = str(client.info("server").get("redis_version", ""))
+    except redis.ResponseError:
+        return False
+    major = version.partition(".")[0]
+    return major.isdigit() and int(major) < FLUSHES_BEFORE_IT_CONFIRMS
