@@ -30,7 +30,7 @@ class Member(EmbeddedServer):
     """
 
     def __init__(
-        self, password: str, *, follows: int | None = None, min_replicas: int = 0, appendfsync: AppendFsync = "everysec"
+        self, password: str, *, follows: int | None = None, min_replicas: int = 0, appendfsync: AppendFsync = "always"
     ) -> None:
         super().__init__(appendfsync=appendfsync)
         self._password = password
@@ -93,7 +93,7 @@ class Member(EmbeddedServer):
 class ReplicaSet:
     """A primary and its replicas, in sync; all of them end with the `with` block."""
 
-    def __init__(self, replicas: int = 1, *, min_replicas: int = 0, appendfsync: AppendFsync = "everysec") -> None:
+    def __init__(self, replicas: int = 1, *, min_replicas: int = 0, appendfsync: AppendFsync = "always") -> None:
         self.password = secrets.token_urlsafe(24)
         self.members = [
             Member(self.password, min_replicas=min_replicas, appendfsync=appendfsync) for _ in range(1 + replicas)

@@ -356,7 +356,7 @@ def test_running_worker_passes_every_check(environment: pytest.MonkeyPatch, tmp_
     """Queues and sweep are reported by worker; a suspended worker does not count, a stopped one leaves no heartbeat."""
     environment.setattr(checks, "REPLIES_WITHIN", 1.0)
     sign = tmp_path / "sign"
-    with EmbeddedServer() as server, Deployment(server.url, health_file=sign) as deployment:
+    with EmbeddedServer(appendfsync="always") as server, Deployment(server.url, health_file=sign) as deployment:
         environment.setenv("CALLWATCH_REDIS_URL", server.url)
         environment.setenv("CALLWATCH_API_BASE_URL", deployment.simulator.url)
         worker = deployment.worker(app="tests.system.obedient")

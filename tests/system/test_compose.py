@@ -69,7 +69,8 @@ class Installation:
             words = [word.replace("/run/secrets/redis_acl", str(self.folder / "redis.acl")) for word in words]
             (self.folder / "data").mkdir()
             place = ("--bind", "127.0.0.1", "--port", str(self.ports["redis"]), "--dir", str(self.folder / "data"))
-            command: tuple[str, ...] = (str(find_binary()), *words[1:], *place)
+            durable = ("--appendfsync", "always")  # everysec is enough for the Redis 8 of the image only
+            command: tuple[str, ...] = (str(find_binary()), *words[1:], *place, *durable)
         else:
             module = {"callwatch": "cli.main", "celery": "celery"}[words[0]]
             words = ["127.0.0.1" if word == "0.0.0.0" else word for word in words[1:]]  # noqa: S104
