@@ -6,12 +6,14 @@ Sentinels, a simulated upstream and two real workers. All figures except the cos
 of the upstream's request log.
 """
 
+import math
 import random
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from benchmarks.fault_figures import Figure, at_least, at_most, count_doubled, exactly, for_information, is_lost
 from benchmarks.fault_run import INTERVAL, Run, Seen
@@ -106,16 +108,20 @@ def fail_over_often(run: Run, servers: ReplicaSet, fail_over: Callable[[], objec
     moments = random.Random(0)  # noqa: S311 - repeatable moments, not a secret
     run.start(2)
     cases = [f"F-{number}" for number in range(TRIGGERS)]
+    times: list[float] = []
     for number in range(failovers):
         run.deployment.send(*cases[number::failovers])
         time.sleep(moments.uniform(0, MOMENT))
         run.break_now(fail_over)
+        times.append(run.fault_at)
         servers.wait_until_in_sync()
         print(f"failover {number + 1} of {failovers}: {time.time() - run.fault_at:.1f} s", file=sys.stderr)
     seen = run.finish(OBSERVED)
     dialled = len({case_id for case_id, _ in seen.requests} & set(cases))
+    dials = run.simulator.log("call-v2")
     return [
-        exactly("failovers", failovers, failovers),
+        exactly("failovers", len(times), failovers),
+        at_least("dials in flight at one of them", sum(in_flight(dial, times) for dial in dials), failovers),
         at_most("most dial requests of one pair", max(seen.requests.values()), 1),
         at_least(f"of {TRIGGERS} pairs triggered meanwhile, dialled", dialled, ENOUGH * TRIGGERS),
         at_least("calls watched", len(seen.calls), run.calls + dialled),
@@ -123,6 +129,11 @@ def fail_over_often(run: Run, servers: ReplicaSet, fail_over: Callable[[], objec
         exactly("calls doubled after the last failover", doubled_since(seen, seen.fault_at + SETTLED), 0),
         *run.health(),
     ]
+
+
+def in_flight(dial: dict[str, Any], times: list[float]) -> bool:
+    """Tell whether a request had no response yet at one of `times` (epoch seconds)."""
+    return any(dial["at"] < at < (dial["done_at"] or math.inf) for at in times)
 
 
 def doubled_since(seen: Seen, begin: float) -> int:
