@@ -11,7 +11,7 @@ from tests.proxy import Proxy
 from tests.replication import ReplicaSet
 
 LONG = "SOAK_STEPS" in os.environ
-PARTITIONED = 20.0 if LONG else 6.0  # seconds
+PARTITIONED = 20.0 if LONG else 5.0  # seconds
 PAIRS = 5  # triggered on both sides: their messages have reached every server before the partition
 INVISIBLE = 4.0  # seconds for which upstream processes a request before it knows of the calls
 WITH_THE_WAIT = pytest.param(0, 1, 1, id="old primary accepts writes")
