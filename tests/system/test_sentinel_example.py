@@ -70,6 +70,7 @@ class Example:
             "PATH": f"{binaries}:{os.environ['PATH']}",
             "DATA": str(self.folder / service),
             "SECRETS": str(self.folder / service / "secrets"),
+            "BIND": HOST,
             "PORT": str(self.ports[service]),
             "PRIMARY_PORT": str(self.ports["redis"]),
             "DOWN_AFTER": "1000",
