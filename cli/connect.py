@@ -106,7 +106,7 @@ def reason(error: BaseException) -> str:
         return f"it {wrong.kind}"
     if cause(error, TimeoutError, redis.TimeoutError):
         return "no answer in time"
-    return redact(str(error) or type(error).__name__)
+    return redact(str(error) or type(error).__name__).rstrip(".")
 
 
 def _variable(name: str, url: str, settings: Settings) -> str:

@@ -165,6 +165,12 @@ def test_no_redis_at_the_default_address_names_the_folder_of_the_settings() -> N
     )
 
 
+def test_text_of_an_error_ends_without_its_full_stop() -> None:
+    closed = redis.ConnectionError("Connection closed by server.")
+    line = no_answer("redis://127.0.0.1:1/0", "CALLWATCH_REDIS_URL", closed)
+    assert line.endswith(" does not answer: Connection closed by server. Start one, or set CALLWATCH_REDIS_URL.")
+
+
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """A port that accepts connections and never answers."""
