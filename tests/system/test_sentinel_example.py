@@ -1,6 +1,7 @@
 """Run the services of ops/sentinel.yml as plain processes: their commands, environment, users and secrets (S41)."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -155,6 +156,32 @@ def test_s41_calls_stay_watched_when_the_first_primary_of_the_example_dies(examp
     for service in SERVERS:
         with example.client(service) as admin:
             assert [entry for entry in admin.acl_log() if entry["username"] != "admin"] == []
+
+
+def test_s41_sentinels_of_the_example_take_changed_passwords_at_a_restart(example: Example) -> None:
+    """A Sentinel keeps its password as a user in its configuration, which would take precedence."""
+    before = example.secrets.rename(example.folder / "before")
+    sentinels = ",".join(f"{HOST}:{example.ports[name]}" for name in SENTINELS)
+    done = make_secrets(example.secrets, SENTINELS=sentinels, OLD_SECRETS=str(before))
+    assert done.returncode == 0, done.stderr
+    password = (example.secrets / "sentinel_password").read_text(encoding="utf-8")
+    for name in SENTINELS:
+        example.processes[name].terminate()
+        example.processes[name].wait(LIMIT)
+        example.start(name)
+    for name in SENTINELS:
+        with redis.Redis(HOST, example.ports[name], password=password, socket_timeout=LIMIT) as client:
+            wait_until(functools.partial(answers, client))
+
+
+def answers(client: "redis.Redis") -> bool:
+    """Return whether a server answers; AuthenticationError if it requires another password."""
+    try:
+        return bool(client.ping())
+    except redis.AuthenticationError:
+        raise
+    except redis.ConnectionError:
+        return False
 
 
 def polled(example: Example, since: float) -> set[str]:
