@@ -48,6 +48,9 @@ def check_options(scheme: str, options: dict[str, str]) -> None:
         raise ValueError("has another ssl_cert_reqs, should be one of " + ", ".join(_CERT_REQS))
     if "ssl_keyfile" in options and "ssl_certfile" not in options:
         raise ValueError("has ssl_keyfile alone, should have ssl_certfile too")
+    unused = next((name for name in options if name in TLS_OPTIONS), None)
+    if scheme == "sentinel" and unused and "true" not in (options.get("ssl"), options.get("sentinel_ssl")):
+        raise ValueError(f"has the option {unused} without TLS, should be beside ssl=true or sentinel_ssl=true")
 
 
 def _unknown(scheme: str, name: str) -> str:

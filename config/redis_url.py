@@ -67,7 +67,9 @@ class RedisUrl:
         """Return the URL for `redis.Redis.from_url`; for Sentinel that of the first one, as if it were the server."""
         if self.is_socket:
             return f"unix://{self.userinfo}{self.location}?{_query({'db': str(self.database)} | self.options)}"
-        given = self.tls_options if self.service else self.options
+        given = self.options
+        if self.service:  # its options of TLS may be meant for the Sentinels alone
+            given = self.tls_options if self.is_encrypted() else {}
         options = f"?{_query(given)}" if given else ""
         scheme = "rediss" if self.is_encrypted() else "redis"
         return f"{scheme}://{self.userinfo}{self._first}/{self.database}{options}"

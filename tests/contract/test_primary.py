@@ -385,7 +385,8 @@ def test_s41_without_a_primary_the_fault_is_one_line(server: EmbeddedServer, sen
     url = address(server, sentinel if service == "other" else 1, service=service)
     with connect(url) as client, pytest.raises(redis.ConnectionError) as fault:
         client.ping()
-    assert str(fault.value).endswith(f" names a primary of the service {service}")
+    why = "they know none of this name that is up" if service == "other" else "they do not answer"
+    assert str(fault.value).endswith(f" names a primary of the service {service}: {why}")
     assert OTHER_PASSWORD not in str(fault.value)
 
 
@@ -393,4 +394,17 @@ def test_s41_connections_to_sentinels_use_tls_where_asked() -> None:
     url = "sentinel://s/0?service=m&sentinel_ssl=true&ssl_ca_certs=/etc/ca.pem&ssl_cert_reqs=none"
     options = Primary(url)._sentinel_options()
     assert (options["ssl"], options["ssl_ca_certs"], options["ssl_cert_reqs"]) == (True, "/etc/ca.pem", "none")
+    assert Primary(url).options().keys().isdisjoint({"ssl_ca_certs", "ssl_cert_reqs"})  # plain connections to Redis
     assert "ssl" not in Primary("sentinel://s/0?service=m&ssl=true&ssl_ca_certs=/etc/ca.pem")._sentinel_options()
+
+
+def test_s41_wrong_password_of_the_sentinels_is_named(server: EmbeddedServer, sentinel: int) -> None:
+    url = address(server, sentinel).replace(f"sentinel_password={OTHER_PASSWORD}", "sentinel_password=s3cret")
+    with connect(url) as client, pytest.raises(redis.ConnectionError, match="they require another sentinel_password"):
+        client.ping()
+
+
+def test_s41_sentinels_without_the_tls_of_the_address_are_named(server: EmbeddedServer, sentinel: int) -> None:
+    url = f"{address(server, sentinel)}&sentinel_ssl=true"
+    with connect(url) as client, pytest.raises(redis.ConnectionError, match="TLS to them fails, see sentinel_ssl"):
+        client.ping()

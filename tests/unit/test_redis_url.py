@@ -124,6 +124,10 @@ def test_sentinels_of_a_url_are_read_in_order() -> None:
         ),
         ("sentinel://s1:1/0?service=m&sentinel_ssl=s3cret", "has the option sentinel_ssl that is neither true nor"),
         ("sentinel://s1:1/s3cret?service=m", "has a database that is no number"),
+        (
+            "sentinel://s1:1/0?service=m&ssl=false&ssl_cert_reqs=none",
+            "has the option ssl_cert_reqs without TLS, should be beside ssl=true or sentinel_ssl=true",
+        ),
     ],
 )
 def test_wrong_address_of_sentinels_is_one_line_without_a_secret(

@@ -74,7 +74,7 @@ class Primary:
             except MasterNotFoundError as error:
                 self.read_secret_again()
                 why = f"no Sentinel at {self.url.location} names a primary of the service {self.url.service}"
-                raise redis.ConnectionError(why) from error
+                raise redis.ConnectionError(f"{why}: {_sentinels_fault(error)}") from error
             answered = sentinels.sentinels[0].get_connection_kwargs()
         first = answered["host"], answered["port"]
         self._sentinels = tuple(sorted(self._sentinels, key=lambda one: one != first))  # asked first the next time
@@ -99,7 +99,7 @@ class Primary:
     def _sentinel_options(self) -> dict[str, Any]:
         tls: dict[str, Any] = {}
         if self.url.is_encrypted("sentinel_ssl"):
-            tls = {"ssl": True} | {key: value for key, value in self.options().items() if key.startswith("ssl_")}
+            tls = {"ssl": True} | self.url.tls_options
         return tls | {
             "socket_timeout": SENTINEL_ANSWERS_WITHIN,
             "socket_connect_timeout": SENTINEL_ANSWERS_WITHIN,
@@ -155,6 +155,18 @@ def connections_made(client: redis.Redis) -> int:
 def is_cut_off(error: redis.RedisError) -> bool:
     """Tell whether a primary refused a write because too few replicas are connected to it."""
     return isinstance(error, redis.ResponseError) and bool(CUT_OFF_TEXT.match(str(error)))
+
+
+def _sentinels_fault(error: MasterNotFoundError) -> str:
+    """Return why no Sentinel names a primary, by the texts of their errors, which the error repeats. Pure."""
+    text = str(error)
+    if " : " not in text:
+        return "they know none of this name that is up"
+    if "AuthenticationError" in text:
+        return "they require another sentinel_password"
+    if "SSL" in text:
+        return "TLS to them fails, see sentinel_ssl and ssl_ca_certs"
+    return "they do not answer"
 
 
 def is_demoted(error: redis.RedisError) -> bool:
