@@ -41,6 +41,10 @@ _CERTIFICATES = {  # by the codes of OpenSSL's X509_V_ERR_…
 _CLIENT_MISSING = TlsFault(
     "the server requires a certificate of this client", "Add ssl_certfile and ssl_keyfile to {variable}"
 )
+CLOSED = TlsFault(  # where the server resets the connection, its alert is lost
+    "the server closes the connection without an answer, like one that requires a certificate of this client",
+    "Add ssl_certfile and ssl_keyfile to {variable}, or read the log of the server",
+)
 _CLIENT_REFUSED = TlsFault(
     "the server refuses the certificate of this client", "Renew the file that ssl_certfile in {variable} names"
 )
@@ -64,14 +68,19 @@ _HANDSHAKES = {  # by parts of OpenSSL's names; the first that occurs decides
 
 def check_tls_files(url: RedisUrl) -> None:
     """Raise ValueError if a file that the options of a `rediss://` URL name cannot be used."""
-    authorities, certificate = url.options.get("ssl_ca_certs"), url.options.get("ssl_certfile")
+    authorities, certificate, key = map(url.options.get, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if authorities is not None:
         with _named("ssl_ca_certs", authorities, "certificates in PEM"):
             context.load_verify_locations(authorities)
-    if certificate is not None:
+    if certificate is not None and key is None:
         with _named("ssl_certfile", certificate, "a certificate in PEM with its key"):
-            context.load_cert_chain(certificate, url.options.get("ssl_keyfile"), password="")
+            context.load_cert_chain(certificate, password="")
+    elif certificate is not None and key is not None:
+        with _named("ssl_certfile", certificate, "a certificate in PEM"):
+            context.load_verify_locations(certificate)  # names the file that is at fault: the next line reads both
+        with _named("ssl_keyfile", key, "the key of ssl_certfile in PEM, without a passphrase"):
+            context.load_cert_chain(certificate, key, password="")
 
 
 @contextlib.contextmanager
@@ -105,9 +114,7 @@ def explain_tls(address: str, variable: str, error: BaseException) -> str | None
     """
     fault = tls_fault(error)
     if fault is None and cause(error, ConnectionRefusedError, socket.gaierror) is None:
-        url = parse_redis_url(address)
-        if url.scheme in ("redis", "rediss") and _speaks_the_other(url):
-            fault = SPEAKS_TLS if url.scheme == "redis" else SPEAKS_PLAIN
+        fault = _probe(parse_redis_url(address), closed=_is_closed(error))
     return f"TLS: {fault.reason}. {fault.remedy.format(variable=variable)}." if fault else None
 
 
@@ -118,12 +125,27 @@ def cause(error: BaseException | None, *kinds: type[BaseException]) -> BaseExcep
     return error
 
 
-def _speaks_the_other(url: RedisUrl) -> bool:
-    """Return whether the server of a `redis://` URL speaks TLS, or that of a `rediss://` URL plain Redis."""
+def _is_closed(error: BaseException) -> bool:
+    return cause(error, ssl.SSLEOFError, ConnectionResetError) is not None or "closed by server" in str(error)
+
+
+def _probe(url: RedisUrl, *, closed: bool) -> TlsFault | None:
+    """Return the fault that another connection shows; `closed`: the server has closed the first one."""
+    if url.scheme == "redis" and _speaks(url, tls=True):
+        return SPEAKS_TLS
+    if url.scheme == "rediss" and _speaks(url, tls=False):
+        return SPEAKS_PLAIN
+    if url.scheme == "rediss" and closed and "ssl_certfile" not in url.options and _speaks(url, tls=True):
+        return CLOSED
+    return None
+
+
+def _speaks(url: RedisUrl, *, tls: bool) -> bool:
+    """Return whether a server speaks TLS, or plain Redis."""
     host, _, port = url.location.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_LIMIT) as connection:
-            if url.scheme == "rediss":
+            if not tls:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(1) in (b"+", b"-")
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

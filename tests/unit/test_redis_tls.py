@@ -13,7 +13,7 @@ import redis
 
 from config import redis_tls
 from config.redis_options import OPTIONS
-from config.redis_tls import SPEAKS_PLAIN, SPEAKS_TLS, explain_tls, tls_fault
+from config.redis_tls import CLOSED, SPEAKS_PLAIN, SPEAKS_TLS, explain_tls, tls_fault
 from config.redis_url import parse_redis_url
 from config.settings import SettingsError, load_settings
 from tests.tls import certificate_file, key_file, server_context
@@ -101,11 +101,24 @@ def test_missing_and_unusable_files_are_refused(monkeypatch: pytest.MonkeyPatch,
     certificate, key = certificate_file(tmp_path), key_file(tmp_path)
     (tmp_path / "no.pem").write_text("no certificate")
     authority, own = "should hold certificates in PEM", "should hold a certificate in PEM with its key"
+    of_certificate = "should hold the key of ssl_certfile in PEM, without a passphrase"
     for option, reason in (
         ("ssl_ca_certs=/none.pem", f"ssl_ca_certs: /none.pem cannot be read (No such file or directory), {authority}"),
         ("ssl_ca_certs=no.pem", f"ssl_ca_certs: no.pem cannot be read (no such content), {authority}"),
         ("ssl_certfile=/none.pem", f"ssl_certfile: /none.pem cannot be read (No such file or directory), {own}"),
         (f"ssl_certfile={certificate}", f"ssl_certfile: {certificate} cannot be read (no such content), {own}"),
+        (
+            f"ssl_certfile=/none.pem&ssl_keyfile={key}",
+            "ssl_certfile: /none.pem cannot be read (No such file or directory), should hold a certificate in PEM",
+        ),
+        (
+            f"ssl_certfile={certificate}&ssl_keyfile=/none.key",
+            f"ssl_keyfile: /none.key cannot be read (No such file or directory), {of_certificate}",
+        ),
+        (
+            f"ssl_certfile={certificate}&ssl_keyfile=no.pem",
+            f"ssl_keyfile: no.pem cannot be read (no such content), {of_certificate}",
+        ),
     ):
         assert fault(monkeypatch, f"rediss://u:s3cret@h:1/0?{option}") == f"{VARIABLE}: has the option {reason}"
     whole = f"rediss://h:1/0?ssl_ca_certs={certificate}&ssl_certfile={certificate}&ssl_keyfile={key}"
@@ -231,8 +244,34 @@ def test_server_with_tls_is_recognized_by_its_handshake(listening: socket.socket
 def test_server_that_was_not_reached_is_not_connected_to_again(
     monkeypatch: pytest.MonkeyPatch, url: str, error: Exception
 ) -> None:
-    monkeypatch.setattr(redis_tls, "_speaks_the_other", lambda _: pytest.fail("connected again"))
+    monkeypatch.setattr(redis_tls, "_speaks", lambda *_, **__: pytest.fail("connected again"))
     assert explain_tls(url, VARIABLE, error) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "found"),
+    [
+        pytest.param("", LOST, True, id="closed"),
+        pytest.param("", ssl.SSLEOFError(8, "EOF occurred"), True, id="end of file"),
+        pytest.param("", ConnectionResetError(), True, id="reset"),
+        pytest.param("", TimeoutError(), False, id="no answer"),
+        pytest.param("?ssl_certfile=/own.pem", LOST, False, id="with a certificate"),
+    ],
+)
+def test_connection_closed_after_the_handshake_names_the_certificate_of_the_client(
+    listening: socket.socket, tmp_path: Path, options: str, error: Exception, found: bool
+) -> None:
+    """In TLS 1.3 the server refuses a client after its handshake, and the alert may be lost."""
+
+    def answer(accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the first connection sends a plain PING
+            server_context(tmp_path, "sound", asks=True).wrap_socket(accepted, server_side=True)
+
+    threads = [answer_once(listening, answer) for _ in range(2 if found else 1)]
+    line = explain_tls(f"rediss://u:s3cret@127.0.0.1:{listening.getsockname()[1]}/0{options}", VARIABLE, error)
+    for thread in threads:
+        thread.join()
+    assert line == (f"TLS: {CLOSED.reason}. {CLOSED.remedy.format(variable=VARIABLE)}." if found else None)
 
 
 def test_page_has_every_option_and_quotes_every_fault() -> None:
@@ -244,6 +283,11 @@ def test_page_has_every_option_and_quotes_every_fault() -> None:
     quoted = re.findall(r"^\| [^|]+ \| ([^|]+) \| [^|]+ \|$", faults, flags=re.MULTILINE)[1:]
     errors = [refused_certificate(code) for code in (10, 9, 18, 62)]
     reasons = [fault.reason for error in errors if (fault := tls_fault(error))]
-    reasons += [SPEAKS_TLS.reason, SPEAKS_PLAIN.reason, "the server requires a certificate of this client"]
+    reasons += [
+        SPEAKS_TLS.reason,
+        SPEAKS_PLAIN.reason,
+        CLOSED.reason,
+        "the server requires a certificate of this client",
+    ]
     parts = [part for cell in quoted for part in cell.split(", ")]
     assert [part for part in parts if not any(part in reason for reason in reasons)] == []
