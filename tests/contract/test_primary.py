@@ -380,6 +380,19 @@ def test_s41_sentinel_leads_store_broker_and_results_to_the_primary(server: Embe
     client.close()
 
 
+def test_s41_sentinel_that_refuses_to_answer_is_passed_over(server: EmbeddedServer, sentinel: int) -> None:
+    """A missing right, or a server that is no Sentinel; the error is none of the connection."""
+    with EmbeddedServer(appendfsync="no") as other, redis.Redis.from_url(other.url) as operator:
+        operator.config_set("requirepass", OTHER_PASSWORD)
+        with connect(address(server, other.port, sentinel)) as client:
+            assert client.set("a", 1)
+        with (
+            connect(address(server, other.port)) as client,
+            pytest.raises(redis.ConnectionError, match=r"^no Sentinel"),
+        ):
+            client.ping()
+
+
 @pytest.mark.parametrize("service", ["main", "other"])
 def test_s41_without_a_primary_the_fault_is_one_line(server: EmbeddedServer, sentinel: int, service: str) -> None:
     url = address(server, sentinel if service == "other" else 1, service=service)

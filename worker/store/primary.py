@@ -14,6 +14,7 @@ import re
 import socket
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -21,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, parse_url
 from redis.exceptions import AuthenticationError, MasterDownError, NoPermissionError, ReadOnlyError
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import Sentinel
 
 from config.redis_url import parse_redis_url
 from config.secret_files import read_again
@@ -67,21 +68,28 @@ class Primary:
         """
         if self.url.service is None:
             return None
-        asked = Sentinel(self._sentinels, sentinel_kwargs=self._sentinel_options())  # type: ignore[no-untyped-call]
-        with asked as sentinels:
-            try:
-                host, port = sentinels.discover_master(self.url.service)
-            except MasterNotFoundError as error:
-                self.read_secret_again()
-                why = f"no Sentinel at {self.url.location} names a primary of the service {self.url.service}"
-                raise redis.ConnectionError(f"{why}: {_sentinels_fault(error)}") from error
-            answered = sentinels.sentinels[0].get_connection_kwargs()
-        first = answered["host"], answered["port"]
-        self._sentinels = tuple(sorted(self._sentinels, key=lambda one: one != first))  # asked first the next time
-        before, self._place = self._place, (str(host), int(port))
-        if before not in (None, self._place):
+        place = self._named_place(self.url.service)
+        before, self._place = self._place, place
+        if before not in (None, place):
             self.leave(self.generation)
-        return self._place
+        return place
+
+    def _named_place(self, service: str) -> tuple[str, int]:
+        """Ask one Sentinel after the other, and pass over each that refuses to answer, or does not know the service."""
+        faults: list[redis.RedisError] = []
+        for one in self._sentinels:
+            try:
+                with Sentinel([one], sentinel_kwargs=self._sentinel_options()) as sentinel:  # type: ignore[no-untyped-call]
+                    host, port = sentinel.discover_master(service)
+            except redis.RedisError as error:
+                faults.append(error)
+                continue
+            # asked first the next time
+            self._sentinels = (one, *(other for other in self._sentinels if other != one))
+            return str(host), int(port)
+        self.read_secret_again()
+        why = f"no Sentinel at {self.url.location} names a primary of the service {service}"
+        raise redis.ConnectionError(f"{why}: {_sentinels_fault(faults)}") from faults[-1]
 
     def add(self, connection: "Following") -> None:
         """Add a connection to those that end when their server is left."""
@@ -157,15 +165,17 @@ def is_cut_off(error: redis.RedisError) -> bool:
     return isinstance(error, redis.ResponseError) and bool(CUT_OFF_TEXT.match(str(error)))
 
 
-def _sentinels_fault(error: MasterNotFoundError) -> str:
-    """Return why no Sentinel names a primary, by the texts of their errors, which the error repeats. Pure."""
-    text = str(error)
-    if " : " not in text:
-        return "they know none of this name that is up"
+def _sentinels_fault(faults: Sequence[redis.RedisError]) -> str:
+    """Return why no Sentinel names a primary, by the errors of all; redis-py repeats their texts in its own. Pure."""
+    text = " ".join(f"{type(fault).__name__} {fault}" for fault in faults)
     if "AuthenticationError" in text:
         return "they require another sentinel_password"
     if "SSL" in text:
         return "TLS to them fails, see sentinel_ssl and ssl_ca_certs"
+    if any(not isinstance(fault, MasterNotFoundError) for fault in faults):
+        return "they refuse the question, see the rights of sentinel_username"
+    if any(" : " not in str(fault) for fault in faults):
+        return "they know none of this name that is up"
     return "they do not answer"
 
 
