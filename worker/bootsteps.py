@@ -33,12 +33,14 @@ from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
 from worker.runtime.garbage import tune_collector
 from worker.runtime.liveness import RESTART_AFTER, TICK, HealthFile, Heartbeat, Patience, QueueLoad
 from worker.runtime.notice_delivery import TaskCall, Webhook
+from worker.store.base import is_away
 from worker.store.connection import connect
-from worker.store.primary import primary_of
+from worker.store.keys import Keys
 from worker.tasks import PollQueue, Publisher, this_process
 
 ANSWER_WITHIN = 2  # seconds: time-out of the broker when the health check reads the queues' lengths
 DURABILITY_EVERY = 3_600.0  # seconds between two checks that Redis keeps the record of a call request in a crash
+WRITE_KEPT = 1_000  # milliseconds for which a write of the health check stays in Redis
 DISPATCH_WITHIN = 1.0  # seconds: the longest pause between two rounds of the dispatcher
 
 log = logging.getLogger(__name__)
@@ -197,11 +199,11 @@ class WorkerHealth:
         self._file.remove()
         self._patience = Patience(now)
         self._was_told_to_end = False
-        self._primaries = [primary_of(settings.redis_url), primary_of(settings.broker_url)]
-        self._generations = self._generation_of_each()
         self._threads = threads
         self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
+        self._store = connect(settings.redis_url, limit=ANSWER_WITHIN)
         self._broker = connect(settings.broker_url, limit=ANSWER_WITHIN)
+        self._key = Keys(settings.key_prefix).writable
 
     def tick(self) -> None:
         """Record that the event loop runs."""
@@ -221,6 +223,7 @@ class WorkerHealth:
     def close(self) -> None:
         """Remove the health file."""
         self._file.remove()
+        self._store.close()
         self._broker.close()
 
     def _fault(self) -> str | None:
@@ -233,16 +236,22 @@ class WorkerHealth:
         except (StoreUnavailable, redis.RedisError) as error:
             self._patience.restart(time.monotonic())
             return f"Redis does not answer: {type(error).__name__}"
-        if (
-            self._generations != self._generation_of_each()
-        ):  # a server that takes no writes was left since the last check
-            self._generations = self._generation_of_each()
-            self._patience.restart(time.monotonic())
         full = len(state.active_requests) >= self._threads
-        return self._heartbeat.fault(loads, time.monotonic(), full=full)
+        fault = self._heartbeat.fault(loads, time.monotonic(), full=full)
+        if fault is not None and (refusal := self._refusal()) is not None:
+            self._patience.restart(time.monotonic())
+            return refusal
+        return fault
 
-    def _generation_of_each(self) -> list[int]:
-        return [primary.generation for primary in self._primaries]
+    def _refusal(self) -> str | None:
+        """Return why store or broker take no writes, or None: a new worker would fare no better than this one."""
+        for server in (self._store, self._broker):
+            try:
+                server.set(self._key, "", px=WRITE_KEPT)
+            except redis.RedisError as error:
+                if is_away(error):
+                    return f"Redis takes no writes: {type(error).__name__}"
+        return None
 
     def _end_if_stuck(self) -> None:
         """End a worker that has been unhealthy for long: first by SIGTERM, then, if its event loop is stuck, at once.
@@ -252,7 +261,8 @@ class WorkerHealth:
         """
         if not self._patience.is_over(time.monotonic()):
             return
-        if any(request.name == TASKS[TRIGGER_QUEUE] for request in tuple(state.active_requests)):
+        active = [reference() for reference in tuple(state.active_requests.data)]  # other threads change the set
+        if any(request is not None and request.name == TASKS[TRIGGER_QUEUE] for request in active):
             return
         log.error("unhealthy for %.0f s: the worker ends, so that its supervisor starts a new one", RESTART_AFTER)
         if self._was_told_to_end:

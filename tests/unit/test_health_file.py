@@ -2,6 +2,7 @@
 
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import redis
 from celery.worker import state
 
+from cli.up.embedded_redis import EmbeddedServer
 from tests.unit.test_bootsteps import use
 from worker import bootsteps, tasks
 from worker.app import app
@@ -41,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
 def _idle_worker_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reset Celery's counters of received and active tasks."""
     monkeypatch.setattr(state, "total_count", type(state.total_count)())
-    monkeypatch.setattr(state, "active_requests", set())
+    monkeypatch.setattr(state, "active_requests", weakref.WeakSet())
 
 
 @pytest.fixture
@@ -118,7 +120,8 @@ def test_s14_fully_busy_worker_stays_healthy_for_the_longest_dial(
     """S14: 90 s to read, 3 s to connect, 15 s of grace."""
     with redis.Redis.from_url(redis_url) as client:
         client.lpush("outbound.trigger", "x")
-    state.active_requests.update(range(at_work))
+    dials = [Dial() for _ in range(at_work)]
+    state.active_requests.update(dials)
     clock.now = 1_000 + 90 + 3 + 15
     works(health)
     health.renew_file()
@@ -203,8 +206,8 @@ def signals_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def exit_process(code: int) -> None:
         raise Ended(code)
 
-    monkeypatch.setattr(os, "kill", lambda _pid, number: sent.append(number))
-    monkeypatch.setattr(os, "_exit", exit_process)
+    ends = SimpleNamespace(kill=lambda _pid, number: sent.append(number), _exit=exit_process, getpid=os.getpid)
+    monkeypatch.setattr(bootsteps, "os", ends)
     return sent
 
 
@@ -250,37 +253,89 @@ def test_s41_healthy_worker_never_ends(
     assert signals_sent == []
 
 
-@pytest.mark.parametrize("cause", ["Redis is away", "Redis takes no writes"])
-def test_s41_worker_does_not_end_because_of_redis(
-    health: bootsteps.WorkerHealth,
-    clock: Monotonic,
-    signals_sent: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-    cause: str,
+def test_s41_worker_does_not_end_because_redis_is_away(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new process would not find another Redis, and an answer that waits for Redis would be lost."""
 
     def away(_: object) -> float:
         raise StoreUnavailable("gone")
 
-    if cause == "Redis is away":
-        monkeypatch.setattr(RedisStore, "now", away)
-    for _ in range(4):
-        pass_time(health, clock, RESTART_AFTER / 2)
-        health._primaries[0].generation += 1
-        health.renew_file()
+    monkeypatch.setattr(RedisStore, "now", away)
+    pass_time(health, clock, 3 * RESTART_AFTER)
     assert signals_sent == []
+
+
+@pytest.mark.parametrize("refusing", ["redis_url", "broker_url"])
+@pytest.mark.parametrize(
+    "setting",
+    [("min-replicas-to-write", 1), ("maxmemory", 1)],
+    ids=["its replicas are away", "its memory is full"],
+)
+def test_s41_worker_does_not_end_because_redis_takes_no_writes(
+    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str,
+    tmp_path: Path,
+    clock: Monotonic,
+    signals_sent: list[int],
+    caplog: pytest.LogCaptureFixture,
+    refusing: str,
+    setting: tuple[str, int],
+) -> None:
+    """It answers, so that only a write shows it; until it takes writes again, each sweep and dispatch fails."""
+    with EmbeddedServer(appendfsync="no") as server, redis.Redis.from_url(server.url) as operator:
+        given = {"redis_url": redis_url, "broker_url": redis_url} | {refusing: server.url}
+        parts = use(monkeypatch, health_file=str(tmp_path / "health"), health_limit=1, **given)
+        health = bootsteps.WorkerHealth(parts.settings, threads=2)
+        operator.config_set(*setting)
+        pass_time(health, clock, 3 * RESTART_AFTER)
+        assert signals_sent == []
+        assert caplog.messages[-1].startswith("unhealthy: Redis takes no writes: ")
+        operator.config_set(setting[0], 0)
+        pass_time(health, clock, RESTART_AFTER + 20)
+        assert signals_sent == [signal.SIGTERM]
+        health.close()
+        parts.store.client.close()
+
+
+def test_s41_missing_right_is_no_refusal_of_redis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: Monotonic, signals_sent: list[int]
+) -> None:
+    with EmbeddedServer(appendfsync="no") as server, redis.Redis.from_url(server.url) as operator:
+        operator.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-set")
+        url = server.url.replace(f"default:{server.password}", "app:pw")
+        parts = use(monkeypatch, redis_url=url, broker_url=url, health_file=str(tmp_path / "health"))
+        health = bootsteps.WorkerHealth(parts.settings, threads=2)
+        pass_time(health, clock, RESTART_AFTER + 20)
+        assert signals_sent == [signal.SIGTERM]
+        health.close()
+        parts.store.client.close()
 
 
 def test_s18_worker_does_not_end_during_a_dial(
     health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int]
 ) -> None:
     """S18: the dial may hold an answer that no other process has."""
-    state.active_requests.add(Dial())
+    dial = Dial()
+    state.active_requests.add(dial)
     pass_time(health, clock, 2 * RESTART_AFTER)
     assert signals_sent == []
     state.active_requests.clear()
     pass_time(health, clock, RESTART_AFTER)
+    assert signals_sent == [signal.SIGTERM]
+
+
+def test_s41_worker_ends_also_while_tasks_begin_in_other_threads(
+    health: bootsteps.WorkerHealth, clock: Monotonic, signals_sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Iterating over Celery's set of them raises an error then, which would end the thread of the sweep."""
+
+    class Changing(weakref.WeakSet[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            raise RuntimeError("Set changed size during iteration")
+
+    monkeypatch.setattr(state, "active_requests", Changing())
+    pass_time(health, clock, RESTART_AFTER + 20)
     assert signals_sent == [signal.SIGTERM]
 
 

@@ -176,6 +176,11 @@ class Keys:
         return f"{self.prefix}:counts"
 
     @property
+    def writable(self) -> str:
+        """String: written by an unhealthy worker, to learn whether Redis takes writes (S41)."""
+        return f"{self.prefix}:writable"
+
+    @property
     def counting(self) -> str:
         """String: present while the cached counts are fresh; lives 5 s."""
         return f"{self.prefix}:counting"
