@@ -104,6 +104,19 @@ def test_s28_worker_reconnects_every_half_second() -> None:
     assert tuple(retry_options[f"interval_{name}"] for name in ("start", "step", "max")) == (0.5, 0, 0.5)
 
 
+def test_s41_worker_pauses_between_attempts_while_redis_accepts_connections_and_no_writes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S41: connecting succeeds, so that the back-off of `ensure_connected` does not apply."""
+    pauses: list[float] = []
+    monkeypatch.setattr("worker.runtime.consumer.time", SimpleNamespace(sleep=pauses.append))
+    consumer = object.__new__(Consumer)
+    consumer.conninfo = SimpleNamespace(as_uri=lambda: "redis://host")
+    consumer.on_connection_error_before_connected(ConnectionError("takes no writes"))
+    assert pauses == [0.5]
+    assert "Cannot connect to redis://host: takes no writes" in caplog.text
+
+
 def test_consumer_disables_mingle_and_gossip(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regardless of the command line: mingle costs a second at each start and each reconnection."""
     given: dict[str, Any] = {}

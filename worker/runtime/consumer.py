@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -39,6 +40,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
             conn.ensure_connection, interval_start=RECONNECT_EVERY, interval_step=0, interval_max=RECONNECT_EVERY
         )
         return super().ensure_connected(conn)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Wait `RECONNECT_EVERY` seconds for a Redis that accepts connections and refuses writes.
+
+        Celery would try again at once, five times a second, and log each attempt and a traceback for all of them.
+        """
+        super().on_connection_error_before_connected(exc)
+        time.sleep(RECONNECT_EVERY)
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
         """Refuse a message that is not a task."""
