@@ -47,7 +47,7 @@ if not at_work and redis.call('ZSCORE', PREFIX .. ':dialled', task_id) then
 end
 
 local t = now()
-local is_outdated, era = outdated(t, state[5])
+local is_outdated, era, noticed_at = outdated(t, state[5])
 local function claimed()
   return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
 end
@@ -115,7 +115,8 @@ if phase == 'waiting' then
 end
 
 if phase and phase ~= 'done' and state[2] == task_id then
-  local abandoned = state[4] or t > tonumber(state[3]) + (is_outdated and SENDING_LIMIT or STALE_AFTER)
+  local stale_at = is_outdated and math.max(state[3], noticed_at) + SENDING_LIMIT or state[3] + STALE_AFTER
+  local abandoned = state[4] or t > stale_at
   if phase == 'claimed' and abandoned then return take() end
   count('triggers:copy')
   return {'copy'}

@@ -5,7 +5,8 @@
 # Where the user may not read it, or the server hides it, no promotion is noticed.
 #
 # A pair whose ledger is of an earlier era, or lost, may have a call that no record knows: for a day its next claim
-# queries upstream first.
+# queries upstream first. The time of the notice is on the clock of this server, like `t`; those of the ledger may be on
+# that of its former primary.
 PROMOTION = """
 local function outdated(t, era_of_ledger)
   local info = redis.pcall('INFO', 'replication')
@@ -22,6 +23,6 @@ local function outdated(t, era_of_ledger)
     end
   end
   local recent = since and t - since <= LAST_FAILURE_TTL / 1000
-  return recent and (era_of_ledger or '0') ~= era, era
+  return recent and (era_of_ledger or '0') ~= era, era, since
 end
 """

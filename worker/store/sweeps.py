@@ -44,7 +44,11 @@ local names = {'phase', 'token', 'task_id', 'arguments', 'expires', 'claimed_at'
 local s = {}
 for i, value in ipairs(redis.call('HMGET', ledger, unpack(names))) do s[names[i]] = value or nil end
 -- A claim that a promoted replica knows may have become `sending` on the former primary: its request gets time to end.
-local stale_after = s.phase == 'claimed' and outdated(t, s.era) and SENDING_LIMIT or STALE_AFTER
+local stale_after = STALE_AFTER
+if s.phase == 'claimed' then
+  local is_outdated, _, noticed_at = outdated(t, s.era)
+  if is_outdated then s.claimed_at, stale_after = math.max(s.claimed_at, noticed_at), SENDING_LIMIT end
+end
 local function later(at) redis.call('ZADD', pairs_key, at, member) end
 local function notify(event) emit(events, history, HISTORY_TTL, t, of_task(event, s.task_id)) end
 local function close() close_look_up(ledger, live, pairs_key, member, s.token, t) end
