@@ -7,6 +7,7 @@ import pytest
 import redis
 from celery import Celery
 from kombu import Connection, transport
+from kombu.asynchronous import Hub
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Transport as KombuTransport
 
@@ -42,6 +43,21 @@ def test_lost_connection_leaves_no_open_descriptor_or_channel(redis_url: str) ->
     assert not transport.cycle.fds
     assert all(channel.closed for channel in channels)
     assert not transport.channels
+
+
+def test_s41_refused_first_write_leaves_no_channel(server: EmbeddedServer) -> None:
+    """Else a worker grows by 100 KB with each attempt to connect, until Redis takes writes again."""
+    with redis.Redis.from_url(server.url) as operator, Connection(server.url) as connection:
+        operator.config_set("min-replicas-to-write", 1)
+        connection.default_channel  # noqa: B018 - opens the channel
+        transport, channels = connection.transport, list(connection.transport.channels)
+        assert channels
+        hub = Hub()
+        with pytest.raises(connection.connection_errors):
+            transport.register_with_event_loop(connection.connection, hub)
+        hub.close()
+        assert all(channel.closed for channel in channels)
+        assert not transport.channels
 
 
 def test_messages_of_a_dead_process_are_restored_after_the_visibility_timeout(redis_url: str) -> None:

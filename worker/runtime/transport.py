@@ -166,6 +166,14 @@ class Transport(ForgivingTransport, redis.Transport):
     Channel = Channel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
 
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Register the connection; discard it if Redis refuses its first write, or its channels would stay for ever."""
+        try:
+            super().register_with_event_loop(connection, loop)
+        except self.connection_errors:
+            self._collect(connection)
+            raise
+
     def _collect(self, _connection: object) -> None:
         """Discard a lost connection.
 
