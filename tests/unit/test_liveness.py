@@ -88,6 +88,16 @@ def test_lasting_fault_and_recovery_are_logged_once_each(tmp_path: Path, caplog:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_check_that_raises_is_a_fault_and_ends_no_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def check() -> str | None:
+        raise RuntimeError("Set changed size during iteration")
+
+    health_file = HealthFile(tmp_path / "health", holds=1, now=0)
+    assert health_file.renew(check, now=2) is False
+    assert caplog.messages == ["unhealthy: RuntimeError: Set changed size during iteration"]
+    assert not (tmp_path / "health").exists()
+
+
 def test_unwritable_health_file_is_logged_and_raises_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The sweep writes the file in its own thread and must continue."""
     health_file = HealthFile(tmp_path / "no folder" / "health", holds=1, now=0)

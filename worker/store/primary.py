@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, parse_url
 from redis.exceptions import AuthenticationError, MasterDownError, NoPermissionError, ReadOnlyError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from config.redis_url import parse_redis_url
 from config.secret_files import read_again
