@@ -10,6 +10,7 @@ from cli.ui.output import WRONG_USAGE, Failure
 from config.redaction import redact
 from config.redis_kinds import wrong_server
 from config.redis_tls import cause, explain_tls, tls_fault
+from config.secret_files import place_of
 from config.setting_types import LOCAL_REDIS
 from config.settings import Settings, SettingsError, load_settings
 
@@ -84,7 +85,7 @@ def bounded_store(settings: Settings) -> "RedisStore":
 
 def no_answer(url: str, variable: str, error: BaseException) -> str:
     """Return one line about a Redis that does not serve: address with masked password, reason, remedy."""
-    address = redact(url)
+    address, variable = redact(url), place_of(url, variable)
     if cause(error, redis.AuthenticationError) or "NOAUTH" in str(error):
         return f"Redis at {address} requires another password. Set {variable} with the right one."
     if fault := explain_tls(url, variable, error):

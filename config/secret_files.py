@@ -43,3 +43,8 @@ def read_again(secret: str) -> str | None:
         return _read_from[secret].read_text(encoding="utf-8-sig").strip()
     except (KeyError, OSError, UnicodeDecodeError):
         return None
+
+
+def place_of(secret: str, variable: str) -> str:
+    """Return where a secret stands, for a message: its variable, or the file that the variable with `_FILE` names."""
+    return f"the file of {variable}{FILE}" if secret in _read_from else variable

@@ -171,6 +171,17 @@ def test_text_of_an_error_ends_without_its_full_stop() -> None:
     assert line.endswith(" does not answer: Connection closed by server. Start one, or set CALLWATCH_REDIS_URL.")
 
 
+def test_address_from_a_file_names_the_file_to_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Setting the variable beside its file would be refused."""
+    (tmp_path / "redis_url").write_text("redis://:from-a-file@127.0.0.1:1/0")
+    monkeypatch.delenv("CALLWATCH_REDIS_URL")
+    monkeypatch.setenv("CALLWATCH_REDIS_URL_FILE", str(tmp_path / "redis_url"))
+    assert main(["status"]) == 1
+    assert capsys.readouterr().err.endswith("Start one, or set the file of CALLWATCH_REDIS_URL_FILE.\n")
+
+
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """A port that accepts connections and never answers."""

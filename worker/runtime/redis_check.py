@@ -6,6 +6,7 @@ import redis
 
 from config.redis_tls import explain_tls
 from config.redis_url import parse_redis_url
+from config.secret_files import place_of
 from config.settings import Settings
 from worker.store import connect
 
@@ -27,7 +28,7 @@ def report_tls_faults(settings: Settings) -> None:
         try:
             client.ping()
         except redis.RedisError as error:
-            if fault := explain_tls(address, variable, error):
+            if fault := explain_tls(address, place_of(address, variable), error):
                 log.error("Redis at %s: %s", url.location, fault)  # noqa: TRY400 - a trace explains nothing
         finally:
             client.close()
