@@ -28,7 +28,7 @@ run: $(RUNTIME) ## Run a demonstration with a simulated upstream; Ctrl-C stops e
 
 # Byte code is always written; otherwise every process compiles the same files.
 test: $(TESTING) ## Run every tier of tests; ARGS="-m unit" narrows it
-	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest tests -n 6 --dist loadfile --no-loadscope-reorder \
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest tests -n 5 --dist loadfile --no-loadscope-reorder \
 		--cov --cov-report=term $(ARGS)
 
 check: $(TESTING) ## Lint, formatting, types, import layers, the documentation
