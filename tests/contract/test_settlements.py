@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import redis
 
+from api_client.reasons import Reason
 from tests.contract.test_claims import PAIR, claim, phase, settlement, started
 from worker.core.interfaces import StoreRefused
+from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, Event, NewJob, Settlement
 from worker.store import RedisStore
 
@@ -61,6 +63,18 @@ def test_settlement_with_a_foreign_token_is_rejected(store: RedisStore, client: 
     assert store.settle(settlement("failed", "done", "stranger")) is None
     assert client.get("t:lock:C-1:20") == "tok"
     assert phase(store) == "claimed"
+
+
+def test_s17_failure_of_a_former_owner_does_not_pass_for_the_stored_one(store: RedisStore) -> None:
+    """Only of an unknown outcome may the reason change; any other result of a lost claim is dropped."""
+    assert claim(store) == Claimed()
+    answers: list[tuple[str, Reason, bool]] = [
+        ("tok", "timeout", True), ("former", "connect", False), ("former", "timeout", True)
+    ]  # fmt: skip
+    for token, reason, stored in answers:
+        result = TriggerResult.of("failed", "C-1", "20", message="话", reason=reason)
+        answer = store.settle(replace(settlement("failed", "done", token), result=result))
+        assert (answer is not None) is stored, (token, reason)
 
 
 def test_late_answer_is_watched_under_another_owner(store: RedisStore, client: redis.Redis) -> None:

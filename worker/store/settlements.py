@@ -26,7 +26,10 @@ local past_the_gate = phase == 'unknown' and sent_at == ''
 local ours = state[1] == token or past_the_gate and (before == 'claimed' or before == 'waiting' or before == 'done')
 
 -- An unknown outcome is stored when its request leaves, with another reason than a later answer gives.
-local function without_reason(json) return (string.gsub(json, '"reason": "[%w_]+", ', '', 1)) end
+local function without_reason(json)
+  if not string.find(json, '"outcome": "unknown"', 1, true) then return json end
+  return (string.gsub(json, '"reason": "[%w_]+", ', '', 1))
+end
 local stored = without_reason(redis.call('GET', task) or '') == without_reason(result)
 -- A duplicate delivery of this trigger may have stored the same result; only the owner of the claim settles the pair.
 local unsettled = ours and (before == 'claimed' or before == 'sending')
