@@ -88,8 +88,10 @@ class Windows:
             assert idle <= SENDING + LOOK_UP + HOLD + SLACK, f"{pair} is locked for {idle} s without a call"
 
     def _ended_badly(self, pair: Pair, now: float) -> None:
+        """Remember the pair's unknown outcomes for another day, except those that were forgotten before (S5)."""
         for request in self._memory.unknown_requests(pair):
-            request.bad_end = now
+            if now - request.bad_end <= DAY:
+                request.bad_end = now
 
     def _state(self, pair: Pair) -> tuple[str, bool, float]:
         """Return the pair's phase, whether its look-up is open, and its start."""

@@ -45,7 +45,7 @@ def label_too_long() -> Iterator[str]:
 
 
 @contextmanager
-def nobody_accepts() -> Iterator[str]:
+def backlog_is_full() -> Iterator[str]:
     with full_backlog() as address:
         yield f"http://{address}"
 
@@ -71,7 +71,7 @@ def silence(connection: Connection) -> None:
         pytest.param(refused_port, "connect", id="refused"),
         pytest.param(no_such_host, "dns", id="DNS"),
         pytest.param(label_too_long, "dns", id="no name for DNS at all"),
-        pytest.param(nobody_accepts, "connect_timeout", id="connect time-out"),
+        pytest.param(backlog_is_full, "connect_timeout", id="connect time-out"),
         pytest.param(lambda: tls_server(plain_answer), "tls", id="TLS to a plain server"),
         pytest.param(lambda: tls_server(silence), "connect_timeout", id="TLS never answered"),
         pytest.param(lambda: tls_server(over_tls(silence)), "tls", id="TLS with an untrusted certificate"),

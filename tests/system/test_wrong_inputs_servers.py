@@ -86,7 +86,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, redis_server: EmbeddedServ
             "web": f"redis://:{SECRET}@127.0.0.1:{web.server_port}/0",
             "other password": f"redis://:{SECRET}@{place}/0",
             "no password": f"redis://{place}/0",
-            "no user": f"redis://nobody:{SECRET}@{place}/0",
+            "no user": f"redis://unknown:{SECRET}@{place}/0",
             "few rights": f"redis://few:{SECRET}@{place}/0",
             "no database": redis_server.url.removesuffix("/0") + "/99",
             "cluster": f"redis://127.0.0.1:{cluster}/0",

@@ -30,7 +30,7 @@ BELOW = "Input should be less than or equal to 65535"
         pytest.param(["trigger", "", "20"], "CASE_ID: an empty text", TEXT, id="an empty case"),
         pytest.param(["trigger", "C-1", "9" * 201], "MEDIATION_ID: a text of 201 characters", TEXT, id="a long id"),
         pytest.param(
-            ["trigger", "C-1", "2", "--person", ""], "--person: an empty text", "should be an id", id="nobody"
+            ["trigger", "C-1", "2", "--person", ""], "--person: an empty text", "should be an id", id="empty person"
         ),
         pytest.param(["trigger", "C-1", "2", "--task-id", "t" * 201], "--task-id: a text of 201", TEXT, id="a task id"),
         pytest.param(
