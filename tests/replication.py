@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from cli.up.embedded_redis import HOST, EmbeddedServer, find_binary
 from tests.deployment import LIMIT, wait_until
-from tests.system.test_cli_up import free_port
+from tests.ports import free_port
 
 SERVICE = "callwatch"
 """The name under which the Sentinels know the primary."""

@@ -11,7 +11,7 @@ import redis
 
 from cli.up.embedded_redis import find_binary
 from tests.deployment import LIMIT, ROOT, wait_until
-from tests.system.test_cli_up import free_port
+from tests.ports import free_port
 
 USERS = ("worker", "flower", "metrics", "gateway", "producer")
 ADMIN = "user admin on nopass ~* &* +@all\n"

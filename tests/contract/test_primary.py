@@ -16,7 +16,7 @@ from config.secret_files import read_files
 from config.settings import Settings
 from tests.contract.conftest import TERMS
 from tests.deployment import LIMIT, wait_until
-from tests.system.test_cli_up import free_port
+from tests.ports import free_port
 from worker.core.interfaces import StoreUnavailable
 from worker.runtime import transport
 from worker.runtime.celery_config import celery_config

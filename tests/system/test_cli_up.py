@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import pytest
 
 from simulator.request_log import merge
 from tests.deployment import LIMIT, wait_until
+from tests.ports import free_port
 from tests.receiver import SECRET, Receiver
 
 ROOT = Path(__file__).parents[2]
@@ -165,19 +165,6 @@ def iter_lines(stream: Any) -> Iterator[str]:
         yield line.rstrip("\n")
 
 
-_ports: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a free port below the ephemeral ports; never the same one twice."""
-    for number in range(21_000 + os.getpid() % 5_000, 32_000):
-        with socket.socket() as probe:
-            if number not in _ports and probe.connect_ex(("127.0.0.1", number)):
-                _ports.add(number)
-                return number
-    raise AssertionError("no free port")
-
-
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if runs(one)]
 
@@ -212,7 +199,10 @@ def test_s40_every_service_is_on_loopback_and_behind_a_credential(running: Up) -
         "watchdog.py",
     }
     assert set(children) == wanted
-    wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
+    try:
+        wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
+    except psutil.NoSuchProcess:
+        pytest.fail(f"a service ended:\n{running.text}")
     secrets = re.findall(r"(?:password|token|bearer|key) (\S+)|redis://default:(\S+)@", running.text)
     assert secrets, "the demonstration prints its passwords"
     for secret in filter(None, (part for found in secrets for part in found)):

@@ -25,7 +25,7 @@ from celery import Celery
 from cli.up.embedded_redis import find_binary
 from simulator.testing import SimulatorProcess
 from tests.deployment import LIMIT, ROOT, wait_until
-from tests.system.test_cli_up import free_port
+from tests.ports import free_port
 from tests.users import ADMIN, USERS, make_secrets
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
