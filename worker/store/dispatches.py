@@ -10,7 +10,7 @@ from worker.store.limits import SPARE
 from worker.store.terms import Terms, constants, milliseconds
 
 PROBES = 5  # queries per interval of an outage: at least one (S29)
-AHEAD = 0.2  # seconds by which tokens of a limit are given out ahead: two rounds of a dispatcher
+AHEAD = 0.3  # seconds by which tokens of a limit are given out ahead: two rounds of a dispatcher
 RETURNED = 1_000  # expired leases per script: a few milliseconds of Redis' only thread
 
 # Invariant: one dispatcher at a time takes a poll, the longest overdue first, with the fencing token (`poll_no`) of its

@@ -4,8 +4,8 @@ One hash holds every counter as a field. A histogram has one field per bucket (i
 one for the sum in microseconds. Current totals are not counted; they are computed on request.
 """
 
+import itertools
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -20,14 +20,16 @@ COUNT_INTERVAL = 5.0  # seconds between two updates of the cached counts
 COUNTS_KEPT = 86_400  # seconds
 BATCH = 1_000  # hashes per script: a millisecond or two of Redis' only thread
 
-# Read only. Counts the values of one field over hashes without a verdict, and how late they are by their due times. The
-# script returns totals only, so a scrape of ten thousand calls transfers ten short replies.
+# Read only. Counts the values of one field over the hashes without a verdict of a part of a sorted set, and how late they
+# are by their due times. The script returns totals only, so that ten thousand calls need ten short replies.
 COUNT_VALUES = """
-local field, limit = unpack(ARGV)
+local set = unpack(KEYS)
+local hashes, first, last, field, limit = unpack(ARGV)
 limit = tonumber(limit)
 local t, numbers, longest, beyond = now(), {}, 0, 0
-for _, key in ipairs(KEYS) do
-  local r = redis.call('HMGET', key, field, 'due', 'verdict')
+local members = redis.call('ZRANGE', set, first, last)
+for _, id in ipairs(members) do
+  local r = redis.call('HMGET', hashes .. id, field, 'due', 'verdict')
   if r[1] and not r[3] then
     numbers[r[1]] = (numbers[r[1]] or 0) + 1
     local late = r[2] and t - tonumber(r[2]) or 0
@@ -35,7 +37,7 @@ for _, key in ipairs(KEYS) do
     if late > limit then beyond = beyond + 1 end
   end
 end
-local reply = {stamp(longest), beyond}
+local reply = {#members, stamp(longest), beyond}
 for value, number in pairs(numbers) do
   reply[#reply + 1] = value
   reply[#reply + 1] = number
@@ -87,15 +89,11 @@ class Metrics(OutboxScripts):
         Lateness refers to the due times of the records: a poll in progress is late until its end is written, and so is
         a poll that the query limit holds back.
         """
-        with self.translated():
-            jobs = cast("list[str]", self.client.zrange(self.keys.due, 0, -1))
-        return self._of([self.keys.job(job_id) for job_id in jobs], "call_status", limit)
+        return self._of(self.keys.due, self.keys.job(""), "call_status", limit)
 
     def count_pairs(self) -> StateCounts:
         """Return the number of pairs per phase, without done ones."""
-        with self.translated():
-            members = cast("list[str]", self.client.zrange(self.keys.pairs, 0, -1))
-        return self._of([f"{self.keys.prefix}:ledger:{one}" for one in members], "phase", 0)
+        return self._of(self.keys.pairs, f"{self.keys.prefix}:ledger:", "phase", 0)
 
     def cache_counts(self, *, limit: float) -> bool:
         """Cache the current counts for observers, unless a worker has done so within `COUNT_INTERVAL` seconds.
@@ -121,15 +119,21 @@ class Metrics(OutboxScripts):
         kept = json.loads(text)
         return CachedCounts(kept["at"], StateCounts(**kept["calls"]), StateCounts(**kept["pairs"]), kept["oldest"])
 
-    def _of(self, keys: Sequence[str], field: str, limit: float) -> StateCounts:
+    def _of(self, key: str, hashes: str, field: str, limit: float) -> StateCounts:
+        """Count over a sorted set; `hashes` is the start of the names of its members' hashes.
+
+        A member that changes its place meanwhile may count twice or not at all.
+        """
         numbers: dict[str, int] = {}
         longest, beyond = 0.0, 0
-        for first in range(0, len(keys), BATCH):
-            reply: Any = self.run(self._count_values, keys[first : first + BATCH], [field, limit])
-            late, over, *pairs = reply
+        for first in itertools.count(step=BATCH):
+            reply: Any = self.run(self._count_values, [key], [hashes, first, first + BATCH - 1, field, limit])
+            members, late, over, *values = reply
             longest, beyond = max(longest, float(late)), beyond + int(over)
-            for value, number in zip(*[iter(pairs)] * 2, strict=True):
+            for value, number in zip(*[iter(values)] * 2, strict=True):
                 numbers[value] = numbers.get(value, 0) + int(number)
+            if members < BATCH:
+                break
         return StateCounts(numbers, longest, beyond)
 
 
