@@ -12,7 +12,7 @@ _reserved: list[IO[bytes]] = []
 
 
 def free_port() -> int:
-    """Return a port that no other test on this machine gets while this process runs, even while nothing listens there."""
+    """Return a port that no other test on this machine gets while this process runs, in use or not."""
     folder = Path(tempfile.gettempdir()) / f"callwatch-test-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for number in RANGE:

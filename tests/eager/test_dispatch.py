@@ -191,9 +191,10 @@ def test_backlog_stays_in_redis(world: World, caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == ["reissued 600 polls whose lease had expired"]
 
 
-def test_idle_dispatcher_does_not_query_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each round sends one command, the take."""
-    watching(world)
+def test_queue_is_measured_only_when_it_may_be_half_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other round sends one command, the take."""
+    world.upstream.dials = [[record(job_id(number)) for number in range(1, WAITING)]]
+    assert world.trigger()["outcome"] == "started"
     asked: list[float] = []
     queue = PollQueueOf(world.queue)
     waiting = queue.waiting
@@ -203,14 +204,20 @@ def test_idle_dispatcher_does_not_query_the_queue(world: World, monkeypatch: pyt
         return waiting()
 
     monkeypatch.setattr(queue, "waiting", count)
-    dispatch = world.parts.dispatcher(queue, lambda: 10)
+    dispatch = world.parts.dispatcher(queue, lambda: WAITING // 4)
     for _ in range(5):
         dispatch()
     assert len(asked) == 1, "at its start"
     world.clock.sleep(10)
-    assert dispatch() == 1
-    dispatch()
-    assert len(asked) == 2
+    assert [dispatch() for _ in range(2)] == [WAITING // 4, WAITING // 4]
+    assert len(asked) == 1
+    for _ in range(3):
+        dispatch()
+    assert len(asked) == 4, "in each round, since it is half full"
+    world.queue.heap.clear()
+    for _ in range(3):
+        dispatch()
+    assert len(asked) == 5
 
 
 def test_missing_records_leave_the_due_set(world: World) -> None:

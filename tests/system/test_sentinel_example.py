@@ -136,7 +136,7 @@ def example(tmp_path: Path) -> Iterator[Example]:
                 process.kill()
                 process.wait()
             for name in one.processes:
-                print(f"== {name}\n{one.log(name)[-3000:]}")  # pytest shows it if the test fails
+                print(f"== {name}\n{one.log(name)[-3000:]}")  # noqa: T201 - pytest shows it if the test fails
 
 
 def test_s41_calls_stay_watched_when_the_first_primary_of_the_example_dies(example: Example) -> None:

@@ -24,16 +24,17 @@ class Dispatcher:
     publish: PublishPolls
     free: Callable[[], int]
     batch: int
-    _busy: bool = field(default=True, init=False)
+    _waiting: int = field(default=WAITING, init=False)  # polls in the queue when its length was read, and later ones
 
     def __call__(self) -> int:
         """Take due polls and publish them; return their number.
 
-        The length of the queue is read only after a round that had polls: an idle worker sends one command a round.
+        The length of the queue is read only when it may be half full; most rounds send one command.
         """
-        messages = self.publish.waiting() if self._busy else 0
-        taken = self.store.take_due(limit=max(0, min(WAITING - messages * self.batch, self.free())))
-        self._busy = bool(messages or taken.polls)
+        if self._waiting >= WAITING / 2:
+            self._waiting = self.publish.waiting() * self.batch
+        taken = self.store.take_due(limit=max(0, min(WAITING - self._waiting, self.free())))
+        self._waiting += len(taken.polls)
         if taken.reissued:
             log.warning("reissued %s polls whose lease had expired", taken.reissued)
         for first in range(0, len(taken.polls), self.batch):

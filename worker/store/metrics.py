@@ -20,8 +20,8 @@ COUNT_INTERVAL = 5.0  # seconds between two updates of the cached counts
 COUNTS_KEPT = 86_400  # seconds
 BATCH = 1_000  # hashes per script: a millisecond or two of Redis' only thread
 
-# Read only. Counts the values of one field over the hashes without a verdict of a part of a sorted set, and how late they
-# are by their due times. The script returns totals only, so that ten thousand calls need ten short replies.
+# Read only. Counts the values of one field over the hashes of a part of a sorted set, except those with a verdict, and
+# how late they are by their due times. It returns totals only, so that ten thousand calls need ten short replies.
 COUNT_VALUES = """
 local set = unpack(KEYS)
 local hashes, first, last, field, limit = unpack(ARGV)
