@@ -60,8 +60,11 @@ def test_s41_first_claim_of_each_pair_after_a_promotion_queries_upstream_first(
         assert store.client.hget(store.keys.primary, "era") == "1"
     assert claim(store) == QUERY_FIRST
     assert isinstance(store.begin_sending(PAIR, "tok"), float)
-    store.settle(settlement("failed", "done", "tok"))
-    assert claim(store, token="next", task_id="next") == Claimed()
+    store.settle(settlement("refused", "done", "tok"))
+    assert claim(store, token="next", task_id="next") == QUERY_FIRST, "the first one made no call (S5)"
+    assert isinstance(store.begin_sending(PAIR, "next"), float)
+    store.settle(settlement("started", "done", "next", task_id="next"))
+    assert claim(store, token="third", task_id="third") == Claimed()
 
 
 def test_s41_pair_of_before_the_promotion_queries_upstream_first(store: RedisStore) -> None:

@@ -8,10 +8,13 @@ import redis
 
 from api_client.reasons import Reason
 from tests.contract.test_claims import PAIR, claim, phase, settlement, started
+from worker.core.decision import Outcome
 from worker.core.interfaces import StoreRefused
 from worker.core.messages import TriggerResult
 from worker.core.model import ClaimAnswered, Claimed, Event, NewJob, Settlement
 from worker.store import RedisStore
+
+EARLIER = {"last_failure": "unknown", "last_failure_at": "999900.000", "last_failure_since": "999000.000"}
 
 
 def test_an_answer_is_stored_whole(store: RedisStore, client: redis.Redis) -> None:
@@ -153,6 +156,30 @@ def test_adopted_and_lost_call_keeps_the_time_of_the_first_failure(store: RedisS
     found = replace(settlement("skipped", "done", "tok", "j-1", task_id="other"), sent_at=None)
     assert store.settle(found)
     assert client.hmget("t:ledger:C-1:20", "last_failure", "last_failure_since") == ["lost", "999000.000"]
+    client.delete("t:task:task")
+
+
+@pytest.mark.parametrize(("outcome", "left"), [("started", None), ("refused", "unknown")])
+def test_answer_with_every_call_ends_the_query_first(
+    store: RedisStore, client: redis.Redis, outcome: Outcome, left: str | None
+) -> None:
+    """S5: the time of the earlier request stays, for the next failure of that day."""
+    claim(store)
+    client.hset("t:ledger:C-1:20", items=[part for field in EARLIER.items() for part in field])
+    store.begin_sending(PAIR, "tok")
+    store.settle(settlement(outcome, "done"))
+    names = ["last_failure", "last_failure_at", "last_failure_since"]
+    assert client.hmget("t:ledger:C-1:20", names) == [left, EARLIER["last_failure_at"], EARLIER["last_failure_since"]]
+
+
+def test_late_answer_of_a_former_owner_leaves_the_query_first(store: RedisStore, client: redis.Redis) -> None:
+    """S5 S18: the failure belongs to the pair of another owner, whose request is under way."""
+    claim(store)
+    store.begin_sending(PAIR, "tok")
+    client.hset("t:ledger:C-1:20", items=[part for field in EARLIER.items() for part in field])
+    client.hset("t:ledger:C-1:20", "token", "other")
+    store.settle(settlement("started", "watching", "tok", "j-1"))
+    assert client.hget("t:ledger:C-1:20", "last_failure") == "unknown"
     client.delete("t:task:task")
 
 

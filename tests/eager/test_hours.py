@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from api_client import NotSent
+from api_client import NotSent, OutcomeUnknown
+from tests.eager.test_unknown import entry
 from tests.fakes import World, job_id, record
 from worker.core import texts
 from worker.core.model import Pair
@@ -111,6 +112,28 @@ def test_s12_unsent_dial_waits_when_its_next_attempt_would_be_late(world: World)
     world.run(13 * 3600)
     ((sent_at, _),) = world.upstream.requests
     assert sent_at == pytest.approx(at("2026-11-24 09:00"), abs=601)
+
+
+@office
+def test_s5_dial_deferred_after_sending_queries_again_when_it_is_due(world: World) -> None:
+    """S5: the query before its first attempt is a night old, and the call of the lost answer has appeared since."""
+
+    def refuse(_: object) -> NoReturn:
+        world.clock.move_to(at("2026-11-23 21:00:00"))
+        raise NotSent("POST /external/call-back: connection refused")
+
+    world.upstream.dials = [OutcomeUnknown("POST /external/call-back: ReadTimeout"), refuse, [record(job_id(9))]]
+    world.clock.move_to(at("2026-11-23 20:30:00"))
+    assert world.trigger(task_id="one")["outcome"] == "unknown"
+    world.sweeping = 10
+    world.run(1_799)
+    assert world.trigger(task_id="two")["outcome"] == "deferred"
+    requests = len(world.upstream.requests)
+    world.upstream.log_entries = [entry(job_id(1, at=at("2026-11-23 20:30:01")))]
+    world.sweeping = 600
+    world.run(13 * 3600)
+    assert world.trigger(task_id="two")["outcome"] == "skipped"
+    assert len(world.upstream.requests) == requests
 
 
 @office

@@ -2,9 +2,10 @@
 
 import pytest
 
-from api_client import OutcomeUnknown, Unavailable
+from api_client import OutcomeUnknown, Rejected, Unavailable
 from tests.eager.test_unknown import entry, lose_the_answer, phase
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, Dial, World, job_id, record
+from worker.store.erasure import Erased
 
 JOB = job_id(1, at=START + 1)
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
@@ -79,6 +80,74 @@ def test_unrecorded_call_is_found_by_the_query(world: World) -> None:
     result = world.trigger(task_id="task-2")
     assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
     assert len(world.upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("dial", "outcome"),
+    [
+        pytest.param(LOST, "unknown", id="its answer is lost too"),
+        pytest.param([record(job_id(2, at=START + 900))], "started", id="its watch is lost"),
+        pytest.param([record(job_id(2, at=START + 900)), record(None, code=None)], "started", id="one without a job"),
+        pytest.param([record(None, code=1002)], "refused", id="all are refused"),
+        pytest.param(Rejected("POST /call-v2: HTTP 404"), "failed", id="it is rejected"),
+    ],
+)
+def test_late_call_of_a_lost_answer_is_found_after_one_more_trigger(world: World, dial: Dial, outcome: str) -> None:
+    """S5 S14: upstream shows the call only after the next request; the one after that does not ring beside it."""
+    lose_the_answer(world)
+    world.run(800)
+    world.upstream.dials = [dial]
+    world.upstream.life = lambda _job, _age: Unavailable("down")
+    assert world.trigger(task_id="task-2")["outcome"] == outcome
+    world.run(800)
+    assert phase(world) == "done"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda job, _age: "Executing" if job == JOB else "Failed"
+    result = world.trigger(task_id="task-3")
+    assert (result["outcome"], [job["job_id"] for job in result["jobs"]]) == ("skipped", [JOB])
+    assert len(world.upstream.requests) == 2
+
+
+def test_call_that_ends_well_ends_the_query_first(world: World) -> None:
+    """S5: the pair's last trigger is that one, and its case can be erased."""
+    lose_the_answer(world)
+    world.run(800)
+    world.upstream.dials = [[record(job_id(2, at=START + 900))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    world.run(60)
+    assert phase(world) == "done"
+    world.upstream.log_entries = Unavailable("down")
+    assert world.trigger(task_id="task-3")["outcome"] == "started"
+    world.run(60)
+    assert isinstance(world.store.erase("C-1", anyway=False), Erased)
+
+
+def test_failure_after_a_good_end_counts_from_the_first_lost_answer(world: World) -> None:
+    """S5: a call newly found is watched, whichever request of the last day made it."""
+    lose_the_answer(world)
+    world.run(800)
+    world.upstream.dials = [[record(job_id(2, at=START + 900))]]
+    assert world.trigger(task_id="task-2")["outcome"] == "started"
+    world.run(60)
+    world.upstream.dials = [LOST]
+    assert world.trigger(task_id="task-3")["outcome"] == "unknown"
+    world.run(800)
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger(task_id="task-4")["outcome"] == "skipped"
+
+
+def test_failure_older_than_a_day_does_not_widen_a_later_one(world: World) -> None:
+    """S5: calls of a request before that day are not taken for calls of the last one."""
+    lose_the_answer(world)
+    world.run(800)
+    world.clock.sleep(86_401)
+    world.upstream.dials = [LOST]
+    assert world.trigger(task_id="task-2")["outcome"] == "unknown"
+    world.run(800)
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.dials = [[record(job_id(9))]]
+    assert world.trigger(task_id="task-3")["outcome"] == "started"
 
 
 def test_failure_is_forgotten_after_a_day(world: World) -> None:

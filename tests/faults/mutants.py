@@ -172,6 +172,19 @@ BROKEN = [
         id="S5 one answer counts for both queries",
     ),
     pytest.param(
+        without(
+            claims,
+            "BEGIN_SENDING",
+            (
+                "redis.call('HDEL', ledger, 'rate_slot',",
+                "redis.call('HDEL', ledger, 'last_failure', 'last_failure_at', 'last_failure_since', 'rate_slot',",
+            ),
+        ),
+        "called again: .* is under way, and .* has read",
+        62,
+        id="S5 a request makes the pair forget an earlier one",
+    ),
+    pytest.param(
         instead(dial, "DIAL_LIMIT", 300),
         "which is at work|has been connecting",
         0,

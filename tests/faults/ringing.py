@@ -41,7 +41,8 @@ class Ringing:
         self._owner: str | None = None
         self._sending_at: dict[Process, float] = {}
         self._looks: dict[Process, Look] = {}
-        self._excused: set[str] = set()
+        self._excused: dict[str, str] = {}
+        """The running calls that did not stop a request of their pair, with the task id of the latest such request."""
 
     def before_begin_sending(self, pair: Pair, *_: object, **__: object) -> None:
         """Record the owner of the pair."""
@@ -84,14 +85,22 @@ class Ringing:
         for earlier in memory.requests.values():
             assert earlier.pair != pair or memory.over(earlier, at), f"{pair} called again: {earlier} is not over"
         for job in self._machine.reality.under_way(pair, self._machine.now):
-            if job.job_id not in self._excused:
+            if not self._ended_well(self._excused.get(job.job_id)):
                 self._judge(process, pair, job)
-                self._excused.add(job.job_id)
+            self._excused[job.job_id] = process.task_id
         for job_id, call in memory.calls.items():
             if call.holds(pair) and job_id not in self._excused:
                 self._judge_record(process, pair, job_id)
         memory.requests[process.task_id] = memory.sent[process] = Request(pair, process.task_id, at)
         self._machine.counts["requests"] += 1
+
+    def _ended_well(self, task_id: str | None) -> bool:
+        """Tell whether a request was answered for all persons and its calls have ended: the next one needs no query."""
+        request = self._memory.requests.get(task_id or "")
+        if request is None or request.outcome != "started" or request.look_up:
+            return False
+        jobs = (job.job_id for job in self._machine.reality.jobs.values() if job.task_id == task_id)
+        return all(self._memory.calls[job_id].verdict == "ended" for job_id in jobs)
 
     def _judge(self, process: Process, pair: Pair, job: Job) -> None:
         """A call of the pair is running: upstream was queried and denied it, or its failure is a day old."""

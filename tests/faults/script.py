@@ -19,6 +19,7 @@ SECONDS = (0.1, 1, 2.1, 5, 8, 9.1, 10, 12.5, 15, 31, 45, 62, 110, 121, 200)
 LONG = (45, 121, 200, 900, 3_600, 10_800, 100_000)  # seconds for which an endpoint is away
 DAYS = (3_600, 86_400, 86_400, 97_200, 30 * 86_400)  # seconds for which nothing works …
 AROUND = (-200, -121, -110, -62, -31, -5, 0, 5, 31, 62, 121, 200)  # … plus so many more: records expire about then
+WITHOUT_CALLS = ("", "lost before any call", "all refused")
 EXPIRES = 3_600  # seconds after which a trigger expires
 ORDERS: tuple[Order, ...] = ("stop", "stop", "stop", "die", "die after", "fail", "fail after", "twice")
 KINDS = ("trigger", "poll", "lookup", "sweep", "trigger", "poll", "dispatch")
@@ -157,7 +158,10 @@ def _disturb_for(machine: Machine, disturbance: Disturbance, seconds: float, *, 
 
 
 def _silence(machine: Machine, a: int, b: int) -> None:
-    """Lose an answer, let upstream show few of its calls, and trigger the pair again after window and hold."""
+    """Lose an answer, let upstream show few of its calls, and trigger the pair again after window and hold.
+
+    Some of the next requests make no call, and one more follows when upstream shows all of its calls.
+    """
     pair, life = PAIRS[a % len(PAIRS)], LASTING[b % len(LASTING)]
     for disturbance in SILENCES[b // 3 % len(SILENCES)]:
         _disturb_for(machine, disturbance, LONG[b // 20 % len(LONG)])
@@ -165,6 +169,10 @@ def _silence(machine: Machine, a: int, b: int) -> None:
     machine.go(SECONDS[-1])
     for disturbance in SILENCES[b // 140 % len(SILENCES)]:
         _disturb_for(machine, disturbance, LONG[b // 20 % len(LONG)])
+    if ending := WITHOUT_CALLS[b // 840 % len(WITHOUT_CALLS)]:
+        machine.trigger(pair, Plan(ending))
+        machine.go(SECONDS[-1])
+        machine.endpoints.recover()
     machine.trigger(pair, Plan())
 
 

@@ -13,9 +13,10 @@ import pytest
 import redis
 
 from tests.faults import simulation
+from tests.faults.endpoints import DENYING
 from tests.faults.mutants import BROKEN, Break
 from tests.faults.processes import Trap
-from tests.faults.reality import Plan
+from tests.faults.reality import FOR_EVER, Plan
 from tests.faults.search import Broken, enact, explained, search
 from tests.faults.simulation import PAIRS, Machine
 from tests.faults.tasks import SETTINGS
@@ -85,6 +86,24 @@ def test_late_answer_for_a_pair_with_another_owner_opens_no_look_up(client: redi
     machine, error = enact(client, scene, skew=-50)
     assert error is None
     assert machine.counts["adopted"] >= 3
+
+
+@pytest.mark.parametrize("ending", ["lost before any call", "all refused", "rejected"])
+def test_call_that_upstream_shows_late_is_found_after_another_request(client: redis.Redis, ending: str) -> None:
+    """S5 S14: upstream denies the call of a lost answer until the pair's next request has made none."""
+
+    def scene(machine: Machine) -> None:
+        machine.endpoints.disturb(DENYING, machine.now + 300)
+        machine.trigger(PAIRS[0], Plan("lost at once", life=FOR_EVER, visible=4))
+        machine.go(200)
+        machine.trigger(PAIRS[0], Plan(ending))
+        machine.go(200)
+        machine.trigger(PAIRS[0], Plan())
+        machine.go(5)
+
+    machine, error = enact(client, scene)
+    assert error is None
+    assert (machine.counts["requests"], machine.counts["denied"], machine.counts["skipped"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(("apply", "pattern", "first"), BROKEN)

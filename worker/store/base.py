@@ -126,10 +126,13 @@ local function release_pair(member, token, t)
   age_case(member)
 end
 
--- Remember a failure: the pair's next trigger first queries upstream for calls created since (S5). A done pair, or one
--- whose ledger has expired, may share a call that another pair watches: the failure is then remembered for a day from
--- now.
+-- Remember a failure: the pair's next trigger first queries upstream for calls created since (S5), also for those of an
+-- earlier request whose failure is less than a day old: upstream may show them late. A done pair, or one whose ledger
+-- has expired, may share a call that another pair watches: the failure is then remembered for a day from now.
 local function remember_failure(ledger, kind, t, since)
+  local last = redis.call('HMGET', ledger, 'last_failure_at', 'last_failure_since')
+  local recent = last[1] and t - tonumber(last[1]) <= LAST_FAILURE_TTL / 1000
+  if recent and tonumber(last[2]) < tonumber(since) then since = last[2] end
   redis.call('HSET', ledger, 'last_failure', kind, 'last_failure_at', stamp(t), 'last_failure_since', since)
   local phase = redis.call('HGET', ledger, 'phase')
   if not phase then enter(ledger, 'release', phase, 'done_at', stamp(t)) end

@@ -49,7 +49,8 @@ end
 local t = now()
 local is_outdated, era, noticed_at = outdated(t, state[5])
 local function claimed()
-  return {'claimed', redis.call('HGET', ledger, 'last_failure_since') or ''}
+  local last = redis.call('HMGET', ledger, 'last_failure', 'last_failure_since')
+  return {'claimed', last[1] and last[2] or ''}
 end
 -- Lock the pair and start a new ledger; keep the last failure, the retry time of the rate limit and, for the same task,
 -- the number of its republications.
@@ -64,8 +65,9 @@ local function take()
   if era and era ~= '0' then redis.call('HSET', ledger, 'era', era) end
   if without_ledger or is_outdated then
     remember_failure(ledger, 'unknown', t, '0')
-  elseif last[1] and t - tonumber(last[2]) <= LAST_FAILURE_TTL / 1000 then
-    remember_failure(ledger, last[1], tonumber(last[2]), last[3])
+  elseif last[2] and t - tonumber(last[2]) <= LAST_FAILURE_TTL / 1000 then
+    redis.call('HSET', ledger, 'last_failure_at', last[2], 'last_failure_since', last[3])
+    if last[1] then redis.call('HSET', ledger, 'last_failure', last[1]) end
   end
   if last[4] then redis.call('HSET', ledger, 'rate_slot', last[4]) end
   if last[5] and phase == 'claimed' and state[2] == task_id then redis.call('HSET', ledger, 'republished', last[5]) end
@@ -173,8 +175,7 @@ if DIAL_RATE > 0 and state[2] == 'claimed' then
   end
 end
 enter(ledger, 'send', state[2], 'sending_at', stamp(t))
-redis.call('HDEL', ledger, 'last_failure', 'last_failure_at', 'last_failure_since', 'rate_slot', 'requeued',
-  'republished')
+redis.call('HDEL', ledger, 'rate_slot', 'requeued', 'republished')
 redis.call('SET', PREFIX .. ':task:' .. state[3], unknown)
 redis.call('ZADD', PREFIX .. ':dialled', t, state[3])
 redis.call('PEXPIRE', lock, LOCK_TTL)

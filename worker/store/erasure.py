@@ -29,10 +29,10 @@ local anyway, event = unpack(ARGV)
 local t, members, jobs = now(), redis.call('SMEMBERS', mediations), redis.call('SMEMBERS', case_jobs)
 table.sort(members)
 for _, member in ipairs(members) do
-  local s = redis.call('HMGET', PREFIX .. ':ledger:' .. member, 'phase', 'last_failure_at')
+  local s = redis.call('HMGET', PREFIX .. ':ledger:' .. member, 'phase', 'last_failure_at', 'last_failure')
   if s[1] and s[1] ~= 'done' and s[1] ~= 'waiting' then return {'busy', member, s[1]} end
   if redis.call('SCARD', PREFIX .. ':live:' .. member) > 0 then return {'busy', member, 'watching'} end
-  local remembered = s[2] and tonumber(s[2]) + LAST_FAILURE_TTL / 1000 or 0
+  local remembered = s[3] and tonumber(s[2]) + LAST_FAILURE_TTL / 1000 or 0
   if anyway == '0' and remembered > t then return {'last_failure', member, stamp(remembered)} end
 end
 local removed = {'erased', redis.call('LLEN', history), 0, 0}

@@ -54,6 +54,11 @@ for _, event in ipairs(new.events) do
 end
 if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
+-- A request of which every call is known ends the query-first, and only then: one that made no call leaves an earlier
+-- request as the pair's last one. The time of that one stays for the next failure (S5).
+if ours and before == 'sending' and outcome == 'started' and look_up == '0' then
+  redis.call('HDEL', ledger, 'last_failure')
+end
 local started_at = tonumber(sent_at) or past_the_gate and tonumber(state[3]) or t
 local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(new.jobs) do
