@@ -9,7 +9,7 @@ from tests.contract.conftest import TERMS
 from tests.contract.test_claims import PAIR, phase, settlement, started
 from tests.polls import begin_poll, continue_poll, finish_poll
 from worker.core.decision import Next, Poll, Verdict
-from worker.core.model import Event, PollDropped, PollEnd, PollStarted, QueryResult
+from worker.core.model import Event, Pair, PollDropped, PollEnd, PollStarted, QueryResult
 from worker.store import RedisStore
 
 JOBS = ("j-1", "j-2", "j-3")
@@ -209,6 +209,25 @@ def test_failure_is_remembered(
     begun(store, client)
     assert finish(store, verdict)
     assert client.hget("t:ledger:C-1:20", "last_failure") == last_failure
+
+
+@pytest.mark.parametrize(("verdict", "last_failure"), [("ended", None), ("lost", "lost")])
+def test_end_of_a_call_that_moved_during_its_query_releases_both_pairs(
+    store: RedisStore, client: redis.Redis, verdict: Verdict, last_failure: str | None
+) -> None:
+    """S5 S14: an answer has named the call's mediation since the poll began; it remembers the failure as well."""
+    started(store, "j-1")
+    client.hset("t:job:j-1", "person_id", "")  # a look-up adopted it
+    begun(store, client)
+    owner = Pair("C-1", "21")
+    store.claim(owner, token="tok-21", task_id="task-21", arguments="{}", expires=None, enabled=True)
+    assert isinstance(store.begin_sending(owner, "tok-21"), float)
+    assert store.settle(replace(settlement("started", "watching", "tok-21", "j-1", task_id="task-21"), pair=owner))
+    assert finish(store, verdict)
+    for mediation_id in ("20", "21"):
+        names = ["phase", "last_failure"]
+        assert client.hmget(f"t:ledger:C-1:{mediation_id}", names) == ["done", last_failure]
+        assert not client.exists(f"t:lock:C-1:{mediation_id}", f"t:live:C-1:{mediation_id}")
 
 
 def test_finished_calls_outlive_the_last_failure(store: RedisStore, client: redis.Redis) -> None:

@@ -214,7 +214,7 @@ BROKEN = [
             without(
                 polls,
                 "FINISH_POLL",
-                ("age_case(p.member)", "redis.call('PEXPIRE', job, HISTORY_TTL)"),
+                ("age_case(r[5])", "redis.call('PEXPIRE', job, HISTORY_TTL)"),
             ),
             without(
                 base,

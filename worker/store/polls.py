@@ -115,7 +115,7 @@ end
 FINISH_POLL = """
 local function finish(p, t, counted)
   local job = PREFIX .. ':job:' .. p.job_id
-  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'shared_with', 'deadline')
+  local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'shared_with', 'deadline', 'member')
   if not r[1] or r[2] then return false end
   local overtaken = tonumber(r[1]) ~= p.poll_no
   local stands = p.verdict == 'ended' or (p.verdict == 'expired' and t >= tonumber(r[4]))
@@ -128,7 +128,8 @@ local function finish(p, t, counted)
   redis.call('ZREM', PREFIX .. ':due', p.job_id)
   redis.call('ZADD', PREFIX .. ':finished', t, p.job_id)
   redis.call('ZREMRANGEBYSCORE', PREFIX .. ':finished', '-inf', t - HISTORY_TTL / 1000)
-  for holder in string.gmatch(p.member .. ' ' .. (r[3] or ''), '%S+') do
+  -- The record names the owner: an answer may have moved the call to another mediation since this poll began.
+  for holder in string.gmatch(r[5] .. ' ' .. (r[3] or ''), '%S+') do
     local live, ledger = PREFIX .. ':live:' .. holder, PREFIX .. ':ledger:' .. holder
     redis.call('SREM', live, p.job_id)
     local state = redis.call('HMGET', ledger, 'token', 'phase', 'lookup', 'sending_at', 'last_failure_since')
@@ -139,7 +140,7 @@ local function finish(p, t, counted)
       release_pair(holder, state[1], t)
     end
   end
-  age_case(p.member)  -- with no open pair left in the case, the record gets its time to live here
+  age_case(r[5])  -- with no open pair left in the case, the record gets its time to live here
   emit(PREFIX .. ':events', PREFIX .. ':history:' .. p.case, HISTORY_TTL, t, p.event)
   redis.call('ZREM', PREFIX .. ':failing', p.job_id)
   return detect_outage(p.result, p.job_id, t)
@@ -217,8 +218,7 @@ class PollScripts(Scripts):
             fields |= {"due": f"{poll.due:.3f}", "retry_count": poll.retry_count}
         else:
             fields |= {"verdict": end.follows.verdict, "retry_count": end.follows.retry_count}
-        pair = member(end.pair)
-        return json.dumps(fields | {"member": pair, "case": pair.partition(":")[0]}, ensure_ascii=False)
+        return json.dumps(fields | {"case": member(end.pair).partition(":")[0]}, ensure_ascii=False)
 
 
 def _started(reply: list[str], poll_no: int, *, outage: bool) -> PollStarted | PollDropped:
