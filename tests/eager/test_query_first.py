@@ -1,10 +1,14 @@
 """Test the query of upstream before a new call, after a pair's lost, expired or unknown end (S5)."""
 
+from typing import Any
+
 import pytest
 
 from api_client import OutcomeUnknown, Rejected, Unavailable
 from tests.eager.test_unknown import entry, lose_the_answer, phase
 from tests.fakes import START, Dial, World, job_id, record
+from worker.core.dial_result import read_answer
+from worker.core.model import Call, Pair, Settlement
 from worker.store.erasure import Erased
 
 JOB = job_id(1, at=START + 1)
@@ -175,6 +179,32 @@ def test_call_found_while_another_mediation_is_sending_is_left_to_it(world: Worl
     assert found == ["failed"]
     (call,) = world.store.calls()
     assert (call.mediation_id, call.person_id) == ("21", "P-2")
+
+
+def test_call_stored_by_another_mediation_between_two_reads_is_left_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S5 S14: the same, with the other answer stored while the trigger reads the records."""
+    lose_the_watch(world)
+    theirs, other = job_id(4, at=START + 300), Pair("C-1", "21")
+    world.store.claim(other, token="tok", task_id="task-2", arguments="{}", expires=None, enabled=True)
+    sent_at = world.store.begin_sending(other, "tok")
+    assert isinstance(sent_at, float)
+    world.upstream.log_entries = [entry(theirs)]
+    world.upstream.life = lambda _job, _age: "Failed"
+    read = world.store.calls
+
+    def read_before_the_answer(**which: Any) -> list[Call]:
+        calls, end = read(**which), read_answer([record(theirs, person="P-2")], other, interval=10)
+        world.store.settle(Settlement(other, "tok", "task-2", end.result, "watching", sent_at, end.jobs, end.events))
+        return calls
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "calls", read_before_the_answer)
+        assert world.trigger(task_id="task-3")["outcome"] == "failed"
+    (call,) = world.store.calls()
+    assert (call.job_id, call.shared_with) == (theirs, ())
+    world.run(60)
 
 
 def test_call_named_by_two_answers_holds_both_pairs(world: World) -> None:

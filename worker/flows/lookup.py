@@ -75,14 +75,15 @@ def still_active(
     if not seen.answered:
         text = "the conversation log was not read" if not seen.log_read else "the status was not answered"
         raise Unavailable(text, reason=seen.failure)
+    # Before the records: a request whose answer is stored between the two reads counts as under way.
+    others = [one.phase for one in store.pairs(case_id=pair.case_id) if one.pair != pair]
     known = {call.job_id: call for call in store.calls(case_id=pair.case_id, finished=True)}
     jobs = [
         NewJob(job_id, "", call_status, first_delay(job_id, interval))
         for job_id, call_status in seen.statuses.items()
         if job_id not in known and may_belong_to(job_id, since) and read_status(call_status) == "running"
     ]
-    others = (one for one in store.pairs(case_id=pair.case_id) if one.pair != pair)
-    if jobs and any(one.phase == "sending" for one in others):  # those calls may belong to that request (S14)
+    if jobs and "sending" in others:  # those calls may belong to that request (S14)
         raise Unavailable("another mediation's request is under way", reason="other_request")
     for call in known.values():
         may_be = not call.person_id and may_belong_to(call.job_id, since)  # adopted by another pair's look-up
