@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api_client import OutcomeUnknown, Rejected, Unavailable
+from api_client import CallRecord, OutcomeUnknown, Rejected, Unavailable
 from tests.eager.test_unknown import entry, lose_the_answer, phase
 from tests.fakes import START, Dial, World, job_id, record
 from worker.core.dial_result import read_answer
@@ -124,6 +124,25 @@ def test_call_that_ends_well_ends_the_query_first(world: World) -> None:
     assert world.trigger(task_id="task-3")["outcome"] == "started"
     world.run(60)
     assert isinstance(world.store.erase("C-1", anyway=False), Erased)
+
+
+@pytest.mark.parametrize(
+    ("person", "refused"),
+    [pytest.param("P-2", [], id="one person"), pytest.param("", [record(None, code=1002)], id="one is refused")],
+)
+def test_request_that_calls_not_everyone_leaves_the_query_first(
+    world: World, person: str, refused: list[CallRecord]
+) -> None:
+    """S5 S4: for the others, the lost answer is still the last one of the pair."""
+    lose_the_answer(world)
+    world.run(800)
+    world.upstream.dials = [[record(job_id(2, at=START + 900), person="P-2"), *refused]]
+    assert world.trigger(task_id="task-2", call_person_id=person)["outcome"] == "started"
+    world.run(60)
+    assert phase(world) == "done"
+    world.upstream.log_entries = [entry(JOB)]
+    world.upstream.life = lambda _job, _age: "Executing"
+    assert world.trigger(task_id="task-3")["outcome"] == "skipped"
 
 
 def test_failure_after_a_good_end_counts_from_the_first_lost_answer(world: World) -> None:

@@ -19,7 +19,7 @@ SETTLE = """
 local lock, ledger, live, task, pairs_key, done, events, history = unpack(KEYS, 1, 8)
 local token, task_id, member, phase, look_up, result, answer, sent_at = unpack(ARGV)
 local t, new = now(), cjson.decode(answer)
-local state = redis.call('HMGET', ledger, 'token', 'phase', 'claimed_at')
+local state = redis.call('HMGET', ledger, 'token', 'phase', 'claimed_at', 'arguments')
 local before, watched = state[2] or 'done', {}  -- no ledger: as in phase done
 local past_the_gate = phase == 'unknown' and sent_at == ''
 -- A request that left past the gate also takes a pair whose owner has sent nothing.
@@ -54,9 +54,11 @@ for _, event in ipairs(new.events) do
 end
 if sent_at ~= '' then observe('call_latency', t - tonumber(sent_at)) end
 
--- A request of which every call is known ends the query-first, and only then: one that made no call leaves an earlier
--- request as the pair's last one. The time of that one stays for the next failure (S5).
-if ours and before == 'sending' and outcome == 'started' and look_up == '0' then
+-- A request that calls everyone ends the query-first: for a person without a call, an earlier request is the last one.
+-- The time of that one stays for the next failure, and for the end of a look-up for calls without a job (S5).
+local everyone = string.find(result, '"refused": []', 1, true)
+  and not string.find(state[4] or '', '"call_person_id":"[^"]')
+if ours and before == 'sending' and outcome == 'started' and everyone then
   redis.call('HDEL', ledger, 'last_failure')
 end
 local started_at = tonumber(sent_at) or past_the_gate and tonumber(state[3]) or t
