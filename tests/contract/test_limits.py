@@ -76,6 +76,20 @@ def test_s29_poll_without_a_query_needs_no_token(limited: RedisStore, client: re
     assert limited.counters()["polls:nothing"] == 3
 
 
+@pytest.mark.parametrize(("queried", "first"), [(False, ["job-0"]), (True, ["job-0", "job-1", "job-2", "job-3"])])
+def test_s25_poll_at_the_deadline_needs_a_token_until_its_call_was_queried(
+    limited: RedisStore, client: redis.Redis, *, queried: bool, first: list[str]
+) -> None:
+    """Its first poll may have died between the fence and the query."""
+    make_due(client, limited)
+    for number in range(4):
+        due = limited.now() - 1
+        client.hset(f"t:job:job-{number}", mapping={"poll_no": 2, "due": due, "deadline": due})
+        if queried:
+            client.hset(f"t:job:job-{number}", "last_polled_at", due)
+    assert taken(limited) == first
+
+
 def test_s29_each_fraction_of_an_interval_has_one_probe(store: RedisStore, client: redis.Redis) -> None:
     started(store, "j-0", "j-1")
     make_due(client, store, "j-0", "j-1")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from api_client import ApiError, ProtocolError, Unavailable
+from api_client import ApiError, CallRecord, ProtocolError, Unavailable
 from tests.fakes import START, StatusAnswer, World, job_id, record
 from worker.core.interfaces import StoreUnavailable
+from worker.core.model import PollStarted
 
 JOB = job_id(1)
 
@@ -159,6 +160,21 @@ def test_last_query_without_an_end_expires(world: World, answer: str | ApiError)
     world.run(1)
     assert verdict(world) == "expired"
     assert len(world.upstream.queries) == 1
+
+
+def test_call_stored_after_its_deadline_is_queried_once_even_if_its_first_poll_dies(world: World) -> None:
+    """S25 S28: the process dies between the fence and the query, and the next poll is due at once."""
+
+    def stopped(_request: object) -> list[CallRecord]:
+        world.clock.sleep(7_201)
+        return [record(JOB)]
+
+    world.upstream.dials = [stopped]
+    assert world.trigger()["outcome"] == "started"
+    assert isinstance(world.store.begin_polls([(JOB, 1)])[0], PollStarted)
+    world.run(5)
+    assert len(world.upstream.queries) == 1
+    assert verdict(world) == "ended"
 
 
 def test_kwargs_carry_countdown_retry_count_and_deadline(world: World) -> None:

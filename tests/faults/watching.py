@@ -97,7 +97,6 @@ class Watching:
         assert verdict != "lost" or poll_no == number, f"{process} gave {job_id} up, which is at {number}"
         assert verdict != "lost" or end.retry_count == FAILURES
         assert verdict != "expired" or machine.now >= float(call.record["deadline"]) - ROUNDING
-        asked = asked or len(call.begun) > 1  # or a process was stopped between the fence and its query
         assert verdict != "expired" or asked, f"{job_id} expired without one query"
         machine.counts[verdict] += 1
         for pair, request in {request.pair: request for request in memory.requests.values()}.items():

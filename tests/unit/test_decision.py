@@ -82,20 +82,20 @@ def test_s25_last_poll_is_due_at_the_deadline_and_sends_no_query() -> None:
     """S25: at most two hours; the poll at the deadline only ends the watch."""
     decision = decide("running", poll(due=7_195), POLICY, began=7_195, now=7_195)
     assert decision == Next(poll(no=2, due=7_200))
-    assert not may_query(poll(no=2, due=7_200), POLICY, began=7_209.999)
-    assert may_query(poll(no=2, due=7_199.999), POLICY, began=7_200)
+    assert not may_query(poll(no=2, due=7_200), POLICY, began=7_209.999, queried=True)
+    assert may_query(poll(no=2, due=7_199.999), POLICY, began=7_200, queried=True)
 
 
 def test_s25_poll_long_after_the_deadline_queries_once_more() -> None:
     """S25: all workers were down, or the dial response arrived after the call's deadline."""
-    assert may_query(poll(no=2, due=7_200), POLICY, began=7_210)
-    assert may_query(poll(no=1, due=7_200), POLICY, began=7_200)
+    assert may_query(poll(no=2, due=7_200), POLICY, began=7_210, queried=True)
+    assert may_query(poll(no=2, due=7_200), POLICY, began=7_200, queried=False)
 
 
 def test_s24_poll_at_the_failure_limit_ends_the_watch_without_a_query() -> None:
     """S24 S28: queries that outlived their leases count as failures and leave no poll to report them."""
-    assert may_query(poll(retry_count=9), POLICY, began=10)
-    assert not may_query(poll(retry_count=10), POLICY, began=10)
+    assert may_query(poll(retry_count=9), POLICY, began=10, queried=True)
+    assert not may_query(poll(retry_count=10), POLICY, began=10, queried=False)
     assert decide("outage", poll(retry_count=10), POLICY, began=10, now=10) == Finish("lost", 10)
 
 

@@ -86,7 +86,7 @@ class World:
 
 def started_poll(job_id: str, *, due: float = 1_000, not_before: float = 0, deadline: float = 8_000) -> PollInProgress:
     poll = Poll(3, due, deadline, 0)
-    start = PollStarted(1_000.0, Pair("C-1", "20"), poll, "Executing")
+    start = PollStarted(1_000.0, Pair("C-1", "20"), poll, "Executing", queried=True)
     message = PollMessage(job_id=job_id, case_id="C-1", mediation_id="20", not_before=not_before)
     return PollInProgress(message, start, SystemClock().monotonic())
 

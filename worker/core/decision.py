@@ -134,16 +134,16 @@ def read_status(call_status: str) -> Answer:
     return "ended" if call_status in TERMINAL else "running"
 
 
-def may_query(poll: Poll, policy: Policy, *, began: float) -> bool:
+def may_query(poll: Poll, policy: Policy, *, began: float, queried: bool) -> bool:
     """Return whether a poll queries upstream (S25); `began` is the time at which it passed the fence (epoch seconds).
 
-    A poll due at the deadline ends the watch without a query, unless it starts an interval late or is the call's first:
-    then no other poll has queried for that long. A poll with `max_retry_count` failures does not query either: queries
-    that outlasted their leases counted as failures (S24, S28).
+    A poll due at the deadline ends the watch without a query, unless it starts an interval late or no earlier poll of
+    the call has `queried`. A poll with `max_retry_count` failures does not query either: queries that outlasted their
+    leases counted as failures (S24, S28).
     """
     if poll.retry_count >= policy.max_retry_count:
         return False
-    return poll.due < poll.deadline or poll.poll_no == 1 or began - poll.due >= policy.interval
+    return poll.due < poll.deadline or not queried or began - poll.due >= policy.interval
 
 
 def decide(

@@ -172,7 +172,7 @@ class PollStarted:
     """The store's answer to a poll that passed the fence: the record's state and the store's time.
 
     The record's state takes precedence over the message's. During an `outage` a failure is not counted (S29). `root` is
-    the trigger's task id.
+    the trigger's task id. `queried` tells whether a poll of this call has written the result of a query before.
     """
 
     now: float
@@ -181,6 +181,7 @@ class PollStarted:
     call_status: str
     outage: bool = False
     root: str = ""
+    queried: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class PollFlow:
         """Query upstream for the status of a call; send no request if the poll only ends the watch (S21, S25)."""
         message, start, poll = current.message, current.start, current.start.poll
         last_of_outage = start.outage and poll.due >= poll.deadline  # in an outage only probes query upstream
-        if last_of_outage or not may_query(poll, self.policy, began=start.now):
+        if last_of_outage or not may_query(poll, self.policy, began=start.now, queried=start.queried):
             # `outage` also stands for a poll without a query: the failures in a row stay unchanged.
             return QueryOutcome("outage", "nothing", late=self._now(current) - poll.due)
         wait = message.not_before - self._now(current)

@@ -44,7 +44,7 @@ for _, id in ipairs(ids) do
     'person_id', 'root', 'last_polled_at', 'watched_at', 'verdict')
   local due, deadline, not_before = tonumber(r[2] or 0), tonumber(r[3] or 0), 0
   -- The same rule as may_query in core/decision.py, without its test of the failures in a row.
-  local asks = due < deadline or r[1] == '1' or t - due >= INTERVAL
+  local asks = due < deadline or not r[9] or t - due >= INTERVAL
   if not r[1] or r[11] then
     redis.call('ZREM', due_key, id)
   elseif probed and due < deadline then

@@ -26,7 +26,7 @@ local t, in_outage, replies = now(), redis.call('EXISTS', outage) == 1, {}
 local function begin(job_id, poll_no)
   local job = PREFIX .. ':job:' .. job_id
   local r = redis.call('HMGET', job, 'poll_no', 'verdict', 'due', 'deadline', 'retry_count', 'call_status', 'case_id',
-    'mediation_id', 'root', 'begun_at')
+    'mediation_id', 'root', 'begun_at', 'last_polled_at')
   local function drop(why) count('polls:' .. why) return {why} end
   if not r[1] then return drop('absent') end
   if r[2] then return drop('finished') end
@@ -36,7 +36,7 @@ local function begin(job_id, poll_no)
   if r[10] and not in_outage then failures = failures + 1 end
   redis.call('HSET', job, 'poll_no', poll_no + 1, 'begun_at', stamp(t), 'retry_count', failures)
   redis.call('ZADD', due_key, LEASED + t + LEASE, job_id)
-  return {'begun', stamp(t), r[3], r[4], tostring(failures), r[6], r[7], r[8], r[9] or ''}
+  return {'begun', stamp(t), r[3], r[4], tostring(failures), r[6], r[7], r[8], r[9] or '', r[11] or ''}
 end
 for i = 1, #ARGV, 2 do replies[#replies + 1] = begin(ARGV[i], ARGV[i + 1]) end
 return {in_outage and 1 or 0, replies}
@@ -224,9 +224,11 @@ class PollScripts(Scripts):
 def _started(reply: list[str], poll_no: int, *, outage: bool) -> PollStarted | PollDropped:
     if len(reply) == 1:
         return PollDropped(cast("Any", reply[0]))
-    _, now, due, deadline, retry_count, call_status, case_id, mediation_id, root = reply
+    _, now, due, deadline, retry_count, call_status, case_id, mediation_id, root, last_polled_at = reply
     poll = Poll(poll_no, float(due), float(deadline), int(retry_count))
-    return PollStarted(float(now), Pair(case_id, mediation_id), poll, call_status, outage, root)
+    return PollStarted(
+        float(now), Pair(case_id, mediation_id), poll, call_status, outage, root, queried=last_polled_at != ""
+    )
 
 
 def _written(reply: str) -> OutageChange | Exception | None:
