@@ -228,3 +228,31 @@ def test_record_without_a_job_is_looked_up_beside_watched_ones(world: World) -> 
     world.run(150)
     assert world.events() == ["started", "ended", "adopted", "ended"]
     assert phase(world) == "done"
+
+
+@pytest.mark.parametrize("person", ["P-1", None])
+def test_named_call_is_not_the_missing_one(world: World, person: str | None) -> None:
+    """S7 S14: the record without a job is another call, also if the named one has no person; the hold follows."""
+    world.upstream.dials = [[record(JOB, person=person), record(None, person="P-2")]]
+    assert world.trigger()["outcome"] == "started"
+    world.sweeping = 5
+    world.upstream.log_entries = [entry(JOB, "Succeeded")]
+    world.run(200)
+    assert world.events() == ["started", "ended", "nothing_found"]
+    assert phase(world) == "watching"
+    world.run(600)
+    assert phase(world) == "done"
+
+
+@pytest.mark.parametrize("person", ["P-1", None])
+def test_call_that_another_answer_has_named_does_not_hold_the_pair(world: World, person: str | None) -> None:
+    """S14: neither is it the missing call of the lost answer."""
+    lose_the_answer(world)
+    world.upstream.dials = [[record(JOB, person=person)]]
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.log_entries = [entry(JOB)]
+    assert world.trigger("C-1", "21", task_id="task-2")["outcome"] == "started"
+    world.run(200)
+    (call,) = world.store.calls()
+    assert not call.shared_with
+    assert world.events() == ["unknown", "started", "status_changed", "nothing_found"]

@@ -176,7 +176,7 @@ BROKEN = [
                     settlements, "SETTLE", "if stored and not unsettled then", "if stored and phase ~= 'unknown' then"
                 ),
             ),
-            change(lookups, "ADOPT", " or unnamed"),
+            change(lookups, "ADOPT", " or found_before"),
         ),
         ONE,
         "S14: reported as not found",

@@ -15,9 +15,9 @@ from worker.store.limits import ADMIT, RESERVE
 from worker.store.terms import Terms, constants
 
 # Invariant: a found job is not adopted for a lost answer while another mediation of the case may be creating it. A job
-# that could belong to two lost answers is watched once and holds both pairs (S14), whichever look-up finds it first: an
-# adopted call has no person. The time of the first answered look-up is kept: the window starts there if upstream was
-# away before.
+# that could belong to two lost answers is watched once and holds both pairs (S14), whichever look-up finds it first,
+# until an answer names it. The time of the first answered look-up is kept: the window starts there if upstream was away
+# before.
 ADOPT = """
 local ledger, mediations, events, history = unpack(KEYS, 1, 4)
 local member, token, found, answered = unpack(ARGV)
@@ -37,17 +37,19 @@ local watched, started_at = {}, tonumber(s[3])
 local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(cjson.decode(found)) do
   local key = KEYS[4 + i]
-  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at', 'member', 'shared_with')
+  local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'watched_at', 'member', 'shared_with',
+    'answered')
   if known[1] then
     local ours = holds(known[5], known[6], member)
-    local newly_held = not ours and not known[2] and known[3] == ''
+    local unclaimed = known[3] == '' and not known[7]
+    local newly_held = not ours and not known[2] and unclaimed
     if newly_held then  -- another pair's look-up found it: it may belong to this pair until an answer names its owner
       hold(key, member)
       redis.call('SADD', PREFIX .. ':live:' .. member, job.job_id)
     end
-    -- Neither a call on record before the request left nor one whose person an answer has named is the missing one.
-    local unnamed = ours and known[3] == '' and s[6] == '0'
-    if (newly_held or unnamed) and tonumber(known[4] or t) >= started_at then
+    -- Neither a call on record before the request left nor one that an answer has named is the missing one.
+    local found_before = ours and unclaimed and s[6] == '0'
+    if (newly_held or found_before) and tonumber(known[4] or t) >= started_at then
       s[6] = redis.call('HINCRBY', ledger, 'found', 1)
     end
   else

@@ -64,10 +64,11 @@ end
 local started_at = tonumber(sent_at) or past_the_gate and tonumber(state[3]) or t
 local deadline = started_at + WATCH_DURATION
 for i, job in ipairs(new.jobs) do
-  local key = KEYS[8 + i]
+  local key, answered = KEYS[8 + i], sent_at ~= '' or past_the_gate  -- else a query has found the call
   local known = redis.call('HMGET', key, 'poll_no', 'verdict', 'person_id', 'member', 'shared_with')
   if not known[1] then
     watch(member, task_id, job, t, started_at, deadline)
+    if answered then redis.call('HSET', key, 'answered', 1) end
     watched[#watched + 1] = job.job_id
   elseif known[2] and known[2] ~= 'ended' and job.watch_again then
     local first = math.min(t + job.first_delay, deadline)
@@ -84,7 +85,8 @@ for i, job in ipairs(new.jobs) do
     watched[#watched + 1] = job.job_id
   else  -- on record before its answer, which names person and mediation; unless ended, it holds this pair too
     if known[3] == '' then redis.call('HSET', key, 'person_id', job.person_id) end
-    if known[3] == '' and (sent_at ~= '' or past_the_gate) then move(key, member, job.mediation_id, task_id) end
+    if known[3] == '' and answered then move(key, member, job.mediation_id, task_id) end
+    if answered then redis.call('HSET', key, 'answered', 1) end
     if known[2] ~= 'ended' then hold(key, member) end
     if not known[2] then
       redis.call('SADD', live, job.job_id)
