@@ -42,7 +42,7 @@ class Ringing:
         self._sending_at: dict[Process, float] = {}
         self._looks: dict[Process, Look] = {}
         self._excused: dict[str, str] = {}
-        """The running calls that did not stop a request of their pair, with the task id of the latest such request."""
+        """The running calls that were judged and did not stop a request of their pair, with its task id."""
 
     def before_begin_sending(self, pair: Pair, *_: object, **__: object) -> None:
         """Record the owner of the pair."""
@@ -85,22 +85,31 @@ class Ringing:
         for earlier in memory.requests.values():
             assert earlier.pair != pair or memory.over(earlier, at), f"{pair} called again: {earlier} is not over"
         for job in self._machine.reality.under_way(pair, self._machine.now):
-            if not self._ended_well(self._excused.get(job.job_id)):
+            if not self._is_excused(job):
                 self._judge(process, pair, job)
-            self._excused[job.job_id] = process.task_id
+                self._excused[job.job_id] = process.task_id
         for job_id, call in memory.calls.items():
             if call.holds(pair) and job_id not in self._excused:
                 self._judge_record(process, pair, job_id)
         memory.requests[process.task_id] = memory.sent[process] = Request(pair, process.task_id, at)
         self._machine.counts["requests"] += 1
 
-    def _ended_well(self, task_id: str | None) -> bool:
-        """Tell whether a request was answered for all persons and its calls have ended: the next one needs no query."""
-        request = self._memory.requests.get(task_id or "")
-        if request is None or request.outcome != "started" or request.look_up:
+    def _is_excused(self, job: Job) -> bool:
+        """Tell whether a request that did not stop for this call ended well, and no later one badly (S5)."""
+        if (task_id := self._excused.get(job.job_id)) is None:
             return False
-        jobs = (job.job_id for job in self._machine.reality.jobs.values() if job.task_id == task_id)
-        return all(self._memory.calls[job_id].verdict == "ended" for job_id in jobs)
+        first = self._memory.requests[task_id]
+        later = [one for one in self._memory.requests.values() if one.pair == job.pair and one.at > first.at]
+        return self._ended_well(first) and all(self._ended_well(one) or self._made_no_call(one) for one in later)
+
+    def _ended_well(self, request: Request) -> bool:
+        """Tell whether a request was answered for all persons, and its calls have ended."""
+        jobs = [job.job_id for job in self._machine.reality.jobs.values() if job.task_id == request.task_id]
+        ended = all(self._memory.calls[job_id].verdict == "ended" for job_id in jobs if job_id in self._memory.calls)
+        return request.outcome == "started" and not request.look_up and ended
+
+    def _made_no_call(self, request: Request) -> bool:
+        return request.outcome in {"refused", "failed"}
 
     def _judge(self, process: Process, pair: Pair, job: Job) -> None:
         """A call of the pair is running: upstream was queried and denied it, or its failure is a day old."""
