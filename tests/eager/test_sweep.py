@@ -140,7 +140,7 @@ def test_records_older_than_the_history_are_deleted(world: World) -> None:
     ("error", "line"),
     [
         (ScheduleFailed("OSError"), "sweep could not publish, a later sweep tries again: OSError"),
-        (StoreUnavailable("Redis: gone"), "sweep failed: StoreUnavailable: Redis: gone"),
+        (StoreUnavailable("Redis: gone"), "sweeps fail, retrying: StoreUnavailable: Redis: gone"),
         (KeyError("x"), "sweep failed: KeyError: 'x'"),
     ],
     ids=["no broker", "no store", "a fault"],
@@ -172,6 +172,34 @@ def test_sweeps_continue_after_an_error(
     assert line in caplog.messages
     assert [delivery.task_id for delivery in world.queue.heap][:1] == ["task-1"]
     assert min(succeeded) == 60, "the next success is logged (S41)"
+
+
+def test_outage_of_redis_is_logged_when_it_begins_and_when_it_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S41: not once a second; another error is logged each time that it occurs, and a later outage anew."""
+    gone = StoreUnavailable("Redis: gone")
+    results = iter((None, gone, gone, KeyError("x"), KeyError("x"), gone, None, None, gone, None))
+    rounds: list[float] = []
+
+    def sweep(_: Sweep) -> int:
+        if error := next(results):
+            raise error
+        return 0
+
+    def wait(seconds: float) -> bool:
+        rounds.append(seconds)
+        return len(rounds) > 10
+
+    monkeypatch.setattr(Sweep, "__call__", sweep)
+    sweep_forever(world.parts.sweep(Publisher()), wait, world.clock)
+    begin, end, fault = (
+        "sweeps fail, retrying: StoreUnavailable: Redis: gone",
+        "sweeps succeed again",
+        "sweep failed: KeyError: 'x'",
+    )
+    assert caplog.messages == [begin, fault, fault, end, begin, end]
+    assert {record.levelno for record in caplog.records if "retrying" in record.message} == {logging.WARNING}
 
 
 def test_long_sweep_does_not_delay_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

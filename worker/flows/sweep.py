@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker.core.interfaces import Clock, Publish, ScheduleFailed, Store
+from worker.core.interfaces import Clock, Publish, ScheduleFailed, Store, StoreUnavailable
 from worker.core.model import AbandonedClaim, Pair
 
 log = logging.getLogger(__name__)
@@ -76,16 +76,24 @@ def sweep_forever(
 ) -> None:
     """Start a sweep every interval until `wait(seconds)` returns True; call `done` after each success.
 
-    No error ends the loop, and a long sweep does not delay the next one.
+    No error ends the loop, and a long sweep does not delay the next one. An outage of Redis is one warning when it
+    begins and one when it ends.
     """
-    spent = 0.0
+    spent, is_away = 0.0, False
     while not wait(max(sweep.interval - spent, sweep.interval * (1 - LOCK_TTL))):
         began = clock.monotonic()
         try:
             sweep()
+        except StoreUnavailable as error:
+            if not is_away:
+                log.warning("sweeps fail, retrying: %s: %s", type(error).__name__, error)
+            is_away = True
         except Exception as error:  # noqa: BLE001 - no error may end the sweep's thread
             _log(error)
         else:
+            if is_away:
+                log.warning("sweeps succeed again")
+            is_away = False
             done()
         spent = clock.monotonic() - began
 
