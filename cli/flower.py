@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import socket
+import threading
 
 from cli.connect import read_settings
 from cli.ui.output import WRONG_USAGE, Failure
@@ -33,10 +34,12 @@ def flower(host: str, port: int) -> None:
     from flower import urls  # noqa: PLC0415 - takes a second
 
     from worker.app import app  # noqa: PLC0415
+    from worker.runtime.redis_check import report_tls_faults  # noqa: PLC0415
 
     urls.handlers[:] = [handler for handler in urls.handlers if path_of(handler) not in OPEN_PAGES]
     app.conf.broker_transport_options["visibility_timeout"] = A_CENTURY
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    threading.Thread(target=report_tls_faults, args=(settings,), name="tls", daemon=True).start()  # takes seconds
     app.start(["flower", *options(settings, host, port)])
 
 

@@ -22,6 +22,7 @@ from cli.signals import Signals
 from cli.ui.output import WRONG_USAGE, Failure, say
 from config.listening import is_loopback, not_usable
 from config.settings import Settings
+from worker.runtime.redis_check import report_tls_faults
 
 HEADER_TIMEOUT, TOTAL_TIMEOUT = 5.0, 30.0  # seconds for the headers of a request, and for a whole connection
 MAX_CONNECTIONS = 64  # a new one closes the oldest: a scrape takes milliseconds, an attacker stays connected
@@ -49,6 +50,7 @@ def metrics(host: str, port: int) -> None:
         server.begin()
         address = f"[{host}]" if ":" in host else host
         say(f"metrics: http://{address}:{server.port}/metrics")
+        report_tls_faults(settings)
         while not signals.wait(A_DAY):
             pass
 

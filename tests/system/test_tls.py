@@ -14,6 +14,7 @@ from cli.doctor import doctor
 from cli.main import main
 from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import LIMIT, ROOT, Deployment, wait_until
+from tests.ports import free_port
 from tests.tls import Kind, TlsProxy, certificate_file, key_file, refusing_server
 
 CA = "ssl_ca_certs"
@@ -102,16 +103,24 @@ def test_doctor_and_commands_name_the_fault_and_the_remedy(
     assert redis_server.password not in error + failed[0]
 
 
-@pytest.mark.parametrize("process", ["worker", "gateway"])
-def test_workers_and_the_gateway_log_the_fault_at_their_start(
+PROCESSES = {
+    "worker": ("celery", "-A", "worker.app", "worker"),
+    "gateway": ("gateway", "--port"),
+    "metrics": ("cli.main", "metrics", "--port"),
+    "flower": ("cli.main", "flower", "--port"),
+}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_logs_the_fault_at_its_start(
     faulty: str, redis_server: EmbeddedServer, process: str, tmp_path: Path
 ) -> None:
-    options = {"worker": ("celery", "-A", "worker.app", "worker"), "gateway": ("gateway", "--port", "0")}[process]
-    log = tmp_path / "log"
+    log, port = tmp_path / "log", () if process == "worker" else (str(free_port()),)
     with log.open("wb") as output:
         running = subprocess.Popen(
-            (sys.executable, "-m", *options),
-            env=os.environ | {"PYTHONPATH": str(ROOT), "CALLWATCH_LOG_FORMAT": "text"},
+            (sys.executable, "-m", *PROCESSES[process], *port),
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "CALLWATCH_LOG_FORMAT": "text", "CALLWATCH_FLOWER_AUTH": "one:password"},
             stdout=output,
             stderr=output,
         )
