@@ -87,6 +87,33 @@ def test_erasure_deletes_every_record_of_the_case(store: RedisStore, client: red
     assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
 
 
+def test_erasure_of_an_unknown_case_leaves_no_trace(store: RedisStore, client: redis.Redis) -> None:
+    """No event for pages, none in history, outboxes or counters: there was nothing to erase (S36)."""
+    bring_to(store, "ended", OTHER)
+    last, counters = client.xinfo_stream(store.keys.events)["last-generated-id"], store.counters()
+    names = {str(name) for name in client.scan_iter("*")}
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
+    assert client.xinfo_stream(store.keys.events)["last-generated-id"] == last
+    assert (store.counters(), {str(name) for name in client.scan_iter("*")}) == (counters, names)
+
+
+def test_erasure_announces_a_case_with_records_once(store: RedisStore) -> None:
+    bring_to(store, "ended")
+    store.erase("C/1", anyway=False)
+    assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
+    assert store.counters()["events:erased"] == 1
+
+
+def test_events_of_a_case_whose_records_have_expired_are_erased(store: RedisStore, client: redis.Redis) -> None:
+    """The live stream is bounded by number, not by time: it may outlive the records."""
+    bring_to(store, "ended")
+    client.delete(store.keys.history("C/1"), store.keys.jobs("C/1"), store.keys.mediations("C/1"))
+    erased = store.erase("C/1", anyway=False)
+    assert isinstance(erased, Erased)
+    assert (erased.events, erased.live_events) == (0, 2)
+    assert list(store.entries(store.keys.events, "C/1")) == []
+
+
 def test_s17_late_duplicate_delivery_of_an_erased_trigger_makes_no_call(store: RedisStore, client: redis.Redis) -> None:
     bring_to(store, "ended")
     lives = client.pttl("t:task:task-job-1")

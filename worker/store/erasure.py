@@ -22,7 +22,7 @@ ERASED_RESULT = json.dumps(
 
 # Invariant: no record is erased under a call that may be ringing or is being watched. The last failure, which makes the
 # pair's next trigger query upstream first, is erased only on a person's explicit order (S5). Waiting triggers are
-# erased: they have not dialled.
+# erased: they have not dialled. A case without records is not announced as erased.
 ERASE = """
 local history, case_jobs, mediations = unpack(KEYS)
 local anyway, event = unpack(ARGV)
@@ -47,8 +47,7 @@ for _, member in ipairs(members) do
   redis.call('DEL', PREFIX .. ':live:' .. member)
   for _, set in ipairs({':pairs', ':done'}) do redis.call('ZREM', PREFIX .. set, member) end
 end
-redis.call('DEL', history, case_jobs, mediations)
-announce(PREFIX .. ':events', t, event)
+if redis.call('DEL', history, case_jobs, mediations) > 0 then announce(PREFIX .. ':events', t, event) end
 return removed
 """
 
@@ -108,12 +107,16 @@ class ErasureScripts(OutboxScripts):
             self._blank_requests(case_id)
         notices = self.delete_dead_letters(case_id)
         with self.translated():  # last: observers have had time to read the event `erased`
-            seen = max(0, self._delete_live_events(case_id) - 1)
+            seen = self._delete_live_events(case_id)
         return Erased(events, calls, pairs, seen, triggers, notices)
 
     def _delete_live_events(self, case_id: str) -> int:
-        """Delete the case's entries of the live stream."""
-        return sum(self.client.xdel(self.keys.events, entry) for entry, _ in self.entries(self.keys.events, case_id))
+        """Delete the case's entries of the live stream; return their number without the event `erased` itself."""
+        deleted = 0
+        for entry, fields in self.entries(self.keys.events, case_id):
+            self.client.xdel(self.keys.events, entry)
+            deleted += json.loads(fields["event"]).get("kind") != "erased"
+        return deleted
 
     def _blank_triggers(self, case_id: str) -> int:
         """Keep the case's handled task ids, and delete the data of the case under them."""
