@@ -39,9 +39,10 @@ def up(
     """Start all processes and show three sample cases.
 
     Starts Redis, a simulated upstream, two workers, Flower, the metrics and the HTTP gateway. No phone rings. All
-    processes listen on loopback only and stop at Ctrl-C. The command prints the addresses, the generated passwords and
-    the variables that a second terminal needs for the other commands. Unless --live is given, it ignores the Redis and
-    the upstream of the environment and of .env, and without --notices also the receiver of notices.
+    processes listen on loopback only and stop at Ctrl-C. A second `callwatch up` chooses other ports. The command
+    prints the addresses, the generated passwords and the variables that a second terminal needs for the other commands.
+    Unless --live is given, it ignores the Redis and the upstream of the environment and of .env, and without --notices
+    also the receiver of notices.
 
     Example: callwatch up --data ./callwatch-data
     """

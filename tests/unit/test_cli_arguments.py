@@ -2,6 +2,9 @@
 
 import re
 import socket
+import subprocess
+import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -30,6 +33,8 @@ COMMANDS = (*GROUP.commands, "keys new")
 def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_REDIS_URL", "redis://:s3cret@127.0.0.1:1/0")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # no port stays reserved after a test
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -231,6 +236,24 @@ def test_taken_default_port_is_replaced_and_reported(monkeypatch: pytest.MonkeyP
         chosen = choose_ports({"redis": None, "simulator": port + 1, "flower": None}, said.append)
     assert chosen["redis"] > port + 1 == chosen["simulator"]
     assert said[0] == f"port {port} is taken: redis gets {chosen['redis']}"
+
+
+def test_port_that_another_up_has_chosen_is_reserved_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its service does not listen yet."""
+    port = embedded_redis._free_port()
+    monkeypatch.setitem(PREFERRED, "redis", port)
+    choose = f"from cli.up import tcp_ports; print(tcp_ports.choose_ports({{'redis': {port}}}, print), flush=True)"
+    command = (sys.executable, "-c", f"{choose}; input()")
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout
+            assert other.stdout.readline() == f"{{'redis': {port}}}\n"
+            assert choose_ports({"redis": None}, lambda _line: None)["redis"] > port
+            with pytest.raises(Failure, match=rf"--port-redis: port {port} on 127.0.0.1 .* address already in use"):
+                choose_ports({"redis": port}, lambda _line: None)
+        finally:
+            other.kill()
+    assert choose_ports({"redis": None}, lambda _line: None) == {"redis": port}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - another program's wildcard
