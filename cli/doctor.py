@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,10 +20,12 @@ from cli.checks import Check
 from cli.connect import CONNECT_LIMIT, bounded_store, connect, no_answer, reason
 from cli.exposure import exposure
 from cli.ui.output import DONE, FAILED, say, say_json
+from cli.unread_queues import unread_queues
 from config.api_keys import KeysError, read_keys
 from config.redaction import redact
 from config.settings import Settings, SettingsError, load_settings
 from worker.core.interfaces import StoreUnavailable
+from worker.runtime.malformed import MALFORMED_QUEUE
 
 LIMIT = 7.0  # seconds for all probes together; a probe without a result by then is a FAIL
 QUEUES = ("outbound.trigger", "outbound.poll", "outbound.control")
@@ -119,7 +122,11 @@ def probe_broker(settings: Settings) -> Iterator[Check]:
         return  # Celery would retry without end
     finally:
         client.close()
-    yield checks.workers(checks.ask_workers(settings), QUEUES)
+    consumed = checks.ask_workers(settings)
+    yield checks.workers(consumed, QUEUES)
+    with connect(settings.broker_url, decode=False) as raw:
+        read = {*QUEUES, MALFORMED_QUEUE, settings.notice_queue, *chain.from_iterable(consumed.values())}
+        yield unread_queues(raw, settings.key_prefix, read)
 
 
 def probe_results(settings: Settings) -> Iterator[Check]:

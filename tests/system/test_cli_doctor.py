@@ -30,7 +30,7 @@ CHECKS = [
     "settings", "encryption", "broker memory",
     "redis", "durability", "replicas", "eviction", "clock", "sweep", "overdue polls", "outage",
     "status queries", "call requests", "new calls", "calls", "unknown outcomes", "notices", "queues",
-    "malformed messages", "workers", "upstream",
+    "malformed messages", "workers", "unread queues", "upstream",
 ]  # fmt: skip
 
 Seen = dict[str, tuple[str, str]]
