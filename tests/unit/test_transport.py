@@ -266,3 +266,28 @@ def test_install_applies_to_results_of_every_redis_url(redis_url: str) -> None:
     with Celery(backend=redis_url, set_as_current=False) as other:
         assert type(other.backend) is transport_module.Results
         assert other.backend.client.ping()
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # by Celery
+@pytest.mark.parametrize("errors", [1, 2])
+def test_result_is_stored_although_an_idle_connection_died(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, errors: int
+) -> None:
+    """S8 S12: the outcome of a trigger that was carried out reaches the back end; Redis may still be away."""
+    with Celery("results", broker=redis_url, backend=redis_url) as own:
+        backend, raised = own.backend, iter([redis.TimeoutError("no answer")] * errors)
+        read = backend.client.get
+
+        def read_late(key: str) -> object:
+            for error in raised:
+                raise error
+            return read(key)
+
+        monkeypatch.setattr(backend.client, "get", read_late)
+        if errors == 2:
+            with pytest.raises(redis.TimeoutError):
+                backend.store_result("T-1", {"outcome": "started"}, "SUCCESS")
+        else:
+            backend.store_result("T-1", {"outcome": "started"}, "SUCCESS")
+            assert own.AsyncResult("T-1").get(timeout=5) == {"outcome": "started"}
+        backend.client.close()

@@ -192,6 +192,17 @@ class Results(RedisBackend):
         primary: Primary | None = self._transport_options.get("primary")
         return super()._get_pool(**(params | (primary.options() if primary else {})))
 
+    def _store_result(self, *args: Any, **kwargs: Any) -> Any:
+        """Store a result; after a lost connection once more, over a new one.
+
+        Celery reads the stored result first, without the retries of a write. If an idle connection has died without a
+        sign, that read times out, and a trigger that was carried out would get the result FAILURE.
+        """
+        try:
+            return super()._store_result(*args, **kwargs)
+        except self.connection_errors:
+            return super()._store_result(*args, **kwargs)
+
 
 class Dispatcher(EventDispatcher):
     """Send a worker's events without retries; Celery buffers failed events for the next connection."""
