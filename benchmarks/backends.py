@@ -30,7 +30,8 @@ from tests.deployment import Worker, wait_until
 from tests.receiver import SECRET, Receiver
 from worker.container import build_store
 from worker.core.messages import TriggerResult
-from worker.core.model import Event, NewJob, Pair, Settlement
+from worker.core.model import Event, Pair
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 INTERVAL = 10.0  # seconds between two polls of a call

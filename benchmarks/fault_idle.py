@@ -14,7 +14,8 @@ from config.settings import Settings
 from tests.deployment import Deployment
 from worker.container import build_store, new_token
 from worker.core.messages import TriggerResult
-from worker.core.model import NewJob, Pair, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 OBSERVED = 30.0  # seconds

@@ -15,7 +15,8 @@ from gateway.identity import Tokens
 from tests.gatewayprocess import SECRET, Gateway
 from worker.container import build_store
 from worker.core.messages import TriggerResult
-from worker.core.model import Event, NewJob, Pair, Settlement
+from worker.core.model import Event, Pair
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 CHANGES = 100  # a second

@@ -8,7 +8,8 @@ import os
 import sys
 
 from worker.core.messages import TriggerResult
-from worker.core.model import NewJob, Pair, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import NewJob, Settlement
 
 INTERVAL = float(os.environ["BENCH_INTERVAL"])
 

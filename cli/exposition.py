@@ -17,7 +17,8 @@ from api_client import REASONS, REQUEST_REASONS
 from config.settings import Settings
 from worker.core.decision import Outcome, Phase
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import EventKind, QueryResult
+from worker.core.model import EventKind
+from worker.core.poll_model import QueryResult
 from worker.core.texts import LABELS
 from worker.runtime.malformed import MALFORMED_QUEUE
 from worker.store import RedisStore

@@ -17,7 +17,7 @@ from api_client import ApiError, CallRecord, CallRequest, CallStatus, Conversati
 from config.settings import Settings
 from worker.container import Container, terms
 from worker.core.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
-from worker.core.model import PollInProgress
+from worker.core.poll_model import PollInProgress
 from worker.flows.dispatch import TICK
 from worker.runtime.poll_executor import MAX_POLLS
 from worker.store import Keys, RedisStore

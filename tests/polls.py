@@ -1,7 +1,8 @@
 """Begin and write single polls through the store's batch methods."""
 
 from worker.core.decision import Finish, Next, Poll, Verdict
-from worker.core.model import Event, OutageChange, Pair, PollDropped, PollEnd, PollStarted, QueryResult, Timing
+from worker.core.model import Event, Pair
+from worker.core.poll_model import OutageChange, PollDropped, PollEnd, PollStarted, QueryResult, Timing
 from worker.store import RedisStore
 
 

@@ -21,7 +21,9 @@ from worker.app import app, every_poll_is_shown
 from worker.container import container
 from worker.core.interfaces import ScheduleFailed, StoreRefused, StoreUnavailable
 from worker.core.messages import PollMessage, TriggerResult, masked_kwargs, polls_kwargs, read_polls, shown_polls
-from worker.core.model import AbandonedClaim, Pair, StatusUpdate
+from worker.core.model import Pair
+from worker.core.poll_model import StatusUpdate
+from worker.core.trigger_model import AbandonedClaim
 from worker.runtime.celery_config import POLL_QUEUE, TRIGGER_QUEUE
 from worker.runtime.poll_executor import MAX_POLLS, PollExecutor
 from worker.store import ThreadClient, connect

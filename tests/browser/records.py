@@ -9,7 +9,9 @@ from tests.polls import begin_poll, continue_poll, finish_poll
 from worker.core import texts
 from worker.core.decision import Verdict
 from worker.core.dial_result import DialEnd, not_called, read_answer
-from worker.core.model import Event, NewJob, Pair, PollStarted, Settlement
+from worker.core.model import Event, Pair
+from worker.core.poll_model import PollStarted
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 from worker.store.erasure import Erased
 

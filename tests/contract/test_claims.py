@@ -8,7 +8,8 @@ import redis
 
 from worker.core.decision import Outcome, Phase
 from worker.core.messages import TriggerResult
-from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, NewJob, Pair, Settlement
+from worker.core.model import Event, Pair
+from worker.core.trigger_model import ClaimAnswered, Claimed, DuplicateDelivery, NewJob, Settlement
 from worker.store import RedisStore
 
 PAIR = Pair("C-1", "20")

@@ -8,7 +8,7 @@ import redis
 
 from tests.contract.conftest import TERMS
 from tests.polls import begin_poll
-from worker.core.model import PollDropped
+from worker.core.poll_model import PollDropped
 from worker.store import Keys, RedisStore, connect
 from worker.store.connection import ThreadClient
 

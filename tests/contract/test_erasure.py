@@ -11,8 +11,9 @@ from tests.contract.conftest import TERMS
 from tests.polls import begin_poll, finish_poll
 from worker.core.decision import Outcome, Phase, Verdict
 from worker.core.messages import TriggerResult
-from worker.core.model import ClaimAnswered, Claimed, Event, NewJob, Pair, Settlement
+from worker.core.model import Event, Pair
 from worker.core.notice import CHANNELS
+from worker.core.trigger_model import ClaimAnswered, Claimed, NewJob, Settlement
 from worker.store import Erased, Keys, NotErased, RedisStore, erasure, outbox
 
 PAIR, OTHER = Pair("C/1", "20"), Pair("C/12", "20")

@@ -10,7 +10,9 @@ from tests.contract.test_erasure import PAIR, bring_to
 from tests.polls import begin_poll
 from worker.core.decision import Next, Poll
 from worker.core.messages import TriggerResult
-from worker.core.model import Pair, PollEnd, QueryResult, Settlement
+from worker.core.model import Pair
+from worker.core.poll_model import PollEnd, QueryResult
+from worker.core.trigger_model import Settlement
 from worker.store import RedisStore
 from worker.store.failures import FAILURES_KEPT
 

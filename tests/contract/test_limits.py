@@ -9,7 +9,8 @@ import redis
 from tests.contract.conftest import TERMS
 from tests.contract.test_claims import started
 from worker.core.messages import TriggerResult
-from worker.core.model import NewJob, Pair, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 PAIR = Pair("C-1", "20")

@@ -8,7 +8,8 @@ from tests.contract.test_polls import begun, finish, make_due
 from tests.polls import begin_poll, continue_poll, finish_poll
 from worker.core.decision import Poll
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import Event, Pair, QueryResult, Timing
+from worker.core.model import Event, Pair
+from worker.core.poll_model import QueryResult, Timing
 from worker.store import RedisStore
 
 

@@ -12,7 +12,8 @@ import redis
 from tests.contract.conftest import TERMS
 from tests.contract.test_erasure import PAIR, bring_to, found
 from worker.core.messages import TriggerResult
-from worker.core.model import Event, OutboxEntry, Pair, Settlement
+from worker.core.model import Event, OutboxEntry, Pair
+from worker.core.trigger_model import Settlement
 from worker.store import Keys, RedisStore, base
 from worker.store.outbox import DeadLetter
 

@@ -4,7 +4,8 @@ import pytest
 import redis
 
 from tests.contract.test_erasure import PAIR, bring_to
-from worker.core.model import Event, NewJob, Pair, PairState
+from worker.core.model import Event, Pair, PairState
+from worker.core.trigger_model import NewJob
 from worker.store import RedisStore
 from worker.store.keys import member
 

@@ -9,7 +9,8 @@ from tests.contract.conftest import TERMS
 from tests.contract.test_claims import PAIR, phase, settlement, started
 from tests.polls import begin_poll, continue_poll, finish_poll
 from worker.core.decision import Next, Poll, Verdict
-from worker.core.model import Event, Pair, PollDropped, PollEnd, PollStarted, QueryResult
+from worker.core.model import Event
+from worker.core.poll_model import PollDropped, PollEnd, PollStarted, QueryResult
 from worker.store import RedisStore
 
 JOBS = ("j-1", "j-2", "j-3")

@@ -12,7 +12,7 @@ from tests.contract.test_claims import PAIR, claim, settlement
 from tests.contract.test_sweeps import sending
 from tests.deployment import wait_until
 from worker.core.interfaces import StoreUnconfirmed
-from worker.core.model import Claimed
+from worker.core.trigger_model import Claimed
 from worker.store import Keys, RedisStore, connect
 from worker.store.durable import TIMES_ASKED
 

@@ -11,7 +11,8 @@ from tests.contract.test_claims import PAIR, claim, phase, settlement, started
 from worker.core.decision import Outcome
 from worker.core.interfaces import StoreRefused
 from worker.core.messages import TriggerResult
-from worker.core.model import ClaimAnswered, Claimed, Event, NewJob, Settlement
+from worker.core.model import Event
+from worker.core.trigger_model import ClaimAnswered, Claimed, NewJob, Settlement
 from worker.store import RedisStore
 
 EARLIER = {"last_failure": "unknown", "last_failure_at": "999900.000", "last_failure_since": "999000.000"}

@@ -9,7 +9,8 @@ import redis
 from cli.up.embedded_redis import EmbeddedServer
 from tests.contract.test_claims import PAIR, claim, phase, settlement
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import AbandonedClaim, Claimed, LookUp, NewJob, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import AbandonedClaim, Claimed, LookUp, NewJob
 from worker.store import Keys, RedisStore, connect
 from worker.store.connection import durability_of
 

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import START, PollQueueOf, World, job_id, record
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.messages import read_polls
-from worker.core.model import PollStarted
+from worker.core.poll_model import PollStarted
 from worker.flows.dispatch import TICK, WAITING, Dispatcher, dispatch_forever
 
 JOB = job_id(1)

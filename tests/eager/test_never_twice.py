@@ -9,7 +9,8 @@ from api_client import CallRequest, CallStatus, OutcomeUnknown, ProtocolError, U
 from tests.eager.test_unknown import entry, phase
 from tests.fakes import START, World, job_id, record
 from worker.core import texts
-from worker.core.model import Claimed, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import Claimed
 
 DAY = 86_400
 five_minutes = pytest.mark.parametrize("world", [{"max_poll_duration": 300}], indirect=True, ids=["five minutes"])

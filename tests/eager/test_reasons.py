@@ -9,7 +9,8 @@ import pytest
 from api_client import REASONS, ApiError, CallRecord, NotSent, OutcomeUnknown, ProtocolError, Rejected, Unavailable
 from tests.fakes import START, World, job_id, record
 from worker.core.decision import Outcome
-from worker.core.model import Claimed, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import Claimed
 
 JOB = job_id(1)
 PAIR = Pair("C-1", "20")

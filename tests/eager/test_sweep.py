@@ -8,7 +8,8 @@ import pytest
 
 from tests.fakes import START, World, job_id, record
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
-from worker.core.model import Claimed, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import Claimed
 from worker.flows.sweep import Sweep, sweep_forever
 from worker.store import RedisStore
 from worker.tasks import Publisher

@@ -9,7 +9,8 @@ from api_client import NotSent, OutcomeUnknown, Rejected
 from tests.eager.test_trigger import locked
 from tests.fakes import World, job_id, record
 from worker.core.messages import TriggerResult
-from worker.core.model import NewJob, Pair, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import NewJob, Settlement
 
 JOB = job_id(1)
 

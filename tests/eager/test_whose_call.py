@@ -10,7 +10,8 @@ from tests.fakes import START, World, job_id, record
 from worker.core import texts
 from worker.core.dial_result import not_called, read_answer
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import Call, Pair, Settled, Settlement
+from worker.core.model import Call, Pair
+from worker.core.trigger_model import Settled, Settlement
 from worker.store import RedisStore
 
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 from tests.faults.memory import ROUNDING, TERMINAL, Memory
 from tests.faults.processes import Process
 from tests.faults.ringing import Ringing
-from worker.core.model import LookUp, NewJob, Pair, Settled, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import LookUp, NewJob, Settled, Settlement
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, cast
 
 from tests.faults.memory import DIAL, REPUBLISHED, ROUNDING, Memory
 from tests.faults.processes import Process
-from worker.core.model import AbandonedClaim, Claimed, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import AbandonedClaim, Claimed
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

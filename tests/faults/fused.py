@@ -13,7 +13,7 @@ from typing import Any, cast
 from api_client import AsyncStatus, CallStatus
 from worker import bootsteps, container, tasks
 from worker.app import app
-from worker.core.model import DuePolls
+from worker.core.poll_model import DuePolls
 
 __all__ = ["app"]
 

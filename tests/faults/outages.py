@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tests.faults.memory import Memory
 from tests.faults.processes import Process
 from worker.core.decision import OUTAGE_CALLS
-from worker.core.model import OutageChange, PollDropped, PollEnd, PollStarted
+from worker.core.poll_model import OutageChange, PollDropped, PollEnd, PollStarted
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

@@ -14,7 +14,9 @@ from tests.faults.processes import Message, Process
 from worker.core.decision import Policy
 from worker.core.interfaces import ScheduleFailed, Store, StoreUnavailable, Upstream
 from worker.core.messages import PollMessage, polls_kwargs, read_polls
-from worker.core.model import AbandonedClaim, Pair, PollInProgress
+from worker.core.model import Pair
+from worker.core.poll_model import PollInProgress
+from worker.core.trigger_model import AbandonedClaim
 from worker.flows.dial import Dial
 from worker.flows.dispatch import Dispatcher
 from worker.flows.lookup import LookUpFlow

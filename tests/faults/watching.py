@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tests.faults.memory import AGAIN, FAILURES, INTERVAL, ROUNDING, Memory
 from tests.faults.processes import Process
 from worker.core.decision import Finish, Next, Poll
-from worker.core.model import DuePolls, OutageChange, PollDropped, PollEnd, PollStarted
+from worker.core.poll_model import DuePolls, OutageChange, PollDropped, PollEnd, PollStarted
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

@@ -7,7 +7,9 @@ from tests.faults.endpoints import Endpoint
 from tests.faults.memory import DAY, HOLD, LOOK_UP, ROUNDING, SENDING, Memory
 from tests.faults.processes import Process
 from worker.core.decision import Finish
-from worker.core.model import Pair, PollEnd, Settlement
+from worker.core.model import Pair
+from worker.core.poll_model import PollEnd
+from worker.core.trigger_model import Settlement
 
 if TYPE_CHECKING:
     from tests.faults.simulation import Machine

@@ -10,7 +10,8 @@ from cli.main import main
 from cli.ui.formatting import moment
 from config.redaction import redact
 from worker.core.messages import TriggerResult
-from worker.core.model import NewJob, Pair, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 PAIR = Pair("C-1", "20")

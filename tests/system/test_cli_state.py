@@ -22,7 +22,9 @@ from tests.deployment import LIMIT, wait_until
 from tests.polls import begin_poll, finish_poll
 from tests.system.test_cli_release import adopt
 from worker.core.messages import TriggerResult
-from worker.core.model import Event, NewJob, Pair, PollStarted, Settlement
+from worker.core.model import Event, Pair
+from worker.core.poll_model import PollStarted
+from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 ROOT = Path(__file__).parents[2]

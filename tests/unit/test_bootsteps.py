@@ -20,8 +20,9 @@ from worker.app import app
 from worker.container import Container, SystemClock, build_store
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import PollMessage, TriggerResult
-from worker.core.model import AbandonedClaim, NewJob, Pair, Settlement
+from worker.core.model import Pair
 from worker.core.notice import CHANNELS
+from worker.core.trigger_model import AbandonedClaim, NewJob, Settlement
 from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE
 from worker.store import RedisStore
 

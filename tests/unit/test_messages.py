@@ -16,7 +16,8 @@ from worker.core.messages import (
     plain_id,
     read_trigger,
 )
-from worker.core.model import Call, NewJob
+from worker.core.model import Call
+from worker.core.trigger_model import NewJob
 
 PHONE = "138" + "0000" + "1111"
 

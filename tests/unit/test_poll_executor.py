@@ -15,7 +15,8 @@ from worker.container import SystemClock
 from worker.core.decision import Policy, Poll
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import PollMessage
-from worker.core.model import OutageChange, Pair, PollEnd, PollInProgress, PollStarted
+from worker.core.model import Pair
+from worker.core.poll_model import OutageChange, PollEnd, PollInProgress, PollStarted
 from worker.flows.poll import PollFlow
 from worker.runtime import poll_executor as module
 from worker.runtime.poll_executor import MAX_POLLS, PollExecutor

@@ -18,7 +18,8 @@ from worker.core.decision import (
     reason_of_refusals,
 )
 from worker.core.messages import TriggerResult
-from worker.core.model import Event, EventKind, NewJob, Pair
+from worker.core.model import Event, EventKind, Pair
+from worker.core.trigger_model import NewJob
 
 MOST_REFUSALS = 500  # refusals of one answer that are reported one by one; the others are counted (S38)
 MOST_NAMED = 50  # persons that one line names

@@ -5,30 +5,28 @@ from typing import Literal, Protocol
 
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog
 from worker.core.messages import PollMessage
-from worker.core.model import (
-    AbandonedClaim,
-    Call,
-    ClaimAnswered,
-    Claimed,
+from worker.core.model import Call, Event, OutboxEntry, Pair, PairState
+from worker.core.notice import Notice, NoticeChannel
+from worker.core.poll_model import (
     DuePolls,
-    DuplicateDelivery,
-    Event,
-    LookUp,
-    NewJob,
     OutageChange,
-    OutboxEntry,
-    Pair,
-    PairState,
     PollDropped,
     PollEnd,
     PollInProgress,
     PollStarted,
+    StatusUpdate,
+)
+from worker.core.trigger_model import (
+    AbandonedClaim,
+    ClaimAnswered,
+    Claimed,
+    DuplicateDelivery,
+    LookUp,
+    NewJob,
     RetryAt,
     Settled,
     Settlement,
-    StatusUpdate,
 )
-from worker.core.notice import Notice, NoticeChannel
 
 
 class ScheduleFailed(Exception):  # noqa: N818 - the name states the condition

@@ -1,14 +1,11 @@
-"""Values that flows exchange with the store, upstream and each other."""
+"""Values that the whole product shares: a pair, its phase, its calls and its events."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from api_client import Reason
 from config.redaction import mask_person
 from worker.core import texts
-from worker.core.decision import Finish, Next, Phase, Poll, Verdict
-from worker.core.messages import PollMessage, TriggerResult
+from worker.core.decision import Phase, Verdict
 
 EventKind = Literal[
     "started",
@@ -30,18 +27,6 @@ EventKind = Literal[
     "resumed",
     "erased",
 ]
-
-
-QueryResult = Literal["answer", "unavailable", "unreadable", "nothing"]
-"""Result of a poll's query, for the outage detection: a readable answer, none, an unreadable one, or no query."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds from a poll's due time to its query, and from the query to its answer (None: no query)."""
-
-    late: float
-    took: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,185 +76,6 @@ class OutboxEntry:
     def pair(self) -> Pair:
         """The pair of the event; its entries are delivered in order."""
         return Pair(str(self.event.get("case_id", "")), str(self.event.get("mediation_id", "")))
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The pair is claimed under the owner token; no other trigger may dial.
-
-    `query_since` is set if the pair's last trigger ended badly within a day: query upstream first, for calls created
-    after that trigger's `sending` (epoch seconds) (S5).
-    """
-
-    query_since: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimAnswered:
-    """The trigger ends without a dial: handled before, pair in use, new calls paused, or still deferred."""
-
-    why: Literal["handled", "skipped", "disabled", "deferred"]
-    result: TriggerResult
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateDelivery:
-    """The trigger was delivered before, and its first delivery may still be in progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryAt:
-    """A request was throttled at `now`: it may be retried at `at` (both epoch seconds)."""
-
-    now: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A call to store and watch; `first_delay` is the seconds to its first poll (S20).
-
-    `watch_again` reopens the record of a call whose watch was lost or expired (S5).
-    """
-
-    job_id: str
-    person_id: str
-    call_status: str
-    first_delay: float
-    watch_again: bool = False
-
-    def __repr__(self) -> str:
-        return f"NewJob({self.job_id}, {mask_person(self.person_id)}, {self.call_status})"
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """The end of one dial, stored by one script (S18); `sent_at` in epoch seconds, None if no request was sent.
-
-    `look_up` opens a look-up in addition to the watch: a record of the answer named no job (S7).
-    """
-
-    pair: Pair
-    token: str
-    task_id: str
-    result: TriggerResult
-    phase: Phase
-    sent_at: float | None
-    jobs: Sequence[NewJob]
-    events: Sequence[Event]
-    look_up: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The script has written; `watched` are the job ids whose watch it started or restarted."""
-
-    watched: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class PollStarted:
-    """The store's answer to a poll that passed the fence: the record's state and the store's time.
-
-    The record's state takes precedence over the message's. During an `outage` a failure is not counted (S29). `root` is
-    the trigger's task id. `queried` tells whether a poll of this call has written the result of a query before.
-    """
-
-    now: float
-    pair: Pair
-    poll: Poll
-    call_status: str
-    outage: bool = False
-    root: str = ""
-    queried: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PollInProgress:
-    """A poll in progress: its message, and the store's answer.
-
-    `begun_at` is when the answer arrived, in monotonic seconds of this process; the record's field `begun_at` is the
-    store's time instead.
-    """
-
-    message: PollMessage
-    start: PollStarted
-    begun_at: float
-
-    @property
-    def lease(self) -> tuple[str, int]:
-        """Job id and the fencing token that the fence set: the arguments that renew the lease."""
-        return self.message.job_id, self.start.poll.poll_no + 1
-
-
-@dataclass(frozen=True, slots=True)
-class StatusUpdate:
-    """A change of a call by a poll, for observers: one line of text, and the verdict if the watch has ended.
-
-    `deadline` (epoch seconds) and `root`, the trigger's task id, are the record's.
-    """
-
-    message: PollMessage
-    line: str
-    verdict: Verdict | None
-    deadline: float
-    root: str
-
-
-@dataclass(frozen=True, slots=True)
-class PollDropped:
-    """A poll that must not run: a newer fencing token, a verdict, no record, or not yet due."""
-
-    why: Literal["fenced", "finished", "absent", "early"]
-
-
-@dataclass(frozen=True, slots=True)
-class PollEnd:
-    """The end of one poll, to be written: the result of its query, and the next poll or the verdict.
-
-    `poll_no` is the fencing token that the fence set; the script writes only while the record still has it (S28).
-    `call_status` None leaves the status unchanged (a failed query); `timing` and the `reason` of a failed query go to
-    the metrics.
-    """
-
-    pair: Pair
-    job_id: str
-    poll_no: int
-    follows: Next | Finish
-    result: QueryResult
-    call_status: str | None = None
-    event: Event | None = None
-    timing: Timing | None = None
-    reason: Reason | None = None
-
-
-OutageChange = Literal["no_change", "outage_began", "outage_ended"]
-"""Effect of a poll's end on the outage state of all calls (S29)."""
-
-
-@dataclass(frozen=True, slots=True)
-class DuePolls:
-    """Due polls leased to a dispatcher; `reissued` counts leases that had expired without an answer (S28)."""
-
-    polls: Sequence[PollMessage]
-    reissued: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AbandonedClaim:
-    """A claim whose owner died: the sweep publishes its trigger again, unchanged (S18); `expires` in epoch seconds."""
-
-    task_id: str
-    arguments: str
-    expires: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LookUp:
-    """An open look-up of a pair, under its owner's token; `sending_at` in epoch seconds (S14)."""
-
-    token: str
-    sending_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from worker.core.decision import DIAL_BACKOFF
 from worker.core.dial_result import DialEnd, found_again, not_called, read_answer
 from worker.core.interfaces import Clock, Store, StoreUnavailable, StoreUnconfirmed, Upstream
 from worker.core.messages import TriggerRequest
-from worker.core.model import Pair, RetryAt
+from worker.core.model import Pair
+from worker.core.trigger_model import RetryAt
 from worker.flows.lookup import known_job
 from worker.flows.retry import keep_answer
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from api_client import ProtocolError, Reason, Unavailable
 from worker.core.decision import FIRST_STATUS, first_delay, may_belong_to, read_status
 from worker.core.interfaces import Store, Upstream
-from worker.core.model import Call, NewJob, Pair
+from worker.core.model import Call, Pair
+from worker.core.trigger_model import NewJob
 
 log = logging.getLogger(__name__)
 

@@ -10,17 +10,8 @@ from worker.core import texts
 from worker.core.decision import Answer, Finish, Next, Policy, decide, may_query, read_status
 from worker.core.interfaces import Clock, Notify, Store, SubmitPolls
 from worker.core.messages import PollMessage
-from worker.core.model import (
-    Event,
-    EventKind,
-    OutageChange,
-    PollEnd,
-    PollInProgress,
-    PollStarted,
-    QueryResult,
-    StatusUpdate,
-    Timing,
-)
+from worker.core.model import Event, EventKind
+from worker.core.poll_model import OutageChange, PollEnd, PollInProgress, PollStarted, QueryResult, StatusUpdate, Timing
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.core.interfaces import Clock, Publish, ScheduleFailed, Store, StoreUnavailable
-from worker.core.model import AbandonedClaim, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import AbandonedClaim
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from worker.core.decision import phase_after
 from worker.core.dial_result import DialEnd, deferred, found_again, not_called
 from worker.core.interfaces import StoreUnavailable
 from worker.core.messages import BadTrigger, TriggerResult, plain_id, read_trigger
-from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Event, Pair, Settlement
+from worker.core.model import Event, Pair
+from worker.core.trigger_model import ClaimAnswered, Claimed, DuplicateDelivery, Settlement
 from worker.flows.dial import CallLater, Claim, ClaimLost, Dial, Dialled, Withheld
 from worker.flows.lookup import still_active
 from worker.flows.retry import keep_answer, retry_while_away

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from api_client import CallStatus
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import PollInProgress
+from worker.core.poll_model import PollInProgress
 from worker.flows.poll import PollDecision, PollFlow
 
 log = logging.getLogger(__name__)

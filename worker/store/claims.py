@@ -10,7 +10,8 @@ from worker.core import texts
 from worker.core.dial_result import deferred, not_called
 from worker.core.interfaces import StoreUnconfirmed
 from worker.core.messages import TriggerResult
-from worker.core.model import ClaimAnswered, Claimed, DuplicateDelivery, Pair, RetryAt
+from worker.core.model import Pair
+from worker.core.trigger_model import ClaimAnswered, Claimed, DuplicateDelivery, RetryAt
 from worker.store.base import event_json
 from worker.store.durable import DurableScripts
 from worker.store.keys import Keys, member

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from worker.core.model import NewJob, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import NewJob
 
 
 def job_fields(job: NewJob, pair: Pair) -> dict[str, Any]:

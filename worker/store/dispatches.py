@@ -3,7 +3,7 @@
 import redis
 
 from worker.core.messages import PollMessage
-from worker.core.model import DuePolls
+from worker.core.poll_model import DuePolls
 from worker.store.base import Scripts
 from worker.store.keys import LEASED, Keys
 from worker.store.limits import SPARE

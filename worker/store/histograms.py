@@ -3,7 +3,7 @@
 from bisect import bisect_left
 
 from api_client import Reason
-from worker.core.model import QueryResult, Timing
+from worker.core.poll_model import QueryResult, Timing
 
 MICROSECONDS = 1_000_000
 

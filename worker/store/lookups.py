@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import redis
 
 from worker.core.decision import ADOPTION_SLACK, created_at
-from worker.core.model import Event, LookUp, NewJob, Pair, Settled
+from worker.core.model import Event, Pair
+from worker.core.trigger_model import LookUp, NewJob, Settled
 from worker.store.base import event_json
 from worker.store.codec import job_fields
 from worker.store.durable import DurableScripts

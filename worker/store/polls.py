@@ -10,7 +10,8 @@ from typing import Any, cast
 import redis
 
 from worker.core.decision import OUTAGE_CALLS, Next, Poll
-from worker.core.model import OutageChange, Pair, PollDropped, PollEnd, PollStarted
+from worker.core.model import Pair
+from worker.core.poll_model import OutageChange, PollDropped, PollEnd, PollStarted
 from worker.store.base import Scripts, event_json
 from worker.store.failures import FAILURES_LUA
 from worker.store.histograms import poll_counts

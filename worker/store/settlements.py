@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import redis
 
-from worker.core.model import Event, Pair, Settled, Settlement
+from worker.core.model import Event, Pair
+from worker.core.trigger_model import Settled, Settlement
 from worker.store.base import Scripts, event_json
 from worker.store.codec import job_fields
 from worker.store.failures import FAILURES_LUA

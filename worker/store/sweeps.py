@@ -8,7 +8,8 @@ import redis
 
 from worker.core import texts
 from worker.core.dial_result import not_called
-from worker.core.model import AbandonedClaim, Event, EventKind, Pair
+from worker.core.model import Event, EventKind, Pair
+from worker.core.trigger_model import AbandonedClaim
 from worker.store.base import Scripts, event_json
 from worker.store.claims import CLAIM_STALE_AFTER
 from worker.store.keys import DIALLED_KEPT, Keys, member, pair_of

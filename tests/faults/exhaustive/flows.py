@@ -19,7 +19,8 @@ from tests.fakes import START, record
 from tests.faults.exhaustive.snapshots import moved
 from worker.container import Container
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
-from worker.core.model import AbandonedClaim, Pair
+from worker.core.model import Pair
+from worker.core.trigger_model import AbandonedClaim
 
 GATE = 2  # seconds from writing `sending` to the first byte, beyond which a dial sends nothing (S18)
 OPEN_FOR = 1e6  # seconds

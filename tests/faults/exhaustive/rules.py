@@ -6,7 +6,8 @@ from tests.fakes import START
 from tests.faults.exhaustive.flows import SETTINGS, Effect, Message
 from tests.faults.exhaustive.snapshots import Published, Snapshot
 from tests.faults.exhaustive.state import KEYS, Budget, Request, State
-from worker.core.model import Pair, Settlement
+from worker.core.model import Pair
+from worker.core.trigger_model import Settlement
 from worker.store.keys import member, pair_of
 
 DAY = 86_400

@@ -24,7 +24,8 @@ from tests.faults.exhaustive.state import (
 from tests.faults.exhaustive.upstream import Answer, Label, Upstream
 from worker.core.decision import Finish
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
-from worker.core.model import Event, Pair, PollEnd, Timing
+from worker.core.model import Event, Pair
+from worker.core.poll_model import PollEnd, Timing
 from worker.store.keys import pair_of
 
 WORKERS = 2
