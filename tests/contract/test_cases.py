@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from tests.contract.test_erasure import bring_to, finish
+from tests.pairs import bring_to, finish
 from worker.core.model import Pair
 from worker.store import RedisStore
 from worker.store.cases import CALLS_SHOWN, CaseState

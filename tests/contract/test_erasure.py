@@ -8,49 +8,14 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
-from tests.polls import begin_poll, finish_poll
-from worker.core.decision import Outcome, Phase, Verdict
-from worker.core.messages import TriggerResult
-from worker.core.model import Event, Pair
+from tests.pairs import PAIR, PERSON, bring_to, finish
+from worker.core.decision import Verdict
+from worker.core.model import Pair
 from worker.core.notice import CHANNELS
-from worker.core.trigger_model import ClaimAnswered, Claimed, NewJob, Settlement
+from worker.core.trigger_model import ClaimAnswered, Claimed
 from worker.store import Erased, Keys, NotErased, RedisStore, erasure, outbox
 
-PAIR, OTHER = Pair("C/1", "20"), Pair("C/12", "20")
-
-
-def bring_to(store: RedisStore, phase: str, pair: Pair = PAIR, job: str = "job-1") -> None:
-    """Bring the pair's trigger to a phase."""
-    store.claim(pair, token=job, task_id=f"task-{job}", arguments="{}", expires=None, enabled=True)
-    if phase == "claimed":
-        return
-    sent_at = store.begin_sending(pair, job)
-    assert isinstance(sent_at, float)
-    if phase == "sending":
-        return
-    reached: dict[str, tuple[Outcome, Phase]] = {"unknown": ("unknown", "unknown"), "refused": ("refused", "done")}
-    outcome, settled = reached.get(phase, ("started", "watching"))
-    store.settle(
-        Settlement(
-            pair=pair,
-            token=job,
-            task_id=f"task-{job}",
-            result=TriggerResult.of(outcome, pair.case_id, pair.mediation_id),
-            phase=settled,
-            sent_at=sent_at,
-            jobs=[NewJob(job, "P-0001", "Scheduling", -1)] if outcome == "started" else [],
-            events=[Event("started", pair.case_id, pair.mediation_id, job, {"label": "拨号中"})],
-        )
-    )
-    if phase in get_args(Verdict):
-        finish(store, phase, pair, job)  # type: ignore[arg-type]
-
-
-def finish(store: RedisStore, verdict: Verdict, pair: Pair = PAIR, job: str = "job-1") -> None:
-    """End the watch of a call."""
-    begin_poll(store, job, 1)
-    event = Event(verdict, pair.case_id, pair.mediation_id, job)
-    finish_poll(store, pair, job, 1, verdict=verdict, retry_count=0, result="answer", call_status="Failed", event=event)
+OTHER = Pair("C/12", "20")
 
 
 def found(client: redis.Redis, *needles: str) -> list[str]:
@@ -75,7 +40,7 @@ def found(client: redis.Redis, *needles: str) -> list[str]:
 def test_erasure_deletes_every_record_of_the_case(store: RedisStore, client: redis.Redis, phase: str) -> None:
     bring_to(store, phase)
     bring_to(store, "ended", OTHER, "job-2")
-    assert found(client, '"C/1"', "C%2F1:", "job-1", "P-0001")
+    assert found(client, '"C/1"', "C%2F1:", "job-1", PERSON)
     erased = store.erase("C/1", anyway=False)
     calls = 1 if phase == "ended" else 0
     events = 2 if phase == "ended" else 1
@@ -83,7 +48,7 @@ def test_erasure_deletes_every_record_of_the_case(store: RedisStore, client: red
     assert found(client, '"C/1"', "'C/1'", "C%2F1:") == []
     task_ids = {"t:task:task-job-1", "t:dialled"}  # handled tasks remain handled, without the case (S17, S18)
     assert [name for name in found(client, "job-1") if name not in task_ids] == []
-    assert found(client, "P-0001") == ["t:job:job-2"]
+    assert found(client, PERSON) == ["t:job:job-2"]
     assert len(store.history("C/12")) == 2, "another case keeps all its records"
     assert store.erase("C/1", anyway=False) == Erased(0, 0, 0, 0, 0, 0)
 

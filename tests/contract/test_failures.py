@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from api_client import Reason
-from tests.contract.test_erasure import PAIR, bring_to
+from tests.pairs import PAIR, bring_to
 from tests.polls import begin_poll
 from worker.core.decision import Next, Poll
 from worker.core.messages import TriggerResult

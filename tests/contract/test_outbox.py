@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
-from tests.contract.test_erasure import PAIR, bring_to, found
+from tests.contract.test_erasure import found
+from tests.pairs import PAIR, bring_to
 from worker.core.messages import TriggerResult
 from worker.core.model import Event, OutboxEntry, Pair
 from worker.core.trigger_model import Settlement

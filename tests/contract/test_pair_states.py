@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from tests.contract.test_erasure import PAIR, bring_to
+from tests.pairs import PAIR, bring_to
 from worker.core.model import Event, Pair, PairState
 from worker.core.trigger_model import NewJob
 from worker.store import RedisStore

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from tests.contract.test_erasure import PAIR, bring_to
+from tests.pairs import PAIR, bring_to
 from worker.store import RedisStore
 from worker.store.requests import Request
 

@@ -12,7 +12,7 @@ from config.settings import Settings
 from tests.deployment import Deployment, wait_until
 from tests.faults.test_killed import SETTINGS
 from tests.gatewayprocess import Gateway, Stream, environment
-from tests.system.test_cli_state import started
+from tests.pairs import bring_to
 from tests.system.test_gateway_stream import shows_the_records
 from worker.container import build_store
 from worker.core.model import Pair
@@ -74,7 +74,7 @@ def test_s35_streams_report_an_outage_of_redis_and_recover(server: EmbeddedServe
         page.wait(lambda shown: {"store": "ok"} in shown.states)
         wait_until(lambda: gateway.get("/readyz", key="").status == 200)
         assert gateway.trigger("k-1").status == 202
-        started(store, Pair("C-1", "20"), "job-1")
+        bring_to(store, "watching", Pair("C-1", "20"), "job-1")
         page.wait(lambda shown: "job-1" in shown.calls)
         assert not page.ended.is_set()
         assert page.kinds().count("bye") == 0

@@ -9,7 +9,8 @@ import redis
 
 from cli.main import main
 from simulator.testing import SimulatorProcess
-from tests.contract.test_erasure import bring_to, found
+from tests.contract.test_erasure import found
+from tests.pairs import bring_to
 from worker.core.model import Pair
 from worker.store import RedisStore
 

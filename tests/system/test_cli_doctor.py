@@ -19,11 +19,12 @@ from cli.main import main
 from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
 from tests.deployment import LIMIT, Deployment, wait_until
-from tests.system.test_cli_release import PAIR, bring_to
+from tests.pairs import PERSON, bring_to
 from worker.container import build_store
+from worker.core.model import Pair
 from worker.store import RedisStore
 
-PERSON = "P-0001"
+PAIR = Pair("C-1", "20")
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
 PHONE = "138" + "0000" + "1111"
 CHECKS = [
@@ -106,7 +107,7 @@ def test_every_check_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def overdue_by(seconds: float) -> Callable[[RedisStore], None]:
     def act(store: RedisStore) -> None:
-        bring_to(store, "watching")
+        bring_to(store, "watching", PAIR)
         store.client.hset(store.keys.job("job-1"), "due", store.now() - seconds)
 
     return act
@@ -200,7 +201,7 @@ def test_state_of_the_store_is_reported(
 
 def test_unknown_outcome_is_reported_with_its_remedy(store: RedisStore, doctor: Doctor) -> None:
     """S14."""
-    bring_to(store, "unknown")
+    bring_to(store, "unknown", PAIR)
     status, detail = doctor()["unknown outcomes"]
     assert status == "warn"
     assert detail.startswith("1 (C-1 20): ")

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from cli.main import main
 from cli.ui.formatting import moment
 from config.redaction import redact
-from worker.core.messages import TriggerResult
+from tests.pairs import adopt, bring_to
 from worker.core.model import Pair
-from worker.core.trigger_model import NewJob, Settlement
 from worker.store import RedisStore
 
 PAIR = Pair("C-1", "20")
@@ -22,46 +20,12 @@ PHONE = "138" + "0000" + "1111"
 Read = Callable[[], tuple[str, str]]
 
 
-def bring_to(store: RedisStore, phase: str) -> None:
-    """Bring the trigger of the pair to this phase."""
-    if phase == "absent":
-        return
-    store.claim(PAIR, token="tok", task_id="task", arguments="{}", expires=None, enabled=True)
-    if phase == "claimed":
-        return
-    sent_at = store.begin_sending(PAIR, "tok")
-    assert isinstance(sent_at, float)
-    if phase == "sending":
-        return
-    outcome: Any = {"watching": "started", "done": "refused", "unknown": "unknown"}[phase]
-    reached: Any = phase
-    store.settle(
-        Settlement(
-            pair=PAIR,
-            token="tok",
-            task_id="task",
-            result=TriggerResult.of(outcome, "C-1", "20"),
-            phase=reached,
-            sent_at=sent_at,
-            jobs=[NewJob("job-1", "P-0001", "Scheduling", 5)] if phase == "watching" else [],
-            events=[],
-        )
-    )
-
-
-def adopt(store: RedisStore, pair: Pair = PAIR) -> None:
-    look_up = store.open_look_up(pair)
-    assert look_up
-    job_id = f"{round(store.now() * 1000)}-447e-96ea-97523c61189b"
-    assert store.adopt(pair, look_up, [NewJob(job_id, "", "Executing", 5)], answered=True)
-
-
 def phase_of(store: RedisStore) -> list[str]:
     return [state.phase for state in store.pairs(case_id="C-1", finished=True)]
 
 
 def test_unknown_outcome_is_released(store: RedisStore, redis_url: str, shown: Read) -> None:
-    bring_to(store, "unknown")
+    bring_to(store, "unknown", PAIR)
     assert main(NOW) == 0
     out, err = shown()
     line = "C-1 / 20 is released; no call of it is being watched, and the next trigger queries upstream before it dials"
@@ -75,7 +39,7 @@ def test_unknown_outcome_is_released(store: RedisStore, redis_url: str, shown: R
 
 
 def test_s14_release_during_the_look_up_needs_now(store: RedisStore, shown: Read) -> None:
-    bring_to(store, "unknown")
+    bring_to(store, "unknown", PAIR)
     assert main([*ARGUMENTS, "--json"]) == 1
     out, err = shown()
     document = json.loads(out)
@@ -90,8 +54,8 @@ def test_s14_release_during_the_look_up_needs_now(store: RedisStore, shown: Read
 
 
 def test_adopted_calls_stay_watched_after_a_release(store: RedisStore, redis_url: str, shown: Read) -> None:
-    bring_to(store, "unknown")
-    adopt(store)
+    bring_to(store, "unknown", PAIR)
+    adopt(store, PAIR)
     assert main([*NOW, "--json"]) == 0
     assert json.loads(shown()[0]) == {
         "released": True, "case_id": "C-1", "mediation_id": "20", "phase": "watching", "watched": 1,
@@ -114,7 +78,8 @@ def test_adopted_calls_stay_watched_after_a_release(store: RedisStore, redis_url
     ],
 )
 def test_release_refuses_every_other_phase(store: RedisStore, shown: Read, phase: str, why: str) -> None:
-    bring_to(store, phase)
+    if phase != "absent":
+        bring_to(store, "refused" if phase == "done" else phase, PAIR)
     before = phase_of(store)
     assert main(ARGUMENTS) == 1
     out, err = shown()
@@ -129,13 +94,13 @@ def test_release_refuses_every_other_phase(store: RedisStore, shown: Read, phase
 
 
 def test_s37_stored_reason_has_no_phone_number(store: RedisStore) -> None:
-    bring_to(store, "unknown")
+    bring_to(store, "unknown", PAIR)
     assert main(["release", "C-1", "20", "--now", "--why", f"called {PHONE} myself", "--by", PHONE]) == 0
     assert PHONE not in str(store.history("C-1"))
 
 
 def test_decision_is_stored_with_the_login_name(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    bring_to(store, "unknown")
+    bring_to(store, "unknown", PAIR)
     monkeypatch.setattr("getpass.getuser", lambda: "night-shift")
     assert main(["release", " C-1", "20 ", "--now", "--why", "known"]) == 0
     assert [event["by"] for event in store.history("C-1") if event["kind"] == "released"] == ["night-shift"]

@@ -17,18 +17,12 @@ import redis
 from cli.main import main
 from cli.ui.formatting import moment, time_of_day
 from config.redaction import redact
-from tests.contract.test_erasure import bring_to
 from tests.deployment import LIMIT, wait_until
-from tests.polls import begin_poll, finish_poll
-from tests.system.test_cli_release import adopt
-from worker.core.messages import TriggerResult
-from worker.core.model import Event, Pair
-from worker.core.poll_model import PollStarted
-from worker.core.trigger_model import NewJob, Settlement
+from tests.pairs import PERSON, adopt, bring_to, finish
+from worker.core.model import Pair
 from worker.store import RedisStore
 
 ROOT = Path(__file__).parents[2]
-PERSON = "P-10010001"
 CALL_FIELDS = [
     "job_id", "case_id", "mediation_id", "person_id", "call_status", "label", "verdict", "retry_count", "started_at",
     "deadline", "last_polled_at", "next_poll_at", "finished_at",
@@ -40,36 +34,8 @@ Output = Callable[[], tuple[Any, str]]
 @pytest.fixture(autouse=True)
 def _two_calls(store: RedisStore) -> None:
     """A store with a watched call of C-1 and an ended call of C-2."""
-    started(store, Pair("C-1", "20"), "job-1")
-    started(store, Pair("C-2", "20"), "job-2")
-    finish(store, Pair("C-2", "20"), "job-2")
-
-
-def started(store: RedisStore, pair: Pair, job_id: str) -> None:
-    token = f"token-{job_id}"
-    store.claim(pair, token=token, task_id=f"task-{job_id}", arguments="{}", expires=None, enabled=True)
-    sent_at = store.begin_sending(pair, token)
-    assert isinstance(sent_at, float)
-    store.settle(
-        Settlement(
-            pair=pair,
-            token=token,
-            task_id=f"task-{job_id}",
-            result=TriggerResult.of("started", pair.case_id, pair.mediation_id),
-            phase="watching",
-            sent_at=sent_at,
-            jobs=[NewJob(job_id, PERSON, "Scheduling", 0.01)],
-            events=[Event("started", pair.case_id, pair.mediation_id, job_id, {"label": "拨号中"})],
-        )
-    )
-
-
-def finish(store: RedisStore, pair: Pair, job_id: str) -> None:
-    wait_until(lambda: isinstance(begin_poll(store, job_id, 1), PollStarted))
-    event = Event("ended", pair.case_id, pair.mediation_id, job_id, {"label": "失败"})
-    assert finish_poll(
-        store, pair, job_id, 1, verdict="ended", retry_count=0, result="answer", call_status="Failed", event=event
-    )
+    bring_to(store, "watching", Pair("C-1", "20"), "job-1")
+    bring_to(store, "ended", Pair("C-2", "20"), "job-2")
 
 
 @pytest.fixture
@@ -93,7 +59,7 @@ def test_json_has_the_documented_form(output: Output) -> None:
     assert list(call) == CALL_FIELDS
     assert (call["job_id"], call["person_id"], call["label"], call["verdict"]) == ("job-1", PERSON, "拨号中", None)
     assert (call["finished_at"], call["last_polled_at"]) == (None, None)
-    assert call["started_at"] < call["next_poll_at"] < call["deadline"]
+    assert call["started_at"] <= call["next_poll_at"] < call["deadline"]
     (case,) = document["cases"]
     assert case == {
         "case_id": "C-1", "mediation_id": "20", "phase": "watching", "since": case["since"], "until": None,
@@ -152,7 +118,7 @@ def test_status_of_a_finished_case_counts_the_calls_that_all_shows(
 ) -> None:
     assert main(["status", "--case", "C-2"]) == 0
     assert "no calls are being watched; --all shows 1 finished\n" in capsys.readouterr().out
-    started(store, Pair("C-2", "20"), "job-3")
+    bring_to(store, "watching", Pair("C-2", "20"), "job-3")
     assert main(["status", "--case", "C-2"]) == 0
     out = capsys.readouterr().out
     assert ("job-3" in out, "\n--all shows 1 finished\n" in out) == (True, True)
@@ -265,9 +231,9 @@ def test_watch_without_a_terminal_is_a_line_per_event(store: RedisStore, redis_u
         try:
             assert process.stdout
             wait_until(lambda: any("xread" in str(one["cmd"]) for one in store.client.client_list()))
-            started(store, Pair("C-3", "20"), "job-3")
-            started(store, Pair("C-4", "20"), "job-4")
-            finish(store, Pair("C-4", "20"), "job-4")
+            bring_to(store, "watching", Pair("C-3", "20"), "job-3")
+            bring_to(store, "watching", Pair("C-4", "20"), "job-4")
+            finish(store, "ended", Pair("C-4", "20"), "job-4")
             lines = [process.stdout.readline() for _ in range(2)]
             process.send_signal(signal.SIGINT)
             assert process.wait(LIMIT) == 0

@@ -16,7 +16,7 @@ import pytest
 
 from tests.deployment import LIMIT, ROOT, wait_until
 from tests.gatewayprocess import Gateway, environment
-from tests.system.test_cli_state import started
+from tests.pairs import bring_to
 from tests.unit.test_docs import blocks
 from worker.core.model import Pair
 from worker.store import RedisStore
@@ -117,6 +117,6 @@ def test_s32_events_pass_a_buffering_proxy_within_a_second(gateway: Gateway, pro
         page.wait(lambda _: page.events, limit=10)
         for number in range(3):
             begin = time.monotonic()
-            started(store, Pair("C-1", str(number)), f"job-{number}")
+            bring_to(store, "watching", Pair("C-1", str(number)), f"job-{number}")
             page.wait(lambda shown, job=f"job-{number}": job in shown.calls, limit=10)  # type: ignore[misc]
             assert time.monotonic() - begin < 5, "at once; the bound allows for a busy machine"

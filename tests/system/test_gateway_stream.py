@@ -15,7 +15,7 @@ import pytest
 
 from tests.deployment import LIMIT, Deployment, wait_until
 from tests.gatewayprocess import Gateway, Shown, environment
-from tests.system.test_cli_state import finish, started
+from tests.pairs import bring_to, finish
 from worker.core.model import Pair
 from worker.store import RedisStore
 
@@ -122,7 +122,7 @@ def test_s36_s16_s29_events_and_global_state_reach_a_page(redis_url: str, store:
     """A pause reaches pages without the operator's name; an erased case disappears at once; a failed call shows."""
     with Gateway(environment(redis_url)) as gateway, gateway.follow("C-1", key=gateway.token("C-1")) as page:
         wait_until(lambda: page.events)
-        started(store, Pair("C-1", "20"), "job-1")
+        bring_to(store, "watching", Pair("C-1", "20"), "job-1")
         page.wait(lambda shown: "job-1" in shown.calls)
         assert gateway.metric("callwatch_gateway_event_lag_seconds_count") >= 1
         store.pause("secret reason", by="张三")
@@ -130,13 +130,13 @@ def test_s36_s16_s29_events_and_global_state_reach_a_page(redis_url: str, store:
         assert page.shown.states[-1] == {"upstream": "ok", "new_calls": "stopped", "store": "ok"}
         store.resume()
         page.wait(lambda shown: len(shown.states) == 2)
-        finish(store, Pair("C-1", "20"), "job-1")
+        finish(store, "ended", Pair("C-1", "20"), "job-1")
         page.wait(lambda shown: shown.calls["job-1"]["verdict"] == "ended")
         assert shows_the_records(page, store, "C-1")
         store.erase("C-1", anyway=True)
         wait_until(lambda: "gone" in page.kinds(), limit=5)
         assert (page.shown.calls, page.shown.pairs) == ({}, {})
-        started(store, Pair("C-2", "20"), "job-2")
+        bring_to(store, "watching", Pair("C-2", "20"), "job-2")
         assert gateway.get("/v1/cases/C-1/history").json["events"] == []
         events = gateway.get("/v1/cases/C-2/history?limit=1").json
         assert ([event["kind"] for event in events["events"]], events["next"]) == (["started"], None)
@@ -148,7 +148,7 @@ def test_s36_s16_s29_events_and_global_state_reach_a_page(redis_url: str, store:
 def test_periodic_refresh_shows_a_poll_without_an_event(redis_url: str, store: RedisStore) -> None:
     """The failures and the time of the last query change without an event."""
     with Gateway(environment(redis_url, poll_interval=0.5)) as gateway, gateway.follow("C-1") as page:
-        started(store, Pair("C-1", "20"), "job-1")
+        bring_to(store, "watching", Pair("C-1", "20"), "job-1")
         page.wait(lambda shown: "job-1" in shown.calls)
         store.client.hset(store.keys.job("job-1"), "retry_count", 3)
         page.wait(lambda shown: shown.calls["job-1"]["failures"] == 3)
@@ -270,7 +270,7 @@ def test_closed_connection_ends_its_stream_at_once(redis_url: str) -> None:
 
 def test_native_clients_resume_with_a_query_parameter(redis_url: str, store: RedisStore) -> None:
     with Gateway(environment(redis_url)) as gateway:
-        started(store, Pair("C-1", "20"), "job-1")
+        bring_to(store, "watching", Pair("C-1", "20"), "job-1")
         last = store.history("C-1")[-1]["id"]
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=LIMIT)
         connection.request(
