@@ -1,4 +1,4 @@
-"""Run the contract of the store on fakeredis and on a real server with the same tests."""
+"""Run the contract of the store on fakeredis and on a real server; provide a server whose role a test may change."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,10 @@ import fakeredis
 import pytest
 import redis
 
+from cli.up.embedded_redis import EmbeddedServer
 from tests.leaks import without_ttl
 from worker.store import Keys, RedisStore, Terms, connect
+from worker.store.primary import primary_of
 
 TERMS = Terms(
     lock_ttl=9_000,
@@ -40,3 +42,17 @@ def store(client: redis.Redis) -> Iterator[RedisStore]:
     yield RedisStore(client, keys, TERMS)
     assert all(str(name).startswith("t:") for name in client.scan_iter("*"))
     assert without_ttl(client, keys) == []
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    """A server that a test may demote; each test has its own `Primary`."""
+    primary_of.cache_clear()
+    with EmbeddedServer(appendfsync="no") as one:
+        yield one
+
+
+@pytest.fixture
+def operator(server: EmbeddedServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        yield client
