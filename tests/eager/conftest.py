@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from config.settings import Settings
-from tests.fakes import World, virtual_time
+from tests.fakes import virtual_time
 from tests.leaks import without_ttl
+from tests.world import World
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fakes import START, PollQueueOf, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import PollQueueOf, World
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.messages import read_polls
 from worker.core.poll_model import PollStarted

@@ -1,7 +1,8 @@
 """Test that the flows remember failed queries and dials with their reasons, for few calls as for many (S29)."""
 
 from api_client import Rejected, Unavailable
-from tests.fakes import World, job_id, record
+from tests.fakes import job_id, record
+from tests.world import World
 
 
 def test_s29_a_refused_token_is_remembered_from_the_first_query_on(world: World) -> None:

@@ -2,7 +2,8 @@
 
 from api_client import Unavailable
 from tests.eager.test_watch import life, start
-from tests.fakes import START, World, job_id
+from tests.fakes import START, job_id
+from tests.world import World
 from worker.core.messages import shown_polls
 
 JOB = job_id(1)

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from api_client import NotSent, OutcomeUnknown
-from tests.eager.test_unknown import entry
-from tests.fakes import World, job_id, record
+from api_client import NotSent
+from tests.fakes import job_id, record
+from tests.world import World
 from worker.core import texts
 from worker.core.model import Pair
 from worker.store import Erased

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from api_client.envelope import call_records
-from tests.fakes import World, job_id
+from tests.fakes import job_id
+from tests.world import World
 
 ANSWER = 900_000  # characters: an answer has at most 1 MiB
 LONG = "长" * 250_000

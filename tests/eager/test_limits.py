@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from api_client import Unavailable
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 from worker.core.interfaces import StoreUnavailable
 
 CALLS = 120

@@ -7,7 +7,8 @@ import pytest
 
 from api_client import CallRequest, CallStatus, OutcomeUnknown, ProtocolError, Unavailable
 from tests.eager.test_unknown import entry, phase
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 from worker.core import texts
 from worker.core.model import Pair
 from worker.core.trigger_model import Claimed

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from api_client import ApiError, Unavailable
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 
 DOWN = Unavailable("GET /status: ConnectionError")
 

@@ -7,7 +7,8 @@ import pytest
 from api_client import CallRequest, NotSent, OutcomeUnknown
 from tests.eager.test_never_twice import killed
 from tests.eager.test_unknown import entry, phase
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 from worker.core import texts
 from worker.core.dial_result import not_called
 from worker.core.interfaces import StoreUnavailable

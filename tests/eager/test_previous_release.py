@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import Delivery, World, job_id, record
+from tests.fakes import job_id, record
+from tests.world import Delivery, World
 from worker.core.model import Pair
 
 RELEASES = sorted(Path(__file__).parent.glob("release_*.json"))

@@ -6,10 +6,8 @@ import pytest
 
 from api_client import CallRecord, OutcomeUnknown, Rejected, Unavailable
 from tests.eager.test_unknown import entry, lose_the_answer, phase
-from tests.fakes import START, Dial, World, job_id, record
-from worker.core.dial_result import read_answer
-from worker.core.model import Call, Pair, Settlement
-from worker.store.erasure import Erased
+from tests.fakes import START, job_id, record
+from tests.world import World
 
 JOB = job_id(1, at=START + 1)
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")

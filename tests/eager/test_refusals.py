@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.fakes import World, record
+from tests.fakes import record
+from tests.world import World
 from worker.core.dial_result import MOST_NAMED, MOST_REFUSALS, TEXT_LENGTH
 
 JOB = "1770463000471-447e-96ea-97523c61189b"

@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import pytest
 
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.model import Pair
 from worker.core.trigger_model import Claimed

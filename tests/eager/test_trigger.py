@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from api_client import ApiError, NotSent, OutcomeUnknown, Rejected
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 
 JOB = job_id(1)
 

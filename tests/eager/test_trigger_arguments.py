@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import World, job_id, record
+from tests.fakes import job_id, record
+from tests.world import World
 
 JOB = job_id(1)
 

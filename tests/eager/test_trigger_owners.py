@@ -7,7 +7,8 @@ import pytest
 
 from api_client import NotSent, OutcomeUnknown, Rejected
 from tests.eager.test_trigger import locked
-from tests.fakes import World, job_id, record
+from tests.fakes import job_id, record
+from tests.world import World
 from worker.core.messages import TriggerResult
 from worker.core.model import Pair
 from worker.core.trigger_model import NewJob, Settlement

@@ -3,7 +3,8 @@
 import pytest
 
 from api_client import CallStatus, ConversationLog, OutcomeUnknown, Unavailable
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import Pair
 

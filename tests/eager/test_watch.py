@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from api_client import ApiError, CallRecord, ProtocolError, Unavailable
-from tests.fakes import START, StatusAnswer, World, job_id, record
+from api_client import ApiError, ProtocolError, Unavailable
+from tests.fakes import START, StatusAnswer, job_id, record
+from tests.world import World
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import PollStarted
 

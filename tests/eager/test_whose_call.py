@@ -6,7 +6,8 @@ import pytest
 
 from api_client import OutcomeUnknown, Rejected, Unavailable
 from tests.eager.test_unknown import entry
-from tests.fakes import START, World, job_id, record
+from tests.fakes import START, job_id, record
+from tests.world import World
 from worker.core import texts
 from worker.core.dial_result import not_called, read_answer
 from worker.core.interfaces import StoreUnavailable

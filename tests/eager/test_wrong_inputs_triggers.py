@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import World
 from tests.oneline import SECRET
+from tests.world import World
 
 TEXT = "should be a text of 1 to 200 characters, all printable"
 

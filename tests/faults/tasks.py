@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from api_client import CallStatus
 from config.settings import Settings
-from tests.fakes import run_through
 from tests.faults.interfaces import ClockPort, StorePort, UpstreamPort
 from tests.faults.processes import Message, Process
+from tests.world import run_through
 from worker.core.decision import Policy
 from worker.core.interfaces import ScheduleFailed, Store, StoreUnavailable, Upstream
 from worker.core.messages import PollMessage, polls_kwargs, read_polls
