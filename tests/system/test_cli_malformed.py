@@ -8,7 +8,7 @@ import pytest
 
 from cli.main import main
 from cli.malformed import examine
-from tests.unit.test_malformed import BAD, HEADERS, PROPERTIES, message
+from tests.malformed import BAD, HEADERS, PROPERTIES, message
 from worker.store import RedisStore
 
 Read = Callable[[], tuple[str, str]]

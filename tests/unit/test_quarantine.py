@@ -9,7 +9,7 @@ from kombu import Message
 
 from tests.deployment import wait_until
 from tests.holder import NAMELESS, Holder, connect_again, waiting_and_held
-from tests.unit.test_malformed import message
+from tests.malformed import message
 
 pytestmark = pytest.mark.usefixtures("no_unrestored_messages")
 

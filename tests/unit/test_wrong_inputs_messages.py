@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from tests.holder import NAMELESS, Holder
+from tests.malformed import HEADERS, message
 from tests.oneline import SECRET, TRACES
-from tests.unit.test_malformed import HEADERS, message
 
 pytestmark = pytest.mark.usefixtures("no_unrestored_messages")
 
