@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import pytest
+
+from config.settings import SettingsError, load_settings
+
 SECRET = "s3cr3t-0f-th3-t3sts"  # given in wrong places, never to be quoted
 TRACES = ("Traceback", 'File "', "raise ", "  at ")
 
@@ -24,3 +28,13 @@ class Wrong:
         assert self.right in line
         assert code == self.code, line
         assert len(line) < 300, "a line that is read at once"
+
+
+def fault_of(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> str:
+    """Return the one line with which the settings refuse a value; no line shows the password `s3cret`."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    (line,) = caught.value.faults
+    assert "s3cret" not in line
+    return line

@@ -15,7 +15,8 @@ from config import redis_tls
 from config.redis_options import OPTIONS
 from config.redis_tls import CLOSED, SPEAKS_PLAIN, SPEAKS_TLS, explain_tls, tls_fault
 from config.redis_url import parse_redis_url
-from config.settings import SettingsError, load_settings
+from config.settings import load_settings
+from tests.oneline import fault_of
 from tests.tls import certificate_file, key_file, server_context
 
 VARIABLE = "CALLWATCH_REDIS_URL"
@@ -24,16 +25,6 @@ VARIABLE = "CALLWATCH_REDIS_URL"
 @pytest.fixture(autouse=True)
 def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def fault(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
-    """Return the line with which settings refuse an address; no line shows the password."""
-    monkeypatch.setenv(VARIABLE, url)
-    with pytest.raises(SettingsError) as caught:
-        load_settings()
-    (line,) = caught.value.faults
-    assert "s3cret" not in line
-    return line
 
 
 @pytest.mark.parametrize(
@@ -83,7 +74,7 @@ def fault(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
     ],
 )
 def test_wrong_option_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, url: str, line: str) -> None:
-    assert fault(monkeypatch, url) == f"{VARIABLE}: {line}"
+    assert fault_of(monkeypatch, VARIABLE, url) == f"{VARIABLE}: {line}"
 
 
 @pytest.mark.parametrize("case", [str.lower, str.upper])
@@ -120,7 +111,8 @@ def test_missing_and_unusable_files_are_refused(monkeypatch: pytest.MonkeyPatch,
             f"ssl_keyfile: no.pem cannot be read (no such content), {of_certificate}",
         ),
     ):
-        assert fault(monkeypatch, f"rediss://u:s3cret@h:1/0?{option}") == f"{VARIABLE}: has the option {reason}"
+        url = f"rediss://u:s3cret@h:1/0?{option}"
+        assert fault_of(monkeypatch, VARIABLE, url) == f"{VARIABLE}: has the option {reason}"
     whole = f"rediss://h:1/0?ssl_ca_certs={certificate}&ssl_certfile={certificate}&ssl_keyfile={key}"
     monkeypatch.setenv(VARIABLE, whole)
     assert load_settings().redis_url == whole
