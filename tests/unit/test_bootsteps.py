@@ -13,27 +13,19 @@ import pytest
 
 from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
+from tests.bootsteps import use
 from tests.deployment import wait_until
+from tests.pairs import bring_to
 from tests.receiver import SECRET, Receiver
 from worker import bootsteps, tasks
 from worker.app import app
-from worker.container import Container, SystemClock, build_store
 from worker.core.interfaces import StoreUnavailable
-from worker.core.messages import PollMessage, TriggerResult
+from worker.core.messages import PollMessage
 from worker.core.model import Pair
 from worker.core.notice import CHANNELS
-from worker.core.trigger_model import AbandonedClaim, NewJob, Settlement
+from worker.core.trigger_model import AbandonedClaim
 from worker.runtime.celery_config import CONTROL_QUEUE, POLL_QUEUE, TRIGGER_QUEUE
 from worker.store import RedisStore
-
-
-def use(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Container:
-    """Build a worker's container from settings and let the bootsteps use it."""
-    settings = Settings(_env_file=None, key_prefix="t", **given)
-    parts = Container(settings, build_store(settings), None, SystemClock())  # type: ignore[arg-type]
-    monkeypatch.setattr(bootsteps, "container", lambda: parts)
-    return parts
-
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------
 
@@ -59,17 +51,6 @@ class PublishedPolls:
 
     def __call__(self, polls: Sequence[PollMessage]) -> None:
         self.jobs += [message.job_id for message in polls]
-
-
-def watch_a_call(store: RedisStore) -> None:
-    """Watch a call whose poll is due."""
-    pair = Pair("C-1", "20")
-    store.claim(pair, token="tok", task_id="task-1", arguments="{}", expires=None, enabled=True)
-    sent_at = store.begin_sending(pair, "tok")
-    assert isinstance(sent_at, float)
-    job = NewJob("job-1", "P-1", "Executing", -60)
-    result = TriggerResult.of("started", "C-1", "20")
-    assert store.settle(Settlement(pair, "tok", "task-1", result, "watching", sent_at, [job], []))
 
 
 @pytest.mark.parametrize("end", ["stop", "terminate"])
@@ -101,7 +82,7 @@ def test_s20_dispatcher_runs_while_the_worker_runs(monkeypatch: pytest.MonkeyPat
     parts = use(monkeypatch, redis_url=redis_url)
     published = PublishedPolls(parts.settings)
     monkeypatch.setattr(bootsteps, "PollQueue", lambda _settings: published)
-    watch_a_call(parts.store)
+    bring_to(parts.store, "watching")
     succeeded: list[str] = []
     parent = SimpleNamespace(callwatch_health=SimpleNamespace(succeeded=succeeded.append))
     step = bootsteps.DispatcherStep(parent)
@@ -116,7 +97,7 @@ def test_dispatcher_runs_without_a_health_file(monkeypatch: pytest.MonkeyPatch, 
     parts = use(monkeypatch, redis_url=redis_url)
     published = PublishedPolls(parts.settings)
     monkeypatch.setattr(bootsteps, "PollQueue", lambda _settings: published)
-    watch_a_call(parts.store)
+    bring_to(parts.store, "watching")
     step = bootsteps.DispatcherStep(SimpleNamespace())
     step.start(SimpleNamespace())
     wait_until(lambda: "job-1" in published.jobs)
