@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.deployment import ROOT
+
 SITE = ROOT / "ops" / "kubernetes" / "site"
 Document = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""The output of status, watch, pause, resume and trigger on a real server: the documented JSON and the table (S16)."""
+"""The output of status, watch, pause and resume on a real server: the documented JSON and the table (S16)."""
 
 import getpass
 import json
@@ -6,23 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from cli.main import main
 from cli.ui.formatting import moment, time_of_day
 from config.redaction import redact
-from tests.deployment import LIMIT, wait_until
+from tests.deployment import LIMIT, ROOT, wait_until
 from tests.pairs import PERSON, adopt, bring_to, finish
 from worker.core.model import Pair
 from worker.store import RedisStore
 
-ROOT = Path(__file__).parents[2]
 CALL_FIELDS = [
     "job_id", "case_id", "mediation_id", "person_id", "call_status", "label", "verdict", "retry_count", "started_at",
     "deadline", "last_polled_at", "next_poll_at", "finished_at",
@@ -198,16 +194,6 @@ def test_s16_resume_reports_that_the_settings_stop_new_calls(
     assert "workers with CALLWATCH_ENABLED=false still place no calls" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("variable", ["CALLWATCH_BROKER_URL", "CALLWATCH_RESULT_URL"])
-def test_missing_redis_names_the_variable_to_set(
-    variable: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CALLWATCH_REDIS_URL", redis_url)
-    monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
-    assert main(["trigger", "C-1", "20"]) == 1
-    assert capsys.readouterr().err.endswith(f"set {variable}.\n")
-
-
 def test_wrong_password_is_reported(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,101 +229,6 @@ def test_watch_without_a_terminal_is_a_line_per_event(store: RedisStore, redis_u
         ["C-4/20", "started", "拨号中", "job-4\n"],
         ["C-4/20", "ended", "失败", "job-4\n"],
     ]
-
-
-IDS = {"case_id": "C-9", "mediation_id": "20"}
-UNKNOWN = {"outcome": "unknown", "reason": "no_records", **IDS, "jobs": [], "refused": [], "message": ""}
-REVOKED = {"exc_type": "TaskRevokedError", "exc_message": ["expired"], "exc_module": "celery.exceptions"}
-EXPIRED = "expired: The trigger's `expires` passed before its request. Nothing was sent."
-INTERNAL = "internal: The task ended with a fault of callwatch: see the log of the workers."
-
-
-def awaited(store: RedisStore, redis_url: str, meta: dict[str, Any], *options: str, code: int = 1) -> tuple[str, str]:
-    """Return what `trigger --wait` prints for a stored result of Celery; its exit code is `code`."""
-    stored = {"task_id": "t-1", "traceback": None, "children": [], **meta}
-    store.client.set("celery-task-meta-t-1", json.dumps(stored))
-    done = subprocess.run(
-        (sys.executable, "-m", "cli.main", "trigger", "C-9", "20", "--wait", "--task-id", "t-1", *options),
-        cwd=ROOT,
-        env={**os.environ, "CALLWATCH_REDIS_URL": redis_url},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-    )
-    assert done.returncode == code
-    return done.stdout, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "reason", "error"),
-    [
-        ("REVOKED", REVOKED, "expired", EXPIRED),
-        ("FAILURE", {"exc_type": "KeyError", "exc_message": ["x"], "exc_module": "builtins"}, "internal", INTERNAL),
-    ],
-)
-def test_s38_awaited_trigger_without_an_outcome_shows_its_reason(
-    store: RedisStore, redis_url: str, status: str, kind: dict[str, Any], reason: str, error: str
-) -> None:
-    """Celery revokes an expired trigger."""
-    out, err = awaited(store, redis_url, {"status": status, "result": kind}, "--json")
-    assert json.loads(out) == {"task_id": "t-1", "outcome": None, "reason": reason}
-    assert err == f"callwatch: {error} ({kind['exc_type']}, task id t-1)\n"
-
-
-def test_s38_awaited_trigger_for_an_unknown_person_shows_its_reason(store: RedisStore, redis_url: str) -> None:
-    out, err = awaited(store, redis_url, {"status": "SUCCESS", "result": UNKNOWN}, "--person", "P-404")
-    assert out.splitlines() == [
-        "unknown  C-9/20",
-        "no_records: The answer lists no record: upstream may not know the case, the mediation or the person.",
-    ]
-    assert err == ""
-
-
-def test_awaited_trigger_of_an_erased_case_is_skipped(store: RedisStore, redis_url: str) -> None:
-    """The result of an erased case names no pair."""
-    erased = {**UNKNOWN, "outcome": "skipped", "reason": "erased", "case_id": "", "mediation_id": ""}
-    out, err = awaited(store, redis_url, {"status": "SUCCESS", "result": erased}, "--json", code=0)
-    assert (json.loads(out)["reason"], err) == ("erased", "")
-
-
-def test_awaited_trigger_with_the_task_id_of_another_pair_does_not_show_its_result(
-    store: RedisStore, redis_url: str
-) -> None:
-    """Celery keeps the first stored result of a task id; it says nothing of this trigger."""
-    other = {**UNKNOWN, "outcome": "started", "case_id": "C-8"}
-    out, err = awaited(store, redis_url, {"status": "SUCCESS", "result": other}, "--json")
-    assert json.loads(out) == {"task_id": "t-1", "outcome": None, "reason": "task_id_reused"}
-    assert err == (
-        "callwatch: task_id_reused: The task id was used before for another pair. Use a new task id. (task id t-1)\n"
-    )
-
-
-@pytest.mark.usefixtures("store")
-def test_trigger_without_a_worker_stays_enqueued(redis_url: str) -> None:
-    begin = time.monotonic()
-    options = ("--wait", "--timeout", "0.1", "--task-id", "t-1", "--person", PERSON, "--manual", "--json")
-    done = subprocess.run(
-        (sys.executable, "-m", "cli.main", "trigger", "C-9", "20", *options),
-        cwd=ROOT,
-        env={**os.environ, "CALLWATCH_REDIS_URL": redis_url},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert time.monotonic() - begin < LIMIT
-    assert done.returncode == 1
-    assert done.stderr == (
-        "callwatch: warning: no worker consumes outbound.trigger: the trigger waits until one starts\n"
-        "callwatch: no result within 0.1 s: the trigger stays enqueued, task id t-1\n"
-    )
-    assert json.loads(done.stdout) == {"task_id": "t-1", "outcome": None}
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        (message,) = client.lrange("outbound.trigger", 0, -1)
-    headers = json.loads(message)["headers"]
-    assert (headers["id"], headers["task"]) == ("t-1", "outbound.trigger")
-    assert headers["expires"]
-    assert PERSON not in f"{headers['kwargsrepr']}{headers['argsrepr']}", "S37"
 
 
 def test_s41_stop_without_the_configured_replicas_says_that_a_failover_may_undo_it(

@@ -15,9 +15,8 @@ from cli.signals import Signals
 from cli.up.embedded_redis import EmbeddedServer
 from cli.up.supervisor import Program, ServerProcess, Supervisor
 from cli.up.watchdog import Watchdog
-from tests.deployment import LIMIT, wait_until
+from tests.deployment import LIMIT, ROOT, wait_until
 
-ROOT = Path(__file__).parents[2]
 SLEEPER = "import signal; signal.pause()"
 OBEDIENT = (
     "import signal, sys; signal.signal(15, lambda *_: (print('{name}', flush=True), sys.exit()));"

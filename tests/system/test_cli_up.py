@@ -1,29 +1,22 @@
 """`callwatch up` without a terminal: its lines, the simulator's log, and its processes."""
 
-import base64
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import threading
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 import psutil
 import pytest
 
-from simulator.request_log import merge
+from tests.demonstration import PROGRAMS, SERVICES, Up, alive, ask
 from tests.deployment import LIMIT, wait_until
 from tests.ports import free_port
 from tests.receiver import SECRET, Receiver
 
-ROOT = Path(__file__).parents[2]
 CASES = ["C-1001", "C-1002", "C-1003"]
 PERSONS = {"P-10010001", "P-10010002", "P-10020003", "P-10030005"}
 SHORT = [["Scheduling", 0], ["Succeeded", 1]]
@@ -53,129 +46,6 @@ HOSTILE = {
 HOSTILE_FILE = f"CALLWATCH_RESULT_URL=redis://{REFUSED}/8\nCALLWATCH_KEY_PREFIX=other\nCALLWATCH_HISTORY_TTL=never\nCALLWATCH_NO=1\n"
 
 
-class Up:
-    """One `callwatch up` with its own ports, and its output up to now."""
-
-    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
-        self.folder = folder
-        self.ports = {name: free_port() for name in ("redis", "simulator", "flower", "metrics", "gateway")}
-        ports = [f"--port-{name}={number}" for name, number in self.ports.items()]
-        path = {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            (sys.executable, "-m", "cli.main", "up", "--data", str(folder / "data"), *(options or ports)),
-            cwd=folder,
-            env={**os.environ, **(environment or {}), **path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._reader.join(LIMIT)
-        assert self.process.stdout
-        self.process.stdout.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        self.lines.extend(iter_lines(self.process.stdout))
-
-    def saw(self, text: str) -> bool:
-        assert self.process.poll() is None, self.text
-        return text in self.text
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-    def find(self, pattern: str) -> str:
-        match = re.search(pattern, self.text)
-        assert match, self.text
-        return match[1]
-
-    def children(self) -> dict[str, psutil.Process]:
-        """The processes that it has started, by their command."""
-        found = {}
-        for child in psutil.Process(self.process.pid).children():
-            command = " ".join(child.cmdline())
-            for name in (
-                "valkey-server",
-                "cli.main simulate",
-                "poll@",
-                "trigger@",
-                "cli.main flower",
-                "cli.main metrics",
-                "-m gateway",
-                "watchdog.py",
-            ):
-                if name in command:
-                    found[name] = child
-        return found
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command in a second terminal, with the printed variables."""
-        exports = dict(re.findall(r"  export (\w+)=(\S+)", self.text))
-        return subprocess.run(
-            (sys.executable, "-m", "cli.main", *arguments),
-            cwd=ROOT,
-            env={**os.environ, **exports},
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=LIMIT,
-            check=False,
-        )
-
-    def status(self, *options: str) -> Any:
-        return json.loads(self.run("status", *options, "--json").stdout)
-
-    def dialled(self) -> Counter[tuple[str, str]]:
-        """Return the call requests of each case, and the calls to each person."""
-        log = (self.folder / "data" / "logs" / "simulator-requests.jsonl").read_text("utf-8")
-        lines = [json.loads(line) for line in log.splitlines(keepends=True) if line.endswith("\n")]
-        requests = Counter(("case", entry["case_id"]) for entry in merge(lines) if entry["endpoint"] == "call-v2")
-        return requests + Counter(("person", line["person_id"]) for line in lines if line["event"] == "dialled")
-
-    def tasks(self, credentials: str) -> Any:
-        """Return the answer of Flower to these credentials."""
-        secret = base64.b64encode(credentials.encode()).decode()
-        return ask(self.ports["flower"], "/api/tasks", f"Basic {secret}")
-
-
-def ask(port: int, path: str, authorization: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Authorization": authorization}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=LIMIT) as answer:
-        return json.load(answer)
-
-
-def iter_lines(stream: Any) -> Iterator[str]:
-    for line in stream:
-        yield line.rstrip("\n")
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in processes if runs(one)]
-
-
-def runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it ended between the two calls
-        return False
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One demonstration in a hostile environment, shared by all tests that only read it."""
@@ -188,17 +58,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 def test_s40_every_service_is_on_loopback_and_behind_a_credential(running: Up) -> None:
     children = running.children()
-    wanted = {
-        "valkey-server",
-        "cli.main simulate",
-        "poll@",
-        "trigger@",
-        "cli.main flower",
-        "cli.main metrics",
-        "-m gateway",
-        "watchdog.py",
-    }
-    assert set(children) == wanted
+    assert set(children) == PROGRAMS
     try:
         wait_until(lambda: listening(children) == {("127.0.0.1", port) for port in running.ports.values()})
     except psutil.NoSuchProcess:
@@ -256,7 +116,7 @@ def test_demonstration_sends_no_notice_to_a_configured_receiver(running: Up) -> 
 def test_with_notices_a_demonstration_sends_them_to_the_configured_receiver(tmp_path: Path) -> None:
     receiver = Receiver().start()
     environment = {"CALLWATCH_NOTICE_URL": receiver.url, "CALLWATCH_NOTICE_SECRET": SECRET}
-    ports = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "flower", "metrics", "gateway")]
+    ports = [f"--port-{name}={free_port()}" for name in SERVICES]
     try:
         with Up(tmp_path, "--notices", *ports, environment=environment) as up:
             wait_until(lambda: up.saw("triggers enqueued"))
@@ -307,7 +167,7 @@ def test_dead_worker_is_restarted_and_calls_stay_watched(running: Up) -> None:
 
 def test_a_taken_port_leaves_nothing_running(running: Up, tmp_path: Path) -> None:
     port = running.ports["flower"]
-    others = [f"--port-{name}={free_port()}" for name in ("redis", "simulator", "metrics", "gateway")]
+    others = [f"--port-{name}={free_port()}" for name in SERVICES if name != "flower"]
     with Up(tmp_path, f"--port-flower={port}", *others) as up:
         assert up.process.wait(LIMIT) == 1
     assert up.lines == [f"callwatch: --port-flower: port {port} on 127.0.0.1 cannot be used: address already in use"]
@@ -335,7 +195,7 @@ def test_no_process_outlives_a_killed_up(tmp_path: Path) -> None:
     with Up(tmp_path) as up:
         wait_until(lambda: up.saw("triggers enqueued"))
         children = list(up.children().values())
-        assert len(children) == 8
+        assert len(children) == len(PROGRAMS)
         up.process.kill()
         wait_until(lambda: not alive(children))
 

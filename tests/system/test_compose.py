@@ -20,11 +20,10 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from celery import Celery
 
 from cli.up.embedded_redis import find_binary
 from simulator.testing import SimulatorProcess
-from tests.deployment import LIMIT, ROOT, wait_until
+from tests.deployment import LIMIT, ROOT, back_end, wait_until
 from tests.ports import free_port
 from tests.users import ADMIN, USERS, make_secrets
 
@@ -170,8 +169,7 @@ def answers(client: "redis.Redis") -> bool:
 
 def test_a_case_is_called_watched_and_shown(installation: Installation) -> None:
     """Each with its own user's rights: producer, workers, Flower, metrics; nothing was refused to any of them."""
-    url = installation.url("producer")
-    with Celery("producer", broker=url, backend=url) as producer:
+    with back_end(installation.url("producer")) as producer:
         kwargs = {"case_id": "C-1", "mediation_id": 20}
         sent = producer.send_task("outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=600)
         assert sent.get(timeout=LIMIT)["outcome"] == "started"

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from celery import Celery
 
 from simulator.testing import SimulatorProcess
-from tests.deployment import LIMIT, ROOT, Worker
+from tests.deployment import LIMIT, ROOT, Worker, back_end
 from tests.tls import TlsProxy, certificate_file
 from tests.users import ADMIN, GuardedServer, guarded_server, make_secrets
 
@@ -57,11 +56,10 @@ class Installation:
     def call(self, name: str, case_id: str) -> str:
         """Send a trigger with a folder's address for producers, and return its outcome."""
         url = (self.folder / name / "redis_url_producer").read_text(encoding="utf-8").strip()
-        options = {"max_retries": 0}
-        with Celery("back-end", broker=url, backend=url, set_as_current=False) as back_end:
-            back_end.conf.result_backend_transport_options = {"retry_policy": options}
+        with back_end(url) as producer:
+            producer.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
             kwargs = {"case_id": case_id, "mediation_id": "20"}
-            sent = back_end.send_task(
+            sent = producer.send_task(
                 "outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=600, retry=False
             )
             return str(sent.get(timeout=LIMIT)["outcome"])

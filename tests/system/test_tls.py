@@ -8,13 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from cli.doctor import doctor
 from cli.main import main
 from cli.up.embedded_redis import EmbeddedServer
-from tests.deployment import LIMIT, ROOT, Deployment, wait_until
-from tests.ports import free_port
+from tests.deployment import LIMIT, ROOT, Deployment, back_end, wait_until
 from tests.tls import Kind, TlsProxy, certificate_file, key_file, refusing_server
 
 CA = "ssl_ca_certs"
@@ -142,8 +140,7 @@ def test_a_case_is_called_and_watched_over_tls(
     url = address(redis_server, serve(asks=True), options)
     with Deployment(url, speed=20, poll_interval=0.5, key_prefix="tls") as deployment:
         deployment.worker()
-        producer = f"{url}&ssl_cert_reqs=required"
-        with Celery("back-end", broker=producer, backend=producer) as back_end:
+        with back_end(f"{url}&ssl_cert_reqs=required") as producer:
             kwargs = {"case_id": "C-tls", "mediation_id": "20"}
-            sent = back_end.send_task("outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=600)
+            sent = producer.send_task("outbound.trigger", kwargs=kwargs, queue="outbound.trigger", expires=600)
             assert sent.get(timeout=LIMIT)["outcome"] == "started"

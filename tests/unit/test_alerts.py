@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -13,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from cli.exposition import State, expose
 from config.settings import Settings
 from gateway.metrics import Metrics
+from tests.deployment import ROOT
 from tests.unit.test_exposition import BUSY, EMPTY, samples
 from worker.core.interfaces import StoreUnavailable
 
-ROOT = Path(__file__).parents[2]
 (GROUP,) = yaml.safe_load((ROOT / "ops" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
 RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in GROUP["rules"]}
 

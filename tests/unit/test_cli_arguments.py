@@ -23,8 +23,8 @@ from cli.up import embedded_redis
 from cli.up.samples import samples
 from cli.up.tcp_ports import PREFERRED, choose_ports
 from config.setting_types import LOCAL_REDIS
+from tests.deployment import ROOT
 
-ROOT = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)
 COMMANDS = (*GROUP.commands, "keys new")
 

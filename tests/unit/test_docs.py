@@ -4,7 +4,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,11 +12,11 @@ from packaging.requirements import Requirement
 
 from cli.main import app
 from config.settings import PREFIX, Settings
+from tests.deployment import ROOT
 from worker.core import texts
 from worker.core.decision import ACTIVE, TERMINAL, Outcome, Verdict
 from worker.runtime.celery_config import celery_config
 
-ROOT = Path(__file__).parents[2]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted(ROOT.rglob("*.md"))

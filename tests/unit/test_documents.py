@@ -14,11 +14,11 @@ from api_client import envelope, one_answer, transport
 from cli import metrics
 from cli.enqueue import GOOD
 from cli.up import programs
+from tests.deployment import ROOT
 from tests.leaks import BOUNDED, OPEN
 from tests.unit.test_docs import (
     PAGES,
     README,
-    ROOT,
     TRANSLATED,
     bare,
     code,

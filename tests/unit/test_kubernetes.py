@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from config.settings import Settings
-from tests.kustomize import GENERATED, ROOT, container, every_deployment, of_kind, pod, variables
+from tests.deployment import ROOT
+from tests.kustomize import GENERATED, container, every_deployment, of_kind, pod, variables
 
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))[
     "services"

@@ -6,11 +6,11 @@ from typing import Any
 import promql_parser
 import yaml
 
+from tests.deployment import ROOT
 from tests.kustomize import (
     DEPLOYMENTS,
     GENERATED,
     POD_SERVICES,
-    ROOT,
     SECRETS,
     SITE,
     Document,

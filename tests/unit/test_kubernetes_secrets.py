@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from config.settings import load_settings
-from tests.kustomize import POD_SERVICES, ROOT, SECRETS, SITE, every_deployment, pod, variables
+from tests.deployment import ROOT
+from tests.kustomize import POD_SERVICES, SECRETS, SITE, every_deployment, pod, variables
 from tests.users import make_secrets
 
 

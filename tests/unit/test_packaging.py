@@ -18,8 +18,8 @@ from packaging.version import Version
 from cli.up import programs
 from config.secret_files import FILE
 from config.settings import SECRETS, Settings
+from tests.deployment import ROOT
 
-ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

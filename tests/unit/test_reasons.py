@@ -17,8 +17,8 @@ from api_client.failures import reason_after_sending, reason_nothing_sent, reaso
 from api_client.gate import GateShutError
 from api_client.reasons import reason_of_status
 from api_client.transport import AnswerTooLargeError, NoAddressError
+from tests.deployment import ROOT
 
-ROOT = Path(__file__).parents[2]
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ApiError)}
 PLACE: Any = SimpleNamespace(ssl=True, host="upstream", port=443)
 
