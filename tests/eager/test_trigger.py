@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api_client import ApiError, NotSent, OutcomeUnknown, Rejected
-from tests.fakes import START, job_id, record
+from tests.fakes import PHONE, START, job_id, record
 from tests.world import World
 
 JOB = job_id(1)
@@ -173,14 +173,13 @@ def test_persons_and_numbers_stay_out_of_logs_reprs_and_events(
 ) -> None:
     """S37: for any outcome of the dial."""
     caplog.set_level(logging.DEBUG)
-    phone = "138" + "0000" + "1111"
     world.upstream.dials = [error]
     world.trigger(call_person_id="person-0001")
     world.upstream.dials = [
-        [record(JOB, person="person-0001"), record(None, code=5, person="person-0002", message=phone)]
+        [record(JOB, person="person-0001"), record(None, code=5, person="person-0002", message=PHONE)]
     ]
     result = world.trigger(case_id="C-9", task_id="task-9", call_person_id="person-0001")
     world.run(30)
     seen = caplog.text + repr(result) + str(world.store.history("C-9")) + str(world.store.history("C-1"))
     assert "person-000" not in seen
-    assert phone not in repr(result) + str(world.store.history("C-9"))
+    assert PHONE not in repr(result) + str(world.store.history("C-9"))

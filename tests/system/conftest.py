@@ -1,5 +1,7 @@
-"""Share fixtures of the system tests: a store, captured output, both clients of a status query."""
+"""Share fixtures of the system tests: a store, captured output, `callwatch doctor`, both clients of a status query."""
 
+import functools
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from cli import checks
 from config.settings import Settings
+from tests.doctor import Doctor, diagnose
 from tests.on_a_loop import asked_on_a_loop
 from worker.container import build_store
 from worker.store import RedisStore
@@ -32,6 +35,25 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[str, str]]:
         return both.out, both.err
 
     return read
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    """A port that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
+def doctor(
+    store: RedisStore,  # noqa: ARG001 - the settings of the command
+    upstream: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Doctor:
+    """`callwatch doctor` for a reachable store and upstream."""
+    monkeypatch.setenv("CALLWATCH_API_BASE_URL", f"http://127.0.0.1:{upstream}")
+    return functools.partial(diagnose, capsys)
 
 
 @pytest.fixture(params=["in a thread", "on an event loop"])

@@ -10,11 +10,11 @@ import pytest
 
 from api_client import ApiError, CallStatus, ProtocolError, Unavailable, UpstreamClient
 from api_client.reasons import reason_of_status
+from tests.fakes import PHONE
 from tests.on_a_loop import BOTH_WAYS
 from tests.rawserver import Connection, Script, answers, answers_and_closes, assert_discreet, http, ok, upstream
 
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
-PHONE = "138" + "0000" + "1111"
 STATUS = {"caseRef": "C1", "phoneNumber": PHONE, "jobId": JOB_ID, "callStatus": "Executing"}
 GOOD = ok(STATUS)
 COMPRESSED = http(200, gzip.compress(GOOD.partition(b"\r\n\r\n")[2]), headers={"Content-Encoding": "gzip"})

@@ -8,11 +8,11 @@ import pytest
 
 from cli.main import main
 from cli.malformed import examine
+from tests.fakes import PHONE
 from tests.malformed import BAD, HEADERS, PROPERTIES, message
 from worker.store import RedisStore
 
 Read = Callable[[], tuple[str, str]]
-PHONE = "138" + "0000" + "1111"
 EXPIRES = "should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z"
 POLL = {**HEADERS, "task": "outbound.poll"}
 PLACE = {**PROPERTIES, "delivery_info": {"exchange": "", "routing_key": "outbound.poll"}}

@@ -8,6 +8,7 @@ import pytest
 from cli.main import main
 from cli.ui.formatting import moment
 from config.redaction import redact
+from tests.fakes import PHONE
 from tests.pairs import adopt, bring_to
 from worker.core.model import Pair
 from worker.store import RedisStore
@@ -15,7 +16,6 @@ from worker.store import RedisStore
 PAIR = Pair("C-1", "20")
 ARGUMENTS = ["release", "C-1", "20", "--why", "upstream says that nothing was dialled", "--by", "an operator"]
 NOW = [*ARGUMENTS, "--now"]
-PHONE = "138" + "0000" + "1111"
 
 Read = Callable[[], tuple[str, str]]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from simulator.testing import SimulatorProcess
+from tests.fakes import PHONE
 
 STATUS = "/api/v1/outbound-bot/status"
 CALL = "/api/v1/outbound-bot/call-v2"
@@ -258,10 +259,9 @@ def test_invalid_control_input_names_its_field(
 
 
 def test_log_records_requests_and_their_connections(sim: SimulatorProcess) -> None:
-    phone = "138" + "0000" + "1111"
     before = len(sim.log())
     job = sim.dial("D1", "17")["data"][0]["jobId"]
-    with send(sim, f"{STATUS}?caseRef=D1&jobId={job}&phoneNumber={phone}") as connection:
+    with send(sim, f"{STATUS}?caseRef=D1&jobId={job}&phoneNumber={PHONE}") as connection:
         port = connection.getsockname()[1]
         connection.recv(1)
         sim.request("POST", "/api/v1/outbound-bot/call", asked("D1"))
@@ -271,7 +271,7 @@ def test_log_records_requests_and_their_connections(sim: SimulatorProcess) -> No
     assert (status["mediation_id"], status["person_id"], status["phone_number_sent"]) == ("17", "P-D1-1", True)
     assert dial["mono"] <= dial["done_mono"] <= status["mono"]
     assert (old["endpoint"], old["status"]) == (None, 404)  # this path is not in the API
-    assert phone not in sim.log_path.read_text(encoding="utf-8")
+    assert PHONE not in sim.log_path.read_text(encoding="utf-8")
     assert [entry["no"] for entry in sim.status_requests(job)] == [status["no"]]
     assert sim.calls_per_pair()["D1", "17"] == 1
     kept = sim.request("GET", "/_sim/requests")[1]["requests"]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from api_client import CallRecord, CallRequest, CallStatus, ConversationLog, Utterance
 from api_client.models import MAX_TOKENS, is_crowded
+from tests.fakes import PHONE
 
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
-PHONE = "138" + "0000" + "1111"
 FIELDS = [
     "errorCode", "message", "id", "mediationId", "nodeId", "taskName", "result", "personType", "mediationType",
     "personId", "jobId", "instanceId", "jobGroupId", "scriptId", "callStatus", "remark", "deleteStatus", "creator",

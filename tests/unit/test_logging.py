@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from config.log import LogFormat, LogLevel, configure_logging
+from tests.fakes import PHONE
 
-PHONE = "138" + "0000" + "1111"
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
 
 log = logging.getLogger("worker.flows.poll")

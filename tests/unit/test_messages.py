@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json
 
+from tests.fakes import PHONE
 from worker.core.messages import (
     SHOWN_LENGTH,
     BadTrigger,
@@ -18,8 +19,6 @@ from worker.core.messages import (
 )
 from worker.core.model import Call
 from worker.core.trigger_model import NewJob
-
-PHONE = "138" + "0000" + "1111"
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=300),

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config.redaction import MARK, mask_person, redact, redact_value
+from tests.fakes import PHONE
 
-PHONE = "138" + "0000" + "1111"  # in pieces: the source contains no phone number
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
 
 digits = st.text("0123456789", min_size=8, max_size=8)
