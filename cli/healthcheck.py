@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 from cli.ui.output import DONE, FAILED, complain, printable, say
-from config.env_file import EnvFileError, read_env_file
+from config.env_file import read_env_file
+from config.settings_error import SettingsError
 
 VARIABLE = "CALLWATCH_HEALTH_FILE"
 LONGEST = 32  # characters to read from the file
@@ -15,7 +16,7 @@ def healthcheck(file: Path | None) -> int:
     """Print one line about the worker with health file `file` (None: from the settings); return the exit code."""
     try:
         path = file or _configured()
-    except EnvFileError as error:
+    except SettingsError as error:
         complain(str(error))
         return FAILED
     if path is None:

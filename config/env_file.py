@@ -2,27 +2,21 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
+
+from config.settings_error import SettingsError
 
 NAME, ENCODING = ".env", "utf-8-sig"  # editors may put a byte order mark first
 _SETTING = re.compile(r"^\s*(?:export\s+)?CALLWATCH_", re.IGNORECASE | re.MULTILINE)
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
-class EnvFileError(Exception):
-    """An environment file that cannot be read; one line per fault, none with a name or a value from the file."""
-
-    def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
-
-
 def read_env_file() -> Mapping[str, str | None]:
-    """Return the variables of `.env`; none without such a file. Raises EnvFileError.
+    """Return the variables of `.env`; none without such a file. Raises SettingsError.
 
     python-dotenv passes over a line that it cannot read, and a process would go on with the default of that setting.
     """
@@ -32,9 +26,9 @@ def read_env_file() -> Mapping[str, str | None]:
     try:
         text = path.read_text(encoding=ENCODING)
     except (OSError, UnicodeDecodeError) as error:
-        raise EnvFileError([f"{NAME}: cannot be read ({type(error).__name__}), should be UTF-8 text"]) from None
+        raise SettingsError([f"{NAME}: cannot be read ({type(error).__name__}), should be UTF-8 text"]) from None
     if faults := [fault for binding in parse_stream(io.StringIO(text)) if (fault := _fault(binding))]:
-        raise EnvFileError(faults)
+        raise SettingsError(faults)
     return dotenv_values(stream=io.StringIO(text))
 
 

@@ -12,14 +12,6 @@ from config.setting_types import PREFIX
 _LONGEST_QUOTE = 60  # characters of a wrong value that a message quotes
 
 
-class SettingsError(Exception):
-    """Settings with which no process may start; one line per fault, each with its variable, none with a secret."""
-
-    def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
-
-
 def unknown_variable(name: str, known: Iterable[str]) -> str:
     """Return the line about a variable that is not in `known`, with the most similar one."""
     words = [one.removeprefix(PREFIX) for one in sorted(known)]  # the prefix alone would make any two names similar

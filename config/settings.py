@@ -12,13 +12,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config import setting_types as types
 from config.calling_hours import CallingHours, parse_days, parse_hours, public_holidays
-from config.env_file import ENCODING, NAME, EnvFileError, read_env_file
+from config.env_file import ENCODING, NAME, read_env_file
 from config.log import configure_logging
 from config.redaction import redact
 from config.redis_url import parse_redis_url
 from config.secret_files import FILE, read_files
-from config.setting_faults import SettingsError, unknown_variable, wrong_value
+from config.setting_faults import unknown_variable, wrong_value
 from config.setting_types import PREFIX, Pool, words
+from config.settings_error import SettingsError
 
 __all__ = ["PREFIX", "SECRETS", "Pool", "Settings", "SettingsError", "load_settings", "words"]
 
@@ -241,10 +242,7 @@ def load_settings() -> Settings:
 
 def _given() -> dict[str, str]:
     """Return the `CALLWATCH_…` variables of the environment and of `.env`, the environment first, as pydantic does."""
-    try:
-        given = {**read_env_file(), **os.environ}
-    except EnvFileError as error:
-        raise SettingsError(error.faults) from None
+    given = {**read_env_file(), **os.environ}
     return {name.upper(): value or "" for name, value in given.items() if name.upper().startswith(PREFIX)}
 
 

@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from config.env_file import EnvFileError, read_env_file
+from config.env_file import read_env_file
 from config.secret_files import FILE
+from config.settings_error import SettingsError
 
 # Celery and Flower would read these variables past the settings, for example another broker.
 FOREIGN_PREFIXES = ("CELERY_", "FLOWER_")
@@ -46,7 +47,7 @@ def load_environment(own: Mapping[str, str], unless_set: Mapping[str, str], fold
 def conflicting_settings(own: Mapping[str, str]) -> list[str]:
     """Return the settings that the environment or `.env` sets to another value: a second terminal must export them."""
     found: dict[str, str | None] = {}
-    with contextlib.suppress(EnvFileError):  # the demonstration reads no `.env`, so a broken one does not end it
+    with contextlib.suppress(SettingsError):  # the demonstration reads no `.env`, so a broken one does not end it
         found.update(read_env_file())
     found.update(os.environ)
     given = {name.upper(): value for name, value in found.items()}

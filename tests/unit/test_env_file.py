@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from config.env_file import EnvFileError, read_env_file
+from config.env_file import read_env_file
 from config.settings import SettingsError, load_settings
 
 SHOULD_BE = "should be NAME=value, the value with a quote at both ends or at none"
@@ -24,7 +24,7 @@ def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def faults(text: str) -> tuple[str, ...]:
     Path(".env").write_bytes(text.encode("utf-8-sig"))
-    with pytest.raises(EnvFileError) as caught:
+    with pytest.raises(SettingsError) as caught:
         read_env_file()
     assert "s3cret" not in str(caught.value)
     return caught.value.faults
@@ -56,7 +56,7 @@ def test_every_broken_line_has_its_own_fault() -> None:
 
 def test_unreadable_file_is_one_line() -> None:
     Path(".env").write_bytes(b"\xff")
-    with pytest.raises(EnvFileError, match=r"^\.env: cannot be read \(UnicodeDecodeError\), should be UTF-8 text$"):
+    with pytest.raises(SettingsError, match=r"^\.env: cannot be read \(UnicodeDecodeError\), should be UTF-8 text$"):
         read_env_file()
 
 
