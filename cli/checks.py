@@ -24,10 +24,8 @@ Status = Literal["ok", "warn", "FAIL"]
 
 REPLIES_WITHIN = 1.5  # seconds for the workers to answer
 CLOCKS_APART = 5.0  # seconds of difference between two clocks that are acceptable
-SWEEP_PAUSE, SWEEPS_MISSED = (
-    15.0,
-    10,
-)  # minimum in seconds, number of intervals: after the larger one the sweep counts as stopped
+SWEEP_PAUSE = 15.0  # seconds, and
+SWEEPS_MISSED = 10  # intervals of the sweep: after the longer of the two the sweep counts as stopped
 NOTICE_WAITS = 60.0  # seconds; a receiver that works takes a notice at once
 LOST_AFTER = 60.0  # seconds after its due time: no worker executes that poll
 REFUSED_TOKEN = {
@@ -59,7 +57,9 @@ def server(store: RedisStore, address: str) -> Check:
     number = tuple(int(part) for part in version.rpartition(" ")[2].split(".")[:2] if part.isdigit())
     old = version.startswith("Redis ") and number and number < OLDEST
     detail = f"{version} at {address}, answers in {latency * 1000:.1f} ms"
-    return Check("redis", "FAIL" if old else "ok", detail + (", should be 6.2 or newer" if old else ""))
+    if old:
+        return Check("redis", "FAIL", f"{detail}, should be {OLDEST[0]}.{OLDEST[1]} or newer")
+    return Check("redis", "ok", detail)
 
 
 def durability(store: RedisStore, *, demo: bool) -> Check:
@@ -80,9 +80,8 @@ def replicas(store: RedisStore, wanted: int) -> Check:
     if found is None:
         return Check("replicas", "warn" if wanted else "ok", f"the server hides its replicas, {setting}")
     if not found.is_primary:
-        return Check(
-            "replicas", "FAIL", "this server is a replica and takes no writes, the address should follow the primary"
-        )
+        fault = "this server is a replica and takes no writes, the address should follow the primary"
+        return Check("replicas", "FAIL", fault)
     detail = f"{len(found)} connected"
     if len(found):
         detail += f", at most {max(found.bytes_behind)} bytes behind, the oldest report {max(found.reported)} s ago"
@@ -116,11 +115,8 @@ def clock(store: RedisStore) -> Check:
     detail = f"this machine and Redis are {apart:.1f} s apart"
     if apart <= CLOCKS_APART:
         return Check("clock", "ok", detail)
-    return Check(
-        "clock",
-        "warn",
-        f"{detail}: the expiry of a trigger is wrong by that; polls and deadlines use the clock of Redis",
-    )
+    wrong = "the expiry of a trigger is wrong by that; polls and deadlines use the clock of Redis"
+    return Check("clock", "warn", f"{detail}: {wrong}")
 
 
 # -- the state ---------------------------------------------------------------------------------------------------------

@@ -33,19 +33,17 @@ def judge(file: Path, *, now: float) -> tuple[bool, str]:
         number = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(number, encoding="utf-8") as heartbeat:  # noqa: PTH123 - opened above
             age = now - os.fstat(number).st_mtime
-            holds = float(heartbeat.read(LONGEST))
+            valid_for = float(heartbeat.read(LONGEST))
     except FileNotFoundError:
-        return (
-            False,
-            f"unhealthy: no heartbeat in {printable(str(file))}: the worker has not started yet, or has stopped",
-        )
+        why = "the worker has not started yet, or has stopped"
+        return False, f"unhealthy: no heartbeat in {printable(str(file))}: {why}"
     except (OSError, ValueError) as error:
         return False, f"unhealthy: {printable(str(file))} cannot be read: {type(error).__name__}"
-    if age > holds:
-        return False, f"unhealthy: the last heartbeat is {age:.1f} s old, the limit is {holds:g} s"
-    if age < -holds:
+    if age > valid_for:
+        return False, f"unhealthy: the last heartbeat is {age:.1f} s old, the limit is {valid_for:g} s"
+    if age < -valid_for:
         return False, f"unhealthy: the last heartbeat is {-age:.1f} s ahead of the clock"
-    return True, f"healthy: the last heartbeat is {max(0.0, age):.1f} s old, the limit is {holds:g} s"
+    return True, f"healthy: the last heartbeat is {max(0.0, age):.1f} s old, the limit is {valid_for:g} s"
 
 
 def _configured() -> Path | None:

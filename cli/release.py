@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from cli.connect import open_store, read_settings
-from cli.reach import ask_reach, warn_of
+from cli.installation import ask_installation, warn_of
 from cli.ui.formatting import PHASES, moment
 from cli.ui.operator import operator_name
 from cli.ui.output import DONE, FAILED, WRONG_USAGE, Failure, complain, printable, say, say_json
@@ -44,22 +44,22 @@ def release(order: Release, *, as_json: bool) -> int:
         early = looking is not None and not order.now
         answer = "unknown" if early else store.release(pair, by=order.by, why=order.why)
         watched = store.watched(pair)
-    reach = ask_reach(settings)
+    reached = ask_installation(settings)
     released = answer == "released"
     phase = ("watching" if watched else "done") if released else answer
     name = printable(f"{pair.case_id} / {pair.mediation_id}")
     if as_json:
         names = {"case_id": pair.case_id, "mediation_id": pair.mediation_id}
         stated = {"phase": None if phase == "absent" else phase, "watched": watched}
-        say_json({"released": released, **names, **stated, **asdict(reach)})
+        say_json({"released": released, **names, **stated, **asdict(reached)})
     elif released:
         rest = (
             f"{watched} of its calls are still being watched and keep it locked until they end"
             if watched
             else "no call of it is being watched, and the next trigger queries upstream before it dials"
         )
-        say(f"{name} is released; {rest}\n{reach.line}")
-    warn_of(reach, settings)
+        say(f"{name} is released; {rest}\n{reached.line}")
+    warn_of(reached, settings)
     if released:
         return DONE
     if looking is not None and early:
@@ -67,5 +67,5 @@ def release(order: Release, *, as_json: bool) -> int:
         why = f"its look-up runs {ends} and may find its call; wait, or add --now if you know that no phone will ring"
     else:
         why = f"{PHASES.get(answer, answer)}; only a pair with an unknown outcome can be"
-    complain(f"{name} is not released on {reach.redis}: {why}")
+    complain(f"{name} is not released on {reached.redis}: {why}")
     return FAILED

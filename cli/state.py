@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from cli.connect import open_store, read_settings
-from cli.reach import ask_reach, warn_of
+from cli.installation import ask_installation, warn_of
 from cli.ui.live_view import LiveView, Screen
 from cli.ui.operator import operator_name, stopped_by
 from cli.ui.output import DONE, ask, no_record, say, say_json
@@ -140,13 +140,13 @@ def pause(why: str, *, by: str | None, as_json: bool) -> int:
     with open_store(settings) as store:
         earlier = store.paused()
         before = store.pause(why, by=who)
-    reach = ask_reach(settings)
+    reached = ask_installation(settings)
     if as_json:
-        say_json({"paused": True, "was_paused": before, "reason": why, "enabled": settings.enabled, **asdict(reach)})
+        say_json({"paused": True, "was_paused": before, "reason": why, "enabled": settings.enabled, **asdict(reached)})
     else:
         replaced = f"new calls were stopped before{stopped_by(earlier)}\nthey stay stopped" if earlier else ""
-        say(f"{replaced or 'new calls are stopped'}; calls already made stay watched\n{reach.line}")
-    warn_of(reach, settings)
+        say(f"{replaced or 'new calls are stopped'}; calls already made stay watched\n{reached.line}")
+    warn_of(reached, settings)
     return DONE
 
 
@@ -157,14 +157,14 @@ def resume(why: str, *, by: str | None, as_json: bool) -> int:
     with open_store(settings) as store:
         earlier = store.paused()
         changed = store.resume(why, by=who)
-    reach = ask_reach(settings)
+    reached = ask_installation(settings)
     if as_json:
-        say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled, **asdict(reach)})
+        say_json({"paused": False, "was_paused": changed, "enabled": settings.enabled, **asdict(reached)})
     else:
         stopped = f"new calls were stopped{stopped_by(earlier)}\n" if earlier else ""
         head = f"{stopped}new calls are allowed again" if changed else "new calls were not stopped by `callwatch pause`"
-        say(f"{head}\n{reach.line}")
+        say(f"{head}\n{reached.line}")
         if not settings.enabled:
             say("workers with CALLWATCH_ENABLED=false still place no calls")
-    warn_of(reach, settings)
+    warn_of(reached, settings)
     return DONE

@@ -31,7 +31,7 @@ from worker.flows.notify import Notifier
 from worker.flows.sweep import sweep_forever
 from worker.runtime.celery_config import TASKS, TRIGGER_QUEUE
 from worker.runtime.garbage import tune_collector
-from worker.runtime.liveness import RESTART_AFTER, TICK, HealthFile, Heartbeat, Patience, QueueLoad
+from worker.runtime.liveness import RESTART_AFTER, TICK, HealthFile, Heartbeat, QueueLoad, RestartTimer
 from worker.runtime.notice_delivery import TaskCall, Webhook
 from worker.store.base import is_away
 from worker.store.connection import connect
@@ -143,7 +143,8 @@ class NotifierStep(bootsteps.StartStopStep):
     def start(self, _parent: Any) -> None:
         """Start a thread for each channel."""
         for channel in container().settings.notice_channels:
-            notifier = Notifier(container().store.outbox(channel), way(channel), container().clock, token=new_token())
+            outbox = container().store.outbox(channel)
+            notifier = Notifier(outbox, delivery(channel), container().clock, token=new_token())
             threading.Thread(target=notifier.run, args=(self._over,), name=f"notices-{channel}", daemon=True).start()
 
     def stop(self, _parent: Any) -> None:
@@ -153,7 +154,7 @@ class NotifierStep(bootsteps.StartStopStep):
     terminate = stop
 
 
-def way(channel: NoticeChannel) -> Deliver:
+def delivery(channel: NoticeChannel) -> Deliver:
     """Return the function that delivers the notices of a channel to its back end."""
     settings = container().settings
     if channel == "task":
@@ -194,11 +195,11 @@ class WorkerHealth:
         self._heartbeat = Heartbeat(longest=settings.dial_limit, now=now, succeed_within=threads_of)
         # The file is renewed once in a sweep interval, so a healthy worker's file can be one interval old.
         self._file = HealthFile(
-            Path(settings.health_file), holds=settings.health_limit + settings.sweep_interval, now=now
+            Path(settings.health_file), valid_for=settings.health_limit + settings.sweep_interval, now=now
         )
         self._file.remove()
-        self._patience = Patience(now)
-        self._was_told_to_end = False
+        self._restart_timer = RestartTimer(now)
+        self._sigterm_sent = False
         self._threads = threads
         self._queues = {queue: TASKS[queue] for queue in app.amqp.queues.consume_from}
         self._store = connect(settings.redis_url, limit=ANSWER_WITHIN)
@@ -217,7 +218,7 @@ class WorkerHealth:
     def renew_file(self) -> None:
         """Renew the health file if the worker is healthy."""
         if self._file.renew(self._fault, now=time.monotonic()):
-            self._patience.restart(time.monotonic())
+            self._restart_timer.reset(time.monotonic())
         self._end_if_stuck()
 
     def close(self) -> None:
@@ -234,12 +235,12 @@ class WorkerHealth:
                 for queue, task in self._queues.items()
             }
         except (StoreUnavailable, redis.RedisError) as error:
-            self._patience.restart(time.monotonic())
+            self._restart_timer.reset(time.monotonic())
             return f"Redis does not answer: {type(error).__name__}"
         full = len(state.active_requests) >= self._threads
         fault = self._heartbeat.fault(loads, time.monotonic(), full=full)
         if fault is not None and (refusal := self._refusal()) is not None:
-            self._patience.restart(time.monotonic())
+            self._restart_timer.reset(time.monotonic())
             return refusal
         return fault
 
@@ -259,15 +260,15 @@ class WorkerHealth:
         Both the thread of the sweep and the event loop call it, so that either may be the one that hangs. A dial may
         hold an answer that no other process has, so it is waited for (S18).
         """
-        if not self._patience.is_over(time.monotonic()):
+        if not self._restart_timer.has_expired(time.monotonic()):
             return
         active = [reference() for reference in tuple(state.active_requests.data)]  # other threads change the set
         if any(request is not None and request.name == TASKS[TRIGGER_QUEUE] for request in active):
             return
         log.error("unhealthy for %.0f s: the worker ends, so that its supervisor starts a new one", RESTART_AFTER)
-        if self._was_told_to_end:
+        if self._sigterm_sent:
             os._exit(1)
-        self._was_told_to_end = True
+        self._sigterm_sent = True
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -71,7 +71,7 @@ def test_stuck_event_loop_is_unhealthy_with_empty_queues() -> None:
 
 
 def test_lasting_fault_and_recovery_are_logged_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    health_file = HealthFile(tmp_path / "health", holds=10, now=0)
+    health_file = HealthFile(tmp_path / "health", valid_for=10, now=0)
     with caplog.at_level(logging.INFO, logger="worker.runtime.liveness"):
         for now, fault in (
             (1, None),
@@ -92,7 +92,7 @@ def test_check_that_raises_is_a_fault_and_ends_no_thread(tmp_path: Path, caplog:
     def check() -> str | None:
         raise RuntimeError("Set changed size during iteration")
 
-    health_file = HealthFile(tmp_path / "health", holds=1, now=0)
+    health_file = HealthFile(tmp_path / "health", valid_for=1, now=0)
     assert health_file.renew(check, now=2) is False
     assert caplog.messages == ["unhealthy: RuntimeError: Set changed size during iteration"]
     assert not (tmp_path / "health").exists()
@@ -100,13 +100,13 @@ def test_check_that_raises_is_a_fault_and_ends_no_thread(tmp_path: Path, caplog:
 
 def test_unwritable_health_file_is_logged_and_raises_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The sweep writes the file in its own thread and must continue."""
-    health_file = HealthFile(tmp_path / "no folder" / "health", holds=1, now=0)
+    health_file = HealthFile(tmp_path / "no folder" / "health", valid_for=1, now=0)
     health_file.renew(lambda: None, now=2)
     assert caplog.messages == [
         f"unhealthy: {tmp_path / 'no folder' / 'health'} cannot be written: No such file or directory"
     ]
     (tmp_path / "folder").mkdir()
-    HealthFile(tmp_path / "folder", holds=1, now=0).remove()
+    HealthFile(tmp_path / "folder", valid_for=1, now=0).remove()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_unwritable_health_file_is_logged_and_raises_nothing(tmp_path: Path, cap
 )
 def test_health_file_counts_for_as_long_as_it_states(tmp_path: Path, age: int, healthy: bool) -> None:
     file = tmp_path / "health"
-    HealthFile(file, holds=30, now=0).renew(lambda: None, now=1)
+    HealthFile(file, valid_for=30, now=0).renew(lambda: None, now=1)
     os.utime(file, (1_000, 1_000))
     assert judge(file, now=1_000 + age)[0] is healthy
 
@@ -143,7 +143,7 @@ def test_s40_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     for name in ("health", "health.new"):
         (tmp_path / name).symlink_to(other)
     assert judge(file, now=time.time())[1].endswith("cannot be read: OSError")
-    HealthFile(file, holds=30, now=0).renew(lambda: None, now=1)
+    HealthFile(file, valid_for=30, now=0).renew(lambda: None, now=1)
     assert other.read_text() == "theirs"
     assert (file.is_symlink(), file.read_text()) == (False, "30\n")
     assert file.stat().st_mode & 0o777 == 0o644
@@ -153,7 +153,7 @@ def test_s40_symbolic_links_are_not_followed(tmp_path: Path) -> None:
 
 def test_failed_replacement_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "health").mkdir()
-    health_file = HealthFile(tmp_path / "health", holds=30, now=0)
+    health_file = HealthFile(tmp_path / "health", valid_for=30, now=0)
     health_file.renew(lambda: None, now=1)
     assert [path.name for path in tmp_path.iterdir()] == ["health"]
 
@@ -165,7 +165,7 @@ def test_healthcheck_finds_the_file_by_environment_dotenv_or_option(
     """Invalid values of other settings do not matter here; the worker rejects them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLWATCH_POLL_INTERVAL", "soon")
-    HealthFile(tmp_path / "health", holds=1_000, now=0).renew(lambda: None, now=1)
+    HealthFile(tmp_path / "health", valid_for=1_000, now=0).renew(lambda: None, now=1)
     assert main(["healthcheck"]) == 1
     assert capsys.readouterr().err.startswith("callwatch: CALLWATCH_HEALTH_FILE: empty, should be")
     if place == "environment":

@@ -80,7 +80,7 @@ def read_answer(records: Sequence[CallRecord], pair: Pair, *, interval: float) -
         outcome,
         pair.case_id,
         pair.mediation_id,
-        jobs=[{"job_id": job.job_id, "person_id": job.person_id, "call_status": job.call_status} for job in jobs],
+        jobs=_listed(jobs),
         refused=reported,
         message=message,
         reason=reason,
@@ -96,7 +96,7 @@ def found_again(pair: Pair, jobs: Sequence[NewJob]) -> DialEnd:
         "skipped",
         pair.case_id,
         pair.mediation_id,
-        jobs=[{"job_id": job.job_id, "person_id": job.person_id, "call_status": job.call_status} for job in jobs],
+        jobs=_listed(jobs),
         message=texts.ALREADY_ACTIVE,
         reason="active_call",
     )
@@ -113,12 +113,12 @@ def deferred(pair: Pair, until: float, reason: Reason) -> TriggerResult:
 
 def _job(record: CallRecord, interval: float) -> NewJob:
     job_id = record.job_id or ""
-    return NewJob(
-        job_id,
-        record.person_id or "",
-        record.call_status or FIRST_STATUS,
-        first_delay(job_id, interval),
-    )
+    return NewJob(job_id, record.person_id or "", record.call_status or FIRST_STATUS, first_delay(job_id, interval))
+
+
+def _listed(jobs: Sequence[NewJob]) -> list[dict[str, str]]:
+    """Return the calls as the trigger's result lists them."""
+    return [{"job_id": job.job_id, "person_id": job.person_id, "call_status": job.call_status} for job in jobs]
 
 
 def _refusal(record: CallRecord, persons: Collection[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.control import Panel
 
-from worker.runtime.task_message import LONGEST_ID
+from worker.core.messages import MAX_ID_LENGTH
 
 RECONNECT_EVERY = 0.5  # seconds between two attempts to connect to Redis; a refused attempt is cheap
 READ_ONLY_COMMANDS = frozenset(
@@ -68,7 +68,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
     def _refuse(self, kind: str, message: Any) -> None:
         headers = message.headers if isinstance(message.headers, dict) else {}
         task_id = headers.get("id")
-        shown = task_id if isinstance(task_id, str) and len(task_id) <= LONGEST_ID else ""
+        shown = task_id if isinstance(task_id, str) and len(task_id) <= MAX_ID_LENGTH else ""
         log.error("%s of %s bytes refused", kind, len(message.body or ""), extra={"task_id": shown})
         message.reject_log_error(log, self.connection_errors)
 

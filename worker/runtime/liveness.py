@@ -71,40 +71,40 @@ class Heartbeat:
         return None
 
 
-class Patience:
+class RestartTimer:
     """Decide when an unhealthy worker must end, so that its supervisor starts a new one; times of its monotonic clock.
 
-    A failed Redis is no reason, and neither is a time in which the process was suspended.
+    Neither a failed Redis counts, nor a time in which the process was suspended.
     """
 
     def __init__(self, now: float) -> None:
         self._from = self._seen = now
 
-    def restart(self, now: float) -> None:
-        """Begin anew: the worker is healthy, or Redis is the reason that it is not."""
+    def reset(self, now: float) -> None:
+        """Restart the timer: the worker is healthy, or Redis is the reason that it is not."""
         self._from = now
 
-    def is_over(self, now: float) -> bool:
-        """Return whether the worker has been unhealthy for `RESTART_AFTER`; begins anew then."""
+    def has_expired(self, now: float) -> bool:
+        """Return whether the worker has been unhealthy for `RESTART_AFTER`, and reset the timer then."""
         if now - self._seen > ASLEEP:
-            self.restart(now)
+            self.reset(now)
         self._seen = now
         if now - self._from <= RESTART_AFTER:
             return False
-        self.restart(now)
+        self.reset(now)
         return True
 
 
 class HealthFile:
     """The file that `callwatch healthcheck` reads: its modification time is the time of the last successful check.
 
-    Its text is the number of seconds for which that check is valid, `holds`.
+    Its text is `valid_for`, the seconds for which that check is valid.
     """
 
-    def __init__(self, file: Path, *, holds: float, now: float) -> None:
+    def __init__(self, file: Path, *, valid_for: float, now: float) -> None:
         self._file = file
-        self._holds = holds
-        self._given = now
+        self._valid_for = valid_for
+        self._checked_at = now
         self._healthy = True
 
     def renew(self, check: Callable[[], str | None], *, now: float) -> bool:
@@ -115,10 +115,10 @@ class HealthFile:
         try:
             fault = check() or self._write()
             if fault is None:
-                self._given = now
+                self._checked_at = now
         except Exception as error:  # noqa: BLE001 - a failed health check must not end the thread of the sweep
             fault = f"{type(error).__name__}: {error}"
-        healthy = now - self._given <= self._holds
+        healthy = now - self._checked_at <= self._valid_for
         if healthy != self._healthy:
             log.warning("healthy again") if healthy else log.error("unhealthy: %s", fault)
         self._healthy = healthy
@@ -146,7 +146,7 @@ class HealthFile:
         try:
             with open(number, "w", encoding="utf-8") as new:  # noqa: PTH123 - a file descriptor, not a path
                 os.fchmod(number, 0o644)  # the health check may run as another user
-                new.write(f"{self._holds:g}\n")
+                new.write(f"{self._valid_for:g}\n")
             Path(name).replace(self._file)
         except BaseException:
             Path(name).unlink()

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from kombu.utils import json as kombu_json
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-LONGEST_ID = 200  # characters of a task id
+from worker.core.messages import MAX_ID_LENGTH
+
 LONGEST = {"outbound.trigger": 16_384}  # bytes of an entry in a queue that producers write to
 LONGEST_OF_OURS = 16_777_216  # bytes of an entry in any other queue: a message of many polls
 DEEPEST = 20  # levels of a body: far below the depth at which Python raises RecursionError
@@ -35,7 +36,7 @@ class MalformedError(ValueError):
 
 
 MOMENT = "should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z"
-ID = f"should be a text of 1 to {LONGEST_ID} printable characters"
+ID = f"should be a text of 1 to {MAX_ID_LENGTH} printable characters"
 BODY = "should be a JSON text (a string) of a list of three: positional arguments, kwargs, an empty object"
 FORMS = {
     "body": BODY,
@@ -74,7 +75,7 @@ def _printable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
-TaskId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID), AfterValidator(_printable)]
+TaskId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_printable)]
 Moment = Annotated[str, AfterValidator(_moment)]
 
 

@@ -24,9 +24,8 @@ def connect(
 ) -> redis.Redis:
     """Return a client of a Redis URL, with time-outs, so that a half-open connection never blocks a worker.
 
-    A response may take `limit` seconds; it contains text, without `decode` bytes. One silent retry over a fresh
-    connection is safe, because every script can run twice. The client follows the primary of the
-    address (`worker.store.primary`).
+    A response may take `limit` seconds; it contains text, or bytes without `decode`. One silent retry over a fresh
+    connection is safe, because every script can run twice. The client follows the primary (`worker.store.primary`).
     """
     limits: dict[str, Any] = {
         "decode_responses": decode,
@@ -71,7 +70,7 @@ def durability_of(client: redis.Redis) -> Durability:
 
 
 def _confirms_early(client: redis.Redis) -> bool:
-    """Tell whether WAITAOF may confirm a write before it is flushed, with `appendfsync everysec`.
+    """Return whether WAITAOF may confirm a write before it is flushed, with `appendfsync everysec`.
 
     Redis 7.2 and 7.4 do so, and Valkey, which calls itself Redis 7.2.4 (https://github.com/redis/redis/pull/13793).
     """

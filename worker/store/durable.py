@@ -23,7 +23,7 @@ TIMES_ASKED = 24
 
 
 class DurableScripts(Scripts):
-    """Run scripts durably."""
+    """Run scripts and confirm their writes; see worker.core.interfaces.Store."""
 
     def __init__(self, client: redis.Redis, keys: Keys, terms: Terms) -> None:
         super().__init__(client, keys, terms)

@@ -84,8 +84,7 @@ class Primary:
             except redis.RedisError as error:
                 faults.append(error)
                 continue
-            # asked first the next time
-            self._sentinels = (one, *(other for other in self._sentinels if other != one))
+            self._sentinels = (one, *(other for other in self._sentinels if other != one))  # the next time, `one` first
             return str(host), int(port)
         self.read_secret_again()
         why = f"no Sentinel at {self.url.location} names a primary of the service {service}"
@@ -161,7 +160,7 @@ def connections_made(client: redis.Redis) -> int:
 
 
 def is_cut_off(error: redis.RedisError) -> bool:
-    """Tell whether a primary refused a write because too few replicas are connected to it."""
+    """Return whether a primary refused a write because too few replicas are connected to it."""
     return isinstance(error, redis.ResponseError) and bool(CUT_OFF_TEXT.match(str(error)))
 
 
@@ -180,7 +179,7 @@ def _sentinels_fault(faults: Sequence[redis.RedisError]) -> str:
 
 
 def is_demoted(error: redis.RedisError) -> bool:
-    """Tell whether a server refused a command because it is a replica, or is about to be one."""
+    """Return whether a server refused a command because it is a replica, or is about to be one."""
     if isinstance(error, ReadOnlyError | MasterDownError):
         return True
     return isinstance(error, redis.ResponseError) and bool(DEMOTED_TEXT.match(str(error)))
@@ -219,9 +218,8 @@ class Following(AbstractConnection):
         if sock is None or self._generation == self._primary.generation or self.pid != os.getpid():
             return
         with contextlib.suppress(OSError):  # the thread of the connection has closed it
-            socket.socket.shutdown(
-                sock, socket.SHUT_RDWR
-            )  # not that of TLS, after which a thread could send in the clear
+            # not `shutdown` of TLS, after which a thread could send in the clear
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send a command; redis.ConnectionError if the connection leads to a server that was left."""

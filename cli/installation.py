@@ -1,4 +1,4 @@
-"""Tell which installation an order of an operator has reached: the Redis, and the workers that answer over it."""
+"""Find the installation that a command reached: the Redis, and the workers that answer over it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Installation:
     """The address of the Redis without its credentials; the number of workers, None if they could not be asked."""
 
     redis: str
@@ -26,8 +26,8 @@ class Reach:
         return f"Redis: {self.redis}; {workers.get(self.workers, f'{self.workers} workers answer')}"
 
 
-def ask_reach(settings: Settings) -> Reach:
-    """Count the workers that answer within a second or two; the order itself comes first."""
+def ask_installation(settings: Settings) -> Installation:
+    """Count the workers that answer within a second or two; the command has done its work before."""
     workers = None
     with connect(settings.broker_url) as client:
         try:
@@ -35,12 +35,14 @@ def ask_reach(settings: Settings) -> Reach:
             workers = len(ask_workers(settings))
         except RedisError as error:
             complain(f"the broker {redact(settings.broker_url)} does not answer: {reason(error)}")
-    return Reach(redact(settings.redis_url), workers)
+    return Installation(redact(settings.redis_url), workers)
 
 
-def warn_of(reach: Reach, settings: Settings) -> None:
+def warn_of(reached: Installation, settings: Settings) -> None:
     """Warn on stderr if no worker answers, or if the address is only the default one."""
-    if reach.workers == 0:
-        complain(f"warning: no worker answers over {reach.redis}: check that this is the Redis of the installation")
+    if reached.workers == 0:
+        complain(f"warning: no worker answers over {reached.redis}: check that this is the Redis of the installation")
     if "redis_url" not in settings.model_fields_set and not Path(".env").exists():
-        complain(f"warning: without CALLWATCH_REDIS_URL and without .env in this folder, {reach.redis} is the default")
+        complain(
+            f"warning: without CALLWATCH_REDIS_URL and without .env in this folder, {reached.redis} is the default"
+        )
