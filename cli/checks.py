@@ -57,9 +57,8 @@ def server(store: RedisStore, address: str) -> Check:
     number = tuple(int(part) for part in version.rpartition(" ")[2].split(".")[:2] if part.isdigit())
     old = version.startswith("Redis ") and number and number < OLDEST
     detail = f"{version} at {address}, answers in {latency * 1000:.1f} ms"
-    if old:
-        return Check("redis", "FAIL", f"{detail}, should be {OLDEST[0]}.{OLDEST[1]} or newer")
-    return Check("redis", "ok", detail)
+    wrong = f", should be {OLDEST[0]}.{OLDEST[1]} or newer" if old else ""
+    return Check("redis", "FAIL" if old else "ok", detail + wrong)
 
 
 def durability(store: RedisStore, *, demo: bool) -> Check:

@@ -1,5 +1,6 @@
-"""Test the check of the replicas, which `callwatch doctor` prints (S41)."""
+"""Test the checks of the server and of its replicas, which `callwatch doctor` prints (S41)."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,3 +42,13 @@ def test_s41_doctor_says_whether_the_replicas_suffice(server: Any, wanted: int, 
     check = checks.replicas(server, wanted)
     assert (check.check, check.status) == ("replicas", status)
     assert detail in check.detail
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("Redis 6.0.16", "FAIL"), ("Redis 6.2.0", "ok"), ("Valkey 9.1.2", "ok")]
+)
+def test_doctor_refuses_a_server_without_the_commands_of_the_store(version: str, status: str) -> None:
+    store: Any = SimpleNamespace(now=lambda: 0.0, version=lambda: version)
+    check = checks.server(store, "redis://h:1/0")
+    assert check.status == status
+    assert check.detail.endswith(", should be 6.2 or newer") is (status == "FAIL")
