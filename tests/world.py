@@ -13,7 +13,7 @@ import time_machine
 
 from api_client import CallStatus
 from config.settings import Settings
-from tests.fakes import ScriptedUpstream, VirtualClock
+from tests.fakes import ScriptedUpstream, VirtualClock, job_id, record
 from worker.container import Container, terms
 from worker.core.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
 from worker.core.poll_model import PollInProgress
@@ -217,3 +217,10 @@ class World:
     def events(self, case_id: str = "C-1") -> list[str]:
         """Return the kinds of events in a case's history."""
         return [event["kind"] for event in self.store.history(case_id)]
+
+
+def watching(world: World, jobs: int = 1) -> None:
+    """Watch calls that never end."""
+    world.upstream.life = lambda _job, _age: "Executing"
+    world.upstream.dials = [[record(job_id(number)) for number in range(1, jobs + 1)]]
+    assert world.trigger()["outcome"] == "started"

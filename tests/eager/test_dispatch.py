@@ -8,19 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.fakes import START, job_id, record
-from tests.world import PollQueueOf, World
+from tests.world import PollQueueOf, World, watching
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.messages import read_polls
 from worker.core.poll_model import PollStarted
 from worker.flows.dispatch import TICK, WAITING, Dispatcher, dispatch_forever
 
 JOB = job_id(1)
-
-
-def watching(world: World, jobs: int = 1) -> None:
-    world.upstream.life = lambda _job, _age: "Executing"
-    world.upstream.dials = [[record(job_id(number)) for number in range(1, jobs + 1)]]
-    assert world.trigger()["outcome"] == "started"
 
 
 def dispatcher(world: World, *, free: int = 1_000) -> Dispatcher:

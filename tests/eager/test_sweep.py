@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 
 from tests.fakes import START, job_id, record
-from tests.world import World
+from tests.world import World, watching
 from worker.core.interfaces import ScheduleFailed, StoreUnavailable
 from worker.core.model import Pair
 from worker.core.trigger_model import Claimed
@@ -17,12 +17,6 @@ from worker.tasks import Publisher
 
 JOB = job_id(1)
 PAIR = Pair("C-1", "20")
-
-
-def watching(world: World, jobs: int = 1) -> None:
-    world.upstream.life = lambda _job, _age: "Executing"
-    world.upstream.dials = [[record(job_id(number)) for number in range(1, jobs + 1)]]
-    assert world.trigger()["outcome"] == "started"
 
 
 def dead_claim(world: World, *, expires: float | None = None, **kwargs: str) -> None:

@@ -1,9 +1,5 @@
 """Test a power failure under Redis: the data on disk when the telephone rang forbids a second call (S18)."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import Deployment, wait_until
 
@@ -16,13 +12,6 @@ SETTINGS = {
     "unknown_hold": 4,
     "visibility_timeout": 10,
 }
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    """A server for destructive tests that flushes its file once a second."""
-    with EmbeddedServer(appendfsync="everysec") as one:
-        yield one
 
 
 def tail(server: EmbeddedServer) -> int:

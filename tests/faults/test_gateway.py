@@ -1,7 +1,6 @@
 """Kill gateway, worker and Redis at chosen moments: one request per key, and pages show the records again."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from tests.pairs import bring_to
 from tests.system.test_gateway_stream import shows_the_records
 from worker.container import build_store
 from worker.core.model import Pair
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    """Start a Redis server for destructive tests."""
-    with EmbeddedServer() as one:
-        yield one
 
 
 @pytest.mark.parametrize("point", ["before publish", "after publish"])

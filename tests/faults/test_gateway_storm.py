@@ -3,7 +3,7 @@
 import http.client
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -18,13 +18,6 @@ from tests.system.test_gateway_stream import shows_the_records
 KILLS = 6
 LONGEST_PAUSE = 12  # status queries between two kills
 LIFE = [["Scheduling", 0], ["Executing", 3], ["Succeeded", 14]]
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    """Start a Redis server for destructive tests."""
-    with EmbeddedServer() as one:
-        yield one
 
 
 class Page:

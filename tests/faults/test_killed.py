@@ -1,6 +1,5 @@
 """Test kill -9 at every point: by the simulator's log, no telephone rings twice and no call is lost (S14, S18, S28)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,6 @@ SETTINGS = {
     "unknown_hold": 8,
     "visibility_timeout": 20,
 }
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    """A server for destructive tests."""
-    with EmbeddedServer() as one:
-        yield one
 
 
 @pytest.mark.parametrize("points", [POINTS[first::4] for first in range(4)], ids=["a", "b", "c", "d"])

@@ -24,13 +24,6 @@ Fault = Callable[[EmbeddedServer, Worker], None]
 
 
 @pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    """A server for destructive tests."""
-    with EmbeddedServer(appendfsync="everysec") as one:
-        yield one
-
-
-@pytest.fixture
 def deployment(server: EmbeddedServer) -> Iterator[Deployment]:
     """One worker that must survive the fault, with calls that never end."""
     with Deployment(server.url, poll_interval=INTERVAL, status_timeout=1) as one:

@@ -3,8 +3,6 @@
 Without the wait the same failover makes a second call, which proves that the test can find one.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.deployment import Deployment, Worker, wait_until
@@ -20,13 +18,6 @@ SETTINGS = {
 }
 HELD_BACK = "next try in"  # the worker logs it after an attempt that sent nothing
 INVISIBLE = 8.0  # seconds for which upstream processes a request before it knows of the calls
-
-
-@pytest.fixture
-def servers() -> Iterator[ReplicaSet]:
-    """A primary and one replica."""
-    with ReplicaSet(1) as both:
-        yield both
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Test failovers by Sentinel: workers and producers follow the primary that the Sentinels name (S41)."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,13 +11,6 @@ from tests.replication import SERVICE, ReplicaSet, Sentinels
 
 DOWN_AFTER = 1.0  # seconds
 AWAY = f"names a primary of the service {SERVICE}"
-
-
-@pytest.fixture
-def servers() -> Iterator[ReplicaSet]:
-    """A primary and one replica."""
-    with ReplicaSet(1) as both:
-        yield both
 
 
 def test_s41_workers_follow_the_sentinels_after_a_crash_of_the_primary(servers: ReplicaSet) -> None:

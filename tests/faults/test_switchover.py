@@ -1,23 +1,13 @@
 """Test a planned switchover behind an unchanged address: every connection leaves the demoted server (S41)."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from cli.main import main
 from tests.deployment import Deployment, wait_until
 from tests.faults.failovers import INTERVAL, assert_watched_by_one_chain, watch
 from tests.proxy import Proxy
 from tests.replication import Member, ReplicaSet
-
-
-@pytest.fixture
-def servers() -> Iterator[ReplicaSet]:
-    """A primary and one replica."""
-    with ReplicaSet(1) as both:
-        yield both
 
 
 def test_s41_workers_leave_a_demoted_server_that_lives_on(servers: ReplicaSet, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli import checks
+from cli.up.embedded_redis import EmbeddedServer
 from config.settings import Settings
+from tests.deployment import Deployment
 from tests.doctor import Doctor, diagnose
 from tests.on_a_loop import asked_on_a_loop
 from worker.container import build_store
@@ -24,6 +26,15 @@ def store(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     store = build_store(Settings(redis_url=redis_url))
     yield store
     store.client.close()
+
+
+@pytest.fixture(scope="module")
+def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
+    """One deployment with a worker for all tests of a module; each test uses its own cases."""
+    with Deployment(redis_server.url, speed=20, poll_interval=1) as deployed:
+        deployed.store.client.flushdb()
+        deployed.worker()
+        yield deployed
 
 
 @pytest.fixture

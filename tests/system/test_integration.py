@@ -5,14 +5,12 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import ROOT, Deployment, wait_until
 from tests.unit.test_docs import bare, blocks, leaves, rows
 
@@ -21,15 +19,6 @@ MESSAGE, RESULT = blocks(PAGE, "json")
 (NODE,) = blocks(PAGE, "js")
 FIELDS = {bare(name): fate for name, _, fate in rows(PAGE, "## The raw message")}
 CLIENT = "redis@6.3.1"  # npm package of the Redis client that the example uses
-
-
-@pytest.fixture(scope="module")
-def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
-    """One deployment for all tests; each test uses its own cases."""
-    with Deployment(redis_server.url, speed=20, poll_interval=1) as deployed:
-        deployed.store.client.flushdb()
-        deployed.worker()
-        yield deployed
 
 
 def message(case_id: str, task_id: str, hours: float = 1) -> dict[str, Any]:

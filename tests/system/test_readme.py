@@ -5,12 +5,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import ROOT, Deployment
 from tests.unit.test_docs import blocks
 
@@ -22,15 +20,6 @@ def modules(program: str) -> set[str]:
     nodes = list(ast.walk(ast.parse(program)))
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name.split(".")[0] for name in plain | {str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)}}
-
-
-@pytest.fixture(scope="module")
-def deployment(redis_server: EmbeddedServer) -> Iterator[Deployment]:
-    """One for both examples; each calls a case of its own."""
-    with Deployment(redis_server.url, speed=20, poll_interval=1) as deployed:
-        deployed.store.client.flushdb()
-        deployed.worker()
-        yield deployed
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])

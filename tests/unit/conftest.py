@@ -1,5 +1,6 @@
 """Share fixtures: an environment without settings, a server that tests may kill, a worker's health check."""
 
+import logging
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +59,14 @@ def health(
     health.tick()
     yield health
     health.close()
+
+
+@pytest.fixture
+def restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start a test without handlers, and restore the logging of the test run afterwards."""
+    root = logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    yield
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)

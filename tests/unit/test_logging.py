@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,17 +17,8 @@ from tests.fakes import PHONE
 
 JOB_ID = "1770463000471-447e-96ea-97523c61189b"
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
 log = logging.getLogger("worker.flows.poll")
-
-
-@pytest.fixture(autouse=True)
-def _put_logging_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root = logging.getLogger()
-    level = root.level
-    monkeypatch.setattr(root, "handlers", [])
-    yield
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
 
 
 class Sink(io.StringIO):

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import unicodedata
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -31,17 +30,8 @@ HOSTILE = {
 hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 CONTROLS = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
 log = logging.getLogger("worker.flows.trigger")
-
-
-@pytest.fixture(autouse=True)
-def _put_logging_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root = logging.getLogger()
-    level = root.level
-    monkeypatch.setattr(root, "handlers", [])
-    yield
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
 
 
 def harmless(text: str) -> bool:
