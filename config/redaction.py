@@ -119,12 +119,12 @@ def redact(text: str, *, keep: Collection[str] = ()) -> str:
     return _redact(text, keep, endangered, _MAX_PASSES)
 
 
-def redact_value(value: object, keep: Collection[str] = ()) -> object:
+def redact_value(value: object) -> object:
     """Return the value in a form that JSON can represent, redacted at every depth; never raises.
 
     Values of sensitive keys become `***`, person ids are masked, other objects become their redacted repr.
     """
-    return _redact_value(value, keep, _MAX_DEPTH)
+    return _redact_value(value, (), _MAX_DEPTH)
 
 
 def redact_fields(fields: Mapping[str, object], keep: Collection[str] = ()) -> dict[str, object]:

@@ -45,9 +45,9 @@ PEOPLE = (
 )
 
 
-def talk(first_word: float, end: float, status: str = "Succeeded") -> list[list[object]]:
-    """Return the statuses of a call, each with its age in seconds."""
-    return [["Scheduling", 0], ["Executing", first_word], [status, end]]
+def talk(first_word: float, end: float) -> list[list[object]]:
+    """Return the statuses of a call that succeeds, each with its age in seconds."""
+    return [["Scheduling", 0], ["Executing", first_word], ["Succeeded", end]]
 
 
 SCENES: dict[str, list[dict[str, Any]]] = {

@@ -117,7 +117,7 @@ class ScriptedUpstream:
 
 
 @contextmanager
-def virtual_time(start: float = START) -> Iterator[time_machine.Traveller]:
-    """Stop the clock at `start`."""
-    with time_machine.travel(start, tick=False) as traveller:
+def virtual_time() -> Iterator[time_machine.Traveller]:
+    """Stop the clock at `START`."""
+    with time_machine.travel(START, tick=False) as traveller:
         yield traveller

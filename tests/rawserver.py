@@ -55,11 +55,11 @@ class Connection:
         except OSError:
             self._server.gone.set()
 
-    def drip(self, data: bytes, *, every: float = 0.02) -> None:
-        """Send single bytes until done or until the client disconnects, which sets the server's `gone`."""
+    def drip(self, data: bytes) -> None:
+        """Send single bytes, 50 a second, until done or until the client disconnects, which sets the server's `gone`."""
         for byte in data:
             self.send(bytes([byte]))
-            if self.closed_within(every):
+            if self.closed_within(0.02):
                 self._server.gone.set()
                 return
 

@@ -41,8 +41,9 @@ def play(machine: Machine, steps: Iterable[Step]) -> None:
         machine.counts["drawn steps"] += 1
 
 
-def reduce(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int = 100) -> list[Step]:
-    """Shorten a failing script: remove runs of half its length, a quarter, …, in at most `tries` tries."""
+def reduce(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
+    """Shorten a failing script: remove runs of half its length, a quarter, …, in at most 100 tries."""
+    tries = 100
     size = len(steps) // 2
     while size:
         start = 0

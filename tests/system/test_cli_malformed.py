@@ -14,7 +14,6 @@ from worker.store import RedisStore
 
 Read = Callable[[], tuple[str, str]]
 EXPIRES = "should be an ISO 8601 time with its zone, like 2026-11-22T09:00:00Z"
-POLL = {**HEADERS, "task": "outbound.poll"}
 PLACE = {**PROPERTIES, "delivery_info": {"exchange": "", "routing_key": "outbound.poll"}}
 
 

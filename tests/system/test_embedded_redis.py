@@ -23,8 +23,8 @@ from cli.up.embedded_redis import EmbeddedServer, EmbeddedServerError
 ONCE = Retry(NoBackoff(), 0)
 
 
-def client(server: EmbeddedServer, password: str | None = None) -> redis.Redis:
-    return redis.Redis(embedded_redis.HOST, server.port, password=password or server.password)
+def client(server: EmbeddedServer) -> redis.Redis:
+    return redis.Redis(embedded_redis.HOST, server.port, password=server.password)
 
 
 @pytest.fixture
