@@ -56,7 +56,7 @@ class Connection:
             self._server.gone.set()
 
     def drip(self, data: bytes) -> None:
-        """Send single bytes, 50 a second, until done or until the client disconnects, which sets the server's `gone`."""
+        """Send 50 bytes a second until done, or until the client disconnects, which sets the server's `gone`."""
         for byte in data:
             self.send(bytes([byte]))
             if self.closed_within(0.02):

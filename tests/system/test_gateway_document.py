@@ -14,8 +14,8 @@ from cli.up.embedded_redis import EmbeddedServer
 from docs.http_reference import page_of
 from tests.deployment import ROOT
 from tests.gatewayprocess import SECRET, Gateway, environment
+from tests.pages import blocks
 from tests.programs import LANGUAGES, run_example
-from tests.unit.test_docs import blocks
 
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 COPY = ROOT / "docs" / "openapi.json"

@@ -16,8 +16,8 @@ import pytest
 
 from tests.deployment import LIMIT, ROOT, wait_until
 from tests.gatewayprocess import Gateway, environment
+from tests.pages import blocks
 from tests.pairs import bring_to
-from tests.unit.test_docs import blocks
 from worker.core.model import Pair
 from worker.store import RedisStore
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.deployment import ROOT, Deployment, wait_until
-from tests.unit.test_docs import bare, blocks, leaves, rows
+from tests.pages import bare, blocks, leaves, rows
 
 PAGE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
 MESSAGE, RESULT = blocks(PAGE, "json")

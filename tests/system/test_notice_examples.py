@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import PAGES, blocks
 from tests.programs import run_example
-from tests.unit.test_docs import PAGES, blocks
 from worker.core.notice import Notice, signed_headers
 
 BODY = Notice.of("1-0", {"at": 1.0, "kind": "ended", "case_id": "C-1", "mediation_id": "20", "label": "失败"}).body()

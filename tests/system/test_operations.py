@@ -9,7 +9,7 @@ import pytest
 
 from cli.main import main
 from tests.deployment import ROOT, Deployment, wait_until
-from tests.unit.test_docs import blocks
+from tests.pages import blocks
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import ROOT, Deployment
-from tests.unit.test_docs import blocks
+from tests.pages import blocks
 
 OURS = {"api_client", "cli", "config", "gateway", "simulator", "worker"}
 

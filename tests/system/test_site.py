@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import ROOT
-from tests.unit.test_docs import PAGES, blocks
+from tests.pages import PAGES, blocks
 
 LOADS = dict.fromkeys(("script", "img", "iframe", "source", "video", "audio"), "src") | {"link": "href"}
 LOADED_LINKS = {"stylesheet", "icon", "preload", "preconnect", "prefetch", "modulepreload", "manifest"}

@@ -16,7 +16,7 @@ from cli.enqueue import GOOD
 from cli.up import programs
 from tests.deployment import ROOT
 from tests.leaks import BOUNDED, OPEN
-from tests.unit.test_docs import (
+from tests.pages import (
     PAGES,
     README,
     TRANSLATED,

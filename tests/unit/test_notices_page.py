@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_docs import PAGES, bare, blocks, rows
+from tests.pages import PAGES, bare, blocks, rows
 from worker.core.notice import KINDS, Notice, signed_headers
 
 PAGE = PAGES["docs/notices.md"]
