@@ -105,11 +105,11 @@ class ServerStatus(Scripts):
             except redis.ResponseError:
                 found = {}
         if not found:
-            what = "its settings are hidden, and it refuses WAITAOF"
+            what = "its settings are hidden, and WAITAOF is refused or confirms early"
         elif found.get("appendonly") != "yes":
             what = f"appendonly {found.get('appendonly')}"
         else:
-            refused = ", and WAITAOF is refused" if found.get("appendfsync") == "everysec" else ""
+            refused = ", and WAITAOF is refused or confirms early" if found.get("appendfsync") == "everysec" else ""
             what = f"appendfsync {found.get('appendfsync')} on {self.version()}{refused}"
         return f"{NOT_DURABLE}; found: {what}"
 
