@@ -6,48 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from worker.core.decision import Outcome, Phase
-from worker.core.messages import TriggerResult
-from worker.core.model import Event, Pair
-from worker.core.trigger_model import ClaimAnswered, Claimed, DuplicateDelivery, NewJob, Settlement
+from tests.contract.steps import PAIR, claim, phase, settlement, started
+from worker.core.model import Pair
+from worker.core.trigger_model import ClaimAnswered, Claimed, DuplicateDelivery
 from worker.store import RedisStore
 
-PAIR = Pair("C-1", "20")
 OTHERS = [Pair("C-2", "20"), Pair("C-1", "21"), Pair("C-1:20", "x"), Pair("案件/1", "20")]
-
-
-def claim(
-    store: RedisStore, token: str = "tok", task_id: str = "task", pair: Pair = PAIR
-) -> Claimed | ClaimAnswered | DuplicateDelivery:
-    return store.claim(pair, token=token, task_id=task_id, arguments="{}", expires=None, enabled=True)
-
-
-def settlement(
-    outcome: Outcome = "started", phase: Phase = "watching", token: str = "tok", *jobs: str, task_id: str = "task"
-) -> Settlement:
-    return Settlement(
-        pair=PAIR,
-        token=token,
-        task_id=task_id,
-        result=TriggerResult.of(outcome, "C-1", "20", message="话"),
-        phase=phase,
-        sent_at=1_000_000.0,
-        jobs=[NewJob(job, f"P-{job}", "Scheduling", 5) for job in jobs],
-        events=[Event("started", "C-1", "20", job, {"label": "拨号中"}) for job in jobs],
-    )
-
-
-def started(store: RedisStore, *jobs: str) -> float:
-    """A pair with watched jobs; return the store's time of the request."""
-    assert claim(store) == Claimed()
-    sent = store.begin_sending(PAIR, "tok")
-    assert isinstance(sent, float)
-    assert store.settle(settlement("started", "watching", "tok", *jobs))
-    return sent
-
-
-def phase(store: RedisStore) -> str | None:
-    return next((one.phase for one in store.pairs(finished=True) if one.pair == PAIR), None)
 
 
 def test_lock_is_a_string_with_the_token_and_a_time_to_live(store: RedisStore, client: redis.Redis) -> None:

@@ -6,8 +6,7 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
-from tests.contract.test_claims import started
-from tests.contract.test_polls import begun, continue_watch, make_due
+from tests.contract.steps import begun, continue_watch, make_due, started
 from worker.core.decision import Poll
 from worker.store import RedisStore
 from worker.store.keys import LEASED

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
-from tests.contract.test_claims import started
+from tests.contract.steps import started
 from worker.core.messages import TriggerResult
 from worker.core.model import Pair
 from worker.core.trigger_model import NewJob, Settlement

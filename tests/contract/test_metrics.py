@@ -3,8 +3,7 @@
 import pytest
 import redis
 
-from tests.contract.test_claims import PAIR, claim, settlement, started
-from tests.contract.test_polls import begun, finish, make_due
+from tests.contract.steps import PAIR, begun, claim, finish, make_due, settlement, started
 from tests.polls import begin_poll, continue_poll, finish_poll
 from worker.core.decision import Poll
 from worker.core.interfaces import StoreUnavailable

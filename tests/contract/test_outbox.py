@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
+from tests.contract.steps import settlement
 from tests.contract.test_erasure import found
 from tests.pairs import PAIR, bring_to
 from worker.core.messages import TriggerResult
@@ -220,8 +221,6 @@ def test_prefix_may_contain_quotes(client: redis.Redis) -> None:
 
 def test_refusals_and_failures_are_notified(notifying: RedisStore) -> None:
     bring_to(notifying, "sending")
-    from tests.contract.test_claims import settlement  # noqa: PLC0415 - its helpers are made for another pair
-
     published = [Event("refused", "C-1", "20", detail={"message": "未到时间", "error_code": 1001})]
     plain = settlement("refused", "done", "job-1", task_id="task-job-1")
     assert notifying.settle(replace(plain, pair=PAIR, events=published))

@@ -6,50 +6,14 @@ import pytest
 import redis
 
 from tests.contract.conftest import TERMS
-from tests.contract.test_claims import PAIR, phase, settlement, started
-from tests.polls import begin_poll, continue_poll, finish_poll
+from tests.contract.steps import PAIR, begun, continue_watch, finish, phase, settlement, started
+from tests.polls import begin_poll, continue_poll
 from worker.core.decision import Next, Poll, Verdict
 from worker.core.model import Event
 from worker.core.poll_model import PollDropped, PollEnd, PollStarted, QueryResult
 from worker.store import RedisStore
 
 JOBS = ("j-1", "j-2", "j-3")
-
-
-def make_due(client: redis.Redis, job_id: str, *, ago: float = 0) -> float:
-    seconds, micros = client.time()
-    due = seconds + micros / 1e6 - ago
-    client.hset(f"t:job:{job_id}", "due", f"{due:.3f}")
-    return due
-
-
-def begun(store: RedisStore, client: redis.Redis, job_id: str = "j-1", poll_no: int = 1) -> PollStarted:
-    make_due(client, job_id)
-    start = begin_poll(store, job_id, poll_no)
-    assert isinstance(start, PollStarted)
-    return start
-
-
-def continue_watch(
-    store: RedisStore, poll: Poll, status: str | None = "Scheduling", event: Event | None = None
-) -> bool:
-    result: QueryResult = "answer" if status else "unavailable"
-    return continue_poll(store, PAIR, "j-1", poll, result=result, call_status=status, event=event) is not None
-
-
-def finish(store: RedisStore, verdict: Verdict = "ended", poll_no: int = 1, job_id: str = "j-1") -> bool:
-    written = finish_poll(
-        store,
-        PAIR,
-        job_id,
-        poll_no,
-        verdict=verdict,
-        retry_count=0,
-        result="answer" if verdict == "ended" else "unavailable",
-        call_status="Succeeded" if verdict == "ended" else None,
-        event=Event(verdict, "C-1", "20", job_id),
-    )
-    return written is not None
 
 
 def test_only_one_delivery_of_a_poll_passes_the_fence(store: RedisStore, client: redis.Redis) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cli.up.embedded_redis import HOST, EmbeddedServer
 from tests.contract.conftest import TERMS
-from tests.contract.test_claims import PAIR, claim, settlement, started
+from tests.contract.steps import PAIR, claim, settlement, started
 from worker.core.trigger_model import AbandonedClaim, Claimed, DuplicateDelivery
 from worker.store import Keys, RedisStore, connect
 from worker.store.primary import primary_of

@@ -6,7 +6,7 @@ import pytest
 import redis
 from redis._parsers.base import BaseParser
 
-from tests.contract.test_claims import PAIR, claim
+from tests.contract.steps import PAIR, claim
 from worker.core.interfaces import StoreRefused
 from worker.store import RedisStore
 from worker.store.base import is_away

@@ -8,8 +8,7 @@ import redis
 
 from cli.up.embedded_redis import HOST, EmbeddedServer
 from tests.contract.conftest import TERMS
-from tests.contract.test_claims import PAIR, claim, settlement
-from tests.contract.test_sweeps import sending
+from tests.contract.steps import PAIR, claim, sending, settlement
 from tests.deployment import wait_until
 from worker.core.interfaces import StoreUnconfirmed
 from worker.core.trigger_model import Claimed

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.contract.test_claims import PAIR, started
+from tests.contract.steps import PAIR, started
 from worker.core.interfaces import StoreUnavailable
 from worker.store import RedisStore
 from worker.store.connection import NOT_DURABLE

@@ -7,8 +7,7 @@ import pytest
 import redis
 
 from api_client.reasons import Reason
-from tests.contract.test_claims import PAIR, claim, phase, settlement, started
-from worker.core.decision import Outcome
+from tests.contract.steps import PAIR, claim, phase, settlement, started
 from worker.core.interfaces import StoreRefused
 from worker.core.messages import TriggerResult
 from worker.core.model import Event

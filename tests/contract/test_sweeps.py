@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from cli.up.embedded_redis import EmbeddedServer
-from tests.contract.test_claims import PAIR, claim, phase, settlement
+from tests.contract.steps import PAIR, claim, phase, sending, settlement
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import Pair
 from worker.core.trigger_model import AbandonedClaim, Claimed, LookUp, NewJob
@@ -28,13 +28,6 @@ def set_back(client: redis.Redis, store: RedisStore, field: str, seconds: float)
 
 def attend(store: RedisStore) -> AbandonedClaim | str:
     return store.attend(PAIR, token="new")
-
-
-def sending(store: RedisStore, pair: Pair = PAIR, token: str = "tok") -> float:
-    assert claim(store, token=token, task_id=f"task-{token}", pair=pair) == Claimed()
-    sent_at = store.begin_sending(pair, token)
-    assert isinstance(sent_at, float)
-    return sent_at
 
 
 def unknown(store: RedisStore, client: redis.Redis) -> None:

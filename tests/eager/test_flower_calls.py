@@ -1,7 +1,7 @@
 """Test the calls in Flower: one line for each change, without a person (S37)."""
 
 from api_client import Unavailable
-from tests.eager.test_watch import life, start
+from tests.eager.scenes import life, start
 from tests.fakes import START, job_id
 from tests.world import World
 from worker.core.messages import shown_polls

@@ -6,26 +6,17 @@ from typing import Any
 import pytest
 
 from api_client import CallRequest, CallStatus, OutcomeUnknown, ProtocolError, Unavailable
-from tests.eager.test_unknown import entry, phase
+from tests.eager.scenes import entry, killed, phase
 from tests.fakes import START, job_id, record
 from tests.world import World
 from worker.core import texts
 from worker.core.model import Pair
-from worker.core.trigger_model import Claimed
 
 DAY = 86_400
 five_minutes = pytest.mark.parametrize("world", [{"max_poll_duration": 300}], indirect=True, ids=["five minutes"])
 PAIR = Pair("C-1", "20")
 JOB = job_id(1, at=START + 1)
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
-
-
-def killed(world: World, *, sending: bool) -> None:
-    """A worker that was killed during its dial; its message waits for redelivery."""
-    claimed = world.store.claim(PAIR, token="t", task_id="task-1", arguments="{}", expires=None, enabled=True)
-    assert claimed == Claimed()
-    if sending:
-        assert isinstance(world.store.begin_sending(PAIR, "t"), float)
 
 
 # -- days without a worker ---------------------------------------------------------------------------------------------

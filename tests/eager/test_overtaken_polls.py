@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from api_client import ApiError, Unavailable
-from tests.eager.test_watch import life, start
+from tests.eager.scenes import life, start
 from tests.fakes import START, job_id
 from tests.world import World, watching
 from worker.core.poll_model import PollStarted

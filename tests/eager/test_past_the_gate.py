@@ -5,8 +5,7 @@ from typing import Any, NoReturn
 import pytest
 
 from api_client import CallRequest, NotSent, OutcomeUnknown
-from tests.eager.test_never_twice import killed
-from tests.eager.test_unknown import entry, phase
+from tests.eager.scenes import entry, killed, phase
 from tests.fakes import START, job_id, record
 from tests.world import World
 from worker.core import texts

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from api_client import CallRecord, OutcomeUnknown, Rejected, Unavailable
-from tests.eager.test_unknown import entry, lose_the_answer, phase
+from api_client import OutcomeUnknown, Unavailable
+from tests.eager.scenes import entry, lose_the_answer, phase
 from tests.fakes import START, job_id, record
 from tests.world import World
 

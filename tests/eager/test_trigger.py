@@ -6,14 +6,11 @@ from typing import Any
 import pytest
 
 from api_client import ApiError, NotSent, OutcomeUnknown, Rejected
+from tests.eager.scenes import locked
 from tests.fakes import PHONE, START, job_id, record
 from tests.world import World
 
 JOB = job_id(1)
-
-
-def locked(world: World) -> bool:
-    return bool(world.redis.exists("t:lock:C-1:20"))
 
 
 def test_trigger_calls_and_watches(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api_client import NotSent, OutcomeUnknown, Rejected
-from tests.eager.test_trigger import locked
+from tests.eager.scenes import locked
 from tests.fakes import job_id, record
 from tests.world import World
 from worker.core.messages import TriggerResult

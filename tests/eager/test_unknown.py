@@ -2,23 +2,14 @@
 
 import pytest
 
-from api_client import CallStatus, ConversationLog, OutcomeUnknown, Unavailable
+from api_client import CallStatus, ConversationLog, Unavailable
+from tests.eager.scenes import LOST, entry, lose_the_answer, phase
 from tests.fakes import START, job_id, record
 from tests.world import World
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import Pair
 
 JOB = job_id(1, at=START + 1)
-LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")
-
-
-def entry(job: str, status: str = "Executing") -> ConversationLog:
-    return ConversationLog.model_validate({"jobId": job, "callStatus": status, "conversations": "[]"})
-
-
-def phase(world: World, mediation_id: str = "20") -> str:
-    pairs = {one.pair: one.phase for one in world.store.pairs(finished=True)}
-    return pairs[Pair("C-1", mediation_id)]
 
 
 def look_up(case_id: str) -> str:
@@ -26,12 +17,6 @@ def look_up(case_id: str) -> str:
     from worker import tasks  # noqa: PLC0415 - the application is configured by then
 
     return str(tasks.look_up.apply(kwargs={"case_id": case_id, "mediation_id": "20"}, throw=True).result)
-
-
-def lose_the_answer(world: World) -> None:
-    world.upstream.dials = [LOST]
-    assert world.trigger()["outcome"] == "unknown"
-    world.sweeping = 5
 
 
 @pytest.mark.parametrize("where", ["conversation log", "status"])

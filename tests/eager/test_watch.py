@@ -8,26 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from api_client import ApiError, ProtocolError, Unavailable
-from tests.fakes import START, StatusAnswer, job_id, record
+from tests.eager.scenes import life, start
+from tests.fakes import START, job_id, record
 from tests.world import World
 from worker.core.interfaces import StoreUnavailable
 from worker.core.model import PollStarted
 
 JOB = job_id(1)
-
-
-def life(*steps: tuple[float, str]) -> Callable[[str, float], StatusAnswer]:
-    """A call that has each status from that second on."""
-
-    def status(_job: str, age: float) -> str:
-        return next(name for start, name in reversed(steps) if age >= start)
-
-    return status
-
-
-def start(world: World, *jobs: str) -> None:
-    world.upstream.dials = [[record(job, person=f"P-{number:04}") for number, job in enumerate(jobs or (JOB,))]]
-    assert world.trigger()["outcome"] == "started"
 
 
 def verdict(world: World, job: str = JOB) -> str | None:

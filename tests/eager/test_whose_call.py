@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from api_client import OutcomeUnknown, Rejected, Unavailable
-from tests.eager.test_unknown import entry
+from tests.eager.scenes import entry
 from tests.fakes import START, job_id, record
 from tests.world import World
 from worker.core import texts
