@@ -9,7 +9,7 @@ from tests.contract.conftest import TERMS
 from tests.contract.steps import PAIR, begun, continue_watch, finish, phase, settlement, started
 from tests.polls import begin_poll, continue_poll
 from worker.core.decision import Next, Poll, Verdict
-from worker.core.model import Event
+from worker.core.model import Event, Pair
 from worker.core.poll_model import PollDropped, PollEnd, PollStarted, QueryResult
 from worker.store import RedisStore
 

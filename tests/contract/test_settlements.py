@@ -8,6 +8,7 @@ import redis
 
 from api_client.reasons import Reason
 from tests.contract.steps import PAIR, claim, phase, settlement, started
+from worker.core.decision import Outcome
 from worker.core.interfaces import StoreRefused
 from worker.core.messages import TriggerResult
 from worker.core.model import Event

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from api_client import NotSent
+from api_client import NotSent, OutcomeUnknown
+from tests.eager.scenes import entry
 from tests.fakes import job_id, record
 from tests.world import World
 from worker.core import texts

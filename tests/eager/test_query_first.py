@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
-from api_client import OutcomeUnknown, Unavailable
+from api_client import CallRecord, OutcomeUnknown, Rejected, Unavailable
 from tests.eager.scenes import entry, lose_the_answer, phase
-from tests.fakes import START, job_id, record
+from tests.fakes import START, Dial, job_id, record
 from tests.world import World
+from worker.core.dial_result import read_answer
+from worker.core.model import Call, Pair
+from worker.core.trigger_model import Settlement
+from worker.store.erasure import Erased
 
 JOB = job_id(1, at=START + 1)
 LOST = OutcomeUnknown("POST /call-v2: ReadTimeout")

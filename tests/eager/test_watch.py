@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from api_client import ApiError, ProtocolError, Unavailable
+from api_client import ApiError, CallRecord, ProtocolError, Unavailable
 from tests.eager.scenes import life, start
 from tests.fakes import START, job_id, record
 from tests.world import World
 from worker.core.interfaces import StoreUnavailable
-from worker.core.model import PollStarted
+from worker.core.poll_model import PollStarted
 
 JOB = job_id(1)
 

@@ -13,6 +13,7 @@ from cli.doctor import doctor
 from cli.main import main
 from cli.up.embedded_redis import EmbeddedServer
 from tests.deployment import LIMIT, ROOT, Deployment, back_end, wait_until
+from tests.ports import free_port
 from tests.tls import Kind, TlsProxy, certificate_file, key_file, refusing_server
 
 CA = "ssl_ca_certs"
