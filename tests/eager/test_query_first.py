@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api_client import CallRecord, OutcomeUnknown, Rejected, Unavailable
+from api_client import CallRecord, ConversationLog, OutcomeUnknown, ProtocolError, Reason, Rejected, Unavailable
 from tests.eager.scenes import entry, lose_the_answer, phase
 from tests.fakes import START, Dial, job_id, record
 from tests.world import World
@@ -45,6 +45,28 @@ def test_lost_call_that_has_ended_frees_the_pair(world: World) -> None:
     world.upstream.life = lambda _job, _age: "Failed"
     assert world.trigger(task_id="task-2")["outcome"] == "started"
     assert len(world.upstream.requests) == 2
+
+
+@pytest.mark.parametrize("reason", ["no_status", "inner_code"])
+@pytest.mark.parametrize(
+    ("log_entries", "outcome"), [([], "started"), ([entry(JOB)], "skipped"), ([entry(JOB, "Failed")], "started")]
+)
+def test_lost_call_that_upstream_no_longer_knows_is_judged_by_the_log(
+    world: World, reason: Reason, log_entries: list[ConversationLog], outcome: str
+) -> None:
+    """S5: "no such call" is an answer; else a pair whose call upstream has lost could not be called for a day."""
+    lose_the_watch(world)
+    world.upstream.life = lambda _job, _age: ProtocolError("GET /status: no callStatus", reason=reason)
+    world.upstream.log_entries = log_entries
+    assert world.trigger(task_id="task-2")["outcome"] == outcome
+
+
+def test_unreadable_status_of_a_lost_call_sends_nothing(world: World) -> None:
+    """S5: it denies no call."""
+    lose_the_watch(world)
+    world.upstream.life = lambda _job, _age: ProtocolError("GET /status: unreadable", reason="unreadable")
+    assert world.trigger(task_id="task-2")["outcome"] == "failed"
+    assert len(world.upstream.requests) == 1
 
 
 def test_only_calls_without_a_known_end_are_queried(world: World) -> None:

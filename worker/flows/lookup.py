@@ -10,6 +10,9 @@ from worker.core.interfaces import Store, Upstream
 from worker.core.model import Call, Pair
 from worker.core.trigger_model import NewJob
 
+NO_SUCH_CALL = ("no_status", "inner_code")
+"""The reasons of an answer to a status query that upstream gives for a call it does not know."""
+
 log = logging.getLogger(__name__)
 
 
@@ -94,10 +97,23 @@ def still_active(
             jobs.append(known_job(call, interval))
             continue
         renew_claim()
-        status = upstream.status(case_ref=pair.case_id, job_id=call.job_id).call_status
-        if read_status(status) == "running":
+        status = _status_of(call, upstream, seen)
+        if status is not None and read_status(status) == "running":
             jobs.append(replace(known_job(call, interval), call_status=status, watch_again=True))
     return jobs
+
+
+def _status_of(call: Call, upstream: Upstream, seen: CaseAnswers) -> str | None:
+    """Query the status of a call whose watch ended without one; None if upstream knows no such call (S5).
+
+    Then the conversation log decides: an upstream that has lost a call must not block its pair for a day.
+    """
+    try:
+        return upstream.status(case_ref=call.case_id, job_id=call.job_id).call_status
+    except ProtocolError as error:
+        if error.reason not in NO_SUCH_CALL:
+            raise
+        return seen.statuses.get(call.job_id)
 
 
 def known_job(call: Call, interval: float) -> NewJob:
