@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-import fakeredis
 import time_machine
 
 from api_client import CallStatus
 from config.settings import Settings
+from tests.fakeredisserver import fake_redis
 from tests.fakes import ScriptedUpstream, VirtualClock, job_id, record
 from worker.container import Container, terms
 from worker.core.messages import PollMessage, TriggerResult, polls_kwargs, shown_polls
@@ -107,7 +107,7 @@ class World:
         self.clock = VirtualClock(traveller)
         self.queue = VirtualQueue()
         self.upstream = ScriptedUpstream(self.clock)
-        self.redis = client or fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
+        self.redis = client or fake_redis()
         self.keys = Keys(settings.key_prefix)
         self.store = RedisStore(self.redis, self.keys, terms(settings))
         self.parts = Container(settings, self.store, self.upstream, self.clock)

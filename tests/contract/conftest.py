@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-import fakeredis
 import pytest
 import redis
 
 from cli.up.embedded_redis import EmbeddedServer
+from tests.fakeredisserver import fake_redis
 from tests.leaks import without_ttl
 from worker.store import Keys, RedisStore, Terms, connect
 from worker.store.primary import primary_of
@@ -26,7 +26,7 @@ TERMS = Terms(
 @pytest.fixture(params=["fakeredis", "server"])
 def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     if request.param == "fakeredis":
-        fake = fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
+        fake = fake_redis()
         yield fake
         fake.close()
         return

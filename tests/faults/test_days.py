@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Iterator
 
-import fakeredis
 import pytest
 import redis
 
+from tests.fakeredisserver import fake_redis
 from tests.fakes import START
 from tests.faults.endpoints import STRAYING
 from tests.faults.processes import Trap
@@ -24,8 +24,7 @@ LATE = 97_200  # seconds: 27 hours, after which records of a day have expired
 @pytest.fixture
 def client() -> Iterator[redis.Redis]:
     logging.disable(logging.CRITICAL)
-    server = fakeredis.FakeServer()
-    with fakeredis.FakeRedis(server=server, decode_responses=True, single_connection_client=True) as client:
+    with fake_redis(single_connection_client=True) as client:
         yield client
     logging.disable(logging.NOTSET)
 

@@ -8,10 +8,10 @@ import os
 import random
 from collections.abc import Callable, Iterator
 
-import fakeredis
 import pytest
 import redis
 
+from tests.fakeredisserver import fake_redis
 from tests.faults import simulation
 from tests.faults.endpoints import DENYING
 from tests.faults.mutants import BROKEN, Break
@@ -37,8 +37,7 @@ def quietly() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[redis.Redis]:
     """One connection: processes run one at a time, and a pool takes longer than most commands."""
-    server = fakeredis.FakeServer()
-    with fakeredis.FakeRedis(server=server, decode_responses=True, single_connection_client=True) as client:
+    with fake_redis(single_connection_client=True) as client:
         yield client
 
 

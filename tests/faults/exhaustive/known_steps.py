@@ -4,6 +4,7 @@ from typing import Any
 
 import fakeredis
 
+from tests.fakeredisserver import fake_server
 from tests.faults.exhaustive.flows import SETTINGS
 from tests.faults.exhaustive.rules import Violation
 from tests.faults.exhaustive.snapshots import Published, Shelf, Snapshot
@@ -13,32 +14,12 @@ from worker.core.interfaces import StoreUnavailable
 from worker.store import RedisStore
 
 
-class CompiledOnce:
-    """A Lua runtime that compiles each script once; fakeredis would compile it for each run."""
-
-    def __init__(self, runtime: Any) -> None:
-        self._runtime = runtime
-        self._compiled: dict[Any, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runtime, name)
-
-    def execute(self, script: Any) -> Any:
-        """Run a script."""
-        chunk = self._compiled.get(script)
-        if chunk is None:
-            chunk = self._compiled[script] = self._runtime.compile(script)
-        return chunk()
-
-
 class KnownSteps:
     """The real store with a memory of all outcomes; `plain` as in Shelf."""
 
     def __init__(self, *, plain: bool) -> None:
-        server = fakeredis.FakeServer()
+        server = fake_server()
         client = fakeredis.FakeRedis(server=server, decode_responses=True)
-        client.eval("return 1", 0)
-        server._lua_runtime = CompiledOnce(server._lua_runtime)
         self.shelf = Shelf(server, KEYS, plain=plain)
         self._store = RedisStore(client, KEYS, terms(SETTINGS))
         self._outcomes: dict[tuple[Snapshot, Any], tuple[Any, Snapshot, list[Published]]] = {}
