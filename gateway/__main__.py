@@ -4,16 +4,17 @@ import argparse
 import os
 import sys
 
-from config.api_keys import KeysError
-from config.listening import is_loopback, not_usable
-from config.settings import SettingsError, load_settings
-
 FAILED, WRONG_USAGE = 1, 2
 ALLOCATOR = "PYTHONMALLOC"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal arrives; return the exit code: 0 success, 1 failure, 2 wrong usage."""
+    # Not imported above: `use_allocator_of_c` starts the program again, and both processes would import them.
+    from config.api_keys import KeysError  # noqa: PLC0415
+    from config.listening import is_loopback, not_usable  # noqa: PLC0415
+    from config.settings import SettingsError, load_settings  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(prog="callwatch serve")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)

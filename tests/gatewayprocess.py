@@ -1,4 +1,4 @@
-"""Run `callwatch serve` as a process and act as its clients: requests and event streams."""
+"""Run the program of `callwatch serve` as a process and act as its clients: requests and event streams."""
 
 import contextlib
 import http.client
@@ -44,14 +44,13 @@ class Answer:
 
 
 class Gateway:
-    """A `callwatch serve` process with a key of all scopes; process and streams end with the `with` block.
+    """A gateway process with a key of all scopes; process and streams end with the `with` block.
 
+    It starts as `callwatch serve` starts it, without waiting for that command.
     At the end its log is searched for secrets and personal data (S37), and so are those of its deployment's workers.
     """
 
-    def __init__(
-        self, environment: dict[str, str], *, module: str = "cli.main", port: int = 0, **settings: str
-    ) -> None:
+    def __init__(self, environment: dict[str, str], *, module: str = "gateway", port: int = 0, **settings: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="callwatch-gateway-")
         folder = Path(self._folder.name)
         self.keys = Path(settings.get("gateway_keys_file", folder / "keys"))
@@ -59,7 +58,7 @@ class Gateway:
         ours = {"CALLWATCH_GATEWAY_KEYS_FILE": str(self.keys), "CALLWATCH_GATEWAY_TOKEN_SECRET": SECRET}
         given = {f"CALLWATCH_{name.upper()}": value for name, value in settings.items()}
         self._environment = environment | ours | given
-        self._command = (sys.executable, "-m", module, *(("serve",) if module == "cli.main" else ()))
+        self._command = (sys.executable, "-m", module)
         self.port = port
         self._started = False
         self._deployment: Deployment | None = None

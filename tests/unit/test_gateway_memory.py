@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 import weakref
 
@@ -9,6 +10,7 @@ import pytest
 
 from gateway.__main__ import ALLOCATOR, use_allocator_of_c
 from gateway.memory import MANY, RISE, Tide, give_back, settle
+from tests.deployment import ROOT
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,16 @@ def test_gateway_restarts_once_under_the_c_allocator(monkeypatch: pytest.MonkeyP
     assert os.environ[ALLOCATOR] == "malloc"
     use_allocator_of_c()
     assert len(begun) == 1
+
+
+def test_program_that_restarts_itself_imports_no_settings_before() -> None:
+    """Both processes would import them, which takes a tenth of a gateway's start."""
+    shown = subprocess.check_output(
+        (sys.executable, "-c", "import sys, gateway.__main__; print(sorted(sys.modules))"), cwd=ROOT, text=True
+    )
+    assert "gateway.__main__" in shown
+    assert "config" not in shown
+    assert "pydantic" not in shown
 
 
 def test_objects_held_only_by_cycles_are_freed() -> None:
