@@ -3,11 +3,12 @@
 SPARE = 0.05  # share of a limit held back for the jitter between a token and the wire
 EARLY_BY = 1  # seconds by which a process's clock may be ahead of the store's
 
-# Invariant: tokens are a fixed distance apart, so that at most `rate` requests fall into any one second, however late
-# the callers are. Returns the seconds until the token's time; a throttled caller gets nil and a retry time of its own,
-# so that waiting callers do not return all at once. A caller that returns at its retry time and is throttled again
-# precedes new ones. `slot` is the retry time given before, nil on the first attempt; `ahead` is the longest wait for a
-# token.
+# Invariant: tokens are a fixed distance apart and never accumulate, so that at most `rate` requests fall into any one
+# second. Only a process that stalls between token and request sends the polls it holds together: two seconds' worth,
+# its lease, at most. Returns the seconds until the token's time; a throttled caller gets nil and a retry time of its
+# own, so that waiting callers do not return all at once. A caller that returns at its retry time and is throttled
+# again precedes new ones. `slot` is the retry time given before, nil on the first attempt; `ahead` is the longest
+# wait for a token.
 ADMIT = (
     f"local SPARE, SLOT_EARLY = {SPARE}, {EARLY_BY}"
     """
