@@ -3,10 +3,9 @@
 import re
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, expect
 
 from cli.up.embedded_redis import EmbeddedServer
 from gateway.identity import Tokens
@@ -233,58 +232,6 @@ def test_stream_closes_on_pagehide_and_reopens_on_pageshow(stage: Stage) -> None
     wait_until(lambda: streams(stage) == 0)
     view.page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
     wait_until(lambda: streams(stage) == 1)
-
-
-def attempts(stage: Stage, answer: Callable[[Route], None]) -> tuple[View, list[str]]:
-    """Open a page with a paused clock whose stream requests all get `answer`; return the methods of the requests."""
-    case = stage.records()
-    view, made = stage.open(case.case_id, element="<p></p>", clock=True), list[str]()
-
-    def end(route: Route) -> None:
-        made.append(route.request.method)
-        answer(route)
-
-    view.page.route("**/v1/stream*", end)
-    view.page.clock.pause_at(view.page.evaluate("Date.now()") / 1_000 + 1)
-    view.page.evaluate(
-        """id => {
-            const element = document.createElement("callwatch-calls");
-            element.tokenProvider = () => "a.e30.b";
-            element.setAttribute("case-id", id);
-            document.body.append(element);
-        }""",
-        case.case_id,
-    )
-    wait_until(lambda: view.page.evaluate("true") and made)  # Playwright runs the route handlers during calls
-    return view, made
-
-
-def test_reconnects_back_off_to_at_most_half_a_minute(stage: Stage) -> None:
-    view, made = attempts(stage, lambda route: route.abort())
-    waits, waited = [], 0
-    while len(made) < 25:
-        before = len(made)
-        view.page.clock.run_for(1_000)
-        waited += 1
-        if view.page.evaluate("true") and len(made) > before:
-            waits.append(waited)
-            waited = 0
-    assert max(waits[:2]) <= 10
-    assert 10 <= max(waits) <= 60, "30 seconds, and the time until the test notices"
-
-
-def test_reconnect_honours_retry_after(stage: Stage) -> None:
-    """503 with Retry-After: the page waits between 1 and 1.5 times as long."""
-    headers = {
-        "Access-Control-Allow-Origin": stage.host.origin,
-        "Access-Control-Expose-Headers": "Retry-After",
-        "Retry-After": "8",
-    }
-    view, made = attempts(stage, lambda route: route.fulfill(status=503, headers=headers))
-    view.page.clock.run_for(7_900)
-    assert len(made) == 1
-    view.page.clock.run_for(4_200)
-    wait_until(lambda: view.page.evaluate("true") and len(made) == 2)
 
 
 def test_eighth_tab_loads_at_once(stage: Stage) -> None:

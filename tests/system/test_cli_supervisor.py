@@ -133,7 +133,8 @@ def test_watchdog_ends_the_processes_of_a_killed_owner(code: str) -> None:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         out, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGKILL
-    wait_until(lambda: gone(int(out.split()[0])))
+    (pid,) = filter(str.isdigit, out.split())  # the child prints to the same pipe
+    wait_until(lambda: gone(int(pid)))
 
 
 def gone(pid: int) -> bool:

@@ -4,7 +4,6 @@ One hash holds every counter as a field. A histogram has one field per bucket (i
 one for the sum in microseconds. Current totals are not counted; they are computed on request.
 """
 
-import itertools
 import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
@@ -126,14 +125,14 @@ class Metrics(OutboxScripts):
         """
         numbers: dict[str, int] = {}
         longest, beyond = 0.0, 0
-        for first in itertools.count(step=BATCH):
+        first, members = 0, BATCH
+        while members == BATCH:
             reply: Any = self.run(self._count_values, [key], [hashes, first, first + BATCH - 1, field, limit])
             members, late, over, *values = reply
             longest, beyond = max(longest, float(late)), beyond + int(over)
             for value, number in zip(*[iter(values)] * 2, strict=True):
                 numbers[value] = numbers.get(value, 0) + int(number)
-            if members < BATCH:
-                break
+            first += BATCH
         return StateCounts(numbers, longest, beyond)
 
 
