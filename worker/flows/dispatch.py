@@ -9,7 +9,7 @@ from worker.core.interfaces import PublishPolls, ScheduleFailed, Store, StoreUna
 log = logging.getLogger(__name__)
 
 TICK = 0.15  # seconds between two rounds: a poll is late by at most that, and each round costs CPU time
-WAITING = 400  # polls, not messages, in the queue at which none is taken: a backlog stays in Redis, ordered by due time
+WAITING = 600  # polls, not messages, in the queue at which none is taken: a backlog stays in Redis, ordered by due time
 PAUSES = (0.2, 0.5, 1.0)  # seconds of back-off while Redis or the broker is away; the last one repeats
 
 
